@@ -1,0 +1,268 @@
+//! Identifiers: who has an avatar, which upload it came from, which size is meant.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE32_NOPAD;
+use serde::{Deserialize, Serialize};
+
+/// Whoever has an avatar: an opaque user id, 1 to 128 characters of `A-Z a-z 0-9 . _ ~ @ : + -`,
+/// not only dots.
+///
+/// It is opaque to this program and never becomes part of an object key or a public object URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SubjectId(String);
+
+/// The text is no user id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a user id has 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : + - and is not only dots")]
+pub struct InvalidSubjectId;
+
+impl SubjectId {
+    /// The longest user id, in characters (all of them ASCII, so also in bytes).
+    pub const MAX_LEN: usize = 128;
+
+    /// Takes `text` as a user id.
+    ///
+    /// # Errors
+    /// [`InvalidSubjectId`] where it is empty, too long, only dots, or has another character.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidSubjectId> {
+        let text = text.into();
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~@:+-".contains(&byte);
+        let only_dots = text.bytes().all(|byte| byte == b'.');
+        if text.len() > Self::MAX_LEN || only_dots || !text.bytes().all(legal) {
+            return Err(InvalidSubjectId);
+        }
+        Ok(Self(text))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SubjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for SubjectId {
+    type Err = InvalidSubjectId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for SubjectId {
+    type Error = InvalidSubjectId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(text)
+    }
+}
+
+impl From<SubjectId> for String {
+    fn from(id: SubjectId) -> Self {
+        id.0
+    }
+}
+
+/// One upload: 128 random bits, written as 26 characters of lower-case base32 (RFC 4648, no
+/// padding). Fresh for every upload and never reused, so whatever is stored under it is immutable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AvatarId([u8; 16]);
+
+/// The text is no avatar id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an avatar id is 26 characters of lower-case base32")]
+pub struct InvalidAvatarId;
+
+impl AvatarId {
+    /// A fresh id from the system's random source.
+    ///
+    /// # Errors
+    /// Where the operating system has no randomness to give, which no supported one does.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits)?;
+        Ok(Self(bits))
+    }
+
+    /// The id with these bits.
+    pub const fn from_bytes(bits: [u8; 16]) -> Self {
+        Self(bits)
+    }
+
+    /// The 128 bits.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for AvatarId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE32_NOPAD.encode(&self.0).to_ascii_lowercase())
+    }
+}
+
+impl fmt::Debug for AvatarId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for AvatarId {
+    type Err = InvalidAvatarId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() != 26 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(InvalidAvatarId);
+        }
+        let bits = BASE32_NOPAD
+            .decode(text.to_ascii_uppercase().as_bytes())
+            .map_err(|_| InvalidAvatarId)?;
+        bits.try_into().map(Self).map_err(|_| InvalidAvatarId)
+    }
+}
+
+impl TryFrom<String> for AvatarId {
+    type Error = InvalidAvatarId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<AvatarId> for String {
+    fn from(id: AvatarId) -> Self {
+        id.to_string()
+    }
+}
+
+/// The name of a configured square size, such as `medium`: 1 to 32 of `a-z 0-9 _ -`, beginning
+/// with a letter. It is the stem of the object's file name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VariantName(String);
+
+/// The text is no variant name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a variant's name has 1 to 32 characters of a-z 0-9 _ - and begins with a letter")]
+pub struct InvalidVariantName;
+
+impl VariantName {
+    /// Takes `text` as a variant's name.
+    ///
+    /// # Errors
+    /// [`InvalidVariantName`] where it is empty, too long, or has another character.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidVariantName> {
+        let text = text.into();
+        let legal =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        let begins_well = text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_lowercase());
+        if text.len() > 32 || !begins_well || !text.bytes().all(legal) {
+            return Err(InvalidVariantName);
+        }
+        Ok(Self(text))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VariantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for VariantName {
+    type Err = InvalidVariantName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for VariantName {
+    type Error = InvalidVariantName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(text)
+    }
+}
+
+impl From<VariantName> for String {
+    fn from(name: VariantName) -> Self {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn user_ids_of_the_documented_alphabet_are_taken() {
+        for text in ["42", "a.b_c~d@e:f+g-h", "..a", &"x".repeat(128)] {
+            assert_eq!(SubjectId::new(text).map(String::from), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn user_ids_that_could_become_a_path_or_are_too_long_are_refused() {
+        for text in [
+            "",
+            ".",
+            "..",
+            "...",
+            "a/b",
+            "a\\b",
+            "a b",
+            "ä",
+            "a\0",
+            "%2e",
+            &"x".repeat(129),
+        ] {
+            assert_eq!(SubjectId::new(text), Err(InvalidSubjectId), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_avatar_id_is_written_in_lower_case_base32() {
+        let id = AvatarId::from_bytes(*b"\0\x01\x02\x03\xff\xfe\xfd\xfc0123abcd");
+        assert_eq!(id.to_string(), "aaaqea777367ymbrgizwcytdmq");
+    }
+
+    #[test]
+    fn random_avatar_ids_differ() {
+        assert_ne!(AvatarId::random().unwrap(), AvatarId::random().unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn avatar_ids_round_trip_through_their_text(bits: [u8; 16]) {
+            let id = AvatarId::from_bytes(bits);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+
+        #[test]
+        fn a_text_that_parses_is_the_only_one_of_its_id(text in "[a-z2-7]{26}") {
+            if let Ok(id) = text.parse::<AvatarId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

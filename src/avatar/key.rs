@@ -1,0 +1,209 @@
+//! Object keys: where an object lies, what it is and who may read it.
+
+use std::fmt;
+
+use super::{AvatarId, Format, VariantName};
+
+/// The name of one stored object. The key alone knows the object's path, content type, cache
+/// policy and audience; no adapter decides any of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ObjectKey {
+    /// `public/avatars/{avatar_id}/{variant}.{ext}`; the animated twin of a rendition is
+    /// `{variant}.animated.{ext}`.
+    Rendition {
+        /// The upload it was made from.
+        avatar: AvatarId,
+        /// Its size.
+        variant: VariantName,
+        /// Its encoding.
+        format: Format,
+        /// Whether it moves.
+        animated: bool,
+    },
+    /// `private/avatars/{avatar_id}/manifest.json`: what the catalog needs to be rebuilt.
+    Manifest {
+        /// The upload it describes.
+        avatar: AvatarId,
+    },
+    /// `private/avatars/{avatar_id}/master.{ext}`: the picture that variants can be made from again.
+    Master {
+        /// The upload it was made from.
+        avatar: AvatarId,
+        /// Its encoding.
+        format: Format,
+    },
+}
+
+/// Who may read an object without asking the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Anyone who knows its URL.
+    Public,
+    /// Nobody but the service.
+    Private,
+}
+
+/// The folder of everything that anyone may read.
+pub(crate) const PUBLIC_ROOT: &str = "public/avatars";
+/// The folder of everything that only the service may read.
+pub(crate) const PRIVATE_ROOT: &str = "private/avatars";
+
+impl ObjectKey {
+    /// Takes a path as written by [`fmt::Display`] for a key; `None` where it is none of this
+    /// program's. There is exactly one path for a key: nothing is normalised.
+    pub fn parse(path: &str) -> Option<Self> {
+        if let Some(rest) = path.strip_prefix(PUBLIC_ROOT) {
+            let (id, name) = rest.strip_prefix('/')?.split_once('/')?;
+            let avatar = id.parse().ok()?;
+            let (stem, extension) = name.rsplit_once('.')?;
+            let (stem, animated) = match stem.strip_suffix(".animated") {
+                Some(stem) => (stem, true),
+                None => (stem, false),
+            };
+            let variant = VariantName::new(stem).ok()?;
+            let format = Format::from_extension(extension)?;
+            return Some(Self::Rendition {
+                avatar,
+                variant,
+                format,
+                animated,
+            });
+        }
+        let (id, name) = path
+            .strip_prefix(PRIVATE_ROOT)?
+            .strip_prefix('/')?
+            .split_once('/')?;
+        let avatar = id.parse().ok()?;
+        if name == "manifest.json" {
+            return Some(Self::Manifest { avatar });
+        }
+        let format = Format::from_extension(name.strip_prefix("master.")?)?;
+        Some(Self::Master { avatar, format })
+    }
+
+    /// The folders that hold every object of one upload, each with its closing slash.
+    pub fn prefixes_of(avatar: AvatarId) -> [String; 2] {
+        // The private one first: a manifest never outlives the objects that it promises.
+        [
+            format!("{PRIVATE_ROOT}/{avatar}/"),
+            format!("{PUBLIC_ROOT}/{avatar}/"),
+        ]
+    }
+
+    /// The upload that the object belongs to.
+    pub const fn avatar(&self) -> AvatarId {
+        match self {
+            Self::Rendition { avatar, .. }
+            | Self::Manifest { avatar }
+            | Self::Master { avatar, .. } => *avatar,
+        }
+    }
+
+    /// The media type that the object is stored and served with.
+    pub const fn content_type(&self) -> &'static str {
+        match self {
+            Self::Rendition { format, .. } | Self::Master { format, .. } => format.content_type(),
+            Self::Manifest { .. } => "application/json",
+        }
+    }
+
+    /// The `Cache-Control` that the object is stored and served with.
+    pub const fn cache_control(&self) -> &'static str {
+        match self.audience() {
+            // An avatar id is never reused, so what lies under it never changes.
+            Audience::Public => "public, max-age=31536000, immutable",
+            Audience::Private => "private, no-store",
+        }
+    }
+
+    /// Who may read the object.
+    pub const fn audience(&self) -> Audience {
+        match self {
+            Self::Rendition { .. } => Audience::Public,
+            Self::Manifest { .. } | Self::Master { .. } => Audience::Private,
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rendition {
+                avatar,
+                variant,
+                format,
+                animated,
+            } => {
+                let twin = if *animated { ".animated" } else { "" };
+                write!(
+                    f,
+                    "{PUBLIC_ROOT}/{avatar}/{variant}{twin}.{}",
+                    format.extension()
+                )
+            }
+            Self::Manifest { avatar } => write!(f, "{PRIVATE_ROOT}/{avatar}/manifest.json"),
+            Self::Master { avatar, format } => {
+                write!(f, "{PRIVATE_ROOT}/{avatar}/master.{}", format.extension())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_key() -> impl Strategy<Value = ObjectKey> {
+        let avatar = any::<[u8; 16]>().prop_map(AvatarId::from_bytes);
+        let variant = "[a-z][a-z0-9_-]{0,31}".prop_map(|name| VariantName::new(name).unwrap());
+        let format = proptest::sample::select(Format::ALL.to_vec());
+        (avatar, variant, format, 0..4_u8).prop_map(|(avatar, variant, format, kind)| match kind {
+            0 | 1 => ObjectKey::Rendition {
+                avatar,
+                variant,
+                format,
+                animated: kind == 1,
+            },
+            2 => ObjectKey::Manifest { avatar },
+            _ => ObjectKey::Master { avatar, format },
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_round_trips_through_its_path(key in any_key()) {
+            prop_assert_eq!(ObjectKey::parse(&key.to_string()), Some(key));
+        }
+
+        #[test]
+        fn a_path_that_parses_is_the_only_one_of_its_key(path in "(public|private)/avatars/[a-z2-7./]{20,40}") {
+            if let Some(key) = ObjectKey::parse(&path) {
+                prop_assert_eq!(key.to_string(), path);
+            }
+        }
+
+        #[test]
+        fn a_key_lies_in_a_folder_of_its_avatar(key in any_key()) {
+            let path = key.to_string();
+            prop_assert!(ObjectKey::prefixes_of(key.avatar()).iter().any(|prefix| path.starts_with(prefix)));
+        }
+    }
+
+    #[test]
+    fn paths_that_leave_the_public_folder_are_no_keys() {
+        let id = AvatarId::from_bytes([7; 16]);
+        for path in [
+            format!("public/avatars/{id}/../{id}/medium.webp"),
+            format!("public/avatars/{id}//medium.webp"),
+            format!("/public/avatars/{id}/medium.webp"),
+            format!("public/avatars/{id}/medium.exe"),
+            format!("public/avatars/{id}/.webp"),
+            format!("public/avatars/{id}/medium.webp/"),
+            "public/avatars/../../etc/passwd".to_owned(),
+        ] {
+            assert_eq!(ObjectKey::parse(&path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Points in time, as the catalog keeps and the API shows them.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A point in time, in whole milliseconds since 1970-01-01 UTC. Shown as RFC 3339 in UTC, to the
+/// second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The system clock's time. Only the edges of the program ask for it; everything below is
+    /// handed the time.
+    pub fn now() -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The time this many milliseconds after 1970-01-01 UTC.
+    pub const fn from_unix_ms(unix_ms: u64) -> Self {
+        Self(unix_ms)
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    pub const fn unix_ms(self) -> u64 {
+        self.0
+    }
+
+    /// The time `by` later, or the last one that can be told.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// How long after `earlier` this is; nothing where it is before it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        let text = OffsetDateTime::from_unix_timestamp(seconds)
+            .ok()
+            .and_then(|time| time.format(&Rfc3339).ok())
+            .ok_or(fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_as_rfc_3339_in_utc_to_the_second() {
+        let time = Timestamp::from_unix_ms(1_769_851_800_123);
+        assert_eq!(time.to_string(), "2026-01-31T09:30:00Z");
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        let late = Timestamp::from_unix_ms(u64::MAX).plus(Duration::from_secs(1));
+        assert_eq!(late.unix_ms(), u64::MAX);
+        assert_eq!(Timestamp::from_unix_ms(5).since(late), Duration::ZERO);
+    }
+}

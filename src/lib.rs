@@ -1,0 +1,3 @@
+//! Cameo: a standalone avatar service.
+pub mod avatar;
+pub mod imaging;

@@ -1,0 +1,2 @@
+//! The `cameo` program.
+fn main() {}
