@@ -1,3 +1,5 @@
 //! Cameo: a standalone avatar service.
 pub mod avatar;
+pub mod catalog;
 pub mod imaging;
+pub mod storage;
