@@ -1,0 +1,193 @@
+//! The catalog: which avatar each subject has, and which uploads still have objects to account
+//! for.
+//!
+//! Every adapter passes the same [`contract`] suite.
+//!
+//! # What survives a crash
+//!
+//! Objects are written before the record that names them, and removed after it has gone. What
+//! lies in the store in between is named by exactly one of two sets:
+//!
+//! - **pending**: uploads under way. `reserve` enters an id before its first object is written.
+//! - **retired**: avatars whose objects are to go. `replace` and `remove` enter what they take
+//!   away; `claim` moves a pending id here once its deadline has passed.
+//!
+//! Only a pending id can be committed, so an id that somebody has begun to remove can never come
+//! back, and an id leaves both sets only after its objects are gone.
+
+mod codec;
+#[cfg(test)]
+pub(crate) mod contract;
+mod embedded;
+
+use async_trait::async_trait;
+
+pub use embedded::EmbeddedCatalog;
+
+use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
+
+/// Which avatar each subject has.
+///
+/// What holds for every adapter:
+/// - Each operation is one atomic step: all of it happened, or nothing did.
+/// - What was answered survives the death of the process.
+/// - Dropping a future leaves the step done or not done, never half done.
+#[async_trait]
+pub trait Catalog: Send + Sync + 'static {
+    /// The subject's current record.
+    async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError>;
+
+    /// Gives an upload its version, one higher than any before it for the subject, and puts the id
+    /// into pending until `deadline`.
+    async fn reserve(
+        &self,
+        subject: &SubjectId,
+        avatar: AvatarId,
+        deadline: Timestamp,
+    ) -> Result<Version, CatalogError>;
+
+    /// Makes `record` the subject's current one: the commit of an upload.
+    ///
+    /// Where it is [`Replaced::Committed`], the id has left pending, and the record before it is
+    /// retired, its objects due at `retire_at`. Otherwise nothing changed; an id that was pending
+    /// still is.
+    async fn replace(
+        &self,
+        subject: &SubjectId,
+        record: &Record,
+        precondition: &Precondition,
+        retire_at: Timestamp,
+    ) -> Result<Replaced, CatalogError>;
+
+    /// Takes the subject's record away, and with it every upload reserved so far: none of them
+    /// can be committed any more.
+    ///
+    /// Gives every retired id of the subject, the current one's first, for the caller to remove
+    /// the objects of and then [`forget`](Self::forget); until `lease` nobody else is given them.
+    /// `None` where there was neither a record nor a retired id.
+    async fn remove(
+        &self,
+        subject: &SubjectId,
+        lease: Timestamp,
+    ) -> Result<Option<Removed>, CatalogError>;
+
+    /// Up to `limit` ids whose time has come by `now`, for the caller to remove the objects of
+    /// and then [`forget`](Self::forget). Until `lease` nobody else is given them; after it they
+    /// are due again, so what a dead caller left is taken up by the next one.
+    async fn claim(
+        &self,
+        now: Timestamp,
+        lease: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Outstanding>, CatalogError>;
+
+    /// Drops an id from pending and retired, once nothing of it is left in the store. Forgetting
+    /// an unknown id is success.
+    async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError>;
+
+    /// What the current records add up to.
+    async fn stats(&self) -> Result<Stats, CatalogError>;
+
+    /// Whether the catalog takes a write.
+    async fn check(&self) -> Result<(), CatalogError>;
+}
+
+/// What must hold of the current record for a replacement to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    Anything,
+    /// There is none (`If-None-Match: *`).
+    Absent,
+    /// There is one (`If-Match: *`).
+    Present,
+    /// It is one of these (`If-Match: "…", "…"`).
+    OneOf(Vec<AvatarId>),
+}
+
+impl Precondition {
+    /// Whether it holds where `current` is the current avatar.
+    pub fn holds(&self, current: Option<AvatarId>) -> bool {
+        match (self, current) {
+            (Self::Anything, _) | (Self::Absent, None) | (Self::Present, Some(_)) => true,
+            (Self::OneOf(ids), Some(current)) => ids.contains(&current),
+            (Self::Absent, Some(_)) | (Self::Present | Self::OneOf(_), None) => false,
+        }
+    }
+}
+
+/// How a replacement ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The record is the current one, in the place of this avatar.
+    Committed(Option<AvatarId>),
+    /// A later upload or a delete came first.
+    Superseded,
+    /// The id is not pending: it was claimed after its deadline, or never reserved.
+    NotPending,
+    /// The precondition does not hold.
+    PreconditionFailed,
+}
+
+/// What a removal took away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The record that was current; `None` where an earlier removal took it away but died before
+    /// its objects were gone.
+    pub record: Option<Record>,
+    /// Every id of the subject that has objects to remove.
+    pub outstanding: Vec<Outstanding>,
+}
+
+/// An upload that has, or may have, objects to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Whose it is.
+    pub subject: SubjectId,
+    /// Which upload.
+    pub avatar: AvatarId,
+}
+
+/// What the current records add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Subjects that have an avatar.
+    pub avatars: u64,
+    /// Renditions by size and format, in no order.
+    pub renditions: Vec<StatsRow>,
+}
+
+/// The renditions of one size and format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsRow {
+    /// The size.
+    pub variant: VariantName,
+    /// The format.
+    pub format: Format,
+    /// How many objects.
+    pub objects: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
+/// Why the catalog did not do as asked. What happened is in the source; it is for the log alone.
+#[derive(Debug, thiserror::Error)]
+#[error("the catalog could not {operation}")]
+pub struct CatalogError {
+    operation: &'static str,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl CatalogError {
+    /// The catalog failed at `operation` ("read a record") because of `source`.
+    pub fn new(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            operation,
+            source: source.into(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What every store must do, run against each adapter.
+
+use bytes::Bytes;
+
+use super::Store;
+use crate::avatar::{AvatarId, Format, ObjectKey, VariantName};
+
+/// The key of a rendition of the avatar with this number.
+pub(crate) fn rendition(number: u8) -> ObjectKey {
+    let variant = VariantName::new("medium").unwrap();
+    let avatar = AvatarId::from_bytes([number; 16]);
+    ObjectKey::Rendition {
+        avatar,
+        variant,
+        format: Format::Webp,
+        animated: false,
+    }
+}
+
+/// Runs the whole suite against an empty store and leaves it empty.
+pub(crate) async fn run(store: &dyn Store) {
+    what_was_put_is_read_back_whole(store).await;
+    a_missing_object_is_none(store).await;
+    a_put_may_be_repeated(store).await;
+    a_deleted_object_is_gone_and_may_be_deleted_again(store).await;
+    list_gives_an_avatars_objects_and_no_others(store).await;
+    objects_written_at_once_are_all_there(store).await;
+    store.check().await.unwrap();
+    a_check_leaves_nothing_behind(store).await;
+}
+
+async fn read(store: &dyn Store, key: &ObjectKey) -> Option<Bytes> {
+    let object = store.get(key).await.unwrap()?;
+    let len = object.len;
+    let bytes = object.into_bytes().await.unwrap();
+    assert_eq!(bytes.len() as u64, len);
+    Some(bytes)
+}
+
+async fn what_was_put_is_read_back_whole(store: &dyn Store) {
+    let key = rendition(1);
+    for size in [0, 1, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 1_000_003] {
+        let body: Bytes = (0..size).map(|at| (at % 251) as u8).collect();
+        store.put(&key, body.clone()).await.unwrap();
+        assert_eq!(read(store, &key).await, Some(body), "{size} bytes");
+    }
+    store.delete(&key).await.unwrap();
+}
+
+async fn a_missing_object_is_none(store: &dyn Store) {
+    assert_eq!(read(store, &rendition(2)).await, None);
+}
+
+async fn a_put_may_be_repeated(store: &dyn Store) {
+    let key = rendition(3);
+    for _ in 0..2 {
+        store.put(&key, Bytes::from_static(b"same")).await.unwrap();
+    }
+    assert_eq!(read(store, &key).await.unwrap(), "same");
+    store.delete(&key).await.unwrap();
+}
+
+async fn a_deleted_object_is_gone_and_may_be_deleted_again(store: &dyn Store) {
+    let key = rendition(4);
+    store.put(&key, Bytes::from_static(b"x")).await.unwrap();
+    for _ in 0..2 {
+        store.delete(&key).await.unwrap();
+        assert_eq!(read(store, &key).await, None);
+    }
+}
+
+async fn list_gives_an_avatars_objects_and_no_others(store: &dyn Store) {
+    let one = AvatarId::from_bytes([5; 16]);
+    let keys = [
+        ObjectKey::Manifest { avatar: one },
+        ObjectKey::Master {
+            avatar: one,
+            format: Format::Webp,
+        },
+        rendition(5),
+    ];
+    assert_eq!(store.list(one).await.unwrap(), []);
+    for key in keys.iter().chain([&rendition(6)]) {
+        store.put(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    let listed = store.list(one).await.unwrap();
+    assert_eq!(listed.first(), keys.first(), "the manifest comes first");
+    assert_eq!(listed.len(), keys.len());
+    assert!(keys.iter().all(|key| listed.contains(key)));
+    for key in keys.iter().chain([&rendition(6)]) {
+        store.delete(key).await.unwrap();
+    }
+    assert_eq!(store.list(one).await.unwrap(), []);
+}
+
+async fn objects_written_at_once_are_all_there(store: &dyn Store) {
+    let keys: Vec<_> = (10..42).map(rendition).collect();
+    let writes = keys
+        .iter()
+        .map(|key| store.put(key, Bytes::from(key.to_string())));
+    for written in futures_util::future::join_all(writes).await {
+        written.unwrap();
+    }
+    for key in &keys {
+        assert_eq!(read(store, key).await.unwrap(), key.to_string());
+        store.delete(key).await.unwrap();
+    }
+}
+
+async fn a_check_leaves_nothing_behind(store: &dyn Store) {
+    for number in 0..=42 {
+        assert_eq!(
+            store
+                .list(AvatarId::from_bytes([number; 16]))
+                .await
+                .unwrap(),
+            []
+        );
+    }
+}

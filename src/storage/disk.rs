@@ -1,0 +1,330 @@
+//! A folder as the store.
+//!
+//! An object is written to a temporary file beside its place, synced, renamed, and its folder
+//! synced: a crash leaves it whole or absent. What a crash left in the temporary folder is removed
+//! when the store is opened.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::{Object, Store, StoreError};
+use crate::avatar::{AvatarId, ObjectKey};
+
+/// How much of a file is held in memory at once while it is served.
+const READ_CHUNK_BYTES: usize = 64 * 1024;
+
+/// A folder as the store. One process at a time may use a folder; the embedded catalog beside it
+/// sees to that.
+pub struct DiskStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    root: PathBuf,
+    temporary: PathBuf,
+    next_temporary: AtomicU64,
+}
+
+impl DiskStore {
+    /// Opens the folder `root`, making it where it is not there.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made or written.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        let temporary = root.join("tmp");
+        let opened = || -> io::Result<()> {
+            fs::create_dir_all(&root)?;
+            // Nothing in here was ever acknowledged.
+            if temporary.exists() {
+                fs::remove_dir_all(&temporary)?;
+            }
+            fs::create_dir(&temporary)?;
+            sync_directory(&root)
+        };
+        opened().map_err(|error| StoreError::new("open its folder", error))?;
+        let shared = Shared {
+            root,
+            temporary,
+            next_temporary: AtomicU64::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Runs file work where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(done) => done.map_err(|error| StoreError::new(operation, error)),
+            Err(died) => Err(StoreError::new(operation, died)),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for DiskStore {
+    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+        let path = key.to_string();
+        self.blocking("write an object", move |shared| shared.write(&path, &body))
+            .await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        let path = self.shared.root.join(key.to_string());
+        let opened = self
+            .blocking("open an object", move |_| {
+                let Some(mut file) = found(File::open(path))? else {
+                    return Ok(None);
+                };
+                let len = file.metadata()?.len();
+                // Nearly every rendition fits one chunk: it is read here, in the same hop.
+                let first = read_chunk(&mut file)?;
+                Ok(Some((len, first, file)))
+            })
+            .await?;
+        let Some((len, first, file)) = opened else {
+            return Ok(None);
+        };
+        let state = Reading {
+            next: Some(first),
+            file,
+            left: len,
+        };
+        let body = stream::try_unfold(state, Reading::step);
+        Ok(Some(Object {
+            len,
+            body: Box::pin(body),
+        }))
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let path = key.to_string();
+        self.blocking("delete an object", move |shared| shared.remove(&path))
+            .await
+    }
+
+    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+        self.blocking("list the objects of an avatar", move |shared| {
+            shared.list(avatar)
+        })
+        .await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.blocking("write, read and delete a probe", |shared| {
+            let probe = shared.write_temporary(b"probe")?;
+            let read = fs::read(&probe);
+            fs::remove_file(&probe)?;
+            if read? == b"probe" {
+                Ok(())
+            } else {
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "read something else than written",
+                ))
+            }
+        })
+        .await
+    }
+}
+
+impl Shared {
+    fn write(&self, path: &str, body: &[u8]) -> io::Result<()> {
+        let place = self.root.join(path);
+        let folder = place.parent().unwrap_or(&self.root);
+        let temporary = self.write_temporary(body)?;
+        let renamed = self
+            .make_folder(folder)
+            .and_then(|()| fs::rename(&temporary, &place));
+        if let Err(error) = renamed {
+            // The first error is the one to tell; the opening of the store removes the leftover.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        sync_directory(folder)
+    }
+
+    fn write_temporary(&self, body: &[u8]) -> io::Result<PathBuf> {
+        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        let path = self.temporary.join(number.to_string());
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(body)?;
+            file.sync_all()
+        });
+        match written {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a folder below the root and syncs every folder that got an entry by it.
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() || folder == self.root {
+            return Ok(());
+        }
+        let parent = folder.parent().unwrap_or(&self.root);
+        self.make_folder(parent)?;
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => sync_directory(parent),
+        }
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let place = self.root.join(path);
+        if found(fs::remove_file(&place))?.is_none() {
+            return Ok(());
+        }
+        let folder = place.parent().unwrap_or(&self.root);
+        sync_directory(folder)?;
+        // An avatar's folder goes with its last object. That it is not empty is no failure, and
+        // neither is another delete's having been faster.
+        let _ = fs::remove_dir(folder);
+        Ok(())
+    }
+
+    fn list(&self, avatar: AvatarId) -> io::Result<Vec<ObjectKey>> {
+        let mut keys = Vec::new();
+        for prefix in ObjectKey::prefixes_of(avatar) {
+            let Some(entries) = found(fs::read_dir(self.root.join(&prefix)))? else {
+                continue;
+            };
+            for entry in entries {
+                let name = entry?.file_name();
+                keys.extend(
+                    name.to_str()
+                        .and_then(|name| ObjectKey::parse(&format!("{prefix}{name}"))),
+                );
+            }
+        }
+        keys.sort_by_key(|key| !matches!(key, ObjectKey::Manifest { .. }));
+        Ok(keys)
+    }
+}
+
+/// A file that is being served: what has been read of it and what is left.
+struct Reading {
+    next: Option<Bytes>,
+    file: File,
+    left: u64,
+}
+
+impl Reading {
+    async fn step(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
+        const OPERATION: &str = "read an object";
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let chunk = if let Some(chunk) = self.next.take() {
+            chunk
+        } else {
+            let read = tokio::task::spawn_blocking(move || {
+                let chunk = read_chunk(&mut self.file);
+                (self, chunk)
+            });
+            let (state, chunk) = read
+                .await
+                .map_err(|died| StoreError::new(OPERATION, died))?;
+            self = state;
+            chunk.map_err(|error| StoreError::new(OPERATION, error))?
+        };
+        if chunk.is_empty() {
+            return Err(StoreError::new(
+                OPERATION,
+                io::Error::from(io::ErrorKind::UnexpectedEof),
+            ));
+        }
+        self.left = self.left.saturating_sub(chunk.len() as u64);
+        Ok(Some((chunk, self)))
+    }
+}
+
+fn read_chunk(file: &mut File) -> io::Result<Bytes> {
+    let mut chunk = Vec::with_capacity(READ_CHUNK_BYTES);
+    file.take(READ_CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+    Ok(chunk.into())
+}
+
+/// Makes "not found" a value.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a folder's entries survive a power cut.
+fn sync_directory(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::contract;
+
+    #[tokio::test]
+    async fn a_folder_keeps_the_contract_of_a_store() {
+        let folder = tempfile::tempdir().unwrap();
+        contract::run(&DiskStore::open(folder.path().join("store")).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn objects_survive_reopening_and_leftovers_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = contract::rendition(1);
+        let store = DiskStore::open(folder.path()).unwrap();
+        store.put(&key, Bytes::from_static(b"kept")).await.unwrap();
+        fs::write(folder.path().join("tmp/99"), b"half an object").unwrap();
+
+        let store = DiskStore::open(folder.path()).unwrap();
+        let object = store.get(&key).await.unwrap().unwrap();
+        assert_eq!(object.into_bytes().await.unwrap(), "kept");
+        assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_avatars_folders_go_with_its_last_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = contract::rendition(1);
+        let store = DiskStore::open(folder.path()).unwrap();
+        store.put(&key, Bytes::from_static(b"x")).await.unwrap();
+        store.delete(&key).await.unwrap();
+        assert_eq!(
+            fs::read_dir(folder.path().join("public/avatars"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_place_of_a_folder_is_an_error_that_names_the_operation() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DiskStore::open(folder.path()).unwrap();
+        fs::write(folder.path().join("public"), b"in the way").unwrap();
+        let error = store
+            .put(&contract::rendition(1), Bytes::from_static(b"x"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "the store could not write an object");
+        assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+    }
+}

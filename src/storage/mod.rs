@@ -1,0 +1,89 @@
+//! The store: where renditions lie.
+//!
+//! A [`Store`] keeps immutable objects under the keys of [`ObjectKey`]. It knows nothing of
+//! subjects, records or HTTP. Every adapter passes the same [`contract`] suite.
+
+#[cfg(test)]
+pub(crate) mod contract;
+mod disk;
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{Stream, StreamExt};
+
+pub use disk::DiskStore;
+
+use crate::avatar::{AvatarId, ObjectKey};
+
+/// Where renditions lie.
+///
+/// What holds for every adapter:
+/// - An object is either there whole or not there: nobody ever sees half of one, whatever dies.
+/// - What `put` acknowledged survives the death of the process and of the machine.
+/// - A key is written at most once with one content (avatar ids are never reused), so every
+///   operation may be repeated, and a repetition changes nothing.
+/// - Dropping a future leaves the operation done or not done, never half done; a dropped `put` may
+///   still complete afterwards.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes an object, with the content type and cache policy of its key.
+    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError>;
+
+    /// Opens an object; `None` where there is none.
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError>;
+
+    /// Removes an object and says so durably. Removing one that is not there is success.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Every object of one upload, its manifest first; empty where there is none.
+    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError>;
+
+    /// Writes, reads and deletes an object of its own, to tell whether the store really works.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// An open object.
+pub struct Object {
+    /// Its size in bytes.
+    pub len: u64,
+    /// Its bytes, read as they are asked for. A stream that ends early ends in an error.
+    pub body: Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>,
+}
+
+impl Object {
+    /// Reads the whole object into memory.
+    ///
+    /// # Errors
+    /// Whatever reading it meets.
+    pub async fn into_bytes(mut self) -> Result<Bytes, StoreError> {
+        let mut bytes = BytesMut::with_capacity(usize::try_from(self.len).unwrap_or(0));
+        while let Some(chunk) = self.body.next().await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+/// Why the store did not do as asked. What happened is in the source; it is for the log alone.
+#[derive(Debug, thiserror::Error)]
+#[error("the store could not {operation}")]
+pub struct StoreError {
+    operation: &'static str,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// The store failed at `operation` ("write an object") because of `source`.
+    pub fn new(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            operation,
+            source: source.into(),
+        }
+    }
+}
