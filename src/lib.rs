@@ -5,4 +5,5 @@ pub mod catalog;
 pub mod config;
 pub mod imaging;
 pub mod limits;
+pub mod service;
 pub mod storage;
