@@ -20,6 +20,7 @@ mod process;
 mod raster;
 mod resize;
 mod sniff;
+mod twins;
 
 pub use control::{CancelToken, Control};
 pub use encode::encode_rgb;

@@ -9,7 +9,7 @@ use super::geometry::{Square, Window};
 use super::raster::{Layout, Raster};
 use super::{
     Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Target, Workspace, color,
-    encode, placeholder,
+    encode, placeholder, twins,
 };
 use crate::avatar::{Format, Rendition, Source};
 
@@ -42,7 +42,7 @@ const RENDERING_BYTES: u64 = 32 << 20;
 
 /// Makes everything that `recipe` asks for of the picture in `bytes` and hands each thing to
 /// `emit` as soon as it is encoded: the master first, then the variants from the largest to the
-/// smallest, each in every format in the recipe's order. A variant larger than the picture has the
+/// smallest, each in every format in the recipe's order, then their animated twins. A variant larger than the picture has the
 /// picture's own size. The same input gives the same bytes.
 ///
 /// # Errors
@@ -88,6 +88,7 @@ pub fn process(
         edge_px: first_edge,
     };
     let decoded = decode::decode(&bytes, &header, &want, control)?;
+    let moving = (recipe.animated && header.frames > 1).then(|| bytes.clone());
     drop(bytes);
     control.check()?;
 
@@ -139,6 +140,11 @@ pub fn process(
         }
         last = Some((edge, files));
     }
+    if let Some(bytes) = moving {
+        twins::make(
+            &bytes, &header, &want, recipe, control, workspace, &mut give,
+        )?;
+    }
     let small = shrink(level, placeholder::MAX_EDGE_PX.min(square.edge), workspace)?;
     Ok(Processed {
         source,
@@ -150,7 +156,11 @@ pub fn process(
 type Files = Vec<(Format, Vec<u8>)>;
 
 /// The square picture at `edge_px`, or as it is where it is no larger.
-fn shrink(level: Raster, edge_px: u32, workspace: &mut Workspace) -> Result<Raster, Error> {
+pub(super) fn shrink(
+    level: Raster,
+    edge_px: u32,
+    workspace: &mut Workspace,
+) -> Result<Raster, Error> {
     if level.width <= edge_px {
         return Ok(level);
     }
@@ -163,5 +173,7 @@ fn shrink(level: Raster, edge_px: u32, workspace: &mut Workspace) -> Result<Rast
     workspace.resize(&level, whole, edge_px)
 }
 
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,14 @@
 //! From bytes to pixels: one file for each format, each in two steps. `header` reads as little as
 //! it can and refuses what is too much; `decode` then does the work.
 
+mod animation;
 mod gif;
 mod heif;
 mod jpeg;
 mod png;
 mod webp;
+
+pub(super) use animation::Frame;
 
 use super::control::Control;
 use super::geometry::{Square, Window};
@@ -167,5 +170,24 @@ pub(super) fn decode(
         SourceFormat::Avif => Err(Error::Internal {
             reason: format!("no decoder for {}", header.format.name()),
         }),
+    }
+}
+
+/// Gives every frame of an animation whose header was taken to `visit`, as it is shown.
+///
+/// # Errors
+///
+/// As [`decode`], and what `visit` says.
+pub(super) fn animate(
+    bytes: &[u8],
+    header: &Header,
+    control: &Control,
+    visit: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    match header.format {
+        SourceFormat::Gif => gif::animate(bytes, header, control, visit),
+        SourceFormat::Png => png::animate(bytes, header, control, visit),
+        SourceFormat::Webp => webp::animate(bytes, control, visit),
+        SourceFormat::Jpeg | SourceFormat::Heic | SourceFormat::Avif => Ok(()),
     }
 }
