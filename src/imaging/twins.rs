@@ -4,8 +4,8 @@ use super::decode::{self, Header, Want};
 use super::encode::Animation;
 use super::geometry::Window;
 use super::process::shrink;
-use super::{Control, Error, Output, Recipe, Target, Workspace, color};
-use crate::avatar::{Format, Rendition};
+use super::sizes::{Give, Size};
+use super::{Control, Error, Recipe, Workspace, color};
 
 /// The most pixels that the frames of all twins may have together, for encoding is what costs: 40
 /// frames of 1024 × 1024.
@@ -24,83 +24,47 @@ pub(super) fn make(
     recipe: &Recipe,
     control: &Control,
     workspace: &mut Workspace,
-    give: &mut dyn FnMut(Output) -> Result<(), Error>,
+    give: &mut Give<'_>,
 ) -> Result<(), Error> {
-    let mut twins = choose(header, want, recipe);
-    let Some(largest) = twins.first().map(|twin| twin.edge_px) else {
+    let sizes = choose(header, want, recipe);
+    let Some(largest) = sizes.first().map(|size| size.edge_px) else {
         return Ok(());
     };
+    let mut animations: Vec<Animation> = Vec::new();
     let window = Window::from(want.square);
     decode::animate(bytes, header, control, &mut |frame| {
         let resized = workspace.resize(frame.canvas, window, largest)?;
         let upright = header.orientation.apply(resized);
         let mut level = color::to_srgb(upright, frame.colors)?;
-        for twin in &mut twins {
+        for (index, size) in sizes.iter().enumerate() {
             control.check()?;
-            level = shrink(level, twin.edge_px, workspace)?;
-            let animation = match &mut twin.animation {
-                Some(animation) => animation,
-                none => none.insert(Animation::new(
-                    twin.edge_px,
-                    frame.plays,
-                    recipe.webp_quality,
-                )?),
-            };
-            animation.add(&level, frame.duration_ms)?;
+            if level.width > size.edge_px {
+                level = shrink(&level, size.edge_px, workspace)?;
+            }
+            if animations.len() == index {
+                let animation = Animation::new(size.edge_px, frame.plays, recipe.webp_quality)?;
+                animations.push(animation);
+            }
+            animations[index].add(&level, frame.duration_ms)?;
         }
         Ok(())
     })?;
-    for twin in twins {
-        let Some(animation) = twin.animation else {
-            continue;
-        };
-        let file = animation.finish()?;
-        for target in twin.targets {
-            let rendition = Rendition {
-                variant: target.name.clone(),
-                format: Format::Webp,
-                width: twin.edge_px,
-                height: twin.edge_px,
-                bytes: file.len() as u64,
-                animated: true,
-            };
-            give(Output::Rendition(rendition, file.clone()))?;
-        }
+    for (size, animation) in sizes.iter().zip(animations) {
+        size.give_moving(animation.finish()?, give)?;
     }
     Ok(())
 }
 
-/// One size that is made.
-struct Twin<'a> {
-    edge_px: u32,
-    /// The variants of this size: several, where the picture is smaller than they are.
-    targets: Vec<&'a Target>,
-    animation: Option<Animation>,
-}
-
 /// The sizes to make, from the largest.
-fn choose<'a>(header: &Header, want: &Want, recipe: &'a Recipe) -> Vec<Twin<'a>> {
-    let mut targets: Vec<&Target> = recipe.variants.iter().collect();
-    targets.sort_by_key(|target| target.edge_px);
-    let mut twins: Vec<Twin<'a>> = Vec::new();
-    let mut pixels = 0;
-    for target in targets {
-        let edge_px = target.edge_px.clamp(1, want.square.edge);
-        match twins.last_mut() {
-            Some(twin) if twin.edge_px == edge_px => twin.targets.insert(0, target),
-            _ => {
-                pixels += u64::from(edge_px).pow(2) * u64::from(header.frames);
-                if pixels > MAX_PIXELS {
-                    break;
-                }
-                twins.push(Twin {
-                    edge_px,
-                    targets: vec![target],
-                    animation: None,
-                });
-            }
-        }
+fn choose<'a>(header: &Header, want: &Want, recipe: &'a Recipe) -> Vec<Size<'a>> {
+    let mut sizes = Size::all(recipe, want.square.edge);
+    let pixels = |size: &Size<'_>| u64::from(size.edge_px).pow(2) * u64::from(header.frames);
+    let mut total: u64 = sizes.iter().map(pixels).sum();
+    while let Some(largest) = sizes.first()
+        && total > MAX_PIXELS
+    {
+        total -= pixels(largest);
+        sizes.remove(0);
     }
-    twins.reverse();
-    twins
+    sizes
 }

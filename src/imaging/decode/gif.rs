@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use super::animation::{Area, Canvas, Disposal, Frame, shown_ms};
-use super::{Colors, Decoded, Header, Refusal, Want};
+use super::{Colors, Decoded, Header, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -32,7 +32,11 @@ pub(super) fn header(bytes: &[u8], max_frames: u32) -> Result<Header, Refusal> {
         orientation: Orientation::UPRIGHT,
         frames,
         // The canvas in four channels, and a frame that may cover it.
-        memory_bytes: pixels * 8,
+        memory: Memory {
+            fixed_bytes: pixels * 8,
+            scaled_bytes: 0,
+            pixel_bytes: 0,
+        },
     })
 }
 

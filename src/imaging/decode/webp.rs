@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image_webp::{DecodingError, LoopCount, WebPDecoder};
 
 use super::animation::{Frame, shown_ms};
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -61,7 +61,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         orientation,
         frames: if animated { frames.max(1) } else { 1 },
         // The picture in four channels, the decoder's own copy of it, and a canvas for animations.
-        memory_bytes: pixels * if animated { 12 } else { 8 },
+        memory: Memory {
+            fixed_bytes: pixels * if animated { 12 } else { 8 },
+            scaled_bytes: 0,
+            pixel_bytes: 0,
+        },
     })
 }
 

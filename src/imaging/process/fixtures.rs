@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::tests::{png_of, recipe, run};
 use super::*;
-use crate::avatar::SourceFormat;
+use crate::avatar::{Format, SourceFormat};
 
 /// Every picture by its file name.
 fn fixtures() -> BTreeMap<String, Vec<u8>> {

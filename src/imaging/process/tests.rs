@@ -3,7 +3,8 @@
 use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 
 use super::*;
-use crate::avatar::{SourceFormat, VariantName};
+use crate::avatar::{Format, SourceFormat, VariantName};
+use crate::imaging::Target;
 
 pub(super) fn recipe() -> Recipe {
     Recipe {

@@ -9,7 +9,7 @@ use heifer_hevc_dec::recon::Frame;
 use heifer_isobmff::boxes::{ColorInfo, Property};
 use heifer_isobmff::{HeifFile, ItemId};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -28,7 +28,6 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
         return Err(Refusal::Kind("an HDR picture with the PQ curve"));
     }
-    let pixels = u64::from(picture.coded_width) * u64::from(picture.coded_height);
     let tile = u64::from(picture.tile_width) * u64::from(picture.tile_height);
     Ok(Header {
         format: SourceFormat::Heic,
@@ -36,9 +35,12 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         height: picture.shown.height,
         orientation: picture.shown.orientation,
         frames: 1,
-        // The picture in four channels; of a tile its samples, 16 bits each, and as much again for
-        // what its filters need.
-        memory_bytes: pixels * 4 + tile * 12,
+        // Of a tile its samples, 16 bits each, and as much again for what its filters need.
+        memory: Memory {
+            fixed_bytes: tile * 12,
+            scaled_bytes: 0,
+            pixel_bytes: 4,
+        },
     })
 }
 
@@ -93,6 +95,11 @@ impl Picture {
             u64::from(tile) * u64::from(count) >= u64::from(length)
                 && u64::from(tile) * u64::from(count - 1) < u64::from(length)
         };
+        // An edge between tiles must not fall between two pixels that become one.
+        let even = |tile: u32, count: u32| count == 1 || tile.is_multiple_of(2);
+        if !even(tile_width, columns) || !even(tile_height, rows) {
+            return Err(Refusal::Kind("a HEIF picture cut at odd places"));
+        }
         if !fits(tile_width, columns, width) || !fits(tile_height, rows, height) {
             return Err(Refusal::Broken("its tiles do not fit together"));
         }
@@ -174,6 +181,15 @@ fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32
     Ok((begin as u32, (end - begin) as u32))
 }
 
+/// How many pixels, across and down, become one.
+pub(super) const fn shrink(want: &Want) -> u32 {
+    if want.square.edge >= want.edge_px * 2 {
+        2
+    } else {
+        1
+    }
+}
+
 pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Decoded, Error> {
     let file = HeifFile::parse(bytes).map_err(|_| corrupt("its container is damaged"))?;
     let id = file.primary_id;
@@ -188,13 +204,7 @@ pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Dec
         y: want.square.y + picture.shown.y,
         ..want.square
     };
-    // Tiles whose edges fall between two halved pixels stay whole.
-    let even = picture.tile_width.is_multiple_of(2) && picture.tile_height.is_multiple_of(2);
-    let shrink = if even && square.edge >= want.edge_px * 2 {
-        2
-    } else {
-        1
-    };
+    let shrink = shrink(want);
     // From the pixel that the square begins in to the one that it ends in, of those there are.
     let span = |from: u32, length: u32| {
         let begin = from / shrink;

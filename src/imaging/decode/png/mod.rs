@@ -6,7 +6,7 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Transformations};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -78,7 +78,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         height,
         orientation,
         frames,
-        memory_bytes: pixels * (4 + stored),
+        memory: Memory {
+            fixed_bytes: pixels * stored,
+            scaled_bytes: 0,
+            pixel_bytes: 4,
+        },
     })
 }
 
