@@ -76,7 +76,12 @@ impl Client {
     }
 
     /// Uploads the bare bytes of a picture.
-    pub(crate) async fn put_bare(&self, user: &str, query: &str, picture: impl Into<Vec<u8>>) -> Answer {
+    pub(crate) async fn put_bare(
+        &self,
+        user: &str,
+        query: &str,
+        picture: impl Into<Vec<u8>>,
+    ) -> Answer {
         let path = format!("{}{query}", avatar_of(user));
         let request = self
             .request(Method::PUT, &path)
@@ -85,7 +90,13 @@ impl Client {
     }
 
     /// Uploads with one more header.
-    pub(crate) async fn upload_with(&self, user: &str, picture: &[u8], name: &str, value: &str) -> Answer {
+    pub(crate) async fn upload_with(
+        &self,
+        user: &str,
+        picture: &[u8],
+        name: &str,
+        value: &str,
+    ) -> Answer {
         let request = self
             .request(Method::POST, &avatar_of(user))
             .header(name, value);
