@@ -2,4 +2,5 @@
 pub mod avatar;
 pub mod catalog;
 pub mod imaging;
+pub mod redis;
 pub mod storage;
