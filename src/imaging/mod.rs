@@ -7,9 +7,25 @@
 //! decodes, turns upright, converts to sRGB, crops, resizes from large to small and encodes; the
 //! [`Pool`] gives it threads of its own.
 
+mod color;
+mod control;
+mod decode;
+mod encode;
 mod error;
+mod geometry;
+mod orientation;
+mod placeholder;
+mod pool;
+mod process;
+mod raster;
+mod resize;
+mod sniff;
 
+pub use control::{CancelToken, Control};
 pub use error::Error;
+pub use pool::{Job, Pool};
+pub use process::{probe, process};
+pub use resize::Workspace;
 
 use crate::avatar::{Format, Placeholder, Rendition, Source, SourceFormat, VariantName};
 

@@ -1,0 +1,49 @@
+# What there is to do here; `make` alone says it in words. Each target installs
+# what it needs and is missing, or fails and names it: none skips anything.
+
+DENY_VERSION := 0.20.2
+DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt-check clippy docs deny fmt bench needs
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: needs ## Build and start the service, as `cargo run --release` does
+	cargo run --release --locked
+
+test: needs ## Run every test: unit, contract, black-box, documentation
+	cargo test --locked
+
+lint: fmt-check clippy docs deny ## Everything but the tests that a change must pass
+
+fmt-check: needs ## Check the formatting
+	cargo fmt --check
+
+clippy: needs ## Check with clippy, tests and benchmarks included
+	cargo clippy --locked --all-targets -- -D warnings
+
+docs: needs ## Build the documentation into target/doc, private items included
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+deny: $(DENY) ## Check the dependencies against deny.toml
+	$(DENY) --locked check --hide-inclusion-graph licenses bans sources
+
+fmt: needs ## Format the code
+	cargo fmt
+
+bench: needs ## Run the benchmarks, on a 12-megapixel phone photo among others
+	scripts/bench-photo.sh
+	cargo bench --locked --bench '*'
+
+# A Rust toolchain, and the C compiler that builds libwebp's encoder and links.
+needs:
+	@scripts/need.sh cc=gcc,libc6-dev
+	@scripts/need-rust.sh
+
+# Unoptimised and without debug information: it builds in a minute and checks in
+# two seconds.
+$(DENY): | needs
+	CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --version $(DENY_VERSION) \
+		--locked --debug --quiet --root .tools/cargo-deny-$(DENY_VERSION)

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes sure that commands exist, or says what to do and fails.
+#
+#     scripts/need.sh COMMAND[=PACKAGE,PACKAGE...] ...
+#
+# A missing command is installed from the Debian packages named after it (its
+# own name by default), as root or with sudo. Where that cannot be done, the
+# script fails with the names of what is missing: nothing is ever skipped.
+set -euo pipefail
+
+missing=()
+packages=()
+for need in "$@"; do
+    command=${need%%=*}
+    if ! command -v "$command" >/dev/null; then
+        missing+=("$command")
+        IFS=, read -ra names <<<"${need#*=}"
+        packages+=("${names[@]}")
+    fi
+done
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+
+give_up() {
+    echo "missing: ${missing[*]}: $1" >&2
+    exit 1
+}
+
+command -v apt-get >/dev/null \
+    || give_up "this is not a Debian system; install what Debian calls ${packages[*]}, then run this again"
+as_root=()
+if [[ $EUID -ne 0 ]]; then
+    command -v sudo >/dev/null || give_up "run this as root: apt-get install ${packages[*]}"
+    as_root=(sudo)
+fi
+
+echo "installing ${packages[*]} (for ${missing[*]})"
+"${as_root[@]}" apt-get update -qq || give_up "apt-get update failed"
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null \
+    || give_up "apt-get install failed"
+
+hash -r
+for command in "${missing[@]}"; do
+    command -v "$command" >/dev/null || give_up "${packages[*]} installed, and $command is still not in PATH"
+done

@@ -1,0 +1,238 @@
+//! Layers of settings over the defaults. The defaults hold every key there is, so they are the
+//! schema too: a key that they do not have is unknown, and a value has the type that theirs has.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::DEFAULTS;
+use super::fault::Fault;
+
+const PREFIX: &str = "CAMEO_";
+/// Tables whose keys are the operator's to choose; a later layer replaces them whole.
+const FREE_TABLES: [&str; 1] = ["images.variants"];
+
+/// The settings, with where each that is not a default came from.
+pub(super) struct Layers {
+    values: Table,
+    origins: BTreeMap<String, String>,
+}
+
+impl Layers {
+    pub(super) fn of_defaults(faults: &mut Vec<Fault>) -> Self {
+        let values = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
+            faults.push(Fault::new("the compiled-in config.toml", error.message()));
+            Table::new()
+        });
+        Self {
+            values,
+            origins: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn lay_file(&mut self, path: &Path, text: &str, faults: &mut Vec<Fault>) {
+        match text.parse::<Table>() {
+            Ok(table) => {
+                let layer = Layer {
+                    origin: path.display().to_string(),
+                };
+                layer.lay(&mut self.values, table, "", &mut self.origins, faults);
+            }
+            Err(error) => {
+                let line = error
+                    .span()
+                    .map_or(0, |span| text[..span.start].lines().count().max(1));
+                let problem = format!("line {line} is not TOML: {}", error.message());
+                faults.push(Fault::of_file(path, problem));
+            }
+        }
+    }
+
+    pub(super) fn lay_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+        faults: &mut Vec<Fault>,
+    ) {
+        let mut variables: Vec<_> = environment
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(PREFIX))
+            .collect();
+        variables.sort();
+        for (name, text) in variables {
+            let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
+            match find(&mut self.values, &path) {
+                Some(value) if !value.is_table() || FREE_TABLES.contains(&path.as_str()) => {
+                    match parse_like(value, &text) {
+                        Ok(parsed) => {
+                            *value = parsed;
+                            self.origins.insert(path, name);
+                        }
+                        Err(wanted) => faults.push(Fault::new(name, wanted)),
+                    }
+                }
+                _ => {
+                    let problem = format!("there is no setting {path:?}{}", self.suggestion(&path));
+                    faults.push(Fault::new(name, problem));
+                }
+            }
+        }
+    }
+
+    /// The value at `path`, which the defaults have.
+    pub(super) fn get(&self, path: &str) -> Option<&Value> {
+        let mut levels = path.split('.');
+        let first = self.values.get(levels.next()?)?;
+        levels.try_fold(first, |value, level| value.get(level))
+    }
+
+    /// How a fault at `path` names its place: the key, and where its value came from.
+    pub(super) fn place(&self, path: &str) -> String {
+        match self.origins.get(path) {
+            Some(origin) if origin.starts_with(PREFIX) => origin.clone(),
+            Some(origin) => format!("{path} (in {origin})"),
+            None => path.to_owned(),
+        }
+    }
+
+    /// Whether `path` has its default.
+    pub(super) fn is_default(&self, path: &str) -> bool {
+        !self.origins.contains_key(path)
+    }
+
+    fn suggestion(&self, path: &str) -> String {
+        suggestion(path, &keys(&self.values, ""))
+    }
+}
+
+struct Layer {
+    origin: String,
+}
+
+impl Layer {
+    fn lay(
+        &self,
+        under: &mut Table,
+        over: Table,
+        at: &str,
+        origins: &mut BTreeMap<String, String>,
+        faults: &mut Vec<Fault>,
+    ) {
+        for (key, value) in over {
+            let path = if at.is_empty() {
+                key.clone()
+            } else {
+                format!("{at}.{key}")
+            };
+            let place = || format!("{path} (in {})", self.origin);
+            let siblings = || keys(under, at);
+            let Some(_) = under.get(&key) else {
+                let problem = format!("there is no such setting{}", suggestion(&path, &siblings()));
+                faults.push(Fault::new(place(), problem));
+                continue;
+            };
+            let Some(known) = under.get_mut(&key) else {
+                continue;
+            };
+            match (known, value) {
+                (Value::Table(known), Value::Table(value))
+                    if !FREE_TABLES.contains(&path.as_str()) =>
+                {
+                    self.lay(known, value, &path, origins, faults);
+                }
+                (known, value) if known.same_type(&value) => {
+                    *known = value;
+                    origins.insert(path, self.origin.clone());
+                }
+                (known, value) => {
+                    let problem = format!("is {}; give {}", kind(&value), kind(known));
+                    faults.push(Fault::new(place(), problem));
+                }
+            }
+        }
+    }
+}
+
+fn find<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
+    let mut levels = path.split('.');
+    let first = table.get_mut(levels.next()?)?;
+    levels.try_fold(first, |value, level| value.get_mut(level))
+}
+
+/// Every path below a table.
+fn keys(table: &Table, at: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (key, value) in table {
+        let path = if at.is_empty() {
+            key.clone()
+        } else {
+            format!("{at}.{key}")
+        };
+        match value {
+            Value::Table(inner) if !FREE_TABLES.contains(&path.as_str()) => {
+                paths.extend(keys(inner, &path));
+            }
+            _ => paths.push(path),
+        }
+    }
+    paths
+}
+
+/// A variable's text as a value of the type that `like` has, or what was wanted.
+fn parse_like(like: &Value, text: &str) -> Result<Value, String> {
+    let wanted = || format!("is {text:?}; give {}", kind(like));
+    match like {
+        Value::String(_) => Ok(Value::String(text.to_owned())),
+        Value::Integer(_) => text
+            .trim()
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| wanted()),
+        Value::Boolean(_) => text
+            .trim()
+            .parse()
+            .map(Value::Boolean)
+            .map_err(|_| wanted()),
+        Value::Array(_) if !text.trim_start().starts_with('[') => {
+            let items = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
+            Ok(items
+                .map(|item| Value::String(item.to_owned()))
+                .collect::<Vec<_>>()
+                .into())
+        }
+        _ => {
+            let table: Table = format!("value = {text}").parse().map_err(|_| wanted())?;
+            let value = table.get("value").filter(|value| value.same_type(like));
+            value.cloned().ok_or_else(wanted)
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text in quotes",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+/// Names the nearest known key where one is near enough to be meant.
+fn suggestion(path: &str, known: &[String]) -> String {
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(path, candidate), candidate))
+        .min();
+    match nearest {
+        Some((distance, candidate)) if distance <= 1 + path.len() / 5 => {
+            format!("; did you mean {candidate:?}?")
+        }
+        _ => String::new(),
+    }
+}

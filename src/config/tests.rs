@@ -1,0 +1,183 @@
+use super::*;
+
+fn with(variables: &[(&str, &str)]) -> Result<Config, Faults> {
+    load(
+        None,
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+fn with_file(text: &str) -> Result<Config, Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my.toml");
+    std::fs::write(&path, text).unwrap();
+    load(Some(&path), []).map_err(|Faults(faults)| {
+        let folder = folder.path().display().to_string();
+        faults
+            .iter()
+            .map(|fault| fault.to_string().replace(&format!("{folder}/"), ""))
+            .collect()
+    })
+}
+
+fn faults_of(variables: &[(&str, &str)]) -> Vec<String> {
+    with(variables)
+        .unwrap_err()
+        .0
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let config = with(&[]).unwrap();
+    assert_eq!(config.environment, Environment::Development);
+    assert_eq!(config.http.bind.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.upload.max_bytes, 5 * 1024 * 1024);
+    assert_eq!(
+        (config.upload.min_edge_px, config.upload.max_edge_px),
+        (100, 4096)
+    );
+    let edges: Vec<_> = config
+        .images
+        .variants
+        .iter()
+        .map(|(_, edge)| *edge)
+        .collect();
+    assert_eq!(edges, [1024, 512, 256, 128, 64]);
+    assert_eq!(config.images.primary_variant.as_str(), "medium");
+    assert_eq!(config.images.formats, [Format::Webp, Format::Jpeg]);
+    let limits = config.limits.unwrap();
+    assert_eq!(
+        (limits.upload.count.get(), limits.upload.per),
+        (5, Duration::from_mins(1))
+    );
+    assert_eq!(config.lifecycle.retire_after, Duration::from_hours(1));
+}
+
+#[test]
+fn a_file_lies_over_the_defaults_and_the_environment_over_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my.toml");
+    let text =
+        "[upload]\nmax_bytes = \"1MiB\"\nmin_edge_px = 50\n[images]\nvariants = { medium = 99 }";
+    std::fs::write(&path, text).unwrap();
+    let variables = [
+        ("CAMEO_UPLOAD__MAX_BYTES", "2MiB"),
+        ("CAMEO_UPLOAD__FORMATS", "png, gif"),
+        ("CAMEO_IMAGES__FORMATS", "[\"png\"]"),
+        ("CAMEO_LIMITS__ENABLED", "false"),
+        ("CAMEO_HTTP__PUBLIC_URL", "https://avatars.example.com/"),
+        ("HOME", "/nowhere"),
+    ];
+    let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = load(Some(&path), owned).unwrap();
+    assert_eq!(config.upload.max_bytes, 2 << 20);
+    assert_eq!(config.upload.min_edge_px, 50);
+    assert_eq!(
+        config.upload.formats,
+        [SourceFormat::Png, SourceFormat::Gif]
+    );
+    assert_eq!(
+        config.images.variants,
+        [(VariantName::new("medium").unwrap(), 99)]
+    );
+    assert_eq!(config.images.formats, [Format::Png]);
+    assert_eq!(config.limits, None);
+    assert_eq!(config.http.public_url, "https://avatars.example.com");
+}
+
+#[test]
+fn all_faults_are_told_together_with_their_place_and_what_would_be_right() {
+    let faults = with_file(
+        r#"
+        enviroment = "production"
+        environment = "staging"
+        [http]
+        bind = "localhost"
+        [upload]
+        max_bytes = "five"
+        min_edge_px = "100"
+        formats = ["jpeg", "svg"]
+        [images]
+        variants = { Big = 10, small = 0 }
+        background = "white"
+        [limits]
+        upload = "5 per minute"
+        [lifecycle]
+        retire_after = "1 fortnight"
+        "#,
+    );
+    insta::assert_snapshot!(faults.unwrap_err().join("\n"));
+}
+
+#[test]
+fn a_variable_is_named_in_its_fault() {
+    let faults = faults_of(&[
+        ("CAMEO_UPLOAD__MAX_SIZE", "1MiB"),
+        ("CAMEO_PROCESSING__WORKERS", "many"),
+        ("CAMEO_PROCESSING__DEADLINE", "0s"),
+        ("CAMEO_IMAGES", "{}"),
+        ("CAMEO_IMAGES__PRIMARY_VARIANT", "huge"),
+    ]);
+    insta::assert_snapshot!(faults.join("\n"));
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_not_there_is_a_fault() {
+    let faults = with_file("[http]\nbind 8080").unwrap_err();
+    assert!(
+        faults[0].starts_with("my.toml: line 2 is not TOML"),
+        "{faults:?}"
+    );
+    let missing = load(Some(Path::new("no-such-file.toml")), [])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.starts_with("no-such-file.toml: cannot be read"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn production_refuses_what_is_handy_on_a_laptop() {
+    insta::assert_snapshot!(faults_of(&[("CAMEO_ENVIRONMENT", "production")]).join("\n"));
+    let short = [
+        ("CAMEO_ENVIRONMENT", "production"),
+        ("CAMEO_AUTH__JWT_SECRET", "secret"),
+    ];
+    assert!(faults_of(&short)[0].contains("shorter than 32 bytes"));
+    with(&[
+        ("CAMEO_ENVIRONMENT", "production"),
+        ("CAMEO_AUTH__JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("CAMEO_HTTP__PUBLIC_URL", "https://avatars.example.com"),
+    ])
+    .unwrap();
+}
+
+#[test]
+fn a_secret_is_read_from_its_file_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "tell-nobody\n").unwrap();
+    let path = path.display().to_string();
+    let config = with(&[("CAMEO_AUTH__JWT_SECRET_FILE", &path)]).unwrap();
+    assert_eq!(
+        config.auth.jwt_secret.as_ref().unwrap().expose_secret(),
+        "tell-nobody"
+    );
+    assert!(!format!("{config:?}").contains("tell-nobody"));
+
+    let both = faults_of(&[
+        ("CAMEO_AUTH__JWT_SECRET_FILE", &path),
+        ("CAMEO_AUTH__JWT_SECRET", "x"),
+    ]);
+    assert!(both[0].contains("give one of them"), "{both:?}");
+    let missing = faults_of(&[("CAMEO_AUTH__JWT_SECRET_FILE", "/no/such/file")]);
+    assert!(missing[0].contains("cannot be read"), "{missing:?}");
+    std::fs::write(folder.path().join("secret"), "\n").unwrap();
+    assert!(faults_of(&[("CAMEO_AUTH__JWT_SECRET_FILE", &path)])[0].contains("empty file"));
+}

@@ -1,0 +1,58 @@
+//! Values with units.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// So many in so long a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// How many.
+    pub count: NonZeroU32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// Takes `"5MiB"` as bytes. Only binary units: nobody should have to know that 5 MB are not 5 MiB.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| format!("is {text:?}; give a size such as \"5MiB\""))
+}
+
+/// Takes `"30s"` as a time.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("is {text:?}; give a time such as \"30s\", \"5m\" or \"1h\""))
+}
+
+/// Takes `"5/min"` as a quota.
+pub(super) fn quota(text: &str) -> Result<Quota, String> {
+    let parsed = || {
+        let (count, unit) = text.split_once('/')?;
+        let per = match unit.trim() {
+            "s" | "sec" | "second" => 1,
+            "min" | "minute" | "m" => 60,
+            "h" | "hour" => 60 * 60,
+            "d" | "day" => 24 * 60 * 60,
+            _ => return None,
+        };
+        let count = count.trim().parse().ok()?;
+        Some(Quota {
+            count,
+            per: Duration::from_secs(per),
+        })
+    };
+    parsed().ok_or_else(|| format!("is {text:?}; give a number per s, min, h or d: \"5/min\""))
+}
+
+/// Takes `"#7a5c48"` as red, green, blue.
+pub(super) fn color(text: &str) -> Result<[u8; 3], String> {
+    let parsed = || {
+        let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6)?;
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(digits.as_bytes())
+            .ok()?;
+        bytes.try_into().ok()
+    };
+    parsed().ok_or_else(|| format!("is {text:?}; give a colour such as \"#ffffff\""))
+}

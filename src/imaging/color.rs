@@ -1,0 +1,155 @@
+//! Into sRGB, which is what every rendition is in, unmarked.
+
+use moxcms::{ColorProfile, DataColorSpace, TransformOptions};
+
+use super::Error;
+use super::raster::{Layout, Raster};
+
+/// Converts a picture to RGB, or RGBA where it has alpha, in sRGB. `profile` is its ICC profile;
+/// without one, or with one that is broken or not for these channels, the channels are taken as
+/// sRGB, grey or plain inks.
+///
+/// # Errors
+///
+/// [`Error::Internal`] where a profile that was accepted cannot be applied.
+pub(super) fn to_srgb(raster: Raster, profile: Option<&[u8]>) -> Result<Raster, Error> {
+    let target = if raster.layout.has_alpha() {
+        Layout::Rgba
+    } else {
+        Layout::Rgb
+    };
+    let Some(transform) = profile.and_then(|profile| transform_of(profile, raster.layout)) else {
+        return Ok(without_profile(raster, target));
+    };
+    let mut pixels = vec![0; Raster::len_of(raster.width, raster.height, target)];
+    transform
+        .transform(&raster.pixels, &mut pixels)
+        .map_err(|error| Error::Internal {
+            reason: format!("colour transform: {error}"),
+        })?;
+    Ok(Raster {
+        width: raster.width,
+        height: raster.height,
+        layout: target,
+        pixels,
+    })
+}
+
+type Transform = std::sync::Arc<moxcms::Transform8BitExecutor>;
+
+fn transform_of(profile: &[u8], layout: Layout) -> Option<Transform> {
+    let profile = ColorProfile::new_from_slice(profile).ok()?;
+    let (space, source, target) = match layout {
+        Layout::Gray => (
+            DataColorSpace::Gray,
+            moxcms::Layout::Gray,
+            moxcms::Layout::Rgb,
+        ),
+        Layout::GrayAlpha => (
+            DataColorSpace::Gray,
+            moxcms::Layout::GrayAlpha,
+            moxcms::Layout::Rgba,
+        ),
+        Layout::Rgb => (
+            DataColorSpace::Rgb,
+            moxcms::Layout::Rgb,
+            moxcms::Layout::Rgb,
+        ),
+        Layout::Rgba => (
+            DataColorSpace::Rgb,
+            moxcms::Layout::Rgba,
+            moxcms::Layout::Rgba,
+        ),
+        // moxcms takes four inks in the layout of four channels.
+        Layout::Cmyk => (
+            DataColorSpace::Cmyk,
+            moxcms::Layout::Rgba,
+            moxcms::Layout::Rgb,
+        ),
+    };
+    if profile.color_space != space {
+        return None;
+    }
+    profile
+        .create_transform_8bit(
+            source,
+            &ColorProfile::new_srgb(),
+            target,
+            TransformOptions::default(),
+        )
+        .ok()
+}
+
+fn without_profile(raster: Raster, target: Layout) -> Raster {
+    let pixels = match raster.layout {
+        Layout::Rgb | Layout::Rgba => return raster,
+        Layout::Gray => raster.pixels.iter().flat_map(|&gray| [gray; 3]).collect(),
+        Layout::GrayAlpha => {
+            let (pairs, _) = raster.pixels.as_chunks::<2>();
+            pairs
+                .iter()
+                .flat_map(|&[gray, alpha]| [gray, gray, gray, alpha])
+                .collect()
+        }
+        Layout::Cmyk => {
+            let (quads, _) = raster.pixels.as_chunks::<4>();
+            quads
+                .iter()
+                .flat_map(|&[cyan, magenta, yellow, key]| {
+                    [cyan, magenta, yellow].map(|ink| under_inks(ink, key))
+                })
+                .collect()
+        }
+    };
+    Raster {
+        layout: target,
+        pixels,
+        ..raster
+    }
+}
+
+/// The light that a coloured ink and black let through together.
+fn under_inks(ink: u8, key: u8) -> u8 {
+    let light = u32::from(255 - ink) * u32::from(255 - key);
+    ((light + 127) / 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(layout: Layout, pixel: &[u8]) -> Raster {
+        Raster::new(1, 1, layout, pixel.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn grey_and_inks_become_rgb() {
+        let rgb = |raster| to_srgb(raster, None).unwrap().pixels;
+        assert_eq!(rgb(one(Layout::Gray, &[7])), [7, 7, 7]);
+        assert_eq!(rgb(one(Layout::GrayAlpha, &[7, 9])), [7, 7, 7, 9]);
+        assert_eq!(rgb(one(Layout::Cmyk, &[0, 0, 0, 0])), [255, 255, 255]);
+        assert_eq!(rgb(one(Layout::Cmyk, &[255, 0, 0, 0])), [0, 255, 255]);
+        assert_eq!(rgb(one(Layout::Cmyk, &[0, 0, 0, 255])), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_wide_gamut_is_brought_into_srgb() {
+        let profile = ColorProfile::new_display_p3().encode().unwrap();
+        let red = to_srgb(one(Layout::Rgb, &[200, 60, 60]), Some(&profile)).unwrap();
+        // Computed with the published matrices of Display P3 and sRGB.
+        for (found, expected) in red.pixels.iter().zip([217_u8, 42, 52]) {
+            assert!(found.abs_diff(expected) <= 2, "{:?}", red.pixels);
+        }
+        let alpha = to_srgb(one(Layout::Rgba, &[200, 60, 60, 77]), Some(&profile)).unwrap();
+        assert_eq!(alpha.pixels[3], 77);
+    }
+
+    #[test]
+    fn a_profile_that_is_broken_or_for_other_channels_is_passed_over() {
+        let profile = ColorProfile::new_display_p3().encode().unwrap();
+        let gray = to_srgb(one(Layout::Gray, &[100]), Some(&profile)).unwrap();
+        assert_eq!(gray.pixels, [100, 100, 100]);
+        let broken = to_srgb(one(Layout::Rgb, &[1, 2, 3]), Some(&profile[..200])).unwrap();
+        assert_eq!(broken.pixels, [1, 2, 3]);
+    }
+}

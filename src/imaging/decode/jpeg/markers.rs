@@ -1,0 +1,216 @@
+//! The markers of a JPEG file, read without decoding anything.
+
+use crate::imaging::orientation::Orientation;
+
+/// How the samples are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// Sequential, Huffman-coded.
+    Baseline,
+    Progressive,
+    Arithmetic,
+    Lossless,
+    Hierarchical,
+}
+
+/// What the markers say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Markers {
+    pub(super) coding: Coding,
+    /// Bits per sample.
+    pub(super) precision: u8,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) components: u8,
+    /// How often the picture is walked; counted up to the end of the picture.
+    pub(super) scans: u32,
+    pub(super) orientation: Orientation,
+    /// Adobe's colour transform, where its marker is there at all.
+    adobe_transform: Option<u8>,
+    has_profile: bool,
+}
+
+const SOI: u8 = 0xd8;
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const APP1: u8 = 0xe1;
+const APP2: u8 = 0xe2;
+const APP14: u8 = 0xee;
+const PROFILE_LABEL: &[u8] = b"ICC_PROFILE\0";
+
+impl Markers {
+    /// Reads the markers of one picture; what follows its end is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// A reason that is safe to show.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, &'static str> {
+        let mut frame = None;
+        let mut scans = 0_u32;
+        let mut orientation = None;
+        let mut adobe_transform = None;
+        let mut has_profile = false;
+        for (marker, payload) in Segments::of(bytes) {
+            match marker {
+                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) && frame.is_none() => {
+                    frame = Some((marker, payload));
+                }
+                SOS => scans = scans.saturating_add(1),
+                APP1 if orientation.is_none() && payload.starts_with(b"Exif\0\0") => {
+                    orientation = Some(Orientation::from_exif_data(payload));
+                }
+                APP2 => has_profile |= payload.starts_with(PROFILE_LABEL),
+                APP14 if payload.starts_with(b"Adobe") => {
+                    adobe_transform = payload.get(11).copied();
+                }
+                _ => {}
+            }
+        }
+        let (marker, frame) = frame.ok_or("it has no frame header")?;
+        let &[precision, h1, h0, w1, w0, components, ..] = frame else {
+            return Err("its frame header is cut off");
+        };
+        if scans == 0 {
+            return Err("it has a header and no picture");
+        }
+        let width = u32::from(u16::from_be_bytes([w1, w0]));
+        let height = u32::from(u16::from_be_bytes([h1, h0]));
+        if width == 0 || height == 0 {
+            return Err("its header gives no size");
+        }
+        Ok(Self {
+            coding: match marker {
+                0xc0 | 0xc1 => Coding::Baseline,
+                0xc2 => Coding::Progressive,
+                0xc3 => Coding::Lossless,
+                0xc9..=0xcb => Coding::Arithmetic,
+                _ => Coding::Hierarchical,
+            },
+            precision,
+            width,
+            height,
+            components,
+            scans,
+            orientation: orientation.unwrap_or_default(),
+            adobe_transform,
+            has_profile,
+        })
+    }
+
+    /// Adobe's programs, which alone write four inks in practice, store them inverted, and mark
+    /// the file.
+    pub(super) const fn inks_are_inverted(&self) -> bool {
+        self.adobe_transform.is_some()
+    }
+
+    /// Puts the embedded ICC profile together from its chunks; `None` where there is none, or not
+    /// all of it, or more than a profile needs.
+    pub(super) fn icc_profile(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if !self.has_profile {
+            return None;
+        }
+        let mut chunks: Vec<(u8, &[u8])> = Vec::new();
+        let mut expected = None;
+        for (marker, payload) in Segments::of(bytes).take_while(|(marker, _)| *marker != SOS) {
+            if marker != APP2 {
+                continue;
+            }
+            if let Some([number, count, data @ ..]) = payload.strip_prefix(PROFILE_LABEL) {
+                expected.get_or_insert(usize::from(*count));
+                chunks.push((*number, data));
+            }
+        }
+        chunks.sort_by_key(|(number, _)| *number);
+        chunks.dedup_by_key(|(number, _)| *number);
+        let size: usize = chunks.iter().map(|(_, data)| data.len()).sum();
+        if expected != Some(chunks.len()) || size > super::super::MAX_PROFILE_BYTES {
+            return None;
+        }
+        Some(chunks.iter().flat_map(|(_, data)| *data).copied().collect())
+    }
+}
+
+/// The marker segments of one picture, entropy-coded data left out.
+struct Segments<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Segments<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            // Before the first scan this finds the next byte at once; after one it skips what the
+            // scan coded.
+            let at = memchr::memchr(0xff, self.rest)?;
+            self.rest = &self.rest[at..];
+            let &marker = self.rest.get(1)?;
+            match marker {
+                // A fill byte: the marker is yet to come.
+                0xff => self.rest = &self.rest[1..],
+                // A stuffed 0xff, a restart, or a marker that stands alone.
+                0x00 | 0x01 | 0xd0..=0xd7 | SOI => self.rest = &self.rest[2..],
+                EOI => {
+                    self.rest = &[];
+                    return None;
+                }
+                _ => {
+                    let length =
+                        usize::from(u16::from_be_bytes([*self.rest.get(2)?, *self.rest.get(3)?]));
+                    let payload = self.rest.get(4..2 + length)?;
+                    self.rest = &self.rest[2 + length..];
+                    return Some((marker, payload));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: &[u8] = b"\xff\xc2\0\x0b\x08\0\x20\0\x10\x01\x01\x11\0";
+    const SCAN: &[u8] = b"\xff\xda\0\x08\x01\x01\0\0\0\0\x12\xff\0\x34\xff\xd0\x56";
+
+    #[test]
+    fn scans_are_counted_through_stuffing_and_restarts() {
+        let bytes = [b"\xff\xd8", FRAME, SCAN, SCAN, SCAN, b"\xff\xd9", SCAN].concat();
+        let markers = Markers::read(&bytes).unwrap();
+        assert_eq!((markers.width, markers.height, markers.scans), (16, 32, 3));
+        assert_eq!(markers.coding, Coding::Progressive);
+    }
+
+    #[test]
+    fn a_header_without_a_picture_is_none() {
+        assert!(Markers::read(b"\xff\xd8\xff\xd9").is_err());
+        assert!(Markers::read(&[b"\xff\xd8", FRAME].concat()).is_err());
+        assert!(Markers::read(&[b"\xff\xd8", &FRAME[..7]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_profile_in_pieces_is_put_together_in_order() {
+        let piece = |number: u8, data: &[u8]| {
+            let mut segment = vec![0xff, APP2];
+            let length = (2 + PROFILE_LABEL.len() + 2 + data.len()) as u16;
+            segment.extend_from_slice(&length.to_be_bytes());
+            segment.extend_from_slice(PROFILE_LABEL);
+            segment.extend_from_slice(&[number, 2]);
+            segment.extend_from_slice(data);
+            segment
+        };
+        let (first, second) = (piece(1, b"one"), piece(2, b"two"));
+        let bytes = [b"\xff\xd8", &second[..], &first, FRAME, SCAN].concat();
+        let markers = Markers::read(&bytes).unwrap();
+        assert_eq!(markers.icc_profile(&bytes).unwrap(), b"onetwo");
+        let bytes = [b"\xff\xd8", &second[..], FRAME, SCAN].concat();
+        let markers = Markers::read(&bytes).unwrap();
+        assert_eq!(markers.icc_profile(&bytes), None);
+    }
+}

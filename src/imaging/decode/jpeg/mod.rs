@@ -1,0 +1,213 @@
+//! JPEG (ITU-T T.81), decoded at the smallest scale that serves.
+
+mod markers;
+mod turbo;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "the way back from a young decoder")
+)]
+mod zune;
+
+use super::{Decoded, Header, Refusal, Want};
+use crate::avatar::SourceFormat;
+use crate::imaging::Error;
+use crate::imaging::geometry::Window;
+use crate::imaging::raster::{Layout, Raster};
+use markers::{Coding, Markers};
+
+/// A decoder of JPEG data. There are two, so that a fault in one is no dead end.
+trait Decoder {
+    /// Decodes the part of a picture at a scale of at least `eighths`/8.
+    ///
+    /// # Errors
+    ///
+    /// A reason that is safe to show where any part of the picture cannot be decoded.
+    fn decode(bytes: &[u8], markers: &Markers, part: Part) -> Result<Scaled, &'static str>;
+}
+
+/// The part of a stored picture to decode, and at what scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    /// 1 to 8
+    eighths: u32,
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+/// A decoded part, with perhaps more around it.
+struct Scaled {
+    raster: Raster,
+    /// The scale that was used.
+    eighths: u32,
+    /// Where the raster's corner lies in the scaled picture.
+    left: u32,
+    top: u32,
+}
+
+/// What is used; `zune::Zune` fits as well.
+type Chosen = turbo::Turbo;
+
+/// Real pictures have about ten scans and the most thorough optimisers make a few dozen. Each scan
+/// walks the whole picture, however few its bytes are.
+const MAX_SCANS: u32 = 100;
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
+    let markers = Markers::read(bytes).map_err(Refusal::Broken)?;
+    match markers.coding {
+        Coding::Baseline | Coding::Progressive => {}
+        Coding::Arithmetic => return Err(Refusal::Kind("an arithmetic-coded JPEG")),
+        Coding::Lossless => return Err(Refusal::Kind("a lossless JPEG")),
+        Coding::Hierarchical => return Err(Refusal::Kind("a hierarchical JPEG")),
+    }
+    match markers.precision {
+        8 => {}
+        12 => return Err(Refusal::Kind("a 12-bit JPEG")),
+        _ => return Err(Refusal::Broken("its sample precision does not exist")),
+    }
+    if !matches!(markers.components, 1 | 3 | 4) {
+        return Err(Refusal::Kind(
+            "a JPEG with a number of channels that has no meaning",
+        ));
+    }
+    if markers.scans > MAX_SCANS {
+        return Err(Refusal::Complex("it has more than 100 scans"));
+    }
+    let (width, height) = (u64::from(markers.width), u64::from(markers.height));
+    // Component planes and the picture made of them, at full scale; with several scans, the
+    // coefficients of the whole picture (16 bits each) as well.
+    let samples = width * height * u64::from(markers.components);
+    let coefficients = if markers.scans > 1 { samples * 2 } else { 0 };
+    Ok(Header {
+        format: SourceFormat::Jpeg,
+        width: markers.width,
+        height: markers.height,
+        orientation: markers.orientation,
+        frames: 1,
+        memory_bytes: samples * 2 + coefficients,
+    })
+}
+
+pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decoded, Error> {
+    let corrupt = |reason| Error::Corrupt {
+        format: SourceFormat::Jpeg,
+        reason,
+    };
+    let markers = Markers::read(bytes).map_err(corrupt)?;
+    let square = want.square;
+    // The smallest scale at which the square still covers what is wanted of it.
+    let eighths = (want.edge_px * 8).div_ceil(square.edge).clamp(1, 8);
+    let part = Part {
+        eighths,
+        x: square.x,
+        y: square.y,
+        width: square.edge,
+        height: square.edge,
+    };
+    let mut scaled = Chosen::decode(bytes, &markers, part).map_err(corrupt)?;
+    if scaled.raster.layout == Layout::Cmyk && markers.inks_are_inverted() {
+        for ink in &mut scaled.raster.pixels {
+            *ink = 255 - *ink;
+        }
+    }
+    let scale = f64::from(scaled.eighths) / 8.0;
+    let whole = Window::from(square);
+    let window = Window {
+        x: whole.x * scale - f64::from(scaled.left),
+        y: whole.y * scale - f64::from(scaled.top),
+        edge: whole.edge * scale,
+    };
+    debug_assert!(header.width == markers.width && header.height == markers.height);
+    Ok(Decoded {
+        raster: scaled.raster,
+        window,
+        icc: markers.icc_profile(bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
+
+    use super::*;
+
+    fn soft_picture(width: usize, height: usize) -> Vec<u8> {
+        let mut pixels = Vec::new();
+        for y in 0..height {
+            for x in 0..width {
+                let wave = |from: usize, step: usize| (from / step % 256) as u8;
+                pixels.extend([wave(x * 3 + y, 4), wave(y * 2, 3), wave(x + 2 * y, 5)]);
+            }
+        }
+        pixels
+    }
+
+    #[test]
+    fn both_decoders_see_the_same_picture() {
+        let (width, height) = (203, 117);
+        let bytes = Encoder::new(
+            &soft_picture(width, height),
+            width,
+            height,
+            PixelFormat::Rgb,
+        )
+        .quality(90)
+        .subsampling(Subsampling::S420)
+        .encode()
+        .unwrap();
+        let markers = Markers::read(&bytes).unwrap();
+        let part = Part {
+            eighths: 8,
+            x: 60,
+            y: 10,
+            width: 100,
+            height: 100,
+        };
+        let turbo = turbo::Turbo::decode(&bytes, &markers, part).unwrap();
+        let zune = zune::Zune::decode(&bytes, &markers, part).unwrap();
+        assert_eq!((turbo.left, turbo.top), (48, 10));
+        let mut sum = 0;
+        for y in 0..100_usize {
+            for x in 0..turbo.raster.width as usize {
+                let near = (y * turbo.raster.width as usize + x) * 3;
+                let far = ((y + 10) * width + x + 48) * 3;
+                for channel in 0..3 {
+                    let (a, b) = (
+                        turbo.raster.pixels[near + channel],
+                        zune.raster.pixels[far + channel],
+                    );
+                    sum += u32::from(a.abs_diff(b));
+                }
+            }
+        }
+        let mean = f64::from(sum) / turbo.raster.pixels.len() as f64;
+        assert!(mean < 1.5, "mean difference {mean}");
+    }
+
+    #[test]
+    fn a_smaller_scale_shows_the_same_part() {
+        let (width, height) = (400, 300);
+        let bytes = Encoder::new(
+            &soft_picture(width, height),
+            width,
+            height,
+            PixelFormat::Rgb,
+        )
+        .encode()
+        .unwrap();
+        let header = header(&bytes).ok().unwrap();
+        for edge_px in [200, 130, 60, 25] {
+            let square = crate::imaging::geometry::Square {
+                x: 77,
+                y: 31,
+                edge: 200,
+            };
+            let decoded = decode(&bytes, &header, &Want { square, edge_px }).unwrap();
+            let window = decoded.window;
+            assert!(window.edge >= f64::from(edge_px));
+            assert!(window.x >= 0.0 && window.x + window.edge <= f64::from(decoded.raster.width));
+            assert!(window.y >= 0.0 && window.y + window.edge <= f64::from(decoded.raster.height));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! From bytes to pixels: one file for each format, each in two steps. `header` reads as little as
+//! it can and refuses what is too much; `decode` then does the work.
+
+mod gif;
+mod jpeg;
+mod png;
+mod webp;
+
+use super::control::Control;
+use super::geometry::{Square, Window};
+use super::orientation::Orientation;
+use super::raster::Raster;
+use super::{Error, Limits, sniff};
+use crate::avatar::SourceFormat;
+
+/// What a picture's headers say, as far as decoding needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) format: SourceFormat,
+    /// As stored, before the orientation is applied.
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) orientation: Orientation,
+    /// 1 for a still.
+    pub(super) frames: u32,
+    /// An upper bound of what decoding takes at its peak, its result included.
+    pub(super) memory_bytes: u64,
+}
+
+/// What to decode of a picture.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    /// The part that is needed, in pixels of the stored picture.
+    pub(super) square: Square,
+    /// The edge that the part must still have after decoding, if it has it at all.
+    pub(super) edge_px: u32,
+}
+
+/// What came out: at least the part that was wanted.
+pub(super) struct Decoded {
+    pub(super) raster: Raster,
+    /// Where in the raster the wanted square lies.
+    pub(super) window: Window,
+    /// The embedded ICC profile.
+    pub(super) icc: Option<Vec<u8>>,
+}
+
+/// A profile larger than any real one: printers' profiles with four inks reach 2 to 3 MB.
+const MAX_PROFILE_BYTES: usize = 4 << 20;
+
+/// Reads the headers.
+///
+/// # Errors
+///
+/// As [`super::probe`] says.
+pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
+    let unsupported = |found: String| Error::UnsupportedFormat {
+        found,
+        allowed: limits.formats.clone(),
+    };
+    let format = match sniff::format_of(bytes) {
+        Some(format) if limits.formats.contains(&format) => format,
+        _ => return Err(unsupported(sniff::describe(bytes))),
+    };
+    let header = match format {
+        SourceFormat::Jpeg => jpeg::header(bytes),
+        SourceFormat::Png => png::header(bytes),
+        SourceFormat::Webp => webp::header(bytes),
+        SourceFormat::Gif => gif::header(bytes, limits.max_frames),
+        SourceFormat::Heic | SourceFormat::Avif => {
+            return Err(unsupported(sniff::describe(bytes)));
+        }
+    };
+    let header = header.map_err(|refusal| match refusal {
+        Refusal::Kind(found) => unsupported(found.to_owned()),
+        Refusal::Broken(reason) => Error::Corrupt { format, reason },
+        Refusal::Complex(reason) => Error::TooComplex { reason },
+    })?;
+    check(&header, limits)?;
+    Ok(header)
+}
+
+/// Why a header was not taken; [`header`] says it in full.
+#[derive(Debug)]
+enum Refusal {
+    /// A kind of the format that is not taken, in words.
+    Kind(&'static str),
+    /// Not a whole header.
+    Broken(&'static str),
+    /// More work than a picture needs.
+    Complex(&'static str),
+}
+
+fn check(header: &Header, limits: &Limits) -> Result<(), Error> {
+    let (width, height) = header.orientation.upright_size(header.width, header.height);
+    if width.max(height) > limits.max_edge_px {
+        return Err(Error::DimensionsTooLarge {
+            width,
+            height,
+            max_edge_px: limits.max_edge_px,
+        });
+    }
+    if width.min(height) < limits.min_edge_px.max(1) {
+        return Err(Error::DimensionsTooSmall {
+            width,
+            height,
+            min_edge_px: limits.min_edge_px,
+        });
+    }
+    if header.frames > limits.max_frames {
+        return Err(Error::TooManyFrames {
+            frames: header.frames,
+            max_frames: limits.max_frames,
+        });
+    }
+    let pixels = u64::from(width) * u64::from(height) * u64::from(header.frames);
+    if header.frames > 1 && pixels > MAX_ANIMATION_PIXELS {
+        return Err(Error::TooManyPixels {
+            pixels,
+            max_pixels: MAX_ANIMATION_PIXELS,
+        });
+    }
+    Ok(())
+}
+
+/// The most pixels that the frames of an animation may have together: 200 frames of 800 × 800.
+const MAX_ANIMATION_PIXELS: u64 = 128_000_000;
+
+/// Decodes what is wanted of a picture whose header was taken.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] where any row cannot be decoded, and what `control` says.
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &Header,
+    want: &Want,
+    control: &Control,
+) -> Result<Decoded, Error> {
+    match header.format {
+        SourceFormat::Jpeg => jpeg::decode(bytes, header, want),
+        SourceFormat::Png => png::decode(bytes, header, want, control),
+        SourceFormat::Webp => webp::decode(bytes, want, control),
+        SourceFormat::Gif => gif::decode(bytes, header, want),
+        SourceFormat::Heic | SourceFormat::Avif => Err(Error::Internal {
+            reason: format!("no decoder for {}", header.format.name()),
+        }),
+    }
+}

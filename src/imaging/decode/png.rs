@@ -1,0 +1,240 @@
+//! PNG (third edition, with APNG), decoded by `png` row by row.
+
+use std::io::Cursor;
+
+use png::{BitDepth, ColorType, Transformations};
+
+use super::{Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use crate::avatar::SourceFormat;
+use crate::imaging::Error;
+use crate::imaging::control::Control;
+use crate::imaging::geometry::Window;
+use crate::imaging::orientation::Orientation;
+use crate::imaging::raster::{Layout, Raster};
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
+    let mut size = None;
+    let mut frames = 1;
+    let mut orientation = Orientation::UPRIGHT;
+    let mut has_data = false;
+    for (id, payload) in Chunks::of(bytes) {
+        match id {
+            b"IHDR" => {
+                let &[
+                    w3,
+                    w2,
+                    w1,
+                    w0,
+                    h3,
+                    h2,
+                    h1,
+                    h0,
+                    depth,
+                    _,
+                    _,
+                    _,
+                    interlace,
+                    ..,
+                ] = payload
+                else {
+                    return Err(Refusal::Broken("its header is cut off"));
+                };
+                size = Some((
+                    u32::from_be_bytes([w3, w2, w1, w0]),
+                    u32::from_be_bytes([h3, h2, h1, h0]),
+                    depth,
+                    interlace,
+                ));
+            }
+            b"acTL" => {
+                if let Some((count, _)) = payload.split_first_chunk::<4>() {
+                    frames = u32::from_be_bytes(*count).max(1);
+                }
+            }
+            b"eXIf" => orientation = Orientation::from_exif_data(payload),
+            b"IDAT" => has_data = true,
+            _ => {}
+        }
+    }
+    let (width, height, depth, interlace) = size.ok_or(Refusal::Broken("it has no header"))?;
+    if width == 0 || height == 0 {
+        return Err(Refusal::Broken("its header gives no size"));
+    }
+    if !has_data {
+        return Err(Refusal::Broken("it has a header and no picture"));
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    // Interlaced pictures are held whole as they are stored, before they are reduced.
+    let stored = match (interlace, depth) {
+        (0, _) => 0,
+        (_, 16) => 8,
+        _ => 4,
+    };
+    Ok(Header {
+        format: SourceFormat::Png,
+        width,
+        height,
+        orientation,
+        frames,
+        memory_bytes: pixels * (4 + stored),
+    })
+}
+
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &Header,
+    want: &Want,
+    control: &Control,
+) -> Result<Decoded, Error> {
+    let corrupt = |error: &png::DecodingError| Error::Corrupt {
+        format: SourceFormat::Png,
+        reason: reason(error),
+    };
+    let mut decoder = png::Decoder::new_with_limits(
+        Cursor::new(bytes),
+        png::Limits {
+            // Rows, the profile, and what inflating needs.
+            bytes: 16 * header.width as usize + 2 * MAX_PROFILE_BYTES,
+        },
+    );
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_transformations(Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(|error| corrupt(&error))?;
+    let icc = reader
+        .info()
+        .icc_profile
+        .as_ref()
+        .map(|profile| profile.to_vec());
+    let (color, depth) = reader.output_color_type();
+    let layout = match color {
+        ColorType::Grayscale => Layout::Gray,
+        ColorType::GrayscaleAlpha => Layout::GrayAlpha,
+        ColorType::Rgb => Layout::Rgb,
+        ColorType::Rgba | ColorType::Indexed => Layout::Rgba,
+    };
+    let square = want.square;
+    let sample_bytes = if depth == BitDepth::Sixteen { 2 } else { 1 };
+    let pixel_bytes = layout.channels() * sample_bytes;
+    let columns = square.x as usize * pixel_bytes..(square.x + square.edge) as usize * pixel_bytes;
+    let mut pixels = Vec::with_capacity(Raster::len_of(square.edge, square.edge, layout));
+    let mut keep = |row: &[u8]| {
+        let row = &row[columns.clone()];
+        if sample_bytes == 1 {
+            pixels.extend_from_slice(row);
+        } else {
+            pixels.extend(
+                row.as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|&sample| to_8_bits(sample)),
+            );
+        }
+    };
+    if reader.info().interlaced {
+        let size = reader.output_buffer_size().ok_or(Error::Internal {
+            reason: "an interlaced PNG beyond the address space".to_owned(),
+        })?;
+        let mut whole = vec![0; size];
+        control.check()?;
+        let info = reader
+            .next_frame(&mut whole)
+            .map_err(|error| corrupt(&error))?;
+        for row in whole
+            .chunks_exact(info.line_size)
+            .skip(square.y as usize)
+            .take(square.edge as usize)
+        {
+            keep(row);
+        }
+    } else {
+        // Rows below the square are decoded too: a picture is taken only if all of it is there.
+        for y in 0..header.height {
+            if y % 64 == 0 {
+                control.check()?;
+            }
+            let row =
+                reader
+                    .next_row()
+                    .map_err(|error| corrupt(&error))?
+                    .ok_or(Error::Corrupt {
+                        format: SourceFormat::Png,
+                        reason: "it ends before its last row",
+                    })?;
+            if (square.y..square.y + square.edge).contains(&y) {
+                keep(row.data());
+            }
+        }
+    }
+    let raster = Raster::new(square.edge, square.edge, layout, pixels).ok_or(Error::Corrupt {
+        format: SourceFormat::Png,
+        reason: "its parts do not fit together",
+    })?;
+    let window = Window {
+        x: 0.0,
+        y: 0.0,
+        edge: f64::from(square.edge),
+    };
+    Ok(Decoded {
+        raster,
+        window,
+        icc,
+    })
+}
+
+/// The nearest of 256 even steps, not the upper byte: 0xffff is 255 and 0x00ff is 1.
+fn to_8_bits(sample: [u8; 2]) -> u8 {
+    let sample = u32::from(u16::from_be_bytes(sample));
+    ((sample * 255 + 32_767) / 65_535) as u8
+}
+
+fn reason(error: &png::DecodingError) -> &'static str {
+    match error {
+        png::DecodingError::IoError(_) => "it ends before its last row",
+        png::DecodingError::LimitsExceeded => "a part of it needs more memory than a picture does",
+        _ => "its data is damaged",
+    }
+}
+
+/// The chunks of a PNG file, as far as they are whole.
+struct Chunks<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Chunks<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self {
+            rest: bytes.get(8..).unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = (&'a [u8; 4], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (length, rest) = self.rest.split_first_chunk::<4>()?;
+        let (id, rest) = rest.split_first_chunk::<4>()?;
+        let length = u32::from_be_bytes(*length) as usize;
+        // A chunk that is cut off still has its header in what is there.
+        let payload = &rest[..length.min(rest.len())];
+        self.rest = length
+            .checked_add(4)
+            .and_then(|skip| rest.get(skip..))
+            .unwrap_or_default();
+        Some((id, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_bits_become_the_nearest_eight() {
+        for eight in 0..=255_u8 {
+            assert_eq!(to_8_bits([eight, eight]), eight);
+        }
+        assert_eq!(to_8_bits([0, 0xff]), 1);
+        assert_eq!(to_8_bits([0xfe, 0xff]), 254);
+    }
+}

@@ -1,0 +1,146 @@
+//! WebP (RFC 9649), decoded by `image-webp`.
+
+use std::io::Cursor;
+
+use image_webp::{DecodingError, WebPDecoder};
+
+use super::{Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use crate::avatar::SourceFormat;
+use crate::imaging::Error;
+use crate::imaging::control::Control;
+use crate::imaging::geometry::Window;
+use crate::imaging::orientation::Orientation;
+use crate::imaging::raster::{Layout, Raster};
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
+    let mut size = None;
+    let mut frames = 0_u32;
+    let mut orientation = Orientation::UPRIGHT;
+    let mut animated = false;
+    for (id, payload) in Chunks::of(bytes) {
+        match id {
+            b"VP8X" => {
+                let &[flags, _, _, _, w0, w1, w2, h0, h1, h2, ..] = payload else {
+                    return Err(Refusal::Broken("its header is cut off"));
+                };
+                animated = flags & 0b10 != 0;
+                size = Some((
+                    u32::from_le_bytes([w0, w1, w2, 0]) + 1,
+                    u32::from_le_bytes([h0, h1, h2, 0]) + 1,
+                ));
+            }
+            b"VP8 " if size.is_none() => {
+                let &[_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..] = payload else {
+                    return Err(Refusal::Broken("its header is damaged"));
+                };
+                let edge = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
+                size = Some((edge(w0, w1), edge(h0, h1)));
+            }
+            b"VP8L" if size.is_none() => {
+                let &[0x2f, b0, b1, b2, b3, ..] = payload else {
+                    return Err(Refusal::Broken("its header is damaged"));
+                };
+                let bits = u32::from_le_bytes([b0, b1, b2, b3]);
+                size = Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1));
+            }
+            b"ANMF" => frames = frames.saturating_add(1),
+            b"EXIF" => orientation = Orientation::from_exif_data(payload),
+            _ => {}
+        }
+    }
+    let (width, height) = size.ok_or(Refusal::Broken("it has a header and no picture"))?;
+    if width == 0 || height == 0 {
+        return Err(Refusal::Broken("its header gives no size"));
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    Ok(Header {
+        format: SourceFormat::Webp,
+        width,
+        height,
+        orientation,
+        frames: if animated { frames.max(1) } else { 1 },
+        // The picture in four channels, the decoder's own copy of it, and a canvas for animations.
+        memory_bytes: pixels * if animated { 12 } else { 8 },
+    })
+}
+
+pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Decoded, Error> {
+    let corrupt = |error: &DecodingError| Error::Corrupt {
+        format: SourceFormat::Webp,
+        reason: reason(error),
+    };
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| corrupt(&error))?;
+    let icc = decoder
+        .icc_profile()
+        .ok()
+        .flatten()
+        .filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
+    control.check()?;
+    let (width, height) = decoder.dimensions();
+    let layout = if decoder.has_alpha() {
+        Layout::Rgba
+    } else {
+        Layout::Rgb
+    };
+    let mut pixels = vec![0; Raster::len_of(width, height, layout)];
+    decoder
+        .read_image(&mut pixels)
+        .map_err(|error| corrupt(&error))?;
+    Ok(Decoded {
+        raster: Raster {
+            width,
+            height,
+            layout,
+            pixels,
+        },
+        window: Window::from(want.square),
+        icc,
+    })
+}
+
+fn reason(error: &DecodingError) -> &'static str {
+    match error {
+        DecodingError::IoError(_) => "it ends before its last row",
+        DecodingError::ChunkMissing => "a part of it is missing",
+        _ => "its data is damaged",
+    }
+}
+
+/// The chunks of a RIFF file, as far as they are whole.
+struct Chunks<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Chunks<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self {
+            rest: bytes.get(12..).unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = (&'a [u8; 4], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (id, rest) = self.rest.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        // A chunk that is cut off still has its header in what is there.
+        let payload = &rest[..length.min(rest.len())];
+        self.rest = rest.get(length + (length & 1)..).unwrap_or_default();
+        Some((id, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claimed_size_is_known_from_32_bytes() {
+        let bomb = b"RIFF\x18\0\0\0WEBPVP8L\x0c\0\0\0\x2f\x7f\xfe\x9f\x0f\0\0\0\0\0\0\0";
+        let header = header(bomb).unwrap();
+        assert_eq!((header.width, header.height), (16000, 16000));
+    }
+}

@@ -1,0 +1,26 @@
+//! Baseline JPEG with 4:2:0 chroma, which every program reads.
+
+use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
+
+use super::internal;
+use crate::imaging::Error;
+use crate::imaging::raster::Raster;
+
+/// Encodes an RGB picture at a quality of 1 to 100.
+pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Error> {
+    encode_as(raster, quality, Subsampling::S420)
+}
+
+/// The same with a colour of its own for each pixel, for what is to be worked on again.
+pub(super) fn encode_full_chroma(raster: &Raster, quality: u8) -> Result<Vec<u8>, Error> {
+    encode_as(raster, quality, Subsampling::S444)
+}
+
+fn encode_as(raster: &Raster, quality: u8, subsampling: Subsampling) -> Result<Vec<u8>, Error> {
+    let (width, height) = (raster.width as usize, raster.height as usize);
+    Encoder::new(&raster.pixels, width, height, PixelFormat::Rgb)
+        .quality(quality)
+        .subsampling(subsampling)
+        .encode()
+        .map_err(|error| internal("JPEG encoder", &error))
+}

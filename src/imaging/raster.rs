@@ -1,0 +1,137 @@
+//! Pixels in memory.
+
+/// What the bytes of one pixel mean, one byte a channel. Alpha is straight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    Gray,
+    GrayAlpha,
+    Rgb,
+    Rgba,
+    /// 0 is no ink, 255 full ink.
+    Cmyk,
+}
+
+impl Layout {
+    /// Bytes per pixel.
+    pub(super) const fn channels(self) -> usize {
+        match self {
+            Self::Gray => 1,
+            Self::GrayAlpha => 2,
+            Self::Rgb => 3,
+            Self::Rgba | Self::Cmyk => 4,
+        }
+    }
+
+    pub(super) const fn has_alpha(self) -> bool {
+        matches!(self, Self::GrayAlpha | Self::Rgba)
+    }
+}
+
+/// A picture: rows from the top, without padding, `width × height × channels` bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Raster {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) layout: Layout,
+    pub(super) pixels: Vec<u8>,
+}
+
+impl Raster {
+    /// Bytes that a picture of this shape takes.
+    pub(super) const fn len_of(width: u32, height: u32, layout: Layout) -> usize {
+        width as usize * height as usize * layout.channels()
+    }
+
+    /// Takes `pixels` as a picture; `None` where their number does not fit the shape.
+    pub(super) fn new(width: u32, height: u32, layout: Layout, pixels: Vec<u8>) -> Option<Self> {
+        (pixels.len() == Self::len_of(width, height, layout)).then_some(Self {
+            width,
+            height,
+            layout,
+            pixels,
+        })
+    }
+
+    /// Bytes per row.
+    pub(super) const fn stride(&self) -> usize {
+        self.width as usize * self.layout.channels()
+    }
+
+    /// Turns a picture whose alpha is full everywhere into one without: encoding an alpha
+    /// channel costs more than all the colours.
+    pub(super) fn drop_opaque_alpha(&mut self) {
+        let (channels, layout) = match self.layout {
+            Layout::Rgba => (4, Layout::Rgb),
+            Layout::GrayAlpha => (2, Layout::Gray),
+            Layout::Gray | Layout::Rgb | Layout::Cmyk => return,
+        };
+        if self
+            .pixels
+            .chunks_exact(channels)
+            .any(|pixel| pixel[channels - 1] != 255)
+        {
+            return;
+        }
+        let count = self.pixels.len() / channels;
+        for index in 0..count {
+            self.pixels.copy_within(
+                index * channels..(index + 1) * channels - 1,
+                index * (channels - 1),
+            );
+        }
+        self.pixels.truncate(count * (channels - 1));
+        self.layout = layout;
+    }
+
+    /// An RGB picture with `background` showing through where this one, of layout RGBA, is
+    /// transparent.
+    pub(super) fn flattened(&self, background: [u8; 3]) -> Self {
+        debug_assert_eq!(self.layout, Layout::Rgba);
+        let mut pixels = Vec::with_capacity(self.pixels.len() / 4 * 3);
+        for pixel in self.pixels.chunks_exact(4) {
+            let alpha = u32::from(pixel[3]);
+            for (&over, &under) in pixel[..3].iter().zip(&background) {
+                let sum = u32::from(over) * alpha + u32::from(under) * (255 - alpha);
+                pixels.push(((sum + 127) / 255) as u8);
+            }
+        }
+        Self {
+            width: self.width,
+            height: self.height,
+            layout: Layout::Rgb,
+            pixels,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_goes_only_where_it_is_full_everywhere() {
+        let opaque = [1, 2, 3, 255, 4, 5, 6, 255].to_vec();
+        let mut raster = Raster::new(2, 1, Layout::Rgba, opaque).unwrap();
+        raster.drop_opaque_alpha();
+        assert_eq!(
+            (raster.layout, raster.pixels.as_slice()),
+            (Layout::Rgb, &[1, 2, 3, 4, 5, 6][..])
+        );
+        let mut raster = Raster::new(1, 1, Layout::GrayAlpha, vec![9, 254]).unwrap();
+        raster.drop_opaque_alpha();
+        assert_eq!(raster.layout, Layout::GrayAlpha);
+    }
+
+    #[test]
+    fn flattening_shows_the_background_through() {
+        let raster = Raster::new(
+            3,
+            1,
+            Layout::Rgba,
+            vec![0, 0, 0, 0, 9, 9, 9, 255, 0, 0, 0, 51],
+        )
+        .unwrap();
+        let flat = raster.flattened([255, 100, 0]);
+        assert_eq!(flat.pixels, [255, 100, 0, 9, 9, 9, 204, 80, 0]);
+    }
+}
