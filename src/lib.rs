@@ -6,4 +6,5 @@ pub mod config;
 pub mod imaging;
 pub mod limits;
 pub mod redis;
+pub mod service;
 pub mod storage;

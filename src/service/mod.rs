@@ -1,0 +1,142 @@
+//! What the program does: take an upload, tell and show what there is, remove it, and clean up.
+//!
+//! Everything here speaks of avatars, stores and catalogs; HTTP is above, adapters are below.
+
+mod budget;
+mod error;
+mod read;
+mod remove;
+mod sweep;
+mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::Error;
+pub use read::{Size, pick};
+pub use remove::Removal;
+pub use sweep::Swept;
+pub use upload::{Admission, Upload};
+
+use crate::avatar::{AvatarId, ObjectKey, Timestamp};
+use crate::catalog::{Catalog, Stats};
+use crate::imaging::{Pool, Recipe};
+use crate::storage::Store;
+use budget::Budget;
+
+/// How the program does it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What is made of an upload.
+    pub recipe: Arc<Recipe>,
+    /// The most bytes of an upload.
+    pub max_upload_bytes: usize,
+    /// Bytes for uploads held and pictures decoded, all together.
+    pub memory_budget: u64,
+    /// How long an upload waits for its turn.
+    pub queue_timeout: Duration,
+    /// How long one picture may take.
+    pub picture_deadline: Duration,
+    /// How long a replaced avatar's objects stay.
+    pub retire_after: Duration,
+    /// When the objects of an unfinished upload may be removed.
+    pub upload_deadline: Duration,
+    /// What an object's public URL begins with, without a closing slash.
+    pub objects_url: String,
+}
+
+/// Everything that the program can do.
+pub struct Service {
+    store: Arc<dyn Store>,
+    catalog: Arc<dyn Catalog>,
+    pool: Pool,
+    budget: Budget,
+    settings: Settings,
+}
+
+impl Service {
+    /// Puts the parts together.
+    pub fn new(
+        store: Arc<dyn Store>,
+        catalog: Arc<dyn Catalog>,
+        pool: Pool,
+        settings: Settings,
+    ) -> Self {
+        let budget = Budget::new(settings.memory_budget, settings.queue_timeout);
+        Self {
+            store,
+            catalog,
+            pool,
+            budget,
+            settings,
+        }
+    }
+
+    /// How the program does what it does.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where anyone may read a public object.
+    pub fn url_of(&self, key: &ObjectKey) -> String {
+        format!("{}/{key}", self.settings.objects_url)
+    }
+
+    /// What the current avatars add up to.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        Ok(self.catalog.stats().await?)
+    }
+
+    /// Whether the store works.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub async fn check_store(&self) -> Result<(), Error> {
+        Ok(self.store.check().await?)
+    }
+
+    /// Whether the catalog works.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]
+    pub async fn check_catalog(&self) -> Result<(), Error> {
+        Ok(self.catalog.check().await?)
+    }
+
+    /// Removes every object of an upload, its manifest first, and tells how many of them anyone
+    /// could read. Removing them again finds none, and is no error.
+    async fn remove_objects(&self, avatar: AvatarId) -> Result<usize, Error> {
+        use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+        /// Deletes under way at once for one avatar.
+        const AT_ONCE: usize = 8;
+
+        let keys = self.store.list(avatar).await?;
+        let (manifest, objects): (Vec<_>, Vec<_>) = keys
+            .into_iter()
+            .partition(|key| matches!(key, ObjectKey::Manifest { .. }));
+        for key in &manifest {
+            self.store.delete(key).await?;
+        }
+        let public = objects
+            .iter()
+            .filter(|key| matches!(key, ObjectKey::Rendition { .. }))
+            .count();
+        stream::iter(&objects)
+            .map(|key| self.store.delete(key))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        Ok(public)
+    }
+}
+
+/// How long whoever has begun to remove objects is left to finish, before another one does.
+const REMOVAL_LEASE: Duration = Duration::from_mins(2);
+
+fn removal_lease(now: Timestamp) -> Timestamp {
+    now.plus(REMOVAL_LEASE)
+}

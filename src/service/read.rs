@@ -1,0 +1,73 @@
+//! What there is: the current record, the rendition that a reader wants, and its bytes.
+
+use super::{Error, Service};
+use crate::avatar::{Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
+use crate::storage::Object;
+
+/// The size that a reader wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// The variant of this name.
+    Variant(VariantName),
+    /// The smallest variant with at least this many pixels a side, or else the largest.
+    Pixels(u32),
+}
+
+impl Service {
+    /// The subject's current record.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Catalog`]
+    pub async fn current(&self, subject: &SubjectId) -> Result<Record, Error> {
+        self.catalog.get(subject).await?.ok_or(Error::NotFound)
+    }
+
+    /// Opens an object; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub async fn open(&self, key: &ObjectKey) -> Result<Option<Object>, Error> {
+        Ok(self.store.get(key).await?)
+    }
+}
+
+/// The still rendition of `size` in `format`; `None` where the record has none such.
+pub fn pick<'a>(record: &'a Record, size: &Size, format: Format) -> Option<&'a Rendition> {
+    let stills = || {
+        record
+            .renditions
+            .iter()
+            .filter(|one| one.format == format && !one.animated)
+    };
+    match size {
+        Size::Variant(name) => record.still(name, format),
+        Size::Pixels(px) => stills()
+            .rev()
+            .filter(|one| one.width >= *px)
+            // Of equal ones the last: the variant that asks for less.
+            .min_by_key(|one| one.width)
+            .or_else(|| stills().max_by_key(|one| one.width)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::contract::record;
+
+    #[test]
+    fn pixels_choose_the_smallest_variant_that_covers_them() {
+        let record = record(1, 1);
+        for (px, variant) in [
+            (1, "thumbnail"),
+            (64, "thumbnail"),
+            (65, "small"),
+            (513, "full"),
+            (9999, "full"),
+        ] {
+            let picked = pick(&record, &Size::Pixels(px), Format::Webp).unwrap();
+            assert_eq!(picked.variant.as_str(), variant, "{px}");
+        }
+        assert_eq!(pick(&record, &Size::Pixels(64), Format::Png), None);
+    }
+}
