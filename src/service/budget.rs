@@ -56,7 +56,7 @@ impl Budget {
         if units > u64::from(pot.units) {
             return Err(Error::TooMuchMemory {
                 needed_mib: bytes.div_ceil(1 << 20),
-                available_mib: u64::from(pot.units) * UNIT_BYTES >> 20,
+                available_mib: (u64::from(pot.units) * UNIT_BYTES) >> 20,
             });
         }
         // The semaphore is fair: a large picture is not starved by small ones behind it.

@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod contract;
 mod disk;
+mod resilience;
 mod s3;
 
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, StreamExt};
 
 pub use disk::DiskStore;
+pub use resilience::{Patience, PatientStore};
 pub use s3::{PublicAccess, S3Concern, S3Credentials, S3Settings, S3StartError, S3Store};
 
 use crate::avatar::{AvatarId, ObjectKey};

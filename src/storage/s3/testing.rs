@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -31,6 +32,8 @@ pub(crate) enum Fault {
     Status(u16),
     /// Its connection is closed.
     Drop,
+    /// It is answered, this much later.
+    Delay(Duration),
 }
 
 /// A running server; it ends with the value.
@@ -167,6 +170,7 @@ async fn answer(
             return Ok(refusal(StatusCode::from_u16(status)?, code));
         }
         Some(Fault::Drop) => return Err("dropped on purpose".into()),
+        Some(Fault::Delay(by)) => tokio::time::sleep(by).await,
         None => {}
     }
     if shared
