@@ -1,10 +1,61 @@
 //! Cameo: a standalone avatar service.
+//!
+//! # The house, in reading order
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`avatar`] | the vocabulary: ids, keys, records; a leaf |
+//! | [`config`] | settings, checked; a leaf |
+//! | [`imaging`] | bytes in, renditions out; pure |
+//! | [`storage`] | port and adapters: where renditions lie |
+//! | [`catalog`] | port and adapters: which avatar each user has, and what is still to be removed |
+//! | [`limits`] | port and adapters: how often anyone may do what |
+//! | [`redis`] | the connection that the adapters of a fleet share |
+//! | [`service`] | what the program does: upload, read, remove, sweep |
+//! | [`auth`] | who somebody is |
+//! | [`http`] | the route table, what guards it, how answers look |
+//! | [`app`] | the composition root: the only place that chooses adapters |
+//! | [`server`] | connections, the sweep, an end in order |
+//! | [`telemetry`], [`cli`] | lines for the operator, the command line |
+//!
+//! `main → cli → app, server`; `server → http → service`; `service → imaging, ports`;
+//! `adapters → their port`; everything may use [`avatar`]. Nothing calls upward.
+//!
+//! # The way of one upload
+//!
+//! `http` extracts a permit (who asks is known, may do it, is within the rate), reserves room in
+//! the memory budget, and only then reads the body. [`service`] probes the headers, reserves room
+//! for decoding, and hands the picture to the [`imaging::Pool`]. The first rendition that comes
+//! back reserves the avatar's id and version in the [`catalog`]; each is written to the
+//! [`storage`] as soon as it is encoded; the manifest follows the last. Then one atomic step of
+//! the catalog makes the new record current and retires the one before.
+//!
+//! # What always holds
+//!
+//! - An upload that was answered 200 is readable, whatever dies next. One that was not leaves
+//!   nothing behind after the sweep, and the avatar before it unchanged.
+//! - An object never changes: every upload has an id of its own, never reused.
+//! - A user id is never part of an object's key or URL.
+//! - No byte of an upload's metadata is in any rendition.
+//! - Memory is reserved before it is used; every queue, wait and cache has an end.
+//! - A client is told what it can mend, an operator what happened; never the other way round.
+//!
+//! # What is deliberately not here
+//!
+//! No mutable global state, no background work without an owner, no temporary files outside the
+//! store's own folder, no C code that parses what a stranger sent.
+
+pub mod app;
 pub mod auth;
 pub mod avatar;
 pub mod catalog;
+pub mod cli;
 pub mod config;
+pub mod http;
 pub mod imaging;
 pub mod limits;
 pub mod redis;
+pub mod server;
 pub mod service;
 pub mod storage;
+pub mod telemetry;

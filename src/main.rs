@@ -1,2 +1,14 @@
 //! The `cameo` program.
-fn main() {}
+#![allow(clippy::print_stderr)] // the last word of a program that failed
+
+use std::process::ExitCode;
+
+use cameo::cli::{self, Cli};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("cameo: {error:#}");
+        ExitCode::FAILURE
+    })
+}

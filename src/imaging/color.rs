@@ -1,24 +1,28 @@
 //! Into sRGB, which is what every rendition is in, unmarked.
 
-use moxcms::{ColorProfile, DataColorSpace, TransformOptions};
+use moxcms::{
+    CicpColorPrimaries, CicpProfile, ColorProfile, DataColorSpace, MatrixCoefficients,
+    TransferCharacteristics, TransformOptions,
+};
 
 use super::Error;
+use super::decode::Colors;
 use super::raster::{Layout, Raster};
 
-/// Converts a picture to RGB, or RGBA where it has alpha, in sRGB. `profile` is its ICC profile;
-/// without one, or with one that is broken or not for these channels, the channels are taken as
-/// sRGB, grey or plain inks.
+/// Converts a picture to RGB, or RGBA where it has alpha, in sRGB. Where nothing says what its
+/// channels mean, or what does is broken or for other channels, they are taken as sRGB, grey or
+/// plain inks.
 ///
 /// # Errors
 ///
 /// [`Error::Internal`] where a profile that was accepted cannot be applied.
-pub(super) fn to_srgb(raster: Raster, profile: Option<&[u8]>) -> Result<Raster, Error> {
+pub(super) fn to_srgb(raster: Raster, colors: &Colors) -> Result<Raster, Error> {
     let target = if raster.layout.has_alpha() {
         Layout::Rgba
     } else {
         Layout::Rgb
     };
-    let Some(transform) = profile.and_then(|profile| transform_of(profile, raster.layout)) else {
+    let Some(transform) = transform_of(colors, raster.layout) else {
         return Ok(without_profile(raster, target));
     };
     let mut pixels = vec![0; Raster::len_of(raster.width, raster.height, target)];
@@ -37,8 +41,15 @@ pub(super) fn to_srgb(raster: Raster, profile: Option<&[u8]>) -> Result<Raster, 
 
 type Transform = std::sync::Arc<moxcms::Transform8BitExecutor>;
 
-fn transform_of(profile: &[u8], layout: Layout) -> Option<Transform> {
-    let profile = ColorProfile::new_from_slice(profile).ok()?;
+fn transform_of(colors: &Colors, layout: Layout) -> Option<Transform> {
+    let profile = match colors {
+        Colors::Unmarked => return None,
+        Colors::Profile(profile) => ColorProfile::new_from_slice(profile).ok()?,
+        Colors::Coded {
+            primaries,
+            transfer,
+        } => coded_profile(*primaries, *transfer)?,
+    };
     let (space, source, target) = match layout {
         Layout::Gray => (
             DataColorSpace::Gray,
@@ -78,6 +89,27 @@ fn transform_of(profile: &[u8], layout: Layout) -> Option<Transform> {
             TransformOptions::default(),
         )
         .ok()
+}
+
+/// `None` for what is sRGB already.
+fn coded_profile(primaries: u8, transfer: u8) -> Option<ColorProfile> {
+    let color_primaries = CicpColorPrimaries::try_from(primaries).ok()?;
+    // The curve of television (1, 6, 14, 15) is meant for the same screens as sRGB's (13), and so
+    // is hybrid log-gamma (18) where there is no more light to show; 2 is no curve at all.
+    let transfer_characteristics = match transfer {
+        1 | 2 | 6 | 13 | 14 | 15 | 18 => TransferCharacteristics::Srgb,
+        other => TransferCharacteristics::try_from(other).ok()?,
+    };
+    if transfer_characteristics == TransferCharacteristics::Srgb && matches!(primaries, 1 | 2) {
+        return None;
+    }
+    let profile = ColorProfile::new_from_cicp(CicpProfile {
+        color_primaries,
+        transfer_characteristics,
+        matrix_coefficients: MatrixCoefficients::Identity,
+        full_range: true,
+    });
+    Some(profile)
 }
 
 fn without_profile(raster: Raster, target: Layout) -> Raster {
@@ -124,7 +156,7 @@ mod tests {
 
     #[test]
     fn grey_and_inks_become_rgb() {
-        let rgb = |raster| to_srgb(raster, None).unwrap().pixels;
+        let rgb = |raster| to_srgb(raster, &Colors::Unmarked).unwrap().pixels;
         assert_eq!(rgb(one(Layout::Gray, &[7])), [7, 7, 7]);
         assert_eq!(rgb(one(Layout::GrayAlpha, &[7, 9])), [7, 7, 7, 9]);
         assert_eq!(rgb(one(Layout::Cmyk, &[0, 0, 0, 0])), [255, 255, 255]);
@@ -134,22 +166,22 @@ mod tests {
 
     #[test]
     fn a_wide_gamut_is_brought_into_srgb() {
-        let profile = ColorProfile::new_display_p3().encode().unwrap();
-        let red = to_srgb(one(Layout::Rgb, &[200, 60, 60]), Some(&profile)).unwrap();
+        let profile = Colors::Profile(ColorProfile::new_display_p3().encode().unwrap());
+        let red = to_srgb(one(Layout::Rgb, &[200, 60, 60]), &profile).unwrap();
         // Computed with the published matrices of Display P3 and sRGB.
         for (found, expected) in red.pixels.iter().zip([217_u8, 42, 52]) {
             assert!(found.abs_diff(expected) <= 2, "{:?}", red.pixels);
         }
-        let alpha = to_srgb(one(Layout::Rgba, &[200, 60, 60, 77]), Some(&profile)).unwrap();
+        let alpha = to_srgb(one(Layout::Rgba, &[200, 60, 60, 77]), &profile).unwrap();
         assert_eq!(alpha.pixels[3], 77);
     }
 
     #[test]
     fn a_profile_that_is_broken_or_for_other_channels_is_passed_over() {
-        let profile = ColorProfile::new_display_p3().encode().unwrap();
-        let gray = to_srgb(one(Layout::Gray, &[100]), Some(&profile)).unwrap();
+        let profile = Colors::Profile(ColorProfile::new_display_p3().encode().unwrap());
+        let gray = to_srgb(one(Layout::Gray, &[100]), &profile).unwrap();
         assert_eq!(gray.pixels, [100, 100, 100]);
-        let broken = to_srgb(one(Layout::Rgb, &[1, 2, 3]), Some(&profile[..200])).unwrap();
+        let broken = to_srgb(one(Layout::Rgb, &[1, 2, 3]), &Colors::Profile(vec![1; 200])).unwrap();
         assert_eq!(broken.pixels, [1, 2, 3]);
     }
 }

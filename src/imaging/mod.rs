@@ -22,6 +22,7 @@ mod resize;
 mod sniff;
 
 pub use control::{CancelToken, Control};
+pub use encode::encode_rgb;
 pub use error::Error;
 pub use pool::{Job, Pool};
 pub use process::{probe, process};

@@ -39,6 +39,29 @@ impl Orientation {
         }
     }
 
+    /// This, and then a quarter turn to the left, `quarters` times.
+    pub(super) const fn then_rotated_left(self, quarters: u8) -> Self {
+        let mut turned = self;
+        let mut left = quarters % 4;
+        while left > 0 {
+            // A turn to the left exchanges rows and columns and then reverses the rows; what was
+            // reversed before changes its direction with them.
+            turned = Self::new(!turned.transpose, turned.flip, !turned.mirror);
+            left -= 1;
+        }
+        turned
+    }
+
+    /// This, and then left and right exchanged.
+    pub(super) const fn then_mirrored(self) -> Self {
+        Self::new(self.transpose, !self.mirror, self.flip)
+    }
+
+    /// This, and then top and bottom exchanged.
+    pub(super) const fn then_flipped(self) -> Self {
+        Self::new(self.transpose, self.mirror, !self.flip)
+    }
+
     /// Finds the orientation in EXIF data: a TIFF header and its first directory, with or without
     /// the `Exif\0\0` that JPEG puts before it. Broken data means upright.
     pub(super) fn from_exif_data(data: &[u8]) -> Self {
@@ -180,6 +203,31 @@ mod tests {
             let stored = Raster::new(width, height, Layout::Gray, pixels.to_vec()).unwrap();
             let turned = Orientation::from_exif(number).apply(stored);
             assert_eq!(turned, upright, "orientation {number}");
+        }
+    }
+
+    #[test]
+    fn turns_add_up() {
+        let upright = Raster::new(2, 3, Layout::Gray, vec![1, 2, 3, 4, 5, 6]).unwrap();
+        let left = Orientation::UPRIGHT.then_rotated_left(1);
+        let turned = left.apply(upright.clone());
+        assert_eq!(
+            (turned.width, &turned.pixels[..]),
+            (3, &[2, 4, 6, 1, 3, 5][..])
+        );
+        for number in 1..=8 {
+            let first = Orientation::from_exif(number);
+            let stepwise = |step: Orientation| step.apply(first.apply(upright.clone()));
+            let at_once = |both: Orientation| both.apply(upright.clone());
+            assert_eq!(at_once(first.then_rotated_left(1)), stepwise(left));
+            assert_eq!(
+                at_once(first.then_mirrored()),
+                stepwise(Orientation::from_exif(2))
+            );
+            assert_eq!(
+                at_once(first.then_flipped()),
+                stepwise(Orientation::from_exif(4))
+            );
         }
     }
 

@@ -96,7 +96,7 @@ pub fn process(
     let resized = workspace.resize(&decoded.raster, decoded.window, first_edge)?;
     drop(decoded.raster);
     let upright = header.orientation.apply(resized);
-    let mut level = color::to_srgb(upright, decoded.icc.as_deref())?;
+    let mut level = color::to_srgb(upright, &decoded.colors)?;
     level.drop_opaque_alpha();
 
     let mut give = |output| match emit(output) {

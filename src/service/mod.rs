@@ -125,8 +125,8 @@ impl Service {
             .iter()
             .filter(|key| matches!(key, ObjectKey::Rendition { .. }))
             .count();
-        stream::iter(&objects)
-            .map(|key| self.store.delete(key))
+        stream::iter(objects)
+            .map(|key| async move { self.store.delete(&key).await })
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>()
             .await?;

@@ -34,7 +34,7 @@ impl Service {
             if claimed.is_empty() {
                 return Ok(swept);
             }
-            let counts: Vec<usize> = stream::iter(&claimed)
+            let counts: Vec<usize> = stream::iter(claimed)
                 .map(|outstanding| self.remove_due(outstanding))
                 .buffer_unordered(AT_ONCE)
                 .try_collect()
@@ -44,9 +44,9 @@ impl Service {
         }
     }
 
-    async fn remove_due(&self, outstanding: &Outstanding) -> Result<usize, Error> {
+    async fn remove_due(&self, outstanding: Outstanding) -> Result<usize, Error> {
         let objects = self.remove_objects(outstanding.avatar).await?;
-        self.catalog.forget(outstanding).await?;
+        self.catalog.forget(&outstanding).await?;
         Ok(objects)
     }
 }

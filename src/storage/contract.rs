@@ -24,6 +24,7 @@ pub(crate) async fn run(store: &dyn Store) {
     a_put_may_be_repeated(store).await;
     a_deleted_object_is_gone_and_may_be_deleted_again(store).await;
     list_gives_an_avatars_objects_and_no_others(store).await;
+    the_objects_of_an_avatar_may_be_deleted_at_once(store).await;
     objects_written_at_once_are_all_there(store).await;
     store.check().await.unwrap();
     a_check_leaves_nothing_behind(store).await;
@@ -91,6 +92,31 @@ async fn list_gives_an_avatars_objects_and_no_others(store: &dyn Store) {
         store.delete(key).await.unwrap();
     }
     assert_eq!(store.list(one).await.unwrap(), []);
+}
+
+async fn the_objects_of_an_avatar_may_be_deleted_at_once(store: &dyn Store) {
+    let avatar = AvatarId::from_bytes([7; 16]);
+    let variants = (0..16).map(|number| VariantName::new(format!("v{number}")).unwrap());
+    let keys: Vec<_> = variants
+        .map(|variant| {
+            let format = Format::Jpeg;
+            ObjectKey::Rendition {
+                avatar,
+                variant,
+                format,
+                animated: false,
+            }
+        })
+        .collect();
+    for _ in 0..8 {
+        let writes = keys
+            .iter()
+            .map(|key| store.put(key, Bytes::from_static(b"x")));
+        futures_util::future::try_join_all(writes).await.unwrap();
+        let deletes = keys.iter().map(|key| store.delete(key));
+        futures_util::future::try_join_all(deletes).await.unwrap();
+        assert_eq!(store.list(avatar).await.unwrap(), []);
+    }
 }
 
 async fn objects_written_at_once_are_all_there(store: &dyn Store) {

@@ -192,9 +192,12 @@ impl Shared {
             return Ok(());
         }
         let folder = place.parent().unwrap_or(&self.root);
-        sync_directory(folder)?;
-        // An avatar's folder goes with its last object. That it is not empty is no failure, and
-        // neither is another delete's having been faster.
+        // An avatar's folder goes with its last object, and another delete may have been faster.
+        // Where the folder is gone, its own folder's entries say that the object is.
+        if found(sync_directory(folder))?.is_none() {
+            return sync_directory(folder.parent().unwrap_or(&self.root));
+        }
+        // That it is not empty is no failure.
         let _ = fs::remove_dir(folder);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use super::{Decoded, Header, Refusal, Want};
+use super::{Colors, Decoded, Header, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::geometry::Window;
@@ -104,7 +104,7 @@ pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decod
             pixels: canvas,
         },
         window: Window::from(want.square),
-        icc: None,
+        colors: Colors::Unmarked,
     })
 }
 

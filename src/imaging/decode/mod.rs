@@ -2,6 +2,7 @@
 //! it can and refuses what is too much; `decode` then does the work.
 
 mod gif;
+mod heif;
 mod jpeg;
 mod png;
 mod webp;
@@ -41,8 +42,29 @@ pub(super) struct Decoded {
     pub(super) raster: Raster,
     /// Where in the raster the wanted square lies.
     pub(super) window: Window,
-    /// The embedded ICC profile.
-    pub(super) icc: Option<Vec<u8>>,
+    pub(super) colors: Colors,
+}
+
+/// What the channels of a picture mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Colors {
+    /// Nothing says.
+    Unmarked,
+    /// An embedded ICC profile.
+    Profile(Vec<u8>),
+    /// Code points of ITU-T H.273.
+    Coded {
+        /// Which red, green and blue.
+        primaries: u8,
+        /// How light they are.
+        transfer: u8,
+    },
+}
+
+impl From<Option<Vec<u8>>> for Colors {
+    fn from(profile: Option<Vec<u8>>) -> Self {
+        profile.map_or(Self::Unmarked, Self::Profile)
+    }
 }
 
 /// A profile larger than any real one: printers' profiles with four inks reach 2 to 3 MB.
@@ -67,9 +89,8 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
         SourceFormat::Png => png::header(bytes),
         SourceFormat::Webp => webp::header(bytes),
         SourceFormat::Gif => gif::header(bytes, limits.max_frames),
-        SourceFormat::Heic | SourceFormat::Avif => {
-            return Err(unsupported(sniff::describe(bytes)));
-        }
+        SourceFormat::Heic => heif::header(bytes),
+        SourceFormat::Avif => Err(Refusal::Kind("an AVIF picture")),
     };
     let header = header.map_err(|refusal| match refusal {
         Refusal::Kind(found) => unsupported(found.to_owned()),
@@ -142,7 +163,8 @@ pub(super) fn decode(
         SourceFormat::Png => png::decode(bytes, header, want, control),
         SourceFormat::Webp => webp::decode(bytes, want, control),
         SourceFormat::Gif => gif::decode(bytes, header, want),
-        SourceFormat::Heic | SourceFormat::Avif => Err(Error::Internal {
+        SourceFormat::Heic => heif::decode(bytes, want, control),
+        SourceFormat::Avif => Err(Error::Internal {
             reason: format!("no decoder for {}", header.format.name()),
         }),
     }

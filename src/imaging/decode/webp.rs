@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image_webp::{DecodingError, WebPDecoder};
 
-use super::{Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -94,7 +94,7 @@ pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Dec
             pixels,
         },
         window: Window::from(want.square),
-        icc,
+        colors: Colors::from(icc),
     })
 }
 

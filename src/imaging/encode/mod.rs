@@ -8,6 +8,26 @@ use super::raster::{Layout, Raster};
 use super::{Error, Recipe};
 use crate::avatar::Format;
 
+/// Encodes a picture that this program drew: `width × height` pixels in sRGB, three bytes each, in
+/// rows from the top.
+///
+/// # Errors
+///
+/// [`Error::Internal`] where the number of bytes is another one, or the encoder refuses.
+pub fn encode_rgb(
+    width: u32,
+    height: u32,
+    pixels: Vec<u8>,
+    format: Format,
+    recipe: &Recipe,
+) -> Result<Vec<u8>, Error> {
+    let raster =
+        Raster::new(width, height, Layout::Rgb, pixels).ok_or_else(|| Error::Internal {
+            reason: format!("a drawing that is not of {width} × {height} px"),
+        })?;
+    encode(&raster, format, recipe)
+}
+
 /// Encodes an sRGB picture, RGB or RGBA.
 ///
 /// # Errors

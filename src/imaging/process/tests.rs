@@ -328,3 +328,65 @@ fn given_up_work_ends() {
     );
     assert_eq!((result, given), (Err(Error::Cancelled), 1));
 }
+
+/// Quarters as HEIC, with what the container says about turning.
+fn heic(width: usize, height: usize, alpha: u8) -> Vec<u8> {
+    let data = quarters(width, height)
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .flat_map(|&[red, green, blue]| [red, green, blue, alpha].map(u16::from))
+        .collect();
+    let image = heifer::Image {
+        width: width as u32,
+        height: height as u32,
+        bit_depth: 8,
+        has_alpha: alpha < 255,
+        data,
+    };
+    heifer::encode(&image, &heifer::EncodeOptions::default()).unwrap()
+}
+
+#[test]
+fn a_heic_picture_is_taken_at_every_scale() {
+    let bytes = heic(600, 450, 255);
+    let probe = probe(&bytes, &recipe().limits).unwrap();
+    assert_eq!(
+        (probe.format, probe.width, probe.height),
+        (SourceFormat::Heic, 600, 450)
+    );
+    // 200 px are made at half the size, 300 px at the whole.
+    for edge_px in [200, 300] {
+        let mut recipe = recipe();
+        recipe.variants[1].edge_px = edge_px;
+        let (_, outputs) = run(&bytes, &recipe, None).unwrap();
+        let expected = [RED, GREEN, YELLOW, BLUE];
+        for (found, expected) in corners(&png_of(&outputs, edge_px))
+            .into_iter()
+            .zip(expected)
+        {
+            assert_close(found, &expected);
+        }
+    }
+}
+
+#[test]
+fn alpha_of_a_heic_picture_is_kept() {
+    let (_, outputs) = run(&heic(300, 300, 100), &recipe(), None).unwrap();
+    let found = png_of(&outputs, 128);
+    assert_close(pixel(&found, 20, 20), &[RED[0], RED[1], RED[2], 100]);
+}
+
+#[test]
+fn a_heic_picture_that_is_cut_off_is_corrupt() {
+    let whole = heic(600, 450, 255);
+    for cut in [whole.len() - 10, whole.len() / 2, 100] {
+        assert!(matches!(
+            run(&whole[..cut], &recipe(), None),
+            Err(Error::Corrupt {
+                format: SourceFormat::Heic,
+                ..
+            })
+        ));
+    }
+}

@@ -8,7 +8,7 @@ mod turbo;
 )]
 mod zune;
 
-use super::{Decoded, Header, Refusal, Want};
+use super::{Colors, Decoded, Header, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::geometry::Window;
@@ -122,7 +122,7 @@ pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decod
     Ok(Decoded {
         raster: scaled.raster,
         window,
-        icc: markers.icc_profile(bytes),
+        colors: Colors::from(markers.icc_profile(bytes)),
     })
 }
 

@@ -1,0 +1,175 @@
+//! The command line.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // what a command line is for
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use crate::app::{self, App};
+use crate::auth;
+use crate::config::{self, Config, Environment, Faults, SecretString};
+use crate::{http, server, telemetry};
+
+/// A standalone avatar service: one upload in, every size out, stored, recorded and served.
+#[derive(Parser)]
+#[command(name = "cameo", version, about, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// A TOML file to lay over the defaults; give only what differs
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Without a command, cameo serves.
+
+Every setting can come from the environment: CAMEO_ + its path in upper case, with __ between the
+levels, as in CAMEO_UPLOAD__MAX_BYTES=8MiB. `cameo config` shows them all.
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until told to stop (SIGTERM or Ctrl-C); the default
+    Serve,
+    /// Check the configuration and tell every fault at once
+    CheckConfig,
+    /// Print every setting with its default and what it means
+    Config,
+    /// Make a token, signed with the configured or generated secret
+    Token(TokenArgs),
+    /// Print the OpenAPI document as YAML
+    Openapi,
+}
+
+#[derive(Args)]
+struct TokenArgs {
+    /// Whose token it is: a user id, or a service's name
+    #[arg(long, value_name = "ID")]
+    sub: String,
+    /// What it may do beyond its own avatar: admin or service; may be given several times
+    #[arg(long, value_name = "ROLE")]
+    role: Vec<String>,
+    /// How long it is good for, such as 1h or 30d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+/// The exit code for a command line or a configuration that is wrong.
+const WRONG_USAGE: u8 = 2;
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever went wrong, for `main` to report.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let command = cli.command.unwrap_or(Command::Serve);
+    match command {
+        Command::Config => print!("{}", config::DEFAULTS),
+        Command::Openapi => print!("{}", http::openapi().to_yaml()?),
+        Command::CheckConfig | Command::Token(_) | Command::Serve => {
+            let config = match config::load(cli.config.as_deref(), std::env::vars()) {
+                Ok(config) => config,
+                Err(faults) => return Ok(report(&faults)),
+            };
+            match command {
+                Command::Token(args) => print_token(&config, &args)?,
+                Command::Serve => serve(&config)?,
+                _ => println!("the configuration is good"),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(Faults(faults): &Faults) -> ExitCode {
+    let (number, s) = (faults.len(), if faults.len() == 1 { "" } else { "s" });
+    eprintln!("the configuration has {number} fault{s}:");
+    for fault in faults {
+        eprintln!("  {fault}");
+    }
+    eprintln!("`cameo config` shows every setting and what it means.");
+    ExitCode::from(WRONG_USAGE)
+}
+
+fn print_token(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
+    let secret = app::jwt_secret(config)?;
+    println!(
+        "{}",
+        auth::issue(&config.auth, &secret, &args.sub, &args.role, args.ttl)?
+    );
+    Ok(())
+}
+
+fn serve(config: &Config) -> anyhow::Result<()> {
+    telemetry::start(config.environment)?;
+    let secret = app::jwt_secret(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(config.http.bind)
+            .await
+            .with_context(|| format!("http.bind: cannot listen on {}", config.http.bind))?;
+        let address = listener.local_addr()?;
+        let config = &with_real_port(config, address.port());
+        let app = App::open(config, &secret)?;
+        let shutdown = shutdown()?;
+        info!(%address, storage = ?config.storage, catalog = ?config.catalog, "ready");
+        if config.environment == Environment::Development {
+            print_welcome(config, &secret)?;
+        }
+        server::run(app, listener, shutdown).await;
+        Ok(())
+    })
+}
+
+/// On a laptop the system may choose the port: then the public URL follows it.
+fn with_real_port(config: &Config, port: u16) -> Config {
+    let mut config = config.clone();
+    if config.http.bind.port() == 0 && config.http.public_url == "http://127.0.0.1:8080" {
+        config.http.public_url = format!("http://127.0.0.1:{port}");
+    }
+    config
+}
+
+/// Done when the process is told to stop.
+fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("told to stop (SIGTERM)"),
+            _ = interrupt.recv() => info!("told to stop (Ctrl-C)"),
+        }
+    })
+}
+
+/// The photo that comes with the source.
+const SAMPLE: &str = "examples/portrait.jpg";
+
+/// Shows a newcomer the first step, with a token that works.
+fn print_welcome(config: &Config, secret: &SecretString) -> anyhow::Result<()> {
+    let token = auth::issue(&config.auth, secret, "demo", &[], Duration::from_hours(24))?;
+    let url = &config.http.public_url;
+    let photo = if Path::new(SAMPLE).exists() {
+        SAMPLE
+    } else {
+        "photo.jpg"
+    };
+    println!(
+        "\n  Cameo is ready at {url}  (documentation: {url}/docs)\n\n  \
+         Upload a photo as the user \"demo\", with a token that is good for a day:\n\n  \
+         curl -F file=@{photo} -H 'Authorization: Bearer {token}' {url}/api/v1/users/demo/avatar\n\n  \
+         Look at it: {url}/api/v1/users/demo/avatar\n  \
+         More tokens: cameo token --sub USER [--role admin]\n"
+    );
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The OpenAPI document: what the route table does not say by itself.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, Ref, RefOr};
+use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
+
+use super::problem::{Code, ProblemBody};
+
+/// The document before the routes are added.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Cameo",
+        description = "Avatars: one upload in, every size out.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    components(schemas(ProblemBody, Code)),
+    modifiers(&Schemes),
+    tags(
+        (name = "avatars", description = "Upload, read and delete"),
+        (name = "files", description = "The images themselves, where the service keeps them"),
+        (name = "operations", description = "For whoever runs the service"),
+    ),
+)]
+pub(super) struct Document;
+
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let cookie = ApiKeyValue::with_description("access_token", "The same token as a cookie");
+        components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    }
+}
+
+/// An upload as a form.
+#[derive(ToSchema)]
+#[allow(dead_code)] // only described, never made: the form is read as it comes
+pub(super) struct UploadForm {
+    /// The picture. The part may also be called `image` or `avatar`.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    file: String,
+    /// `x,y,width,height` in pixels of the upright picture.
+    #[schema(example = "10,10,400,400")]
+    crop: Option<String>,
+}
+
+/// Bytes of an image.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[allow(dead_code)] // only described
+pub(super) struct Bytes(Vec<u8>);
+
+/// Declares a set of problems that an operation may answer.
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident: [$($code:ident),* $(,)?];)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                by_status(&[$(Code::$code),*])
+            }
+        }
+    )*};
+}
+
+problems! {
+    /// What an upload may answer.
+    UploadProblems: [
+        MissingFile, MalformedRequest, UnsupportedFormat, DimensionsTooSmall, DimensionsTooLarge,
+        InvalidCrop, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
+        RequestTimeout, Superseded, PreconditionFailed, FileTooLarge, CorruptImage, TooManyPixels,
+        TooManyFrames, TooComplex, RateLimited, Internal, Overloaded, StorageUnavailable,
+        CatalogUnavailable,
+    ];
+    /// What a read may answer.
+    ReadProblems: [
+        MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, AvatarNotFound, Internal,
+        StorageUnavailable, CatalogUnavailable,
+    ];
+    /// What a delete may answer.
+    DeleteProblems: [
+        InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected, AvatarNotFound,
+        RateLimited, Internal, StorageUnavailable, CatalogUnavailable,
+    ];
+    /// What reading a file may answer.
+    FileProblems: [NotFound, Internal, StorageUnavailable];
+    /// What anything that only asks the catalog may answer.
+    CatalogProblems: [Internal, CatalogUnavailable];
+}
+
+fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
+    let mut names: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for code in codes {
+        let name = serde_json::to_value(code)
+            .ok()
+            .and_then(|name| Some(name.as_str()?.to_owned()));
+        names
+            .entry(code.status().as_u16())
+            .or_default()
+            .extend(name);
+    }
+    let response = |(status, names): (u16, Vec<String>)| {
+        let list: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody"))));
+        let response = ResponseBuilder::new()
+            .description(list.join(", "))
+            .content("application/problem+json", body)
+            .build();
+        (status.to_string(), RefOr::T(response))
+    };
+    names.into_iter().map(response).collect()
+}

@@ -1,0 +1,195 @@
+//! What goes over the wire.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::{Code, Problem};
+use crate::avatar::{Format, Record, SubjectId, VariantName};
+use crate::service::{self, Service, Size};
+
+/// An avatar.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Avatar {
+    /// Whose it is.
+    #[schema(example = "42")]
+    pub user_id: String,
+    /// Which upload it came from: 26 characters of base32, fresh for every upload.
+    pub avatar_id: String,
+    /// Counts the user's uploads; never goes back.
+    #[schema(example = 3)]
+    pub version: u64,
+    /// The image to show where one is enough.
+    pub avatar_url: String,
+    /// The primary format in every size.
+    pub variants: BTreeMap<String, String>,
+    /// Every image there is.
+    pub images: Vec<Image>,
+    /// What to show until an image has loaded.
+    pub placeholder: PlaceholderDto,
+    /// What was uploaded.
+    pub metadata: Metadata,
+    /// Only in the answer to an upload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub message: Option<&'static str>,
+}
+
+/// One image of an avatar.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Image {
+    /// The size that it was made for.
+    #[schema(example = "medium")]
+    pub variant: String,
+    /// `webp`, `jpeg` or `png`.
+    #[schema(example = "webp")]
+    pub format: String,
+    /// Its true width in pixels: less than the variant's where the picture had less.
+    pub width: u32,
+    /// Its true height in pixels.
+    pub height: u32,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Where it is.
+    pub url: String,
+    /// Whether it moves; left out where it does not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub animated: bool,
+}
+
+/// What to show until an image has loaded.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Placeholder)]
+pub(super) struct PlaceholderDto {
+    /// The `ThumbHash` in base64.
+    pub thumbhash: String,
+    /// The dominant colour.
+    #[schema(example = "#7a5c48")]
+    pub color: String,
+}
+
+/// What was uploaded.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Metadata {
+    /// Its size in bytes.
+    pub original_size: u64,
+    /// Width and height of the upright picture in pixels.
+    #[schema(example = "2000x2000")]
+    pub original_dimensions: String,
+    /// `JPEG`, `PNG`, `WEBP` or `GIF`.
+    #[schema(example = "JPEG")]
+    pub format: String,
+    /// Whether it had more than one frame.
+    pub animated: bool,
+    /// When it came: RFC 3339, UTC.
+    #[schema(format = DateTime)]
+    pub uploaded_at: String,
+}
+
+/// What a delete did.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Deleted {
+    /// In words.
+    pub message: &'static str,
+    /// How many publicly readable files were removed: the avatar's, and those of earlier ones that
+    /// were still kept.
+    pub files_deleted: usize,
+}
+
+/// The query of a read.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SizeQuery {
+    /// A variant's name, or pixels: the smallest variant that covers them.
+    #[param(example = "medium")]
+    pub size: Option<String>,
+}
+
+impl SizeQuery {
+    /// The size asked for, of those that the record has.
+    pub(super) fn choose(self, record: &Record) -> Result<Option<Size>, Problem> {
+        let Some(text) = self.size else {
+            return Ok(None);
+        };
+        if let Ok(px) = text.parse() {
+            return Ok(Some(Size::Pixels(px)));
+        }
+        let known = |name: &VariantName| record.renditions.iter().any(|one| one.variant == *name);
+        match VariantName::new(text.as_str()) {
+            Ok(name) if known(&name) => Ok(Some(Size::Variant(name))),
+            _ => {
+                let names: BTreeSet<_> = record
+                    .renditions
+                    .iter()
+                    .map(|one| one.variant.as_str())
+                    .collect();
+                let names = Vec::from_iter(names).join(", ");
+                let detail = format!("there is no size {text:?}; give pixels or one of {names}");
+                Err(Problem::new(Code::MalformedRequest, detail))
+            }
+        }
+    }
+}
+
+impl Avatar {
+    /// The record as the API shows it; `size` chooses `avatar_url`.
+    pub(super) fn of(service: &Service, subject: &SubjectId, record: &Record, size: &Size) -> Self {
+        let id = record.avatar_id;
+        let url = |rendition: &crate::avatar::Rendition| service.url_of(&rendition.key(id));
+        let primary = record
+            .renditions
+            .first()
+            .map_or(Format::Webp, |first| first.format);
+        let variants = record
+            .renditions
+            .iter()
+            .filter(|one| one.format == primary && !one.animated)
+            .map(|one| (one.variant.to_string(), url(one)))
+            .collect();
+        let images = record
+            .renditions
+            .iter()
+            .map(|one| Image {
+                variant: one.variant.to_string(),
+                format: one.format.name().to_owned(),
+                width: one.width,
+                height: one.height,
+                bytes: one.bytes,
+                url: url(one),
+                animated: one.animated,
+            })
+            .collect();
+        let shown = service::pick(record, size, primary).or(record.renditions.first());
+        let [red, green, blue] = record.placeholder.color;
+        let source = &record.source;
+        Self {
+            user_id: subject.to_string(),
+            avatar_id: id.to_string(),
+            version: record.version.0,
+            avatar_url: shown.map(url).unwrap_or_default(),
+            variants,
+            images,
+            placeholder: PlaceholderDto {
+                thumbhash: BASE64.encode(&record.placeholder.thumbhash),
+                color: format!("#{red:02x}{green:02x}{blue:02x}"),
+            },
+            metadata: Metadata {
+                original_size: source.bytes,
+                original_dimensions: format!("{}x{}", source.width, source.height),
+                format: source.format.label().to_owned(),
+                animated: source.animated,
+                uploaded_at: record.uploaded_at.to_string(),
+            },
+            message: None,
+        }
+    }
+
+    /// The same, as the answer to an upload.
+    pub(super) fn uploaded(mut self) -> Self {
+        self.message = Some("Avatar uploaded and processed successfully");
+        self
+    }
+}

@@ -1,0 +1,184 @@
+//! What every exchange gets: an id, safe headers, rate-limit headers, problems in one shape, one
+//! line in the log.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures_util::FutureExt;
+use tracing::{Instrument, error, info, info_span};
+
+use super::drain;
+use super::problem::{Code, Problem, ProblemBody};
+use crate::avatar::AvatarId;
+use crate::limits::{Action, Decision, Verdict};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const NOSNIFF: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("x-content-type-options"),
+    HeaderValue::from_static("nosniff"),
+);
+
+/// What is known of one exchange, shared between the envelope and the extractors.
+#[derive(Clone)]
+pub(super) struct Exchange(Arc<Inner>);
+
+struct Inner {
+    request_id: String,
+    rate: OnceLock<(Action, Decision)>,
+}
+
+impl Exchange {
+    /// The id that the request came with or was given.
+    pub(super) fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// Has the answer tell how the caller's limit stands.
+    pub(super) fn tell_rate(&self, action: Action, decision: Decision) {
+        // The first limit that a request meets is the one that it is told.
+        let _ = self.0.rate.set((action, decision));
+    }
+}
+
+/// The outermost layer.
+pub(super) async fn wrap(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = request_id(&request);
+    let exchange = Exchange(Arc::new(Inner {
+        request_id,
+        rate: OnceLock::new(),
+    }));
+    request.extensions_mut().insert(exchange.clone());
+    let method = request.method().clone();
+    // The route, not the path: user ids have no place in every line of a log.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    let request = drain::when_dropped(request);
+
+    let span = info_span!("request", request_id = exchange.request_id());
+    let answered = AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .instrument(span.clone());
+    let mut response = match answered.await {
+        Ok(response) => response,
+        Err(_panic) => axum::response::IntoResponse::into_response(Problem::new(
+            Code::Internal,
+            "an internal error",
+        )),
+    };
+    let _entered = span.enter();
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        report(&problem);
+        write(&mut response, problem, &exchange);
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(exchange.request_id()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    if let Some((action, decision)) = exchange.0.rate.get() {
+        tell_rate(&mut response, *action, decision);
+    }
+    let status = response.status().as_u16();
+    let elapsed_ms = started.elapsed().as_millis() as u64;
+    info!(target: "cameo::access", %method, route, status, elapsed_ms, "answered");
+    response
+}
+
+/// The id that a gateway gave, where it is harmless, or a new one.
+fn request_id(request: &Request) -> String {
+    let harmless = |id: &&str| {
+        (1..=128).contains(&id.len())
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+    };
+    let given = request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok());
+    match given.filter(harmless) {
+        Some(id) => id.to_owned(),
+        None => AvatarId::random()
+            .map(|bits| bits.to_string())
+            .unwrap_or_default(),
+    }
+}
+
+/// Logs what the operator should know of a problem.
+fn report(problem: &Problem) {
+    if let Some(cause) = &problem.cause {
+        let mut chain = cause.to_string();
+        let mut source = cause.source();
+        while let Some(error) = source {
+            chain.push_str(": ");
+            chain.push_str(&error.to_string());
+            source = error.source();
+        }
+        error!(code = ?problem.code, cause = chain, "{}", problem.detail);
+    }
+}
+
+fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
+    let status = problem.code.status();
+    let body = ProblemBody {
+        kind: "about:blank",
+        title: status.canonical_reason().unwrap_or_default().to_owned(),
+        status: status.as_u16(),
+        code: problem.code,
+        detail: problem.detail,
+        request_id: exchange.request_id().to_owned(),
+    };
+    // A struct of texts and numbers always becomes JSON.
+    *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());
+    let headers = response.headers_mut();
+    headers.remove(axum::http::header::CONTENT_LENGTH);
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if let Some(after) = problem.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    let challenge = match problem.code {
+        Code::Unauthenticated => "Bearer",
+        Code::TokenExpired => "Bearer error=\"invalid_token\", error_description=\"expired\"",
+        _ => return,
+    };
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+}
+
+/// `RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10: the quota and
+/// its window in seconds; what remains, and the seconds until it is whole again or, where nothing
+/// remains, until there is something.
+fn tell_rate(response: &mut Response, action: Action, decision: &Decision) {
+    let name = action.name();
+    let (count, window) = (decision.quota.count, decision.quota.per.as_secs());
+    let (remaining, seconds) = match decision.verdict {
+        Verdict::Allowed {
+            remaining,
+            restored_in,
+        } => (remaining, whole_seconds(restored_in)),
+        Verdict::Denied { retry_after } => (0, whole_seconds(retry_after)),
+    };
+    let policy = HeaderValue::from_str(&format!("\"{name}\";q={count};w={window}"));
+    let state = HeaderValue::from_str(&format!("\"{name}\";r={remaining};t={seconds}"));
+    if let (Ok(policy), Ok(state)) = (policy, state) {
+        response.headers_mut().insert(RATE_LIMIT_POLICY, policy);
+        response.headers_mut().insert(RATE_LIMIT, state);
+    }
+}
+
+/// Rounded up: whoever comes back then does not come too early.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}

@@ -1,0 +1,157 @@
+//! The program over HTTP: the route table, what guards it, and how answers look.
+
+mod avatars;
+mod docs;
+mod drain;
+mod dto;
+mod envelope;
+mod files;
+mod health;
+mod negotiate;
+mod permit;
+mod picture;
+mod problem;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+pub(crate) use files::ROOT as FILES_ROOT;
+
+use crate::auth::Verifier;
+use crate::avatar::VariantName;
+use crate::config::Delivery;
+use crate::limits::Limiter;
+use crate::service::{Service, Size};
+use problem::{Code, Problem};
+
+/// What every handler may use.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    checked: health::Checked,
+}
+
+/// The parts of an [`App`].
+pub struct Parts {
+    /// What the program does.
+    pub service: Arc<Service>,
+    /// Who is believed.
+    pub verifier: Verifier,
+    /// How often anyone may do what; `None` where limits are off.
+    pub limiter: Option<Arc<dyn Limiter>>,
+    /// The cookie that holds a token.
+    pub cookie_name: String,
+    /// Origins that browsers may call from, and write from with a cookie.
+    pub trusted_origins: Vec<String>,
+    /// How images are answered.
+    pub delivery: Delivery,
+    /// What `avatar_url` points to.
+    pub primary_variant: VariantName,
+    /// Which store, for people.
+    pub storage_kind: &'static str,
+    /// Which catalog, for people.
+    pub catalog_kind: &'static str,
+    /// Raised when the program has begun to shut down.
+    pub draining: Arc<AtomicBool>,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            checked: health::Checked::default(),
+        }))
+    }
+
+    fn primary_size(&self) -> Size {
+        Size::Variant(self.primary_variant.clone())
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+/// The whole HTTP surface, and with it the OpenAPI document.
+fn table() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(docs::Document::openapi())
+        .routes(routes!(avatars::upload, avatars::read, avatars::delete))
+        .routes(routes!(files::read))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::overview))
+}
+
+/// The OpenAPI 3.1 document of the whole surface.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    table().into_openapi()
+}
+
+/// Everything that answers, from the request's first byte read to the answer's last.
+pub fn router(app: App) -> Router {
+    let (routes, document) = table().split_for_parts();
+    let most = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
+    routes
+        .merge(
+            SwaggerUi::new("/docs")
+                .url("/openapi.json", document)
+                // Its badge would ask a validator on the internet.
+                .config(Config::default().validator_url("none")),
+        )
+        .fallback(async || Problem::new(Code::NotFound, "there is nothing at this address"))
+        .method_not_allowed_fallback(async |method: Method| {
+            let detail = format!("{method} means nothing here; Allow tells what does");
+            Problem::new(Code::MethodNotAllowed, detail)
+        })
+        .layer(DefaultBodyLimit::max(most))
+        .layer(cors(&app.trusted_origins))
+        .layer(middleware::from_fn(envelope::wrap))
+        .with_state(app)
+}
+
+/// Lets pages of the trusted origins call from a browser, cookies included.
+fn cors(trusted_origins: &[String]) -> CorsLayer {
+    let origins = trusted_origins
+        .iter()
+        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let request_id = HeaderName::from_static("x-request-id");
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            request_id.clone(),
+        ])
+        .expose_headers([
+            header::ETAG,
+            header::RETRY_AFTER,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+            request_id,
+        ])
+        .max_age(Duration::from_hours(1))
+}

@@ -1,0 +1,215 @@
+//! Who asks, and whether they may: extractors whose values prove it.
+
+use std::marker::PhantomData;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::header::{AUTHORIZATION, COOKIE, ORIGIN};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+
+use super::App;
+use super::envelope::Exchange;
+use super::problem::{Code, Problem};
+use crate::auth::Principal;
+use crate::avatar::SubjectId;
+use crate::limits::{Action, Verdict};
+
+/// Leave to do one thing to one subject's avatar: its bearer is known, may do it, and is within
+/// its rate.
+pub(super) struct Permit<A> {
+    /// Whose avatar.
+    pub(super) subject: SubjectId,
+    /// Who does it.
+    pub(super) principal: Principal,
+    /// The exchange that it was given in.
+    pub(super) exchange: Exchange,
+    action: PhantomData<A>,
+}
+
+/// Something that needs leave.
+pub(super) trait Permitted {
+    /// What it counts as.
+    const ACTION: Action;
+}
+
+/// Uploading or replacing an avatar.
+pub(super) struct Uploading;
+/// Deleting an avatar.
+pub(super) struct Deleting;
+
+impl Permitted for Uploading {
+    const ACTION: Action = Action::Upload;
+}
+
+impl Permitted for Deleting {
+    const ACTION: Action = Action::Delete;
+}
+
+impl<A: Permitted> FromRequestParts<App> for Permit<A> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let (principal, way) = authenticate(&parts.headers, app)?.ok_or_else(unauthenticated)?;
+        let subject = named_subject(parts, app).await?.resolve(Some(&principal))?;
+        if !principal.may_change(&subject) {
+            return Err(forbidden(&principal));
+        }
+        if way == Way::Cookie {
+            refuse_foreign_pages(&parts.headers, app)?;
+        }
+        let exchange = exchange(parts)?;
+        if let Some(limiter) = &app.limiter {
+            let decision = limiter.check(A::ACTION, &subject).await;
+            exchange.tell_rate(A::ACTION, decision);
+            if let Verdict::Denied { retry_after } = decision.verdict {
+                let (count, seconds) = (decision.quota.count, decision.quota.per.as_secs());
+                let action = A::ACTION.name();
+                let detail = format!("at most {count} {action} requests in {seconds} s for a user");
+                return Err(Problem::new(Code::RateLimited, detail).retry_after(retry_after));
+            }
+        }
+        Ok(Self {
+            subject,
+            principal,
+            exchange,
+            action: PhantomData,
+        })
+    }
+}
+
+/// Whose avatar is asked for; anyone may ask.
+pub(super) struct Whose {
+    /// The subject.
+    pub(super) subject: SubjectId,
+    /// Whether it was called `me`, so that the answer depends on who asks.
+    pub(super) is_me: bool,
+}
+
+impl FromRequestParts<App> for Whose {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        match named_subject(parts, app).await? {
+            Named::Me => {
+                let (principal, _) =
+                    authenticate(&parts.headers, app)?.ok_or_else(unauthenticated)?;
+                let subject = Named::Me.resolve(Some(&principal))?;
+                Ok(Self {
+                    subject,
+                    is_me: true,
+                })
+            }
+            named @ Named::Id(_) => Ok(Self {
+                subject: named.resolve(None)?,
+                is_me: false,
+            }),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct UserPath {
+    user_id: String,
+}
+
+enum Named {
+    Me,
+    Id(String),
+}
+
+impl Named {
+    fn resolve(self, principal: Option<&Principal>) -> Result<SubjectId, Problem> {
+        match self {
+            Self::Me => {
+                let principal = principal.ok_or_else(unauthenticated)?;
+                principal.subject.clone().ok_or_else(|| {
+                    Problem::new(Code::InvalidUserId, "the token's subject is not a user id")
+                })
+            }
+            Self::Id(text) => SubjectId::new(text)
+                .map_err(|invalid| Problem::new(Code::InvalidUserId, invalid.to_string())),
+        }
+    }
+}
+
+async fn named_subject(parts: &mut Parts, app: &App) -> Result<Named, Problem> {
+    let path: Result<Path<UserPath>, PathRejection> = Path::from_request_parts(parts, app).await;
+    match path {
+        Ok(Path(UserPath { user_id })) if user_id == "me" => Ok(Named::Me),
+        Ok(Path(UserPath { user_id })) => Ok(Named::Id(user_id)),
+        // Percent-encoded bytes that are no text.
+        Err(_) => Ok(Named::Id(String::new())),
+    }
+}
+
+/// How a token came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Header,
+    Cookie,
+}
+
+/// Who asks: by `Authorization: Bearer`, or else by the cookie. `None` where there is no token.
+fn authenticate(headers: &HeaderMap, app: &App) -> Result<Option<(Principal, Way)>, Problem> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let cookies = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let cookie = || {
+        cookies
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(name, _)| *name == app.cookie_name)
+            .map(|(_, token)| token)
+    };
+    let (token, way) = match bearer {
+        Some(token) => (token, Way::Header),
+        None => match cookie() {
+            Some(token) => (token, Way::Cookie),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some((app.verifier.verify(token)?, way)))
+}
+
+/// A browser sends its cookies along whoever's page asks. So what a cookie authenticates must come
+/// from a page that is trusted.
+fn refuse_foreign_pages(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
+    const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let trusted = match text(ORIGIN) {
+        Some(origin) => app.trusted_origins.iter().any(|trusted| origin == trusted),
+        None => false,
+    };
+    if trusted || text(SEC_FETCH_SITE) == Some("same-origin") {
+        return Ok(());
+    }
+    let detail = "a write authenticated by a cookie must come from a trusted origin; \
+                  or send the token in the Authorization header";
+    Err(Problem::new(Code::CsrfRejected, detail))
+}
+
+fn exchange(parts: &Parts) -> Result<Exchange, Problem> {
+    let exchange = parts.extensions.get::<Exchange>().cloned();
+    exchange.ok_or_else(|| Problem::new(Code::Internal, "an internal error"))
+}
+
+fn unauthenticated() -> Problem {
+    let detail = "send a token: Authorization: Bearer …";
+    Problem::new(Code::Unauthenticated, detail)
+}
+
+fn forbidden(principal: &Principal) -> Problem {
+    let detail = if principal.may_write {
+        "only the owner, a service or an admin may change an avatar"
+    } else {
+        "the token lacks the scope avatars:write"
+    };
+    Problem::new(Code::Forbidden, detail)
+}

@@ -1,0 +1,214 @@
+//! Errors as the client sees them: `application/problem+json` (RFC 9457) with a stable code.
+//!
+//! A [`Problem`] is turned into its body by the envelope, which knows the request's id; what it
+//! holds for the operator is logged there, once.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::auth::TokenError;
+use crate::imaging;
+use crate::service;
+
+/// A stable name for what went wrong, for programs to decide by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the names say it, and the details say the rest
+pub(super) enum Code {
+    MissingFile,
+    MalformedRequest,
+    UnsupportedFormat,
+    DimensionsTooSmall,
+    DimensionsTooLarge,
+    InvalidCrop,
+    InvalidUserId,
+    Unauthenticated,
+    TokenExpired,
+    Forbidden,
+    CsrfRejected,
+    AvatarNotFound,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    Superseded,
+    PreconditionFailed,
+    FileTooLarge,
+    CorruptImage,
+    TooManyPixels,
+    TooManyFrames,
+    TooComplex,
+    RateLimited,
+    Internal,
+    Overloaded,
+    StorageUnavailable,
+    CatalogUnavailable,
+}
+
+impl Code {
+    /// The status that the code always comes with.
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::MissingFile
+            | Self::MalformedRequest
+            | Self::UnsupportedFormat
+            | Self::DimensionsTooSmall
+            | Self::DimensionsTooLarge
+            | Self::InvalidCrop
+            | Self::InvalidUserId => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated | Self::TokenExpired => StatusCode::UNAUTHORIZED,
+            Self::Forbidden | Self::CsrfRejected => StatusCode::FORBIDDEN,
+            Self::AvatarNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Superseded => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::CorruptImage | Self::TooManyPixels | Self::TooManyFrames | Self::TooComplex => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overloaded | Self::StorageUnavailable | Self::CatalogUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+}
+
+/// What went wrong with a request.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) code: Code,
+    pub(super) detail: String,
+    pub(super) retry_after: Option<Duration>,
+    /// For the log alone.
+    pub(super) cause: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Problem {
+    /// A problem, with what was found and what is allowed.
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            retry_after: None,
+            cause: None,
+        }
+    }
+
+    /// Tells when to try again.
+    #[must_use]
+    pub(super) fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    fn caused_by(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
+    }
+
+    /// The code.
+    pub(super) const fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// A problem's body.
+#[derive(Serialize, ToSchema)]
+#[schema(title = "Problem")]
+pub(super) struct ProblemBody {
+    /// Always `about:blank`: the code says more than an address could.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The status in words.
+    pub title: String,
+    /// The status.
+    pub status: u16,
+    /// What went wrong, for programs.
+    pub code: Code,
+    /// What was found and what is allowed, for people.
+    pub detail: String,
+    /// The request's id, to be told to whoever runs the service.
+    pub request_id: String,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// How long a caller is asked to leave a dependency that fails alone.
+const DEPENDENCY_RETRY: Duration = Duration::from_secs(2);
+
+impl From<service::Error> for Problem {
+    fn from(error: service::Error) -> Self {
+        use service::Error;
+        let text = error.to_string();
+        match error {
+            Error::NotFound => Self::new(Code::AvatarNotFound, text),
+            Error::Picture(error) => error.into(),
+            Error::TooMuchMemory { .. } => Self::new(Code::TooManyPixels, text),
+            Error::Overloaded { retry_after } => {
+                Self::new(Code::Overloaded, text).retry_after(retry_after)
+            }
+            Error::PreconditionFailed => Self::new(Code::PreconditionFailed, text),
+            Error::Superseded => Self::new(Code::Superseded, text),
+            Error::TimedOut => Self::new(Code::StorageUnavailable, text)
+                .retry_after(DEPENDENCY_RETRY)
+                .caused_by(Error::TimedOut),
+            Error::Storage(cause) => Self::new(Code::StorageUnavailable, text)
+                .retry_after(DEPENDENCY_RETRY)
+                .caused_by(cause),
+            Error::Catalog(cause) => Self::new(Code::CatalogUnavailable, text)
+                .retry_after(DEPENDENCY_RETRY)
+                .caused_by(cause),
+            Error::Internal(_) => Self::new(Code::Internal, text).caused_by(error),
+        }
+    }
+}
+
+impl From<imaging::Error> for Problem {
+    fn from(error: imaging::Error) -> Self {
+        use imaging::Error;
+        let code = match &error {
+            Error::UnsupportedFormat { .. } => Code::UnsupportedFormat,
+            Error::DimensionsTooSmall { .. } => Code::DimensionsTooSmall,
+            Error::DimensionsTooLarge { .. } => Code::DimensionsTooLarge,
+            Error::InvalidCrop { .. } => Code::InvalidCrop,
+            Error::Corrupt { .. } => Code::CorruptImage,
+            Error::TooManyPixels { .. } => Code::TooManyPixels,
+            Error::TooManyFrames { .. } => Code::TooManyFrames,
+            Error::TooComplex { .. } => Code::TooComplex,
+            // Whoever gave up is not there to read this; the pool gives up when it closes.
+            Error::Cancelled => {
+                return Self::new(Code::Overloaded, "the service is shutting down")
+                    .retry_after(DEPENDENCY_RETRY);
+            }
+            Error::Internal { reason } => {
+                let cause = std::io::Error::other(reason.clone());
+                return Self::new(Code::Internal, error.to_string()).caused_by(cause);
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Expired => Code::TokenExpired,
+            TokenError::Invalid => Code::Unauthenticated,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,325 @@
+//! HEIF with HEVC inside, which is HEIC (ISO/IEC 23008-12): the container by `heifer-isobmff`, each
+//! tile by `heifer-hevc-dec`. Only tiles that the avatar shows are decoded, and at half the size
+//! where that is enough.
+
+mod planes;
+
+use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
+use heifer_hevc_dec::recon::Frame;
+use heifer_isobmff::boxes::{ColorInfo, Property};
+use heifer_isobmff::{HeifFile, ItemId};
+
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use crate::avatar::SourceFormat;
+use crate::imaging::Error;
+use crate::imaging::control::Control;
+use crate::imaging::geometry::Window;
+use crate::imaging::orientation::Orientation;
+use crate::imaging::raster::{Layout, Raster};
+use planes::{Coefficients, Patch};
+
+/// Phones cut a picture into tiles of 512 px; 4096 px a side are 64 of them.
+const MAX_TILES: usize = 1024;
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
+    let file = HeifFile::parse(bytes).map_err(|_| BROKEN)?;
+    let picture = Picture::read(&file, file.primary_id)?;
+    if let Some((_, PQ, ..)) = nclx(&file, [file.primary_id, picture.tiles[0]]) {
+        // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
+        return Err(Refusal::Kind("an HDR picture with the PQ curve"));
+    }
+    let pixels = u64::from(picture.width) * u64::from(picture.height);
+    let tile = u64::from(picture.tile_width) * u64::from(picture.tile_height);
+    Ok(Header {
+        format: SourceFormat::Heic,
+        width: picture.width,
+        height: picture.height,
+        orientation: picture.orientation,
+        frames: 1,
+        // The picture in four channels; of a tile its samples, 16 bits each, and as much again for
+        // what its filters need.
+        memory_bytes: pixels * 4 + tile * 12,
+    })
+}
+
+const BROKEN: Refusal = Refusal::Broken("its container is damaged");
+
+/// One coded picture of a file, and how it is to be shown.
+struct Picture {
+    /// As coded, after the tiles have been put together.
+    width: u32,
+    height: u32,
+    orientation: Orientation,
+    tile_width: u32,
+    tile_height: u32,
+    /// Row by row.
+    tiles: Vec<ItemId>,
+    columns: u32,
+}
+
+impl Picture {
+    fn read(file: &HeifFile<'_>, id: ItemId) -> Result<Self, Refusal> {
+        let item = file.item(id).map_err(|_| BROKEN)?;
+        let (tiles, columns, output) = match &item.item_type.0 {
+            b"hvc1" => (vec![id], 1, None),
+            b"grid" => {
+                let grid = file.grid(id).map_err(|_| BROKEN)?;
+                let tiles = file.referenced_items(id, b"dimg").to_vec();
+                if tiles.len() != usize::from(grid.rows) * usize::from(grid.columns) {
+                    return Err(Refusal::Broken("tiles of it are missing"));
+                }
+                if tiles.len() > MAX_TILES {
+                    return Err(Refusal::Complex("it is cut into more than 1024 tiles"));
+                }
+                let output = (grid.output_width, grid.output_height);
+                (tiles, u32::from(grid.columns), Some(output))
+            }
+            b"av01" => return Err(Refusal::Kind("an AVIF picture")),
+            _ => return Err(Refusal::Kind("a HEIF picture that is not coded in HEVC")),
+        };
+        let first = tiles.first().copied().ok_or(BROKEN)?;
+        let (tile_width, tile_height) = file
+            .image_size(first)
+            .ok()
+            .flatten()
+            .ok_or(Refusal::Broken("its header gives no size"))?;
+        let (width, height) = output.unwrap_or((tile_width, tile_height));
+        if width == 0 || height == 0 || tile_width == 0 || tile_height == 0 {
+            return Err(Refusal::Broken("its header gives no size"));
+        }
+        let rows = tiles.len() as u32 / columns;
+        // Tiles cover the picture, and none lies wholly beyond it.
+        let fits = |tile: u32, count: u32, length: u32| {
+            u64::from(tile) * u64::from(count) >= u64::from(length)
+                && u64::from(tile) * u64::from(count - 1) < u64::from(length)
+        };
+        if !fits(tile_width, columns, width) || !fits(tile_height, rows, height) {
+            return Err(Refusal::Broken("its tiles do not fit together"));
+        }
+        Ok(Self {
+            width,
+            height,
+            orientation: orientation(file, id)?,
+            tile_width,
+            tile_height,
+            tiles,
+            columns,
+        })
+    }
+}
+
+/// The transformations of an item, in the order in which the file lists them. EXIF repeats them,
+/// and is not asked.
+fn orientation(file: &HeifFile<'_>, id: ItemId) -> Result<Orientation, Refusal> {
+    let mut orientation = Orientation::UPRIGHT;
+    for property in file.item_properties(id).map_err(|_| BROKEN)? {
+        orientation = match property {
+            Property::Rotation(quarters) => orientation.then_rotated_left(*quarters),
+            Property::Mirror(true) => orientation.then_flipped(),
+            Property::Mirror(false) => orientation.then_mirrored(),
+            Property::CleanAperture { .. } => {
+                return Err(Refusal::Kind("a HEIF picture with a clean aperture"));
+            }
+            _ => orientation,
+        };
+    }
+    Ok(orientation)
+}
+
+pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Decoded, Error> {
+    let file = HeifFile::parse(bytes).map_err(|_| corrupt("its container is damaged"))?;
+    let id = file.primary_id;
+    let whole = |refusal| match refusal {
+        Refusal::Broken(reason) | Refusal::Kind(reason) | Refusal::Complex(reason) => {
+            corrupt(reason)
+        }
+    };
+    let picture = Picture::read(&file, id).map_err(whole)?;
+    let square = want.square;
+    // Tiles whose edges fall between two halved pixels stay whole.
+    let even = picture.tile_width.is_multiple_of(2) && picture.tile_height.is_multiple_of(2);
+    let shrink = if even && square.edge >= want.edge_px * 2 {
+        2
+    } else {
+        1
+    };
+    // From the pixel that the square begins in to the one that it ends in, of those there are.
+    let span = |from: u32, length: u32| {
+        let begin = from / shrink;
+        let end = (from + square.edge).div_ceil(shrink);
+        (begin, end.min(length.div_ceil(shrink)) - begin)
+    };
+    let (left, width) = span(square.x, picture.width);
+    let (top, height) = span(square.y, picture.height);
+    let alpha = alpha_of(&file, id);
+    let layout = if alpha.is_some() {
+        Layout::Rgba
+    } else {
+        Layout::Rgb
+    };
+    let patch = Patch {
+        left,
+        top,
+        shrink,
+        raster: Raster {
+            width,
+            height,
+            layout,
+            pixels: vec![255; Raster::len_of(width, height, layout)],
+        },
+    };
+    let mut colors = None;
+    let mut patch = fill(&file, &picture, patch, control, |patch, frame, item, at| {
+        let (coefficients, described) = coefficients(&file, id, item, frame)?;
+        colors.get_or_insert(described);
+        patch.draw_colors(frame, &coefficients, at);
+        Ok(())
+    })?;
+    if let Some(alpha) = alpha {
+        let cover = Picture::read(&file, alpha).map_err(whole)?;
+        if (cover.width, cover.height) != (picture.width, picture.height) {
+            return Err(corrupt("its alpha has another size"));
+        }
+        patch = fill(&file, &cover, patch, control, |patch, frame, item, at| {
+            let (coefficients, _) = coefficients(&file, alpha, item, frame)?;
+            patch.draw_alpha(frame, &coefficients, at);
+            Ok(())
+        })?;
+    }
+    let profile = file
+        .icc_profile(id)
+        .ok()
+        .flatten()
+        .filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
+    let scale = f64::from(shrink);
+    Ok(Decoded {
+        window: Window {
+            x: f64::from(square.x) / scale - f64::from(left),
+            y: f64::from(square.y) / scale - f64::from(top),
+            edge: f64::from(square.edge) / scale,
+        },
+        raster: patch.raster,
+        colors: profile.map_or(colors.unwrap_or(Colors::Unmarked), |profile| {
+            Colors::Profile(profile.to_vec())
+        }),
+    })
+}
+
+const fn corrupt(reason: &'static str) -> Error {
+    Error::Corrupt {
+        format: SourceFormat::Heic,
+        reason,
+    }
+}
+
+/// Decodes the tiles that the patch shows, one after the other, and gives each to `draw` with the
+/// place of its corner in the picture.
+fn fill(
+    file: &HeifFile<'_>,
+    picture: &Picture,
+    mut patch: Patch,
+    control: &Control,
+    mut draw: impl FnMut(&mut Patch, &Frame, ItemId, (u32, u32)) -> Result<(), Error>,
+) -> Result<Patch, Error> {
+    // An encoder pads a tile to whole coding blocks, of 64 px at most.
+    let padded = |length: u32| u64::from(length) + 64;
+    let options = DecodeOptions {
+        max_pixels: padded(picture.tile_width) * padded(picture.tile_height),
+        ..DecodeOptions::default()
+    };
+    for (index, &item) in (0..).zip(&picture.tiles) {
+        let at = (
+            index % picture.columns * picture.tile_width,
+            index / picture.columns * picture.tile_height,
+        );
+        if !patch.shows(at, picture.tile_width, picture.tile_height) {
+            continue;
+        }
+        control.check()?;
+        let plain = file
+            .item(item)
+            .is_ok_and(|item| item.item_type.0 == *b"hvc1");
+        if !plain {
+            return Err(corrupt("a tile of it is no picture"));
+        }
+        let stream = file
+            .hevc_bitstream(item)
+            .map_err(|_| corrupt("it ends before its last tile"))?;
+        let frame = decode_picture(&stream, options).map_err(|error| match error {
+            heifer_hevc_dec::Error::Unimplemented(_) => {
+                corrupt("it uses a feature that is not supported")
+            }
+            _ => corrupt("its data is damaged"),
+        })?;
+        if frame.widths[0] < picture.tile_width || frame.heights[0] < picture.tile_height {
+            return Err(corrupt("a tile of it is too small"));
+        }
+        draw(&mut patch, &frame, item, at)?;
+    }
+    Ok(patch)
+}
+
+/// The auxiliary picture that says how opaque this one is. Depth maps, gain maps and the like are
+/// auxiliary pictures too, and not for us.
+fn alpha_of(file: &HeifFile<'_>, id: ItemId) -> Option<ItemId> {
+    file.referencing_items(id, b"auxl")
+        .into_iter()
+        .find(|&aux| {
+            file.item_properties(aux).is_ok_and(|mut properties| {
+                properties.any(|property| {
+                    matches!(property, Property::AuxiliaryType(kind)
+                    if kind == "urn:mpeg:hevc:2015:auxid:1"
+                        || kind == "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
+                })
+            })
+        })
+}
+
+/// How the samples of a tile are to be read: as the picture says, else as the tile says, else as
+/// its own stream says (ISO/IEC 23008-12, 6.5.5).
+fn coefficients(
+    file: &HeifFile<'_>,
+    picture: ItemId,
+    tile: ItemId,
+    frame: &Frame,
+) -> Result<(Coefficients, Colors), Error> {
+    let (colors, matrix, full_range) = match nclx(file, [picture, tile]) {
+        Some((primaries, transfer, matrix, full_range)) => (
+            Colors::Coded {
+                primaries: primaries as u8,
+                transfer: transfer as u8,
+            },
+            matrix,
+            full_range,
+        ),
+        None => (
+            Colors::Unmarked,
+            u16::from(frame.matrix_coeffs),
+            frame.full_range,
+        ),
+    };
+    let coefficients = Coefficients::new(matrix, full_range, frame.bit_depth)
+        .ok_or_else(|| corrupt("it uses a colour matrix that is not supported"))?;
+    Ok((coefficients, colors))
+}
+
+/// SMPTE ST 2084 among the transfer characteristics.
+const PQ: u16 = 16;
+
+/// Primaries, transfer characteristics, matrix coefficients and whether the range is full, of the
+/// first of the items that says.
+fn nclx(file: &HeifFile<'_>, items: [ItemId; 2]) -> Option<(u16, u16, u16, bool)> {
+    items.into_iter().find_map(|id| {
+        file.item_properties(id)
+            .ok()?
+            .find_map(|property| match property {
+                Property::Color(ColorInfo::Nclx {
+                    primaries,
+                    transfer,
+                    matrix,
+                    full_range,
+                }) => Some((*primaries, *transfer, *matrix, *full_range)),
+                _ => None,
+            })
+    })
+}

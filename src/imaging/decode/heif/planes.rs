@@ -1,0 +1,235 @@
+//! From the planes of a decoded tile to pixels.
+
+use heifer_hevc_dec::recon::Frame;
+
+use crate::imaging::raster::{Layout, Raster};
+
+/// The part of a picture that is made, at a whole or half of its size.
+pub(super) struct Patch {
+    /// Its corner in the picture, in its own pixels.
+    pub(super) left: u32,
+    pub(super) top: u32,
+    /// How many pixels of the picture, across and down, become one: 1 or 2.
+    pub(super) shrink: u32,
+    /// RGB or RGBA.
+    pub(super) raster: Raster,
+}
+
+/// How samples become colours (ITU-T H.273), in fixed point.
+pub(super) struct Coefficients {
+    /// Taken from luma, and from chroma.
+    luma_base: i32,
+    chroma_base: i32,
+    luma: i32,
+    red_of_cr: i32,
+    green_of_cb: i32,
+    green_of_cr: i32,
+    blue_of_cb: i32,
+    /// Whether the planes are green, blue and red.
+    identity: bool,
+}
+
+/// Fractional bits: a product of a 12-bit sample stays within 31 bits.
+const FRACTION: u32 = 14;
+
+impl Coefficients {
+    /// `None` for a matrix that is none of the usual ones.
+    pub(super) fn new(matrix: u16, full_range: bool, bit_depth: [u8; 2]) -> Option<Self> {
+        let (red, blue) = match matrix {
+            0 | 2 | 5 | 6 => (0.299, 0.114),
+            1 => (0.2126, 0.0722),
+            4 => (0.30, 0.11),
+            7 => (0.212, 0.087),
+            9 => (0.2627, 0.0593),
+            _ => return None,
+        };
+        let green = 1.0 - red - blue;
+        let [luma_max, chroma_max] = bit_depth.map(|bits| f64::from((1_u32 << bits) - 1));
+        let [luma_step, chroma_step] = bit_depth.map(|bits| f64::from(1_u32 << (bits - 8)));
+        let (luma_base, luma_span, chroma_span) = if full_range {
+            (0.0, luma_max, chroma_max)
+        } else {
+            (16.0 * luma_step, 219.0 * luma_step, 224.0 * chroma_step)
+        };
+        let fixed = |factor: f64, span: f64| {
+            (factor * 255.0 / span * f64::from(1_u32 << FRACTION)).round() as i32
+        };
+        Some(Self {
+            luma_base: luma_base as i32,
+            chroma_base: (128.0 * chroma_step) as i32,
+            luma: fixed(1.0, luma_span),
+            red_of_cr: fixed(2.0 * (1.0 - red), chroma_span),
+            green_of_cb: fixed(-2.0 * blue * (1.0 - blue) / green, chroma_span),
+            green_of_cr: fixed(-2.0 * red * (1.0 - red) / green, chroma_span),
+            blue_of_cb: fixed(2.0 * (1.0 - blue), chroma_span),
+            identity: matrix == 0,
+        })
+    }
+
+    fn gray(&self, luma: i32) -> i32 {
+        (luma - self.luma_base) * self.luma + (1 << (FRACTION - 1))
+    }
+
+    fn rgb(&self, luma: i32, cb: i32, cr: i32) -> [u8; 3] {
+        if self.identity {
+            return [cr, luma, cb].map(|sample| to_byte(self.gray(sample)));
+        }
+        let gray = self.gray(luma);
+        let (cb, cr) = (cb - self.chroma_base, cr - self.chroma_base);
+        [
+            to_byte(gray + cr * self.red_of_cr),
+            to_byte(gray + cb * self.green_of_cb + cr * self.green_of_cr),
+            to_byte(gray + cb * self.blue_of_cb),
+        ]
+    }
+}
+
+fn to_byte(fixed: i32) -> u8 {
+    (fixed >> FRACTION).clamp(0, 255) as u8
+}
+
+impl Patch {
+    /// Whether a tile of `width` by `height` with its corner at `at` in the picture shows in here.
+    pub(super) fn shows(&self, at: (u32, u32), width: u32, height: u32) -> bool {
+        let overlaps = |corner: u32, length: u32, from: u32, count: u32| {
+            corner / self.shrink < from + count && (corner + length).div_ceil(self.shrink) > from
+        };
+        overlaps(at.0, width, self.left, self.raster.width)
+            && overlaps(at.1, height, self.top, self.raster.height)
+    }
+
+    /// Draws the colours of a tile.
+    pub(super) fn draw_colors(
+        &mut self,
+        frame: &Frame,
+        coefficients: &Coefficients,
+        at: (u32, u32),
+    ) {
+        let channels = self.raster.layout.channels();
+        let colored = frame.widths[1] > 0 && frame.widths[2] > 0;
+        self.draw(frame, at, |pixels, columns, luma, chroma| {
+            let pixels = pixels.chunks_exact_mut(channels);
+            if !colored {
+                for (pixel, x) in pixels.zip(columns) {
+                    pixel[..3].fill(to_byte(coefficients.gray(luma.at(x))));
+                }
+                return;
+            }
+            let [blue, red] = chroma;
+            for (pixel, x) in pixels.zip(columns) {
+                let rgb = coefficients.rgb(luma.at(x), blue.at(x), red.at(x));
+                pixel[..3].copy_from_slice(&rgb);
+            }
+        });
+    }
+
+    /// Draws the luma of a tile as alpha.
+    pub(super) fn draw_alpha(
+        &mut self,
+        frame: &Frame,
+        coefficients: &Coefficients,
+        at: (u32, u32),
+    ) {
+        debug_assert_eq!(self.raster.layout, Layout::Rgba);
+        self.draw(frame, at, |pixels, columns, luma, _| {
+            for (pixel, x) in pixels.chunks_exact_mut(4).zip(columns) {
+                pixel[3] = to_byte(coefficients.gray(luma.at(x)));
+            }
+        });
+    }
+
+    /// Goes through the rows that a tile has in here: `draw` gets the pixels of each, and where
+    /// their samples are.
+    fn draw(
+        &mut self,
+        frame: &Frame,
+        at: (u32, u32),
+        draw: impl Fn(&mut [u8], std::ops::Range<usize>, Row<'_>, [Row<'_>; 2]),
+    ) {
+        let shrink = self.shrink;
+        let channels = self.raster.layout.channels();
+        let stride = self.raster.stride();
+        let range = |corner: u32, length: u32, from: u32, count: u32| {
+            let corner = corner / shrink;
+            let begin = corner.max(from);
+            let end = (corner + length / shrink).min(from + count).max(begin);
+            (begin - from, begin - corner, (end - begin) as usize)
+        };
+        let (to_x, from_x, columns) = range(at.0, frame.widths[0], self.left, self.raster.width);
+        let (to_y, from_y, rows) = range(at.1, frame.heights[0], self.top, self.raster.height);
+        let columns_here = from_x as usize..from_x as usize + columns;
+        for row in 0..rows {
+            let y = from_y as usize + row;
+            let start = (to_y as usize + row) * stride + to_x as usize * channels;
+            let pixels = &mut self.raster.pixels[start..start + columns * channels];
+            let luma = Row::of(frame, 0, y, shrink);
+            let chroma = if frame.widths[1] > 0 && frame.widths[2] > 0 {
+                [1, 2].map(|plane| Row::of(frame, plane, y, shrink))
+            } else {
+                [luma; 2]
+            };
+            draw(pixels, columns_here.clone(), luma, chroma);
+        }
+    }
+}
+
+/// The samples of one plane that lie in one row of pixels.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    /// The rows of samples above and below; the same one where one is enough.
+    upper: &'a [u16],
+    lower: &'a [u16],
+    spread: Spread,
+}
+
+/// How many samples across there are for a pixel.
+#[derive(Clone, Copy)]
+enum Spread {
+    /// One for every two, the first of them at its place.
+    Half,
+    One,
+    Two,
+}
+
+impl<'a> Row<'a> {
+    fn of(frame: &'a Frame, plane: usize, y: usize, shrink: u32) -> Self {
+        let (width, height) = (frame.widths[plane] as usize, frame.heights[plane] as usize);
+        let halved_across = frame.widths[plane] < frame.widths[0];
+        let halved_down = frame.heights[plane] < frame.heights[0];
+        let (upper, lower) = match (halved_down, shrink) {
+            // Chroma of odd rows lies half-way between two samples.
+            (true, 1) => (y / 2, y.div_ceil(2)),
+            (true, _) | (false, 1) => (y, y),
+            (false, _) => (2 * y, 2 * y + 1),
+        };
+        let row = |y: usize| {
+            let start = y.min(height - 1) * width;
+            &frame.planes[plane][start..start + width]
+        };
+        Self {
+            upper: row(upper),
+            lower: row(lower),
+            spread: match (halved_across, shrink) {
+                (true, 1) => Spread::Half,
+                (true, _) | (false, 1) => Spread::One,
+                (false, _) => Spread::Two,
+            },
+        }
+    }
+
+    #[inline]
+    fn at(&self, x: usize) -> i32 {
+        let last = self.upper.len() - 1;
+        let (left, right) = match self.spread {
+            Spread::Half => (x / 2, x.div_ceil(2)),
+            Spread::One => (x, x),
+            Spread::Two => (2 * x, 2 * x + 1),
+        };
+        let (left, right) = (left.min(last), right.min(last));
+        let sum = i32::from(self.upper[left])
+            + i32::from(self.upper[right])
+            + i32::from(self.lower[left])
+            + i32::from(self.lower[right]);
+        (sum + 2) >> 2
+    }
+}

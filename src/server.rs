@@ -1,0 +1,167 @@
+//! Running: connections in, the sweep beside them, and an end in order.
+//!
+//! The order of the end: `/health/ready` says so; no further connection is taken; requests under
+//! way are answered, for a while; the sweep ends at its next step. Whatever is cut off then is an
+//! upload that was not acknowledged, and the next sweep removes what it wrote.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use crate::app::App;
+use crate::avatar::Timestamp;
+use crate::http;
+
+/// The most connections at once; further ones wait in the system's queue.
+const MOST_CONNECTIONS: usize = 4096;
+/// How long a client may take to send its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long requests under way may take once the end has begun.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long to wait where the system gives no connection for now (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves on `listener` until `shutdown` is done, then ends in order.
+pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let App {
+        service,
+        http,
+        limiter,
+        sweep_every,
+        draining,
+    } = app;
+    let (stop, stopped) = watch::channel(());
+    let sweeper = tokio::spawn(async move {
+        let mut stopped = stopped;
+        let mut tick = interval(sweep_every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = stopped.changed() => return,
+                _ = tick.tick() => {}
+            }
+            tokio::select! {
+                _ = stopped.changed() => return,
+                swept = service.sweep(Timestamp::now()) => match swept {
+                    Ok(swept) if swept.avatars > 0 => {
+                        info!(avatars = swept.avatars, objects = swept.objects, "swept");
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        let error: &dyn std::error::Error = &error;
+                        warn!(error, cause = error.source(), "the sweep is left to the next one");
+                    }
+                },
+            }
+            if let Some(limiter) = &limiter {
+                limiter.forget_idle();
+            }
+        }
+    });
+
+    accept(listener, http, shutdown, || {
+        draining.store(true, Ordering::Relaxed);
+    })
+    .await;
+
+    drop(stop);
+    if let Err(died) = sweeper.await {
+        error!(error = &died as &dyn std::error::Error, "the sweeper died");
+    }
+    info!("ended");
+}
+
+/// Takes connections until `shutdown` is done, then answers what is under way.
+async fn accept(
+    listener: TcpListener,
+    app: http::App,
+    shutdown: impl Future<Output = ()>,
+    draining: impl FnOnce(),
+) {
+    let router = TowerToHyperService::new(http::router(app));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(HEAD_TIMEOUT));
+    let connections = GracefulShutdown::new();
+    let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let (stream, place) = tokio::select! {
+            () = &mut shutdown => break,
+            taken = take(&listener, &free) => match taken {
+                Some(taken) => taken,
+                None => continue,
+            },
+        };
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), router.clone())
+            .into_owned();
+        let connection = connections.watch(connection);
+        // Ends with its connection, which the drain waits for.
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = connection.await {
+                debug!(error, "a connection broke");
+            }
+        });
+    }
+    draining();
+    drop(listener);
+    info!(
+        connections = connections.count(),
+        "no further connections; answering what is under way"
+    );
+    if timeout(DRAIN_TIMEOUT, connections.shutdown())
+        .await
+        .is_err()
+    {
+        warn!(
+            "requests are still under way after {} s; they are cut off",
+            DRAIN_TIMEOUT.as_secs()
+        );
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn take(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(free).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection stays without nodelay"
+                );
+            }
+            Some((stream, place))
+        }
+        Err(error) => {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "a connection was not taken"
+            );
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
