@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::redis::{RedisLimiter, WhenRedisIsDown};
+pub use self::redis::RedisLimiter;
 pub use local::LocalLimiter;
 
 use crate::avatar::SubjectId;

@@ -9,17 +9,8 @@ use tracing::{info, warn};
 
 use super::{Action, Decision, Limiter, LocalLimiter, Verdict};
 use crate::avatar::SubjectId;
-use crate::config::{Limits, Quota};
+use crate::config::{Limits, Quota, WhenRedisIsDown};
 use crate::redis::{Partitions, RedisLink, Repetition, Script};
-
-/// What happens to attempts while Redis does not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenRedisIsDown {
-    /// Every replica counts for itself.
-    CountLocally,
-    /// None is allowed.
-    Deny,
-}
 
 /// When to try again where nobody can count.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -30,7 +21,6 @@ pub struct RedisLimiter {
     partitions: Partitions,
     script: Script,
     limits: Limits,
-    when_down: WhenRedisIsDown,
     local: LocalLimiter,
     /// Whether the last attempt could not be counted, so that an outage is told once.
     is_down: AtomicBool,
@@ -38,18 +28,12 @@ pub struct RedisLimiter {
 
 impl RedisLimiter {
     /// Counts by these limits, over the catalog's connection.
-    pub fn new(
-        link: RedisLink,
-        partitions: Partitions,
-        limits: Limits,
-        when_down: WhenRedisIsDown,
-    ) -> Self {
+    pub fn new(link: RedisLink, partitions: Partitions, limits: Limits) -> Self {
         Self {
             link,
             partitions,
             script: Script::new(&[include_str!("redis.lua")]),
             limits,
-            when_down,
             local: LocalLimiter::new(limits),
             is_down: AtomicBool::new(false),
         }
@@ -100,10 +84,10 @@ impl Limiter for RedisLimiter {
             Err(error) => {
                 if !self.is_down.swap(true, Ordering::Relaxed) {
                     let error = &error as &dyn std::error::Error;
-                    let when_down = self.when_down;
+                    let when_down = self.limits.when_redis_is_down;
                     warn!(error, ?when_down, "redis does not count the limits");
                 }
-                match self.when_down {
+                match self.limits.when_redis_is_down {
                     WhenRedisIsDown::CountLocally => self.local.check(action, subject).await,
                     WhenRedisIsDown::Deny => Decision {
                         quota,
@@ -128,7 +112,7 @@ mod tests {
     use super::*;
     use crate::redis::testing::{RedisCluster, RedisServer};
 
-    fn limits() -> Limits {
+    fn limits(when_redis_is_down: WhenRedisIsDown) -> Limits {
         let quota = |count, per| Quota {
             count: NonZeroU32::new(count).unwrap(),
             per,
@@ -136,12 +120,13 @@ mod tests {
         Limits {
             upload: quota(5, Duration::from_mins(1)),
             delete: quota(2, Duration::from_millis(400)),
+            when_redis_is_down,
         }
     }
 
     async fn limiter(url: &str, when_down: WhenRedisIsDown) -> RedisLimiter {
         let link = RedisLink::connect(&url.parse().unwrap()).await.unwrap();
-        RedisLimiter::new(link, Partitions::new(16).unwrap(), limits(), when_down)
+        RedisLimiter::new(link, Partitions::new(16).unwrap(), limits(when_down))
     }
 
     fn subject(name: &str) -> SubjectId {
@@ -161,7 +146,7 @@ mod tests {
         for used in 1..=5_u32 {
             let limiter = if used % 2 == 0 { &one } else { &other };
             let Decision { quota, verdict } = limiter.check(Action::Upload, &subject("42")).await;
-            assert_eq!(quota, limits().upload);
+            assert_eq!(quota, one.limits.upload);
             let Verdict::Allowed {
                 remaining,
                 restored_in,
