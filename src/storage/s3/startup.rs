@@ -96,7 +96,7 @@ pub enum S3StartError {
         #[source]
         source: Source,
     },
-    #[error("these credentials may not {action} in bucket {bucket}; grant {permission}")]
+    #[error("bucket {bucket}: these credentials may not {action}; grant them {permission}")]
     Permission {
         bucket: String,
         action: &'static str,
@@ -114,8 +114,9 @@ pub enum S3StartError {
     },
     #[error("anybody can read private/ in bucket {bucket}; allow reading for public/* alone")]
     PrivateReadable { bucket: String },
-    #[error("s3 at {endpoint} could not {action}")]
+    #[error("bucket {bucket}: s3 at {endpoint} could not {action}")]
     Unsuitable {
+        bucket: String,
         endpoint: String,
         action: &'static str,
         #[source]
@@ -271,7 +272,7 @@ impl Opening<'_> {
             Ok(_) => {}
             // Another replica was faster.
             Err(failure) if failure.code() == "BucketAlreadyOwnedByYou" => {}
-            Err(failure) => return Err(self.sort("create a bucket", "s3:CreateBucket", failure)),
+            Err(failure) => return Err(self.sort("create it", "s3:CreateBucket", failure)),
         }
         if self.settings.public_access == PublicAccess::Policy {
             // AWS blocks public policies of a new bucket until told otherwise; other servers know
@@ -439,6 +440,7 @@ impl Opening<'_> {
                 source,
             },
             _ => S3StartError::Unsuitable {
+                bucket,
                 endpoint,
                 action,
                 source,
