@@ -1,6 +1,7 @@
 //! The command line.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // what a command line is for
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -173,7 +174,9 @@ fn print_welcome(config: &Config, secret: &SecretString) -> anyhow::Result<()> {
     } else {
         "photo.jpg"
     };
-    println!(
+    // Where nobody reads it, nobody misses it.
+    let _ = writeln!(
+        std::io::stdout(),
         "\n  Cameo is ready at {url}  (documentation: {url}/docs)\n\n  \
          Upload a photo as the user \"demo\", with a token that is good for a day:\n\n  \
          curl -F file=@{photo} -H 'Authorization: Bearer {token}' {url}/api/v1/users/demo/avatar\n\n  \

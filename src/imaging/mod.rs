@@ -10,6 +10,7 @@
 mod color;
 mod control;
 mod decode;
+mod elsewhere;
 mod encode;
 mod error;
 mod geometry;
@@ -19,13 +20,15 @@ mod pool;
 mod process;
 mod raster;
 mod resize;
+mod sizes;
 mod sniff;
+mod twins;
 
 pub use control::{CancelToken, Control};
 pub use encode::encode_rgb;
 pub use error::Error;
 pub use pool::{Job, Pool};
-pub use process::{probe, process};
+pub use process::{probe, probe_for, process};
 pub use resize::Workspace;
 
 use crate::avatar::{Format, Placeholder, Rendition, Source, SourceFormat, VariantName};

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{CancelToken, Control, Crop, Error, Output, Processed, Recipe, Workspace, process};
+use super::elsewhere::{Helper, Task};
+use super::process::process_with;
+use super::{CancelToken, Control, Crop, Error, Output, Processed, Recipe, Workspace};
 
 /// One picture to process.
 pub struct Job {
@@ -138,7 +140,16 @@ struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
+    /// What workers offered one another; there are never more than workers that wait.
+    tasks: VecDeque<Task>,
+    idle: usize,
     closing: bool,
+}
+
+/// What a worker does next.
+enum Work {
+    Job(Job),
+    Task(Task),
 }
 
 impl State {
@@ -157,27 +168,55 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next job; `None` once the pool closes.
-    fn next(&self) -> Option<Job> {
+    /// Waits for what to do next; `None` once the pool closes.
+    fn next(&self) -> Option<Work> {
         let mut state = self.lock();
         loop {
+            // Tasks come first, also when the pool closes: someone waits for them.
+            if let Some(task) = state.tasks.pop_front() {
+                return Some(Work::Task(task));
+            }
             if state.closing {
                 return None;
             }
             if let Some(job) = state.waiting.pop_front() {
-                return Some(job);
+                return Some(Work::Job(job));
             }
+            state.idle += 1;
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         }
+    }
+}
+
+impl Helper for Queue {
+    fn offer(&self, task: Task) -> bool {
+        let mut state = self.lock();
+        // Workers that were woken for a job still count as idle until they run.
+        if state.closing || state.idle <= state.tasks.len() + state.waiting.len() {
+            return false;
+        }
+        state.tasks.push_back(task);
+        drop(state);
+        self.changed.notify_one();
+        true
     }
 }
 
 fn work(queue: &Queue) {
     let mut workspace = Workspace::new();
-    while let Some(job) = queue.next() {
+    while let Some(work) = queue.next() {
+        let job = match work {
+            Work::Job(job) => job,
+            Work::Task(task) => {
+                // Whoever offered it notices that its answer does not come.
+                let _ = catch_unwind(AssertUnwindSafe(task));
+                continue;
+            }
+        };
         let Job {
             bytes,
             recipe,
@@ -189,12 +228,13 @@ fn work(queue: &Queue) {
         } = job;
         let control = Control::starting_now(deadline, cancel);
         let result = catch_unwind(AssertUnwindSafe(|| {
-            process(
+            process_with(
                 bytes,
                 &recipe,
                 crop,
                 &control,
                 &mut workspace,
+                queue,
                 &mut *on_output,
             )
         }))
@@ -292,6 +332,26 @@ mod tests {
         job.on_output = Box::new(|_| panic!("work was done"));
         pool.submit(job).unwrap();
         assert_eq!(results.recv().unwrap(), Err(Error::Cancelled));
+    }
+
+    #[test]
+    fn an_idle_worker_takes_what_is_offered_and_a_busy_one_does_not() {
+        let pool = Pool::new(1).unwrap();
+        while pool.queue.lock().idle < 1 {
+            thread::yield_now();
+        }
+        let (done, results) = mpsc::channel();
+        assert!(pool.queue.offer(Box::new(move || done.send(7).unwrap())));
+        assert_eq!(results.recv(), Ok(7));
+        while pool.queue.lock().idle < 1 {
+            thread::yield_now();
+        }
+        let (release, gate) = mpsc::channel::<()>();
+        assert!(pool.queue.offer(Box::new(move || {
+            let _ = gate.recv();
+        })));
+        assert!(!pool.queue.offer(Box::new(|| panic!("nobody was free"))));
+        drop(release);
     }
 
     #[test]

@@ -1,22 +1,26 @@
 //! The way of one picture, from its bytes to everything that is made of it.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::decode::{self, Want};
+use super::decode::{self, Header, Want};
+use super::elsewhere::{Elsewhere, Helper, Nobody};
 use super::geometry::{Square, Window};
 use super::raster::{Layout, Raster};
+use super::sizes::Size;
 use super::{
-    Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Target, Workspace, color,
-    encode, placeholder,
+    Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Workspace, color, encode,
+    placeholder, twins,
 };
-use crate::avatar::{Format, Rendition, Source};
+use crate::avatar::Source;
 
 /// The longest side of a master in pixels.
 const MASTER_EDGE_PX: u32 = 2048;
 
-/// Reads what a picture's headers say, cheaply and without decoding.
+/// Reads what a picture's headers say, cheaply and without decoding. What processing may take is
+/// given for the worst recipe and crop; [`probe_for`] knows better.
 ///
 /// # Errors
 ///
@@ -26,24 +30,67 @@ const MASTER_EDGE_PX: u32 = 2048;
 /// [`Error::TooComplex`].
 pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
     let header = decode::header(bytes, limits)?;
+    let edge = header.width.min(header.height);
+    let want = Want {
+        square: Square { x: 0, y: 0, edge },
+        edge_px: edge,
+    };
+    Ok(describe(&header, &want))
+}
+
+/// The same for what is going to be made of the picture: [`Probe::memory_bytes`] is what it takes.
+///
+/// # Errors
+///
+/// As [`probe`], then [`Error::InvalidCrop`].
+pub fn probe_for(bytes: &[u8], recipe: &Recipe, crop: Option<Crop>) -> Result<Probe, Error> {
+    let header = decode::header(bytes, &recipe.limits)?;
+    let want = want(&header, recipe, crop)?;
+    Ok(describe(&header, &want))
+}
+
+fn describe(header: &Header, want: &Want) -> Probe {
     let (width, height) = header.orientation.upright_size(header.width, header.height);
-    Ok(Probe {
+    Probe {
         format: header.format,
         width,
         height,
         frames: header.frames,
-        memory_bytes: header.memory_bytes + RENDERING_BYTES,
+        memory_bytes: header.memory_bytes(want) + rendering_bytes(header, want),
+    }
+}
+
+/// What resizing and encoding take at their peak beside the decoded picture: an upper bound.
+fn rendering_bytes(header: &Header, want: &Want) -> u64 {
+    let decoded = u64::from(header.decoded_edge_px(want));
+    let largest = u64::from(want.edge_px);
+    // The decoded picture with its colours counted by their alpha, and resized in one direction;
+    // the largest variant some times over, as it is turned, converted and encoded.
+    decoded * decoded * 4 + decoded * largest * 4 + largest * largest * 20 + ENCODER_BYTES
+}
+
+/// An encoder's tables, and the files that it makes.
+const ENCODER_BYTES: u64 = 4 << 20;
+
+/// What is needed of a picture for a recipe.
+fn want(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Want, Error> {
+    let (width, height) = header.orientation.upright_size(header.width, header.height);
+    let square = Square::choose(width, height, crop)?;
+    let variants = recipe.variants.iter().map(|target| target.edge_px);
+    let master = recipe.keep_master.then_some(MASTER_EDGE_PX);
+    let largest = variants.chain(master).max().unwrap_or(1);
+    Ok(Want {
+        square: header
+            .orientation
+            .to_stored(square, header.width, header.height),
+        edge_px: largest.clamp(1, square.edge),
     })
 }
 
-/// What resizing and encoding take at their peak beside the decoded picture: the largest variant
-/// or master and its encoder's working space.
-const RENDERING_BYTES: u64 = 32 << 20;
-
-/// Makes everything that `recipe` asks for of the picture in `bytes` and hands each thing to
-/// `emit` as soon as it is encoded: the master first, then the variants from the largest to the
-/// smallest, each in every format in the recipe's order. A variant larger than the picture has the
-/// picture's own size. The same input gives the same bytes.
+/// Makes everything that `recipe` asks for of the picture in `bytes` and hands each thing to `emit`
+/// as soon as it is encoded: the master first, then the variants from the largest to the smallest,
+/// then animated twins. A variant larger than the picture has the picture's own size. The same
+/// input gives the same bytes.
 ///
 /// # Errors
 ///
@@ -59,10 +106,25 @@ pub fn process(
     workspace: &mut Workspace,
     emit: &mut dyn FnMut(Output) -> ControlFlow<()>,
 ) -> Result<Processed, Error> {
+    process_with(bytes, recipe, crop, control, workspace, &Nobody, emit)
+}
+
+/// The same with someone who may encode the largest variant meanwhile, which may then come later
+/// than smaller ones.
+pub(super) fn process_with(
+    bytes: Bytes,
+    recipe: &Recipe,
+    crop: Option<Crop>,
+    control: &Control,
+    workspace: &mut Workspace,
+    helper: &dyn Helper,
+    emit: &mut dyn FnMut(Output) -> ControlFlow<()>,
+) -> Result<Processed, Error> {
     control.check()?;
     let header = decode::header(&bytes, &recipe.limits)?;
     let (width, height) = header.orientation.upright_size(header.width, header.height);
-    let square = Square::choose(width, height, crop)?;
+    let want = want(&header, recipe, crop)?;
+    let square = want.square;
     let source = Source {
         format: header.format,
         bytes: bytes.len() as u64,
@@ -71,29 +133,14 @@ pub fn process(
         animated: header.frames > 1,
     };
 
-    let mut targets: Vec<&Target> = recipe.variants.iter().collect();
-    targets.sort_by_key(|target| std::cmp::Reverse(target.edge_px));
-    let largest = targets.first().map_or(1, |target| target.edge_px);
-    let master_edge = if recipe.keep_master {
-        MASTER_EDGE_PX
-    } else {
-        0
-    };
-    let first_edge = largest.max(master_edge).min(square.edge);
-
-    let want = Want {
-        square: header
-            .orientation
-            .to_stored(square, header.width, header.height),
-        edge_px: first_edge,
-    };
     let decoded = decode::decode(&bytes, &header, &want, control)?;
+    let moving = (recipe.animated && header.frames > 1).then(|| bytes.clone());
     drop(bytes);
     control.check()?;
 
     // What is costly by the pixel comes after the picture has become small, and the large one goes
     // before anything is encoded.
-    let resized = workspace.resize(&decoded.raster, decoded.window, first_edge)?;
+    let resized = workspace.resize(&decoded.raster, decoded.window, want.edge_px)?;
     drop(decoded.raster);
     let upright = header.orientation.apply(resized);
     let mut level = color::to_srgb(upright, &decoded.colors)?;
@@ -104,64 +151,79 @@ pub fn process(
         ControlFlow::Break(()) => Err(Error::Cancelled),
     };
     if recipe.keep_master {
-        let edge = master_edge.min(square.edge);
-        level = shrink(level, edge, workspace)?;
-        control.check()?;
-        let (format, bytes) = encode::encode_master(&level)?;
+        let smaller;
+        let edge = MASTER_EDGE_PX.min(square.edge);
+        let master = if level.width > edge {
+            smaller = shrink(&level, edge, workspace)?;
+            &smaller
+        } else {
+            &level
+        };
+        let (format, bytes) = encode::encode_master(master)?;
         give(Output::Master(format, bytes))?;
     }
-    // The variant before, where the picture is too small for the two to differ.
-    let mut last: Option<(u32, Files)> = None;
-    for target in targets {
-        let edge = target.edge_px.clamp(1, square.edge);
-        let files = match last.take() {
-            Some((last_edge, files)) if last_edge == edge => files,
-            _ => {
-                level = shrink(level, edge, workspace)?;
-                let mut files = Vec::with_capacity(recipe.formats.len());
-                for &format in &recipe.formats {
-                    control.check()?;
-                    files.push((format, encode::encode(&level, format, recipe)?));
-                }
-                files
-            }
-        };
-        for (format, bytes) in &files {
-            let rendition = Rendition {
-                variant: target.name.clone(),
-                format: *format,
-                width: edge,
-                height: edge,
-                bytes: bytes.len() as u64,
-                animated: false,
-            };
-            give(Output::Rendition(rendition, bytes.clone()))?;
+    let mut level = Arc::new(level);
+    let mut elsewhere = None;
+    for (index, size) in Size::all(recipe, square.edge).into_iter().enumerate() {
+        if level.width > size.edge_px {
+            level = Arc::new(shrink(&level, size.edge_px, workspace)?);
         }
-        last = Some((edge, files));
+        for (number, &format) in recipe.formats.iter().enumerate() {
+            control.check()?;
+            // The largest in the primary format takes longer than all that comes after it.
+            if (index, number) == (0, 0) && recipe.formats.len() * recipe.variants.len() > 1 {
+                let (level, recipe) = (Arc::clone(&level), recipe.clone());
+                let work = move || encode::encode(&level, format, &recipe);
+                elsewhere = Elsewhere::begin(helper, work).map(|work| (size.clone(), work));
+                if elsewhere.is_some() {
+                    continue;
+                }
+            }
+            size.give_still(format, encode::encode(&level, format, recipe)?, &mut give)?;
+            if let Some((size, work)) = elsewhere.take() {
+                match work.poll() {
+                    Ok(file) => size.give_still(recipe.formats[0], file?, &mut give)?,
+                    Err(work) => elsewhere = Some((size, work)),
+                }
+            }
+        }
     }
-    let small = shrink(level, placeholder::MAX_EDGE_PX.min(square.edge), workspace)?;
+    if let Some((size, work)) = elsewhere {
+        size.give_still(recipe.formats[0], work.wait()?, &mut give)?;
+    }
+    if let Some(bytes) = moving {
+        twins::make(
+            &bytes, &header, &want, recipe, control, workspace, &mut give,
+        )?;
+    }
+    let small = match placeholder::MAX_EDGE_PX {
+        edge if level.width > edge => shrink(&level, edge, workspace)?,
+        _ => Arc::unwrap_or_clone(level),
+    };
     Ok(Processed {
         source,
         placeholder: placeholder::placeholder(&small),
     })
 }
 
-/// One variant in each format.
-type Files = Vec<(Format, Vec<u8>)>;
-
-/// The square picture at `edge_px`, or as it is where it is no larger.
-fn shrink(level: Raster, edge_px: u32, workspace: &mut Workspace) -> Result<Raster, Error> {
-    if level.width <= edge_px {
-        return Ok(level);
-    }
+/// The square picture at `edge_px`, less than it has.
+pub(super) fn shrink(
+    level: &Raster,
+    edge_px: u32,
+    workspace: &mut Workspace,
+) -> Result<Raster, Error> {
     debug_assert!(matches!(level.layout, Layout::Rgb | Layout::Rgba));
     let whole = Window {
         x: 0.0,
         y: 0.0,
         edge: f64::from(level.width),
     };
-    workspace.resize(&level, whole, edge_px)
+    workspace.resize(level, whole, edge_px)
 }
 
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 
 use std::io::Cursor;
 
-use super::{Colors, Decoded, Header, Refusal, Want};
+use super::animation::{Area, Canvas, Disposal, Frame, shown_ms};
+use super::{Colors, Decoded, Header, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
+use crate::imaging::control::Control;
 use crate::imaging::geometry::Window;
 use crate::imaging::orientation::Orientation;
-use crate::imaging::raster::{Layout, Raster};
 
 pub(super) fn header(bytes: &[u8], max_frames: u32) -> Result<Header, Refusal> {
     let cut_off = Refusal::Broken("its header is cut off");
@@ -31,7 +32,11 @@ pub(super) fn header(bytes: &[u8], max_frames: u32) -> Result<Header, Refusal> {
         orientation: Orientation::UPRIGHT,
         frames,
         // The canvas in four channels, and a frame that may cover it.
-        memory_bytes: pixels * 8,
+        memory: Memory {
+            fixed_bytes: pixels * 8,
+            scaled_bytes: 0,
+            pixel_bytes: 0,
+        },
     })
 }
 
@@ -72,40 +77,91 @@ fn count_frames(bytes: &[u8], mut at: usize, max_frames: u32) -> u32 {
 }
 
 pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decoded, Error> {
-    let corrupt = |reason| Error::Corrupt {
-        format: SourceFormat::Gif,
-        reason,
-    };
-    let mut options = gif::DecodeOptions::new();
-    options.set_color_output(gif::ColorOutput::RGBA);
-    options.check_frame_consistency(true);
-    let mut decoder = options
-        .read_info(Cursor::new(bytes))
-        .map_err(|error| corrupt(reason(&error)))?;
-    let frame = decoder
-        .read_next_frame()
-        .map_err(|error| corrupt(reason(&error)))?
-        .ok_or(corrupt("it has a header and no picture"))?;
-    let mut canvas = vec![0; Raster::len_of(header.width, header.height, Layout::Rgba)];
-    let (left, top) = (usize::from(frame.left), usize::from(frame.top));
-    let row_len = usize::from(frame.width) * 4;
-    let canvas_stride = header.width as usize * 4;
-    for (index, row) in frame.buffer.chunks_exact(row_len.max(1)).enumerate() {
-        let at = (top + index) * canvas_stride + left * 4;
-        if let Some(target) = canvas.get_mut(at..at + row_len) {
-            target.copy_from_slice(row);
-        }
+    let mut decoder = Frames::open(bytes, header)?;
+    if decoder.next()?.is_none() {
+        return Err(corrupt("it has a header and no picture"));
     }
     Ok(Decoded {
-        raster: Raster {
-            width: header.width,
-            height: header.height,
-            layout: Layout::Rgba,
-            pixels: canvas,
-        },
+        raster: decoder.canvas.into_raster(),
         window: Window::from(want.square),
         colors: Colors::Unmarked,
     })
+}
+
+/// Gives every frame to `visit`.
+pub(super) fn animate(
+    bytes: &[u8],
+    header: &Header,
+    control: &Control,
+    visit: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut frames = Frames::open(bytes, header)?;
+    for _ in 0..header.frames {
+        control.check()?;
+        let Some(duration_ms) = frames.next()? else {
+            break;
+        };
+        let plays = match frames.decoder.repeat() {
+            gif::Repeat::Infinite => 0,
+            // The file says how often it is played again.
+            gif::Repeat::Finite(again) => u32::from(again) + 1,
+        };
+        visit(Frame {
+            canvas: frames.canvas.raster(),
+            duration_ms,
+            plays,
+            colors: &Colors::Unmarked,
+        })?;
+    }
+    Ok(())
+}
+
+struct Frames<'a> {
+    decoder: gif::Decoder<Cursor<&'a [u8]>>,
+    canvas: Canvas,
+}
+
+impl<'a> Frames<'a> {
+    fn open(bytes: &'a [u8], header: &Header) -> Result<Self, Error> {
+        let mut options = gif::DecodeOptions::new();
+        options.set_color_output(gif::ColorOutput::RGBA);
+        options.check_frame_consistency(true);
+        Ok(Self {
+            decoder: options
+                .read_info(Cursor::new(bytes))
+                .map_err(|error| corrupt(reason(&error)))?,
+            canvas: Canvas::new(header.width, header.height),
+        })
+    }
+
+    /// Draws the next frame and gives its duration in ms; `None` after the last.
+    fn next(&mut self) -> Result<Option<u32>, Error> {
+        let frame = self
+            .decoder
+            .read_next_frame()
+            .map_err(|error| corrupt(reason(&error)))?;
+        let Some(frame) = frame else { return Ok(None) };
+        let area = Area {
+            x: frame.left.into(),
+            y: frame.top.into(),
+            width: frame.width.into(),
+            height: frame.height.into(),
+        };
+        let disposal = match frame.dispose {
+            gif::DisposalMethod::Any | gif::DisposalMethod::Keep => Disposal::Keep,
+            gif::DisposalMethod::Background => Disposal::Clear,
+            gif::DisposalMethod::Previous => Disposal::Restore,
+        };
+        self.canvas.draw(area, &frame.buffer, true, disposal);
+        Ok(Some(shown_ms(u32::from(frame.delay) * 10)))
+    }
+}
+
+const fn corrupt(reason: &'static str) -> Error {
+    Error::Corrupt {
+        format: SourceFormat::Gif,
+        reason,
+    }
 }
 
 fn reason(error: &gif::DecodingError) -> &'static str {

@@ -1,11 +1,14 @@
 //! From bytes to pixels: one file for each format, each in two steps. `header` reads as little as
 //! it can and refuses what is too much; `decode` then does the work.
 
+mod animation;
 mod gif;
 mod heif;
 mod jpeg;
 mod png;
 mod webp;
+
+pub(super) use animation::Frame;
 
 use super::control::Control;
 use super::geometry::{Square, Window};
@@ -24,8 +27,18 @@ pub(super) struct Header {
     pub(super) orientation: Orientation,
     /// 1 for a still.
     pub(super) frames: u32,
-    /// An upper bound of what decoding takes at its peak, its result included.
-    pub(super) memory_bytes: u64,
+    pub(super) memory: Memory,
+}
+
+/// What decoding takes at its peak, from above.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    /// Whatever is wanted of the picture.
+    pub(super) fixed_bytes: u64,
+    /// For the whole picture at its full size; less with the square of the scale.
+    pub(super) scaled_bytes: u64,
+    /// For each pixel that comes out.
+    pub(super) pixel_bytes: u64,
 }
 
 /// What to decode of a picture.
@@ -35,6 +48,28 @@ pub(super) struct Want {
     pub(super) square: Square,
     /// The edge that the part must still have after decoding, if it has it at all.
     pub(super) edge_px: u32,
+}
+
+impl Header {
+    /// How long a side of what is wanted is once it is decoded, in pixels.
+    pub(super) fn decoded_edge_px(&self, want: &Want) -> u32 {
+        let edge = want.square.edge;
+        match self.format {
+            SourceFormat::Jpeg => edge * jpeg::eighths(want) / 8 + 1,
+            SourceFormat::Heic => edge / heif::shrink(want) + 1,
+            _ => edge,
+        }
+    }
+
+    /// What decoding what is wanted takes at its peak, its result included: an upper bound.
+    pub(super) fn memory_bytes(&self, want: &Want) -> u64 {
+        let decoded = u64::from(self.decoded_edge_px(want));
+        // Rounded up, for blocks that reach beyond the edge.
+        let edge = u64::from(want.square.edge);
+        let scale = |bytes: u64| bytes * (decoded + 8).pow(2) / edge.pow(2);
+        let scaled_bytes = scale(self.memory.scaled_bytes);
+        self.memory.fixed_bytes + scaled_bytes + self.memory.pixel_bytes * decoded.pow(2)
+    }
 }
 
 /// What came out: at least the part that was wanted.
@@ -167,5 +202,24 @@ pub(super) fn decode(
         SourceFormat::Avif => Err(Error::Internal {
             reason: format!("no decoder for {}", header.format.name()),
         }),
+    }
+}
+
+/// Gives every frame of an animation whose header was taken to `visit`, as it is shown.
+///
+/// # Errors
+///
+/// As [`decode`], and what `visit` says.
+pub(super) fn animate(
+    bytes: &[u8],
+    header: &Header,
+    control: &Control,
+    visit: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    match header.format {
+        SourceFormat::Gif => gif::animate(bytes, header, control, visit),
+        SourceFormat::Png => png::animate(bytes, header, control, visit),
+        SourceFormat::Webp => webp::animate(bytes, control, visit),
+        SourceFormat::Jpeg | SourceFormat::Heic | SourceFormat::Avif => Ok(()),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::io::Cursor;
 
-use image_webp::{DecodingError, WebPDecoder};
+use image_webp::{DecodingError, LoopCount, WebPDecoder};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use super::animation::{Frame, shown_ms};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -60,42 +61,83 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         orientation,
         frames: if animated { frames.max(1) } else { 1 },
         // The picture in four channels, the decoder's own copy of it, and a canvas for animations.
-        memory_bytes: pixels * if animated { 12 } else { 8 },
+        memory: Memory {
+            fixed_bytes: pixels * if animated { 12 } else { 8 },
+            scaled_bytes: 0,
+            pixel_bytes: 0,
+        },
     })
 }
 
 pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Decoded, Error> {
-    let corrupt = |error: &DecodingError| Error::Corrupt {
-        format: SourceFormat::Webp,
-        reason: reason(error),
+    let (mut decoder, mut raster, colors) = open(bytes)?;
+    control.check()?;
+    decoder
+        .read_image(&mut raster.pixels)
+        .map_err(|error| corrupt(&error))?;
+    Ok(Decoded {
+        raster,
+        window: Window::from(want.square),
+        colors,
+    })
+}
+
+/// Gives every frame to `visit`.
+pub(super) fn animate(
+    bytes: &[u8],
+    control: &Control,
+    visit: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut decoder, mut canvas, colors) = open(bytes)?;
+    let plays = match decoder.loop_count() {
+        LoopCount::Forever => 0,
+        LoopCount::Times(times) => u32::from(times.get()),
     };
+    for _ in 0..decoder.num_frames() {
+        control.check()?;
+        let duration_ms = decoder
+            .read_frame(&mut canvas.pixels)
+            .map_err(|error| corrupt(&error))?;
+        visit(Frame {
+            canvas: &canvas,
+            duration_ms: shown_ms(duration_ms),
+            plays,
+            colors: &colors,
+        })?;
+    }
+    Ok(())
+}
+
+type Decoder<'a> = WebPDecoder<Cursor<&'a [u8]>>;
+
+/// A decoder, room for its picture, and what its channels mean.
+fn open(bytes: &[u8]) -> Result<(Decoder<'_>, Raster, Colors), Error> {
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| corrupt(&error))?;
-    let icc = decoder
+    let profile = decoder
         .icc_profile()
         .ok()
         .flatten()
         .filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
-    control.check()?;
     let (width, height) = decoder.dimensions();
     let layout = if decoder.has_alpha() {
         Layout::Rgba
     } else {
         Layout::Rgb
     };
-    let mut pixels = vec![0; Raster::len_of(width, height, layout)];
-    decoder
-        .read_image(&mut pixels)
-        .map_err(|error| corrupt(&error))?;
-    Ok(Decoded {
-        raster: Raster {
-            width,
-            height,
-            layout,
-            pixels,
-        },
-        window: Window::from(want.square),
-        colors: Colors::from(icc),
-    })
+    let raster = Raster {
+        width,
+        height,
+        layout,
+        pixels: vec![0; Raster::len_of(width, height, layout)],
+    };
+    Ok((decoder, raster, Colors::from(profile)))
+}
+
+fn corrupt(error: &DecodingError) -> Error {
+    Error::Corrupt {
+        format: SourceFormat::Webp,
+        reason: reason(error),
+    }
 }
 
 fn reason(error: &DecodingError) -> &'static str {

@@ -4,6 +4,8 @@ mod jpeg;
 mod png;
 mod webp;
 
+pub(super) use webp::Animation;
+
 use super::raster::{Layout, Raster};
 use super::{Error, Recipe};
 use crate::avatar::Format;

@@ -3,9 +3,10 @@
 use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 
 use super::*;
-use crate::avatar::{SourceFormat, VariantName};
+use crate::avatar::{Format, SourceFormat, VariantName};
+use crate::imaging::Target;
 
-fn recipe() -> Recipe {
+pub(super) fn recipe() -> Recipe {
     Recipe {
         limits: Limits {
             formats: SourceFormat::ALL.to_vec(),
@@ -28,7 +29,7 @@ fn recipe() -> Recipe {
     }
 }
 
-fn run(
+pub(super) fn run(
     bytes: &[u8],
     recipe: &Recipe,
     crop: Option<Crop>,
@@ -49,7 +50,7 @@ fn run(
 }
 
 /// The PNG rendition of `edge` pixels, decoded.
-fn png_of(outputs: &[Output], edge: u32) -> Raster {
+pub(super) fn png_of(outputs: &[Output], edge: u32) -> Raster {
     let bytes = outputs
         .iter()
         .find_map(|output| match output {

@@ -9,11 +9,11 @@ use heifer_hevc_dec::recon::Frame;
 use heifer_isobmff::boxes::{ColorInfo, Property};
 use heifer_isobmff::{HeifFile, ItemId};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
-use crate::imaging::geometry::Window;
+use crate::imaging::geometry::{Square, Window};
 use crate::imaging::orientation::Orientation;
 use crate::imaging::raster::{Layout, Raster};
 use planes::{Coefficients, Patch};
@@ -28,17 +28,19 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
         return Err(Refusal::Kind("an HDR picture with the PQ curve"));
     }
-    let pixels = u64::from(picture.width) * u64::from(picture.height);
     let tile = u64::from(picture.tile_width) * u64::from(picture.tile_height);
     Ok(Header {
         format: SourceFormat::Heic,
-        width: picture.width,
-        height: picture.height,
-        orientation: picture.orientation,
+        width: picture.shown.width,
+        height: picture.shown.height,
+        orientation: picture.shown.orientation,
         frames: 1,
-        // The picture in four channels; of a tile its samples, 16 bits each, and as much again for
-        // what its filters need.
-        memory_bytes: pixels * 4 + tile * 12,
+        // Of a tile its samples, 16 bits each, and as much again for what its filters need.
+        memory: Memory {
+            fixed_bytes: tile * 12,
+            scaled_bytes: 0,
+            pixel_bytes: 4,
+        },
     })
 }
 
@@ -46,10 +48,10 @@ const BROKEN: Refusal = Refusal::Broken("its container is damaged");
 
 /// One coded picture of a file, and how it is to be shown.
 struct Picture {
-    /// As coded, after the tiles have been put together.
-    width: u32,
-    height: u32,
-    orientation: Orientation,
+    /// After the tiles have been put together.
+    coded_width: u32,
+    coded_height: u32,
+    shown: Shown,
     tile_width: u32,
     tile_height: u32,
     /// Row by row.
@@ -93,13 +95,18 @@ impl Picture {
             u64::from(tile) * u64::from(count) >= u64::from(length)
                 && u64::from(tile) * u64::from(count - 1) < u64::from(length)
         };
+        // An edge between tiles must not fall between two pixels that become one.
+        let even = |tile: u32, count: u32| count == 1 || tile.is_multiple_of(2);
+        if !even(tile_width, columns) || !even(tile_height, rows) {
+            return Err(Refusal::Kind("a HEIF picture cut at odd places"));
+        }
         if !fits(tile_width, columns, width) || !fits(tile_height, rows, height) {
             return Err(Refusal::Broken("its tiles do not fit together"));
         }
         Ok(Self {
-            width,
-            height,
-            orientation: orientation(file, id)?,
+            coded_width: width,
+            coded_height: height,
+            shown: Shown::read(file, id, width, height)?,
             tile_width,
             tile_height,
             tiles,
@@ -108,22 +115,79 @@ impl Picture {
     }
 }
 
-/// The transformations of an item, in the order in which the file lists them. EXIF repeats them,
-/// and is not asked.
-fn orientation(file: &HeifFile<'_>, id: ItemId) -> Result<Orientation, Refusal> {
-    let mut orientation = Orientation::UPRIGHT;
-    for property in file.item_properties(id).map_err(|_| BROKEN)? {
-        orientation = match property {
-            Property::Rotation(quarters) => orientation.then_rotated_left(*quarters),
-            Property::Mirror(true) => orientation.then_flipped(),
-            Property::Mirror(false) => orientation.then_mirrored(),
-            Property::CleanAperture { .. } => {
-                return Err(Refusal::Kind("a HEIF picture with a clean aperture"));
-            }
-            _ => orientation,
+/// What of a coded picture is shown, and which way up.
+#[derive(Clone, Copy)]
+struct Shown {
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+    orientation: Orientation,
+}
+
+impl Shown {
+    /// Goes through the transformations of an item in the order in which the file lists them. EXIF
+    /// repeats them, and is not asked.
+    fn read(file: &HeifFile<'_>, id: ItemId, width: u32, height: u32) -> Result<Self, Refusal> {
+        let mut shown = Self {
+            x: 0,
+            y: 0,
+            width,
+            height,
+            orientation: Orientation::UPRIGHT,
         };
+        for property in file.item_properties(id).map_err(|_| BROKEN)? {
+            match property {
+                Property::Rotation(quarters) => {
+                    shown.orientation = shown.orientation.then_rotated_left(*quarters);
+                }
+                Property::Mirror(true) => shown.orientation = shown.orientation.then_flipped(),
+                Property::Mirror(false) => shown.orientation = shown.orientation.then_mirrored(),
+                Property::CleanAperture {
+                    width: across,
+                    height: down,
+                    horiz_offset,
+                    vert_offset,
+                } => {
+                    // The standard has it first, and encoders write it to cut their padding off.
+                    if shown.orientation != Orientation::UPRIGHT {
+                        return Err(Refusal::Kind(
+                            "a HEIF picture that is turned before it is cut",
+                        ));
+                    }
+                    (shown.x, shown.width) = clean(*across, *horiz_offset, width)?;
+                    (shown.y, shown.height) = clean(*down, *vert_offset, height)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(shown)
     }
-    Ok(orientation)
+}
+
+/// Where a clean aperture begins on one axis of `coded` pixels, and its length there (ISO/IEC
+/// 14496-12, 12.1.4): fractions, the offset between the two centres.
+fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32), Refusal> {
+    if length.1 == 0 || offset.1 == 0 {
+        return Err(BROKEN);
+    }
+    let length = f64::from(length.0) / f64::from(length.1);
+    let centre = f64::from(coded) / 2.0 + f64::from(offset.0) / f64::from(offset.1);
+    let begin = (centre - length / 2.0).round().max(0.0);
+    let end = (begin + length.round()).min(f64::from(coded));
+    if end - begin < 1.0 {
+        return Err(BROKEN);
+    }
+    Ok((begin as u32, (end - begin) as u32))
+}
+
+/// How many pixels, across and down, become one.
+pub(super) const fn shrink(want: &Want) -> u32 {
+    if want.square.edge >= want.edge_px * 2 {
+        2
+    } else {
+        1
+    }
 }
 
 pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Decoded, Error> {
@@ -135,22 +199,20 @@ pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Dec
         }
     };
     let picture = Picture::read(&file, id).map_err(whole)?;
-    let square = want.square;
-    // Tiles whose edges fall between two halved pixels stay whole.
-    let even = picture.tile_width.is_multiple_of(2) && picture.tile_height.is_multiple_of(2);
-    let shrink = if even && square.edge >= want.edge_px * 2 {
-        2
-    } else {
-        1
+    let square = Square {
+        x: want.square.x + picture.shown.x,
+        y: want.square.y + picture.shown.y,
+        ..want.square
     };
+    let shrink = shrink(want);
     // From the pixel that the square begins in to the one that it ends in, of those there are.
     let span = |from: u32, length: u32| {
         let begin = from / shrink;
         let end = (from + square.edge).div_ceil(shrink);
         (begin, end.min(length.div_ceil(shrink)) - begin)
     };
-    let (left, width) = span(square.x, picture.width);
-    let (top, height) = span(square.y, picture.height);
+    let (left, width) = span(square.x, picture.coded_width);
+    let (top, height) = span(square.y, picture.coded_height);
     let alpha = alpha_of(&file, id);
     let layout = if alpha.is_some() {
         Layout::Rgba
@@ -177,7 +239,8 @@ pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Dec
     })?;
     if let Some(alpha) = alpha {
         let cover = Picture::read(&file, alpha).map_err(whole)?;
-        if (cover.width, cover.height) != (picture.width, picture.height) {
+        let size = |picture: &Picture| (picture.coded_width, picture.coded_height);
+        if size(&cover) != size(&picture) {
             return Err(corrupt("its alpha has another size"));
         }
         patch = fill(&file, &cover, patch, control, |patch, frame, item, at| {

@@ -8,7 +8,7 @@ mod turbo;
 )]
 mod zune;
 
-use super::{Colors, Decoded, Header, Refusal, Want};
+use super::{Colors, Decoded, Header, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::geometry::Window;
@@ -75,18 +75,28 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         return Err(Refusal::Complex("it has more than 100 scans"));
     }
     let (width, height) = (u64::from(markers.width), u64::from(markers.height));
-    // Component planes and the picture made of them, at full scale; with several scans, the
-    // coefficients of the whole picture (16 bits each) as well.
     let samples = width * height * u64::from(markers.components);
-    let coefficients = if markers.scans > 1 { samples * 2 } else { 0 };
+    // With several scans, the coefficients of the whole picture, 16 bits each.
+    let fixed_bytes = if markers.scans > 1 { samples * 2 } else { 0 };
     Ok(Header {
         format: SourceFormat::Jpeg,
         width: markers.width,
         height: markers.height,
         orientation: markers.orientation,
         frames: 1,
-        memory_bytes: samples * 2 + coefficients,
+        memory: Memory {
+            fixed_bytes,
+            // The planes of its channels.
+            scaled_bytes: samples,
+            // What is made of them, twice.
+            pixel_bytes: u64::from(markers.components) * 2,
+        },
     })
+}
+
+/// The smallest scale, in eighths, at which the square still covers what is wanted of it.
+pub(super) fn eighths(want: &Want) -> u32 {
+    (want.edge_px * 8).div_ceil(want.square.edge).clamp(1, 8)
 }
 
 pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decoded, Error> {
@@ -96,10 +106,8 @@ pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decod
     };
     let markers = Markers::read(bytes).map_err(corrupt)?;
     let square = want.square;
-    // The smallest scale at which the square still covers what is wanted of it.
-    let eighths = (want.edge_px * 8).div_ceil(square.edge).clamp(1, 8);
     let part = Part {
-        eighths,
+        eighths: eighths(want),
         x: square.x,
         y: square.y,
         width: square.edge,

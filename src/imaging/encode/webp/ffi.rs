@@ -5,11 +5,15 @@
 )]
 
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
 use std::slice;
 
 use libwebp_sys::{
-    WebPConfig, WebPEncode, WebPPicture, WebPPictureFree, WebPPictureImportRGB,
-    WebPPictureImportRGBA,
+    WEBP_MUX_ABI_VERSION, WebPAnimEncoder, WebPAnimEncoderAdd, WebPAnimEncoderAssemble,
+    WebPAnimEncoderDelete, WebPAnimEncoderNewInternal, WebPAnimEncoderOptions,
+    WebPAnimEncoderOptionsInitInternal, WebPConfig, WebPData, WebPDataClear, WebPEncode,
+    WebPPicture, WebPPictureFree, WebPPictureImportRGB, WebPPictureImportRGBA,
 };
 
 use crate::imaging::raster::{Layout, Raster};
@@ -25,51 +29,16 @@ pub(super) enum Fault {
     Import,
     #[error("encoder error {0}")]
     Encode(u32),
-}
-
-/// A picture as libwebp holds it, freed when dropped.
-struct Picture(WebPPicture);
-
-impl Drop for Picture {
-    fn drop(&mut self) {
-        // SAFETY: the picture was initialised by `WebPPicture::new`, and is freed once.
-        unsafe { WebPPictureFree(&raw mut self.0) }
-    }
+    #[error("animation refused")]
+    Animation,
 }
 
 /// WebP's speed setting, 0 to 6: beyond 4 little is gained, 3 costs the same.
 const METHOD: c_int = 4;
 
 pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Fault> {
-    let mut config = WebPConfig::new().map_err(|()| Fault::Version)?;
-    config.quality = f32::from(quality);
-    config.method = METHOD;
-    // Filters of the alpha plane cost a fifth of its time and gain next to nothing.
-    config.alpha_filtering = 0;
-
-    let mut picture = Picture(WebPPicture::new().map_err(|()| Fault::Version)?);
-    let side = |length: u32| c_int::try_from(length).map_err(|_| Fault::TooLarge(length));
-    picture.0.width = side(raster.width)?;
-    picture.0.height = side(raster.height)?;
-    let stride = c_int::try_from(raster.stride()).map_err(|_| Fault::TooLarge(raster.width))?;
-    debug_assert_eq!(
-        raster.pixels.len(),
-        raster.stride() * raster.height as usize
-    );
-    let pixels = raster.pixels.as_ptr();
-    // SAFETY: `pixels` points to `height` rows of `stride` bytes, which the constructor of every
-    // raster ensures and which outlive the call; libwebp copies them.
-    let imported = unsafe {
-        if raster.layout == Layout::Rgba {
-            WebPPictureImportRGBA(&raw mut picture.0, pixels, stride)
-        } else {
-            WebPPictureImportRGB(&raw mut picture.0, pixels, stride)
-        }
-    };
-    if imported == 0 {
-        return Err(Fault::Import);
-    }
-
+    let config = configure(quality)?;
+    let mut picture = Picture::of(raster, false)?;
     let mut bytes: Vec<u8> = Vec::new();
     picture.0.writer = Some(append);
     picture.0.custom_ptr = (&raw mut bytes).cast();
@@ -80,6 +49,135 @@ pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Fault> {
         return Err(Fault::Encode(picture.0.error_code as u32));
     }
     Ok(bytes)
+}
+
+fn configure(quality: u8) -> Result<WebPConfig, Fault> {
+    let mut config = WebPConfig::new().map_err(|()| Fault::Version)?;
+    config.quality = f32::from(quality);
+    config.method = METHOD;
+    // Filters of the alpha plane cost a fifth of its time and gain next to nothing.
+    config.alpha_filtering = 0;
+    Ok(config)
+}
+
+/// A picture as libwebp holds it, freed when dropped.
+struct Picture(WebPPicture);
+
+impl Picture {
+    /// Copies a raster, as ARGB where `argb` says so and as YUV otherwise.
+    fn of(raster: &Raster, argb: bool) -> Result<Self, Fault> {
+        let mut picture = Self(WebPPicture::new().map_err(|()| Fault::Version)?);
+        picture.0.use_argb = c_int::from(argb);
+        picture.0.width = side(raster.width)?;
+        picture.0.height = side(raster.height)?;
+        let stride = c_int::try_from(raster.stride()).map_err(|_| Fault::TooLarge(raster.width))?;
+        debug_assert_eq!(
+            raster.pixels.len(),
+            raster.stride() * raster.height as usize
+        );
+        let pixels = raster.pixels.as_ptr();
+        // SAFETY: `pixels` points to `height` rows of `stride` bytes, which the constructor of
+        // every raster ensures and which outlive the call; libwebp copies them.
+        let imported = unsafe {
+            if raster.layout == Layout::Rgba {
+                WebPPictureImportRGBA(&raw mut picture.0, pixels, stride)
+            } else {
+                WebPPictureImportRGB(&raw mut picture.0, pixels, stride)
+            }
+        };
+        if imported == 0 {
+            return Err(Fault::Import);
+        }
+        Ok(picture)
+    }
+}
+
+impl Drop for Picture {
+    fn drop(&mut self) {
+        // SAFETY: the picture was initialised by `WebPPicture::new`, and is freed once.
+        unsafe { WebPPictureFree(&raw mut self.0) }
+    }
+}
+
+fn side(length: u32) -> Result<c_int, Fault> {
+    c_int::try_from(length).map_err(|_| Fault::TooLarge(length))
+}
+
+/// An animation in the making.
+pub(super) struct Animation {
+    encoder: NonNull<WebPAnimEncoder>,
+    config: WebPConfig,
+}
+
+impl Animation {
+    /// Begins an animation that is played `plays` times, 0 for ever.
+    pub(super) fn new(width: u32, height: u32, plays: u32, quality: u8) -> Result<Self, Fault> {
+        let config = configure(quality)?;
+        let mut options = MaybeUninit::<WebPAnimEncoderOptions>::uninit();
+        let version = WEBP_MUX_ABI_VERSION.cast_signed();
+        // SAFETY: the library fills all of `options` unless it gives 0.
+        let mut options = unsafe {
+            if WebPAnimEncoderOptionsInitInternal(options.as_mut_ptr(), version) == 0 {
+                return Err(Fault::Version);
+            }
+            options.assume_init()
+        };
+        // The format holds 16 bits.
+        options.anim_params.loop_count = plays.min(0xffff).cast_signed();
+        // SAFETY: `options` is initialised, and only read.
+        let encoder = unsafe {
+            WebPAnimEncoderNewInternal(side(width)?, side(height)?, &raw const options, version)
+        };
+        let encoder = NonNull::new(encoder).ok_or(Fault::Animation)?;
+        Ok(Self { encoder, config })
+    }
+
+    /// Adds a frame that is shown from `at_ms` on.
+    pub(super) fn add(&mut self, raster: &Raster, at_ms: u32) -> Result<(), Fault> {
+        let mut picture = Picture::of(raster, true)?;
+        self.add_picture(&raw mut picture.0, at_ms)
+    }
+
+    /// Ends the animation at `at_ms` and gives its file.
+    pub(super) fn finish(mut self, at_ms: u32) -> Result<Vec<u8>, Fault> {
+        self.add_picture(ptr::null_mut(), at_ms)?;
+        let mut data = WebPData::default();
+        // SAFETY: the encoder is alive; on success `data` is a buffer of the library's, which is
+        // copied and then given back.
+        unsafe {
+            if WebPAnimEncoderAssemble(self.encoder.as_ptr(), &raw mut data) == 0 {
+                return Err(Fault::Animation);
+            }
+            let bytes = slice::from_raw_parts(data.bytes, data.size).to_vec();
+            WebPDataClear(&mut data);
+            Ok(bytes)
+        }
+    }
+
+    fn add_picture(&mut self, picture: *mut WebPPicture, at_ms: u32) -> Result<(), Fault> {
+        let at_ms = c_int::try_from(at_ms).map_err(|_| Fault::Animation)?;
+        // SAFETY: the encoder is alive; `picture` is an initialised one or null, which ends the
+        // animation.
+        let added = unsafe {
+            WebPAnimEncoderAdd(
+                self.encoder.as_ptr(),
+                picture,
+                at_ms,
+                &raw const self.config,
+            )
+        };
+        if added == 0 {
+            return Err(Fault::Animation);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Animation {
+    fn drop(&mut self) {
+        // SAFETY: the encoder is alive until here.
+        unsafe { WebPAnimEncoderDelete(self.encoder.as_ptr()) }
+    }
 }
 
 /// Takes a part of the file from libwebp; 0 stops the encoder.

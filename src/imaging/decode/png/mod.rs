@@ -1,10 +1,12 @@
 //! PNG (third edition, with APNG), decoded by `png` row by row.
 
+mod moving;
+
 use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Transformations};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Refusal, Want};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -76,7 +78,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         height,
         orientation,
         frames,
-        memory_bytes: pixels * (4 + stored),
+        memory: Memory {
+            fixed_bytes: pixels * stored,
+            scaled_bytes: 0,
+            pixel_bytes: 4,
+        },
     })
 }
 
@@ -86,25 +92,8 @@ pub(super) fn decode(
     want: &Want,
     control: &Control,
 ) -> Result<Decoded, Error> {
-    let corrupt = |error: &png::DecodingError| Error::Corrupt {
-        format: SourceFormat::Png,
-        reason: reason(error),
-    };
-    let mut decoder = png::Decoder::new_with_limits(
-        Cursor::new(bytes),
-        png::Limits {
-            // Rows, the profile, and what inflating needs.
-            bytes: 16 * header.width as usize + 2 * MAX_PROFILE_BYTES,
-        },
-    );
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_transformations(Transformations::EXPAND);
-    let mut reader = decoder.read_info().map_err(|error| corrupt(&error))?;
-    let icc = reader
-        .info()
-        .icc_profile
-        .as_ref()
-        .map(|profile| profile.to_vec());
+    let mut reader = open(bytes, header, Transformations::EXPAND)?;
+    let colors = colors_of(&reader);
     let (color, depth) = reader.output_color_type();
     let layout = match color {
         ColorType::Grayscale => Layout::Gray,
@@ -177,8 +166,39 @@ pub(super) fn decode(
     Ok(Decoded {
         raster,
         window,
-        colors: Colors::from(icc),
+        colors,
     })
+}
+
+pub(super) use moving::animate;
+
+type Reader<'a> = png::Reader<Cursor<&'a [u8]>>;
+
+fn open<'a>(
+    bytes: &'a [u8],
+    header: &Header,
+    transformations: Transformations,
+) -> Result<Reader<'a>, Error> {
+    let limits = png::Limits {
+        // Rows, the profile, and what inflating needs; for every frame anew.
+        bytes: (16 * header.width as usize) * (header.frames as usize + 1) + 2 * MAX_PROFILE_BYTES,
+    };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_transformations(transformations);
+    decoder.read_info().map_err(|error| corrupt(&error))
+}
+
+fn colors_of(reader: &Reader<'_>) -> Colors {
+    let profile = reader.info().icc_profile.as_ref();
+    Colors::from(profile.map(|profile| profile.to_vec()))
+}
+
+fn corrupt(error: &png::DecodingError) -> Error {
+    Error::Corrupt {
+        format: SourceFormat::Png,
+        reason: reason(error),
+    }
 }
 
 /// The nearest of 256 even steps, not the upper byte: 0xffff is 255 and 0x00ff is 1.

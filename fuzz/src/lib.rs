@@ -1,0 +1,71 @@
+//! What the fuzz targets share: one picture through the whole of imaging.
+//!
+//! The sources are compiled in rather than depended on, so that the sanitizer's build takes the
+//! dozen crates of imaging and not the two hundred of the service.
+#![allow(dead_code, unused_imports, reason = "the service uses more of it")]
+
+#[path = "../../src/avatar/mod.rs"]
+pub mod avatar;
+#[path = "../../src/imaging/mod.rs"]
+pub mod imaging;
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use avatar::{Format, SourceFormat, VariantName};
+use imaging::{CancelToken, Control, Crop, Limits, Output, Recipe, Target, Workspace};
+
+/// The longest side that a fuzzed picture may claim: enough for every path, and quick.
+const MAX_EDGE_PX: u32 = 400;
+
+/// Processes `data` as whatever of `formats` it is and checks what comes out.
+pub fn run(data: &[u8], formats: &[SourceFormat]) {
+    // The length chooses what is asked, so that a mutation of one byte changes one thing.
+    let choice = data.len();
+    let recipe = Recipe {
+        limits: Limits {
+            formats: formats.to_vec(),
+            min_edge_px: 1,
+            max_edge_px: MAX_EDGE_PX,
+            max_frames: 20,
+        },
+        variants: [("full", 96), ("small", 24)]
+            .into_iter()
+            .filter_map(|(name, edge_px)| {
+                let name = VariantName::new(name).ok()?;
+                Some(Target { name, edge_px })
+            })
+            .collect(),
+        formats: vec![Format::ALL[choice % 3]],
+        webp_quality: 50,
+        jpeg_quality: 50,
+        background: [255; 3],
+        animated: choice % 2 == 0,
+        keep_master: choice % 7 == 0,
+    };
+    let Ok(probe) = imaging::probe(data, &recipe.limits) else {
+        return;
+    };
+    assert!(probe.width.max(probe.height) <= MAX_EDGE_PX);
+    let crop = (choice % 5 == 0).then_some(Crop {
+        x: probe.width / 3,
+        y: probe.height / 4,
+        width: probe.width.div_ceil(2),
+        height: probe.height.div_ceil(2),
+    });
+    let control = Control::starting_now(Duration::from_secs(5), CancelToken::new());
+    let _ = imaging::process(
+        bytes::Bytes::copy_from_slice(data),
+        &recipe,
+        crop,
+        &control,
+        &mut Workspace::new(),
+        &mut |output| {
+            match output {
+                Output::Rendition(rendition, _) => assert!(rendition.width <= 96),
+                Output::Master(..) => assert!(recipe.keep_master),
+            }
+            ControlFlow::Continue(())
+        },
+    );
+}

@@ -1,0 +1,61 @@
+//! Work that another thread does meanwhile.
+
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+
+use super::Error;
+
+/// What another thread is asked to do.
+pub(super) type Task = Box<dyn FnOnce() + Send>;
+
+/// Someone who may have time.
+pub(super) trait Helper {
+    /// Takes a task if someone is free to begin it now. A task that was taken is done or, where it
+    /// panics, dropped; it never waits for whoever offered it.
+    fn offer(&self, task: Task) -> bool;
+}
+
+/// Nobody has time.
+pub(super) struct Nobody;
+
+impl Helper for Nobody {
+    fn offer(&self, _: Task) -> bool {
+        false
+    }
+}
+
+/// A file that another thread encodes.
+pub(super) struct Elsewhere(Receiver<Result<Vec<u8>, Error>>);
+
+impl Elsewhere {
+    /// `None` where nobody is free; `work` is then not done.
+    pub(super) fn begin(
+        helper: &dyn Helper,
+        work: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static,
+    ) -> Option<Self> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let task = Box::new(move || {
+            // Where nobody waits any more, the file goes with the channel.
+            let _ = sender.send(work());
+        });
+        helper.offer(task).then_some(Self(receiver))
+    }
+
+    /// The file if it is done.
+    pub(super) fn poll(self) -> Result<Result<Vec<u8>, Error>, Self> {
+        match self.0.try_recv() {
+            Ok(file) => Ok(file),
+            Err(TryRecvError::Empty) => Err(self),
+            Err(TryRecvError::Disconnected) => Ok(Err(lost())),
+        }
+    }
+
+    pub(super) fn wait(self) -> Result<Vec<u8>, Error> {
+        self.0.recv().unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+fn lost() -> Error {
+    Error::Internal {
+        reason: "a panic in an encoder".to_owned(),
+    }
+}

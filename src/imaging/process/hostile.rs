@@ -1,0 +1,173 @@
+//! Pictures made to do harm.
+
+use std::time::{Duration, Instant};
+
+use super::tests::{recipe, run};
+use super::*;
+
+/// The least that `work` takes of three times, which other programs disturb less than once.
+fn time(work: impl Fn()) -> Duration {
+    (0..3)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed()
+        })
+        .min()
+        .unwrap()
+}
+
+fn segment(marker: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u16 + 2).to_be_bytes();
+    [&[0xff, marker][..], &length, payload].concat()
+}
+
+/// A legal progressive JPEG of one empty scan after another.
+fn scans(edge: u16, count: usize) -> Vec<u8> {
+    let [high, low] = edge.to_be_bytes();
+    let mut bytes = b"\xff\xd8".to_vec();
+    bytes.extend(segment(0xdb, &[&[0][..], &[1; 64]].concat()));
+    bytes.extend(segment(0xc2, &[8, high, low, high, low, 1, 1, 0x11, 0]));
+    // One code in each table: no difference, and no more coefficients for 16384 blocks and more.
+    let table = |class: u8, symbol: u8| [&[class, 1][..], &[0; 15], &[symbol]].concat();
+    bytes.extend(segment(0xc4, &table(0x00, 0x00)));
+    bytes.extend(segment(0xc4, &table(0x10, 0xe0)));
+    let blocks = usize::from(edge).div_ceil(8).pow(2);
+    bytes.extend(segment(0xda, &[1, 1, 0, 0, 0, 0]));
+    bytes.extend(vec![0; blocks.div_ceil(8)]);
+    for index in 1..count {
+        let band = (index % 63 + 1) as u8;
+        bytes.extend(segment(0xda, &[1, 1, 0, band, band, 0]));
+        bytes.extend(vec![0; blocks.div_ceil(16384) * 2]);
+    }
+    bytes.extend(b"\xff\xd9");
+    bytes
+}
+
+#[test]
+fn a_small_header_with_a_huge_claim_is_refused_at_once() {
+    let webp = b"RIFF\x18\0\0\0WEBPVP8L\x0c\0\0\0\x2f\x7f\xfe\x9f\x0f\0\0\0\0\0\0\0";
+    let gif = b"GIF89a\x80\x3e\x80\x3e\0\0\0,\0\0\0\0\x80\x3e\x80\x3e\0\x02\0;";
+    let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x3e\x80\0\0\x3e\x80\x08\x06\0\0\0\0\0\0\0\0\0\0\0IDAT\0\0\0\0";
+    for bytes in [&webp[..], gif, png, &scans(16000, 1)] {
+        let refused = probe(bytes, &recipe().limits);
+        assert!(
+            matches!(
+                refused,
+                Err(Error::DimensionsTooLarge {
+                    width: 16000,
+                    height: 16000,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        let taken = time(|| drop(probe(bytes, &recipe().limits)));
+        assert!(taken < Duration::from_millis(5), "{taken:?}");
+    }
+}
+
+#[test]
+fn thousands_of_scans_are_refused_at_once() {
+    let bytes = scans(4096, 5000);
+    assert_eq!(
+        probe(&bytes, &recipe().limits),
+        Err(Error::TooComplex {
+            reason: "it has more than 100 scans"
+        })
+    );
+    let taken = time(|| drop(probe(&bytes, &recipe().limits)));
+    assert!(taken < Duration::from_millis(100), "{taken:?}");
+}
+
+#[test]
+fn as_many_scans_as_may_be_are_taken_and_do_not_last() {
+    let bytes = scans(1024, 100);
+    run(&bytes, &recipe(), None).unwrap();
+    let taken = time(|| drop(run(&bytes, &recipe(), None)));
+    assert!(taken < Duration::from_secs(2), "{taken:?}");
+}
+
+#[test]
+fn kinds_of_jpeg_that_would_come_out_wrong_are_refused_by_name() {
+    let with = |marker: u8, precision: u8| {
+        let mut bytes = scans(64, 1);
+        let at = bytes
+            .windows(2)
+            .position(|pair| pair == [0xff, 0xc2])
+            .unwrap();
+        bytes[at + 1] = marker;
+        bytes[at + 4] = precision;
+        match probe(&bytes, &recipe().limits) {
+            Err(Error::UnsupportedFormat { found, .. }) => found,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(with(0xc1, 12), "a 12-bit JPEG");
+    assert_eq!(with(0xc9, 8), "an arithmetic-coded JPEG");
+    assert_eq!(with(0xca, 8), "an arithmetic-coded JPEG");
+    assert_eq!(with(0xc3, 8), "a lossless JPEG");
+    assert_eq!(with(0xc5, 8), "a hierarchical JPEG");
+}
+
+#[test]
+fn what_only_looks_like_a_picture_is_refused() {
+    for (bytes, found) in [
+        (&b""[..], "an empty file"),
+        (b"%PDF-1.4 and more", "a PDF document"),
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "an SVG drawing",
+        ),
+        (b"MZ\x90\0\x03\0\0\0\x04\0\0\0", "an executable program"),
+        (
+            b"BM\x36\0\0\0\0\0\0\0\x36\0\0\0",
+            "a file of type image/bmp",
+        ),
+    ] {
+        match probe(bytes, &recipe().limits) {
+            Err(Error::UnsupportedFormat { found: words, .. }) => assert_eq!(words, found),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn markup_in_a_comment_does_not_make_a_gif_a_page() {
+    let dot = b"GIF89a\x01\0\x01\0\x80\0\0\x80\x80\x80\0\0\0!\xfe\x08<script>\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+    let recipe = Recipe {
+        limits: Limits {
+            min_edge_px: 1,
+            ..recipe().limits
+        },
+        ..recipe()
+    };
+    let (_, outputs) = run(dot, &recipe, None).unwrap();
+    for output in outputs {
+        let (Output::Rendition(_, bytes) | Output::Master(_, bytes)) = output;
+        assert!(!bytes.windows(6).any(|window| window == b"script"));
+    }
+}
+
+#[test]
+fn an_animation_beyond_its_limits_is_refused() {
+    let mut gif = b"GIF89a\x40\0\x40\0\x80\0\0\x80\x80\x80\0\0\0".to_vec();
+    for _ in 0..300 {
+        gif.extend(b",\0\0\0\0\x40\0\x40\0\0\x02\x02D\x01\0");
+    }
+    assert!(matches!(
+        probe(&gif, &recipe().limits),
+        Err(Error::TooManyFrames {
+            frames: 201,
+            max_frames: 200
+        })
+    ));
+    let mut gif = b"GIF89a\x00\x10\x00\x10\x80\0\0\x80\x80\x80\0\0\0".to_vec();
+    for _ in 0..20 {
+        gif.extend(b",\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0");
+    }
+    assert!(matches!(
+        probe(&gif, &recipe().limits),
+        Err(Error::TooManyPixels { .. })
+    ));
+}
