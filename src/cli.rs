@@ -82,7 +82,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             };
             match command {
                 Command::Token(args) => print_token(&config, &args)?,
-                Command::Serve => serve(&config)?,
+                Command::Serve => match serve(&config) {
+                    Err(error) if app::is_configuration(&error) => {
+                        eprintln!("cameo: {error:#}");
+                        return Ok(ExitCode::from(WRONG_USAGE));
+                    }
+                    served => served?,
+                },
                 _ => println!("the configuration is good"),
             }
         }
@@ -121,9 +127,12 @@ fn serve(config: &Config) -> anyhow::Result<()> {
             .with_context(|| format!("http.bind: cannot listen on {}", config.http.bind))?;
         let address = listener.local_addr()?;
         let config = &with_real_port(config, address.port());
-        let app = App::open(config, &secret)?;
-        let shutdown = shutdown()?;
-        info!(%address, storage = ?config.storage, catalog = ?config.catalog, "ready");
+        let mut shutdown = Box::pin(shutdown()?);
+        let app = tokio::select! {
+            app = App::open(config, &secret) => app?,
+            () = &mut shutdown => return Ok(()),
+        };
+        info!(%address, storage = config.storage.kind(), catalog = config.catalog.kind(), "ready");
         if config.environment == Environment::Development {
             print_welcome(config, &secret)?;
         }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{Client, objects_in};
+use crate::support::{Backend, Client, objects_in};
 
 const ROUNDS: u64 = 6;
 const USERS: usize = 4;
@@ -23,8 +23,9 @@ struct Process {
 }
 
 impl Process {
-    async fn start(data: &Path) -> Self {
+    async fn start(data: &Path, backend: &Backend) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_cameo"))
+            .envs(backend.variables())
             .env("CAMEO_DATA_DIR", data)
             .env("CAMEO_HTTP__BIND", "127.0.0.1:0")
             .env("CAMEO_LIMITS__ENABLED", "false")
@@ -102,10 +103,11 @@ async fn work(client: Client, user: String, last: Arc<Mutex<HashMap<String, u64>
 async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
+    let backend = Backend::start().await;
     let last = Arc::new(Mutex::new(HashMap::new()));
     let users: Vec<_> = (0..USERS).map(|number| format!("user-{number}")).collect();
     for round in 0..ROUNDS {
-        let process = Process::start(data).await;
+        let process = Process::start(data, &backend).await;
         let workers: Vec<_> = users
             .iter()
             .map(|user| {
@@ -119,7 +121,7 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
         for worker in workers {
             worker.await.unwrap();
         }
-        let process = Process::start(data).await;
+        let process = Process::start(data, &backend).await;
         every_acknowledged_avatar_is_whole(&process, &users, &last).await;
         process.kill().await;
     }
@@ -128,11 +130,11 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
         "nothing was ever uploaded"
     );
 
-    let process = Process::start(data).await;
+    let process = Process::start(data, &backend).await;
     let kept = every_acknowledged_avatar_is_whole(&process, &users, &last).await;
     let begun = Instant::now();
     loop {
-        let left: Vec<_> = objects_in(&data.join("store"))
+        let left: Vec<_> = objects_in(&backend.store(data))
             .into_iter()
             .filter(|key| !kept.iter().any(|id| key.contains(id.as_str())))
             .collect();

@@ -30,7 +30,7 @@ async fn health_tells_what_is_up_and_what_there_is() {
 #[tokio::test]
 async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
     let service = TestService::start().await;
-    let store = service.store().join("store");
+    let store = service.store();
     std::fs::remove_dir_all(&store).unwrap();
     std::fs::write(&store, "in the way").unwrap();
     let ready = service.anonymous().get("/health/ready").await;
@@ -66,8 +66,8 @@ async fn an_upload_under_way_is_answered_before_the_end() {
     let anonymous = service.anonymous();
     let upload = tokio::spawn(async move { owner.upload("42", PORTRAIT).await });
     // Once the first object is there, the upload is under way.
-    let store = service.store().to_owned();
-    while !store.join("store/public/avatars").exists() {
+    let store = service.store();
+    while !store.join("public/avatars").exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let (ended, _data) = service.stop();

@@ -183,7 +183,7 @@ async fn a_record_whose_object_is_gone_is_not_found_rather_than_broken() {
     let service = TestService::start().await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let id = avatar["avatar_id"].as_str().unwrap();
-    let path = format!("store/public/avatars/{id}/medium.webp");
+    let path = format!("public/avatars/{id}/medium.webp");
     std::fs::remove_file(service.store().join(path)).unwrap();
     assert_eq!(service.anonymous().get(AVATAR).await.problem().0, 404);
 }

@@ -1,6 +1,7 @@
 //! The service under test, in this process, on a port of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cameo::app::App;
@@ -12,15 +13,32 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::Client;
+use super::{Backend, Client};
 
 const SECRET: &str = "a secret that only the tests know, 32 bytes";
 
 pub(crate) struct TestService {
     pub(crate) config: Config,
-    data: TempDir,
+    data: Arc<Data>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
+}
+
+/// Where its avatars are. Whoever holds it keeps them there.
+pub(crate) struct Data {
+    folder: TempDir,
+    pub(crate) backend: Backend,
+}
+
+impl Data {
+    async fn of_the_suite() -> Arc<Self> {
+        Self::of(Backend::start().await)
+    }
+
+    fn of(backend: Backend) -> Arc<Self> {
+        let folder = TempDir::new().unwrap();
+        Arc::new(Self { folder, backend })
+    }
 }
 
 impl TestService {
@@ -31,22 +49,39 @@ impl TestService {
 
     /// With these variables over the defaults.
     pub(crate) async fn start_with(variables: &[(&str, &str)]) -> Self {
-        Self::start_in(TempDir::new().unwrap(), variables).await
+        Self::start_in(Data::of_the_suite().await, variables).await
     }
 
-    async fn start_in(data: TempDir, variables: &[(&str, &str)]) -> Self {
+    /// On a bucket and Redis, whatever the suite runs on.
+    pub(crate) async fn start_fleet(variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Data::of(Backend::fleet().await), variables).await
+    }
+
+    /// Another one beside it, on the same bucket and Redis.
+    pub(crate) async fn replica(&self, variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Arc::clone(&self.data), variables).await
+    }
+
+    async fn start_in(data: Arc<Data>, variables: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let defaults = [
-            ("CAMEO_DATA_DIR", data.path().to_str().unwrap()),
+            ("CAMEO_DATA_DIR", data.folder.path().to_str().unwrap()),
             ("CAMEO_HTTP__PUBLIC_URL", &url),
             ("CAMEO_AUTH__JWT_SECRET", SECRET),
             ("CAMEO_LIMITS__ENABLED", "false"),
         ];
-        let variables = defaults.iter().chain(variables);
+        let backend = data.backend.variables();
+        let backend: Vec<_> = backend
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let variables = defaults.iter().chain(&backend).chain(variables);
         let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let config = config::load(None, variables).unwrap();
-        let app = App::open(&config, &SecretString::from(SECRET)).unwrap();
+        let app = App::open(&config, &SecretString::from(SECRET))
+            .await
+            .unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { stopped.await.unwrap_or(()) };
         let server = tokio::spawn(server::run(app, listener, shutdown));
@@ -66,7 +101,7 @@ impl TestService {
     }
 
     /// Tells it to end, and gives what ends when it has.
-    pub(crate) fn stop(mut self) -> (JoinHandle<()>, TempDir) {
+    pub(crate) fn stop(mut self) -> (JoinHandle<()>, Arc<Data>) {
         self.stop.take().unwrap().send(()).unwrap();
         (self.server, self.data)
     }
@@ -75,14 +110,14 @@ impl TestService {
         &self.config.http.public_url
     }
 
-    /// The folder that objects are in.
-    pub(crate) fn store(&self) -> &Path {
-        self.data.path()
+    /// The folder that holds the objects, by their keys.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.data.backend.store(self.data.folder.path())
     }
 
-    /// Every file in the store's folders, as keys, sorted.
+    /// Every object, as keys, sorted.
     pub(crate) fn objects(&self) -> Vec<String> {
-        objects_in(&self.data.path().join("store"))
+        objects_in(&self.store())
     }
 
     pub(crate) fn anonymous(&self) -> Client {
