@@ -15,19 +15,13 @@ fn truncated(picture: &[u8], tenths: usize) -> Vec<u8> {
     picture[..picture.len() * tenths / 10].to_vec()
 }
 
-#[tokio::test]
-async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
-    let service = TestService::start().await;
-    let owner = service.owner("42");
-    owner.upload("42", PORTRAIT).await.ok();
-    let before = service.anonymous().avatar("42").await;
-    let objects = service.objects();
-
+/// What each is, its bytes, and the status and code that it must be answered.
+fn unacceptable() -> [(&'static str, Vec<u8>, u16, &'static str); 18] {
     let mut html_in_a_gif_comment = photos::gif(120, 120);
     html_in_a_gif_comment.truncate(200);
     html_in_a_gif_comment.extend(b"\x21\xfe\x0e<script></script>\0");
     let svg = b"<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>";
-    let cases: [(&str, Vec<u8>, u16, &str); 18] = [
+    [
         (
             "a PDF named .jpg",
             b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj".to_vec(),
@@ -121,9 +115,19 @@ async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
             422,
             "corrupt_image",
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
+    let service = TestService::start().await;
+    let owner = service.owner("42");
+    owner.upload("42", PORTRAIT).await.ok();
+    let before = service.anonymous().avatar("42").await;
+    let objects = service.objects();
+
     let mut told = String::new();
-    for (what, bytes, status, code) in cases {
+    for (what, bytes, status, code) in unacceptable() {
         for (name, kind) in [
             ("me.jpg", "image/jpeg"),
             ("../../../etc/cron.d/x.png", "image/png"),
@@ -133,7 +137,8 @@ async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
                 .await;
             assert_eq!(answer.problem(), (status, code.to_owned()), "{what}");
             if name == "me.jpg" {
-                told += &format!("{what}: {}\n", answer.json()["detail"].as_str().unwrap());
+                let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+                told.extend([what, ": ", &detail, "\n"]);
             }
         }
         let bare = owner.put_bare("42", "", bytes).await;

@@ -8,12 +8,12 @@ use crate::support::{TestService, shape};
 
 /// Waits, for a bounded time, until the store holds this many objects.
 async fn until_objects(service: &TestService, wanted: usize) {
-    let outcome = tokio::time::timeout(Duration::from_secs(20), async {
+    let in_time = tokio::time::timeout(Duration::from_secs(20), async {
         while service.objects().len() != wanted {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    assert!(outcome.await.is_ok(), "{:#?}", service.objects());
+    assert!(in_time.await.is_ok(), "{:#?}", service.objects());
 }
 
 #[tokio::test]

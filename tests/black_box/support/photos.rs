@@ -96,15 +96,15 @@ pub(crate) fn decoded(bytes: &[u8]) -> DynamicImage {
 
 /// The portrait as people see it, cut to its centred square, at this edge.
 pub(crate) fn portrait_upright(edge: u32) -> RgbImage {
-    square(decoded(PORTRAIT).rotate90(), edge)
+    square(&decoded(PORTRAIT).rotate90(), edge)
 }
 
 /// The same, lying on its side.
 pub(crate) fn portrait_sideways(edge: u32) -> RgbImage {
-    square(decoded(PORTRAIT), edge)
+    square(&decoded(PORTRAIT), edge)
 }
 
-fn square(picture: DynamicImage, edge: u32) -> RgbImage {
+fn square(picture: &DynamicImage, edge: u32) -> RgbImage {
     let side = picture.width().min(picture.height());
     let (x, y) = ((picture.width() - side) / 2, (picture.height() - side) / 2);
     let cut = picture.crop_imm(x, y, side, side);

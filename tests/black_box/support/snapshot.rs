@@ -31,9 +31,13 @@ pub(crate) fn shape(answer: &Answer, url: &str) -> String {
         }
     }
     text.push('\n');
-    let mut body = match serde_json::from_slice::<Value>(&answer.body) {
-        Ok(body) => body,
-        Err(_) => return text + &format!("{} bytes", answer.body.len().min(1)),
+    let Ok(mut body) = serde_json::from_slice::<Value>(&answer.body) else {
+        return text
+            + if answer.body.is_empty() {
+                "no body"
+            } else {
+                "[bytes]"
+            };
     };
     let id = body["avatar_id"].as_str().map(str::to_owned);
     mask(&mut body, answer);
