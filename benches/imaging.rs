@@ -39,12 +39,16 @@ const EDGES: [(&str, u32); 5] = [
 const BOTH: &[Format] = &[Format::Webp, Format::Jpeg];
 
 /// What is measured: a name, whether it is the plain way, and the formats made.
-const WAYS: [(&str, bool, &[Format]); 4] = [
+const WAYS: [(&str, bool, &[Format]); 5] = [
     ("plain", true, BOTH),
     ("cameo", false, BOTH),
     ("cameo-webp", false, &[Format::Webp]),
     ("cameo-jpeg", false, &[Format::Jpeg]),
+    // Not measured: what bench/imaging/rightness.py looks at.
+    (FIXTURE, false, &[Format::Png]),
 ];
+
+const FIXTURE: &str = "fixture";
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -76,7 +80,7 @@ fn compare(picture: &Path, rounds: usize) {
     let is_jpeg = fs::read(picture).unwrap().starts_with(b"\xff\xd8");
     let mut ways: Vec<Way> = WAYS
         .iter()
-        .filter(|(_, plain, _)| is_jpeg || !plain)
+        .filter(|(name, plain, _)| (is_jpeg || !plain) && *name != FIXTURE)
         .map(|(name, ..)| Way::start(name, picture))
         .collect();
     for _ in 0..rounds {
@@ -182,20 +186,32 @@ impl Way {
 
 fn serve(name: &str, picture: &Path) {
     let (_, plain, formats) = WAYS.into_iter().find(|way| way.0 == name).unwrap();
-    let recipe = recipe(formats);
+    let mut recipe = recipe(formats);
+    if name == FIXTURE {
+        recipe
+            .variants
+            .retain(|target| target.name.as_str() == "medium");
+        recipe.variants[0].edge_px = 128;
+    }
     let upload = Bytes::from(fs::read(picture).unwrap());
     let idle_kb = status_kb("VmRSS");
     let mut workspace = Workspace::new();
     let mut resizer = Resizer::new();
-    for _ in std::io::stdin().lines() {
+    for line in std::io::stdin().lines() {
+        let mut files = Vec::new();
         let before = cpu_ns();
         let output = if plain {
             plain_way(&upload, &recipe, &mut resizer)
         } else {
-            cameo_way(&upload, &recipe, &mut workspace)
+            files = cameo_way(&upload, &recipe, &mut workspace);
+            files.iter().map(|(_, bytes)| bytes.len()).sum()
         };
         let cpu_ms = (cpu_ns() - before) as f64 / 1e6;
         let peak_mb = (status_kb("VmHWM") - idle_kb) as f64 / 1024.0;
+        let folder = line.unwrap();
+        for (name, bytes) in files.iter().filter(|_| !folder.is_empty()) {
+            fs::write(Path::new(&folder).join(name), bytes).unwrap();
+        }
         println!("{cpu_ms} {peak_mb} {}", output as f64 / 1024.0);
     }
 }
@@ -223,9 +239,9 @@ fn recipe(formats: &[Format]) -> Recipe {
     }
 }
 
-/// Gives the number of bytes made, as [`plain_way`] does.
-fn cameo_way(upload: &Bytes, recipe: &Recipe, workspace: &mut Workspace) -> usize {
-    let mut total = 0;
+/// Gives the files made, by names such as `medium.webp`.
+fn cameo_way(upload: &Bytes, recipe: &Recipe, workspace: &mut Workspace) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
     process(
         upload.clone(),
         recipe,
@@ -233,17 +249,19 @@ fn cameo_way(upload: &Bytes, recipe: &Recipe, workspace: &mut Workspace) -> usiz
         &Control::unlimited(),
         workspace,
         &mut |output| {
-            let (Output::Rendition(_, bytes) | Output::Master(_, bytes)) = output;
-            total += bytes.len();
+            if let Output::Rendition(rendition, bytes) = output {
+                let (name, format) = (rendition.variant, rendition.format.name());
+                files.push((format!("{name}.{format}"), bytes));
+            }
             ControlFlow::Continue(())
         },
     )
     .unwrap();
-    total
+    files
 }
 
 /// The whole picture by zune-jpeg, then `fast_image_resize` from size to size, then libwebp and the
-/// JPEG encoder. It does less: no orientation, no profile, no placeholder.
+/// JPEG encoder; gives the number of bytes made. It does less: no orientation, no profile, no placeholder.
 fn plain_way(upload: &Bytes, recipe: &Recipe, resizer: &mut Resizer) -> usize {
     let cursor = zune_jpeg::zune_core::bytestream::ZCursor::new(&upload[..]);
     let mut decoder = zune_jpeg::JpegDecoder::new(cursor);

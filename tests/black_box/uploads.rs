@@ -91,6 +91,19 @@ async fn a_small_picture_is_never_enlarged() {
 }
 
 #[tokio::test]
+async fn the_largest_picture_of_every_format_fits_the_default_memory() {
+    let service = TestService::start().await;
+    let owner = service.owner("42");
+    for picture in [
+        photos::jpeg(4096, 4096),
+        photos::png(4096, 4096),
+        photos::webp(4096, 4096),
+    ] {
+        owner.upload("42", picture).await.ok();
+    }
+}
+
+#[tokio::test]
 async fn every_format_is_taken_whatever_it_is_called() {
     let service = TestService::start().await;
     let pictures = [

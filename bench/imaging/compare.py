@@ -1,0 +1,114 @@
+"""Measures Cameo, sharp, Pillow and pyvips side by side: the same pictures, sizes, qualities.
+
+    compare.py CAMEO FOLDER [--rounds N] [--only NAME]
+
+CAMEO is the program that `cargo bench --bench imaging --no-run` builds, FOLDER what inputs.py made.
+
+Protocol: each way is a process that reads a line, processes its picture once on one thread, and
+prints CPU ms (user and system), the process's peak memory in MB above what it had before its first
+picture, and the kB that came out. Where the line names a folder, the files are written there. The
+rounds of all ways are interleaved, and medians are shown.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import ssim
+
+HERE = Path(__file__).parent
+SIZES = {"full": 1024, "large": 512, "medium": 256, "small": 128, "thumbnail": 64}
+
+
+class Way:
+    def __init__(self, name, command):
+        self.name = name
+        self.cpu, self.peak, self.size = [], 0.0, 0.0
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL, cwd=HERE,
+        )
+
+    def round(self, folder=""):
+        try:
+            self.process.stdin.write(f"{folder}\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            return False
+        cpu, self.peak, self.size = map(float, line.split())
+        self.cpu.append(cpu)
+        return True
+
+    def finish(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def ways(cameo, picture, format_):
+    python, node = sys.executable, ["node", str(HERE / "way_sharp.mjs")]
+    pillow, pyvips = [python, str(HERE / "way_pillow.py")], [python, str(HERE / "way_pyvips.py")]
+    return [
+        ("cameo", [cameo, "--way", f"cameo-{format_}", picture]),
+        ("sharp, shared decode", [*node, "shared", format_, picture]),
+        ("sharp, clone()", [*node, "clone", format_, picture]),
+        ("Pillow, common", [*pillow, "common", format_, picture]),
+        ("Pillow, best", [*pillow, "best", format_, picture]),
+        ("pyvips", [*pyvips, "thumbnail", format_, picture]),
+    ]
+
+
+def measure(cameo, picture, format_, rounds, reference):
+    rows = []
+    running = [Way(*way) for way in ways(cameo, str(picture), format_)]
+    for way in running:
+        with tempfile.TemporaryDirectory() as folder:
+            taken = way.round(folder)
+            quality = ssim.of_folder(Path(folder), format_, SIZES, reference) if taken else 0.0
+        way.cpu.clear()
+        rows.append((way, taken, quality))
+    for _ in range(rounds):
+        for way, taken, _ in rows:
+            if taken:
+                way.round()
+    for way in running:
+        way.finish()
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cameo")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    for picture in sorted(options.folder.resolve().iterdir()):
+        if options.only not in picture.name:
+            continue
+        reference = ssim.reference(picture, SIZES)
+        for format_ in ("webp", "jpeg"):
+            rows = measure(options.cameo, picture, format_, options.rounds, reference)
+            print(f"\n### {picture.name}, {format_}\n")
+            print("| | CPU ms | cameo is | peak MB | kB out | SSIM |")
+            print("| --- | --- | --- | --- | --- | --- |")
+            ours = statistics.median(rows[0][0].cpu)
+            for way, taken, quality in rows:
+                if not taken:
+                    print(f"| {way.name} | cannot | | | | |")
+                    continue
+                cpu = statistics.median(way.cpu)
+                print(
+                    f"| {way.name} | {cpu:.0f} | {ours / cpu:.2f} | {way.peak:.0f} "
+                    f"| {way.size:.0f} | {quality:.4f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

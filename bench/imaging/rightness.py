@@ -1,0 +1,80 @@
+"""Compares what Cameo makes of the fixtures with Pillow, LittleCMS and pillow-heif.
+
+    rightness.py CAMEO FIXTURES
+
+For each picture: the mean absolute difference (of 255) of the medium variant to what Pillow makes,
+and to decoys that a mistake would make: not turned, profile not applied, transparent places on
+black. A picture is right if it is near to the one and further from every decoy that differs.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+import ssim
+from PIL import Image, ImageOps
+
+EDGE = 128
+# By the formats' own losses: what is re-encoded, halved or dithered comes no nearer.
+MOST = 4.0
+
+
+def square(image):
+    if image.mode == "RGBA":
+        small = ImageOps.fit(image.convert("RGBa"), (EDGE, EDGE), Image.Resampling.LANCZOS)
+        return small.convert("RGBA")
+    return ImageOps.fit(image, (EDGE, EDGE), Image.Resampling.LANCZOS)
+
+
+def difference(one, other):
+    a, b = (numpy.asarray(image.convert("RGB"), float) for image in (one, other))
+    return float(abs(a - b).mean())
+
+
+def expected(path):
+    image = Image.open(path)
+    return square(ssim.to_srgb(ImageOps.exif_transpose(image)))
+
+
+def decoys(path):
+    image = Image.open(path)
+    profile = image.info.get("icc_profile")
+    if image.getexif().get(0x0112, 1) != 1:
+        yield "not turned", ssim.flatten(square(ssim.to_srgb(image)))
+    if profile:
+        upright = ImageOps.exif_transpose(image)
+        upright.info.pop("icc_profile", None)
+        yield "without its profile", ssim.flatten(square(upright.convert("RGB")))
+    if image.has_transparency_data:
+        right = expected(path)
+        black = Image.alpha_composite(Image.new("RGBA", right.size, "black"), right)
+        yield "on black", black.convert("RGB")
+
+
+def main(cameo, fixtures):
+    wrong = 0
+    print("\n### Beside Pillow, LittleCMS and pillow-heif: mean difference of the medium variant\n")
+    print("| picture | difference | decoys |\n| --- | --- | --- |")
+    for path in sorted(fixtures.iterdir()):
+        if path.suffix in {".py", ".md"}:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(
+                [cameo, "--way", "fixture", str(path)], input=f"{folder}\n", text=True,
+                check=True, stdout=subprocess.DEVNULL,
+            )
+            found = Image.open(Path(folder, "medium.png")).convert("RGBA")
+        found = ssim.flatten(found)
+        near = difference(found, ssim.flatten(expected(path)))
+        far = {name: difference(found, decoy) for name, decoy in decoys(path)}
+        right = near <= MOST and all(near < distance for distance in far.values())
+        wrong += not right
+        others = ", ".join(f"{name} {distance:.1f}" for name, distance in far.items())
+        print(f"| {path.name} | {near:.2f}{'' if right else ' **wrong**'} | {others} |")
+    sys.exit(f"{wrong} pictures are wrong" if wrong else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
