@@ -9,6 +9,7 @@ mod access;
 mod bad_input;
 mod crash;
 mod documents;
+mod fleet;
 mod lifecycle;
 mod limits;
 mod operations;

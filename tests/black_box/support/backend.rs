@@ -1,10 +1,11 @@
 //! What the service keeps its avatars in while it is tested.
 //!
-//! `CAMEO_TEST_BACKEND` chooses for the whole suite: `alone` (the default), a folder and the
+//! `TEST_BACKEND` chooses for the whole suite: `alone` (the default), a folder and the
 //! embedded catalog; `fleet`, a bucket and Redis; `cluster`, a bucket and a Redis Cluster. Every
 //! test has servers of its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use redis_server::{RedisCluster, RedisServer};
 
@@ -16,7 +17,7 @@ mod redis_server;
 
 pub(crate) enum Backend {
     Alone,
-    Fleet(S3Server, Redis),
+    Fleet(S3Server, Mutex<Redis>),
 }
 
 pub(crate) enum Redis {
@@ -27,20 +28,41 @@ pub(crate) enum Redis {
 impl Backend {
     /// The one that the suite runs on.
     pub(crate) async fn start() -> Self {
-        match std::env::var("CAMEO_TEST_BACKEND").as_deref() {
+        match std::env::var("TEST_BACKEND").as_deref() {
             Err(_) | Ok("" | "alone") => Self::Alone,
             Ok("fleet") => Self::fleet().await,
             Ok("cluster") => {
                 let cluster = Redis::Cluster(RedisCluster::start());
-                Self::Fleet(S3Server::start().await, cluster)
+                Self::Fleet(S3Server::start().await, Mutex::new(cluster))
             }
-            Ok(other) => panic!("CAMEO_TEST_BACKEND is {other:?}; give alone, fleet or cluster"),
+            Ok(other) => panic!("TEST_BACKEND is {other:?}; give alone, fleet or cluster"),
         }
     }
 
     /// A bucket and one Redis.
     pub(crate) async fn fleet() -> Self {
-        Self::Fleet(S3Server::start().await, Redis::One(RedisServer::start()))
+        let redis = Redis::One(RedisServer::start());
+        Self::Fleet(S3Server::start().await, Mutex::new(redis))
+    }
+
+    /// Kills a single Redis, which keeps its files.
+    pub(crate) fn stop_redis(&self) {
+        self.redis(RedisServer::kill);
+    }
+
+    /// Starts it again.
+    pub(crate) fn start_redis(&self) {
+        self.redis(RedisServer::restart);
+    }
+
+    fn redis(&self, change: impl FnOnce(&mut RedisServer)) {
+        let Self::Fleet(_, redis) = self else {
+            panic!("there is no Redis");
+        };
+        match &mut *redis.lock().unwrap() {
+            Redis::One(server) => change(server),
+            Redis::Cluster(_) => panic!("there are several"),
+        }
     }
 
     /// The settings that lead there.
@@ -50,7 +72,7 @@ impl Backend {
         };
         let settings = s3.settings();
         let credentials = settings.credentials.unwrap();
-        let redis = match redis {
+        let redis = match &*redis.lock().unwrap() {
             Redis::One(server) => server.url(),
             Redis::Cluster(cluster) => cluster.url(),
         };

@@ -27,7 +27,7 @@ pub(crate) struct TestService {
 /// Where its avatars are. Whoever holds it keeps them there.
 pub(crate) struct Data {
     folder: TempDir,
-    pub(crate) backend: Backend,
+    backend: Backend,
 }
 
 impl Data {
@@ -54,7 +54,17 @@ impl TestService {
 
     /// On a bucket and Redis, whatever the suite runs on.
     pub(crate) async fn start_fleet(variables: &[(&str, &str)]) -> Self {
-        Self::start_in(Data::of(Backend::fleet().await), variables).await
+        Self::start_on(Backend::fleet().await, variables).await
+    }
+
+    /// On this, whatever the suite runs on.
+    pub(crate) async fn start_on(backend: Backend, variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Data::of(backend), variables).await
+    }
+
+    /// Where its avatars are.
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.data.backend
     }
 
     /// Another one beside it, on the same bucket and Redis.
