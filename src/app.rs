@@ -257,8 +257,8 @@ fn settings(config: &Config, objects_url: String) -> Settings {
         webp_quality: images.webp_quality,
         jpeg_quality: images.jpeg_quality,
         background: images.background,
-        animated: false,
-        keep_master: false,
+        animated: images.animated,
+        keep_master: images.keep_master,
     };
     Settings {
         recipe: Arc::new(recipe),

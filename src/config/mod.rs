@@ -119,6 +119,10 @@ pub struct Images {
     pub jpeg_quality: u8,
     /// sRGB red, green, blue
     pub background: [u8; 3],
+    /// Whether animated uploads give animated twins.
+    pub animated: bool,
+    /// Whether a master is kept.
+    pub keep_master: bool,
 }
 
 /// `[processing]`

@@ -196,6 +196,8 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
         webp_quality,
         jpeg_quality,
         background,
+        animated: read.flag("images.animated"),
+        keep_master: read.flag("images.keep_master"),
     })
 }
 

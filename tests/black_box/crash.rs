@@ -141,10 +141,10 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
         if left.is_empty() {
             break;
         }
-        // Two seconds until what was under way is given up, two minutes until what a dead sweep
-        // had claimed comes due again.
+        // Two seconds until what was under way is given up, or what a dead sweep had claimed comes
+        // due again; the rest is leave for a busy machine.
         assert!(
-            begun.elapsed() < Duration::from_secs(150),
+            begun.elapsed() < Duration::from_mins(1),
             "left behind: {left:#?}"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;

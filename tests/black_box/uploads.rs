@@ -275,3 +275,61 @@ async fn nobody_can_tell_the_user_from_an_objects_address() {
     }
     assert!(!avatar["avatar_url"].as_str().unwrap().contains("alice"));
 }
+
+#[tokio::test]
+async fn an_animation_gives_stills_and_where_configured_twins_that_move() {
+    let still = TestService::start().await;
+    let avatar = still
+        .owner("42")
+        .upload("42", photos::animation(200, 3))
+        .await
+        .ok();
+    assert_eq!(avatar["metadata"]["animated"], true);
+    assert_eq!(avatar["images"].as_array().unwrap().len(), 10);
+
+    let moving = TestService::start_with(&[("CAMEO_IMAGES__ANIMATED", "true")]).await;
+    let avatar = moving
+        .owner("42")
+        .upload("42", photos::animation(200, 3))
+        .await
+        .ok();
+    let images = images(&moving, &avatar).await;
+    let twins: Vec<_> = images
+        .iter()
+        .filter(|(image, _)| image["animated"] == true)
+        .collect();
+    assert_eq!((images.len(), twins.len()), (15, 5));
+    for (described, bytes) in twins {
+        photos::assert_no_metadata(bytes);
+        assert_eq!(photos::frames(bytes), 3, "{described}");
+    }
+    let main = avatar["avatar_url"].as_str().unwrap();
+    assert!(main.ends_with("/medium.webp"), "{main}");
+    moving.owner("42").delete("42").await.ok();
+    assert_eq!(moving.objects(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_master_is_kept_where_configured_and_nobody_can_read_it() {
+    let service = TestService::start_with(&[("CAMEO_IMAGES__KEEP_MASTER", "true")]).await;
+    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+    let id = avatar["avatar_id"].as_str().unwrap();
+    let objects = service.objects();
+    let master = format!("private/avatars/{id}/master.");
+    let master = objects
+        .iter()
+        .find(|key| key.starts_with(&master))
+        .expect("a master");
+    photos::assert_no_metadata(&std::fs::read(service.store().join(master)).unwrap());
+    assert_eq!(
+        service
+            .anonymous()
+            .get(&format!("/files/{master}"))
+            .await
+            .problem()
+            .0,
+        404
+    );
+    service.owner("42").delete("42").await.ok();
+    assert_eq!(service.objects(), [""; 0]);
+}

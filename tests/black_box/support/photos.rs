@@ -2,7 +2,8 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 
 /// A phone's photo: 512 × 496 pixels lying on their side, orientation 6, with a position and a
 /// thumbnail. See `examples/README.md`.
@@ -43,6 +44,27 @@ pub(crate) fn gif(width: u32, height: u32) -> Vec<u8> {
         DynamicImage::from(quarters(width, height)).to_rgba8(),
         ImageFormat::Gif,
     )
+}
+
+/// A GIF of so many frames, each of another colour.
+pub(crate) fn animation(edge: u32, frames: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = GifEncoder::new(&mut bytes);
+    encoder.set_repeat(Repeat::Infinite).unwrap();
+    for number in 0..frames {
+        let colour = Rgba([number * 80, 200, 255 - number * 80, 255]);
+        encoder
+            .encode_frame(Frame::new(RgbaImage::from_pixel(edge, edge, colour)))
+            .unwrap();
+    }
+    drop(encoder);
+    bytes
+}
+
+/// How many frames an animated WebP has.
+pub(crate) fn frames(webp: &[u8]) -> usize {
+    let decoder = image::codecs::webp::WebPDecoder::new(Cursor::new(webp)).unwrap();
+    image::AnimationDecoder::into_frames(decoder).count()
 }
 
 /// A red disc on nothing.
