@@ -156,8 +156,8 @@ pub enum Replaced {
 /// What became of an upload that was found in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// It is the current one now.
-    Current,
+    /// It is the current one now, in the place of this avatar, which is retired.
+    Current(Option<AvatarId>),
     /// It is retired now.
     Retired,
     /// The catalog knew it; nothing changed.

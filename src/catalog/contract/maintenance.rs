@@ -77,7 +77,8 @@ async fn an_upload_found_in_the_store_is_taken_back_with_its_version(catalog: &d
     let who = subject("found");
     let before = catalog.stats().await.unwrap().avatars;
     let record = found(7);
-    assert_eq!(restore(catalog, &who, &record).await, Restored::Current);
+    let restored = restore(catalog, &who, &record).await;
+    assert_eq!(restored, Restored::Current(None));
     assert_eq!(catalog.get(&who).await.unwrap(), Some(record.clone()));
     assert_eq!(catalog.stats().await.unwrap().avatars, before + 1);
     assert_eq!(restore(catalog, &who, &record).await, Restored::Known);
@@ -93,8 +94,9 @@ async fn of_several_found_the_newest_is_current_in_whatever_order(catalog: &dyn 
         let mut older = std::collections::HashSet::new();
         for version in order {
             let record = found(version);
-            restore(catalog, &who, &record).await;
+            let restored = restore(catalog, &who, &record).await;
             if version == 3 {
+                assert!(matches!(restored, Restored::Current(_)));
                 newest = Some(record);
             } else {
                 older.insert(record.avatar_id);

@@ -348,12 +348,13 @@ impl Catalog for EmbeddedCatalog {
             }
             records.insert(subject.as_str(), codec::encode(&record)?.as_slice())?;
             count(transaction, &record, Change::Appeared)?;
+            let superseded = current.as_ref().map(|current| current.avatar_id);
             if let Some(current) = current {
                 let avatar = current.avatar_id;
                 enter(transaction, State::Retired, &subject, avatar, retire_at)?;
                 count(transaction, &current, Change::Gone)?;
             }
-            Ok(Restored::Current)
+            Ok(Restored::Current(superseded))
         })
         .await
     }

@@ -394,7 +394,7 @@ impl Catalog for RedisCatalog {
         let restored = async {
             let bytes = codec::encode(record)?;
             let retire_at = retire_at.unix_ms().to_string();
-            let restored: String = self
+            let (restored, current): (String, Vec<u8>) = self
                 .step(
                     &self.scripts.restore,
                     Repetition::Harmless,
@@ -402,10 +402,11 @@ impl Catalog for RedisCatalog {
                     &[subject.as_str().as_bytes(), &bytes, retire_at.as_bytes()],
                 )
                 .await?;
-            match restored.as_str() {
-                "current" => Ok(Restored::Current),
-                "retired" => Ok(Restored::Retired),
-                "known" => Ok(Restored::Known),
+            match (restored.as_str(), current.is_empty()) {
+                ("current", true) => Ok(Restored::Current(None)),
+                ("current", false) => Ok(Restored::Current(Some(avatar_id(&current)?))),
+                ("retired", _) => Ok(Restored::Retired),
+                ("known", _) => Ok(Restored::Known),
                 _ => Err(Failure::Answer),
             }
         };

@@ -1,3 +1,4 @@
+-- Answers what became of it, and the id that was current before.
 local subject, record, retire_at = ARGV[1], ARGV[2], ARGV[3]
 local id, version = head(record)
 local name = upload(subject, id)
@@ -8,13 +9,13 @@ if
   or redis.call('ZSCORE', PENDING, name)
   or redis.call('ZSCORE', RETIRED, name)
 then
-  return 'known'
+  return { 'known', '' }
 end
 entry.last = math.max(entry.last, version)
 if version <= math.max(newest, entry.deleted) then
   save(subject, entry)
   retire(name, retire_at)
-  return 'retired'
+  return { 'retired', '' }
 end
 local sums = {}
 add_up(sums, entry.record, -1)
@@ -25,4 +26,4 @@ if current ~= '' then
   retire(upload(subject, current), retire_at)
 end
 save_sums(sums)
-return 'current'
+return { 'current', current }
