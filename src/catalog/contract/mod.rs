@@ -1,5 +1,7 @@
 //! What every catalog must do, run against each adapter.
 
+mod maintenance;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ pub(crate) async fn run(catalog: &dyn Catalog) {
     forgetting_what_is_unknown_is_no_error(catalog).await;
     of_many_commits_at_once_the_last_reserved_stays(catalog).await;
     stats_add_up(catalog).await;
+    maintenance::run(catalog).await;
     catalog.check().await.unwrap();
 }
 
