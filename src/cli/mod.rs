@@ -162,11 +162,11 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     })
 }
 
-/// On a laptop the system may choose the port: then the public URL follows it.
+/// Where the system chose the port, a public URL that follows the address has it too.
 fn with_real_port(config: &Config, port: u16) -> Config {
     let mut config = config.clone();
-    if config.http.bind.port() == 0 && config.http.public_url == "http://127.0.0.1:8080" {
-        config.http.public_url = format!("http://127.0.0.1:{port}");
+    if let Some(host) = config.http.public_url.strip_suffix(":0") {
+        config.http.public_url = format!("{host}:{port}");
     }
     config
 }

@@ -1,5 +1,6 @@
 //! From layered values to checked settings.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,11 +111,22 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
             )),
         }
     });
+    let (bind, public_url) = (bind?, public_url?);
+    let follows = read.layers.is_default("http.public_url");
     Some(Http {
-        bind: bind?,
-        public_url: public_url?,
+        bind,
+        public_url: if follows { url_of(bind) } else { public_url },
         trusted_origins,
     })
+}
+
+/// What a program on the same machine calls this address: on a laptop, the public URL follows it.
+fn url_of(bind: SocketAddr) -> String {
+    let port = bind.port();
+    match bind.ip() {
+        ip if ip.is_unspecified() => format!("http://127.0.0.1:{port}"),
+        _ => format!("http://{bind}"),
+    }
 }
 
 fn auth(read: &mut Reader<'_>) -> Auth {
