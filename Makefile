@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt-check clippy docs deny fmt bench needs
+.PHONY: help run test lint fmt-check clippy docs deny fmt bench needs redis
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,8 +13,10 @@ help: ## Show this list
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
 
-test: needs ## Run every test: unit, contract, black-box, documentation
+test: needs redis ## Run every test: unit, contract, black-box (three backends), documentation
 	cargo test --locked
+	TEST_BACKEND=fleet cargo test --locked --test black_box
+	TEST_BACKEND=cluster cargo test --locked --test black_box
 
 lint: fmt-check clippy docs deny ## Everything but the tests that a change must pass
 
@@ -33,9 +35,13 @@ deny: $(DENY) ## Check the dependencies against deny.toml
 fmt: needs ## Format the code
 	cargo fmt
 
-bench: needs ## Run the benchmarks, on a 12-megapixel phone photo among others
+bench: needs redis ## Run the benchmarks, on a 12-megapixel phone photo among others
 	scripts/bench-photo.sh
 	cargo bench --locked --bench '*'
+
+# The Redis that tests start for themselves.
+redis:
+	@scripts/need.sh redis-server
 
 # A Rust toolchain, and the C compiler that builds libwebp's encoder and links.
 needs:

@@ -9,15 +9,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use tracing::{info, warn};
 
 use crate::auth::Verifier;
-use crate::catalog::{self, EmbeddedCatalog};
-use crate::config::{Config, ExposeSecret, SecretString, Storage};
+use crate::catalog::{self, EmbeddedCatalog, RedisCatalog};
+use crate::config::{Catalog, Config, ExposeSecret, SecretString, Storage};
 use crate::http;
 use crate::imaging::{self, Pool, Recipe, Target};
-use crate::limits::{Limiter, LocalLimiter};
+use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
+use crate::redis::{Partitions, RedisLink, RedisStartError};
 use crate::service::{Service, Settings};
-use crate::storage::{self, DiskStore};
+use crate::storage::{
+    self, DiskStore, Patience, PatientStore, PublicAccess, S3StartError, S3Store,
+};
 
 /// The program, put together and ready to serve.
 pub struct App {
@@ -34,41 +38,29 @@ pub struct App {
 }
 
 impl App {
-    /// Opens what the configuration names and puts the parts together.
+    /// Opens what the configuration names and puts the parts together. A bucket or a Redis that is
+    /// not up yet is waited for, for as long as the caller has patience.
     ///
     /// # Errors
-    /// Where the data folder, the store or the catalog cannot be opened.
-    pub fn open(config: &Config, secret: &SecretString) -> anyhow::Result<Self> {
-        let data_dir = &config.data_dir;
-        make_folder(data_dir)?;
-        let (storage_kind, store, objects_url): (_, Arc<dyn storage::Store>, _) =
-            match config.storage {
-                Storage::Disk => {
-                    let store = DiskStore::open(data_dir.join("store"))
-                        .with_context(|| format!("the folder {}", data_dir.display()))?;
-                    let url = format!("{}{}", config.http.public_url, http::FILES_ROOT);
-                    ("disk", Arc::new(store), url)
-                }
-            };
-        let (catalog_kind, catalog): (_, Arc<dyn catalog::Catalog>) = match config.catalog {
-            crate::config::Catalog::Embedded => {
-                let path = data_dir.join("catalog.redb");
-                let catalog = EmbeddedCatalog::open(&path).with_context(|| {
-                    format!("{}; does another cameo use this data_dir?", path.display())
-                })?;
-                ("embedded", Arc::new(catalog))
+    /// Where the data folder, the store or the catalog cannot be opened;
+    /// [`is_configuration`] tells whether somebody has to change a setting.
+    pub async fn open(config: &Config, secret: &SecretString) -> anyhow::Result<Self> {
+        make_folder(&config.data_dir)?;
+        let store = open_store(config).await?;
+        let catalog = open_catalog(config).await?;
+        let limiter: Option<Arc<dyn Limiter>> = match (config.limits, catalog.redis) {
+            (None, _) => None,
+            (Some(limits), None) => Some(Arc::new(LocalLimiter::new(limits))),
+            (Some(limits), Some((link, partitions))) => {
+                Some(Arc::new(RedisLimiter::new(link, partitions, limits)))
             }
-        };
-        let limiter: Option<Arc<dyn Limiter>> = match config.limits {
-            Some(limits) => Some(Arc::new(LocalLimiter::new(limits))),
-            None => None,
         };
         let pool = Pool::new(config.processing.workers).context("threads for pictures")?;
         let service = Arc::new(Service::new(
-            store,
-            catalog,
+            store.store,
+            catalog.catalog,
             pool,
-            settings(config, objects_url),
+            settings(config, store.objects_url),
         ));
         let draining = Arc::new(AtomicBool::new(false));
         let http = http::App::new(http::Parts {
@@ -79,8 +71,8 @@ impl App {
             trusted_origins: trusted_origins(config),
             delivery: config.delivery,
             primary_variant: config.images.primary_variant.clone(),
-            storage_kind,
-            catalog_kind,
+            storage_kind: config.storage.kind(),
+            catalog_kind: config.catalog.kind(),
             draining: Arc::clone(&draining),
         });
         let sweep_every = config.lifecycle.sweep_every;
@@ -92,6 +84,106 @@ impl App {
             draining,
         })
     }
+}
+
+struct OpenStore {
+    store: Arc<dyn storage::Store>,
+    /// What an object's public URL begins with.
+    objects_url: String,
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<OpenStore> {
+    let own_url = || format!("{}{}", config.http.public_url, http::FILES_ROOT);
+    let (settings, public_base_url) = match &config.storage {
+        Storage::Disk => {
+            let folder = config.data_dir.join("store");
+            let store = DiskStore::open(&folder)
+                .with_context(|| format!("the folder {}", folder.display()))?;
+            return Ok(OpenStore {
+                store: Arc::new(store),
+                objects_url: own_url(),
+            });
+        }
+        Storage::S3(settings, public_base_url) => (settings, public_base_url),
+    };
+    let open = || S3Store::open(settings);
+    let (store, concerns) = until_it_is_up(open, S3StartError::may_pass).await?;
+    for concern in concerns {
+        warn!("{concern}");
+    }
+    let objects_url = match (public_base_url, settings.public_access) {
+        (Some(url), _) => url.clone(),
+        (None, PublicAccess::Policy) => settings.public_base(),
+        (None, PublicAccess::None) => own_url(),
+    };
+    info!(bucket = settings.bucket, objects_url, "the bucket is ready");
+    Ok(OpenStore {
+        store: Arc::new(PatientStore::new(Arc::new(store), Patience::default())),
+        objects_url,
+    })
+}
+
+struct OpenCatalog {
+    catalog: Arc<dyn catalog::Catalog>,
+    /// The connection, for the limits to share.
+    redis: Option<(RedisLink, Partitions)>,
+}
+
+async fn open_catalog(config: &Config) -> anyhow::Result<OpenCatalog> {
+    let settings = match &config.catalog {
+        Catalog::Embedded => {
+            let path = config.data_dir.join("catalog.redb");
+            let catalog = EmbeddedCatalog::open(&path).with_context(|| {
+                format!("{}; does another cameo use this data_dir?", path.display())
+            })?;
+            return Ok(OpenCatalog {
+                catalog: Arc::new(catalog),
+                redis: None,
+            });
+        }
+        Catalog::Redis(settings) => settings,
+    };
+    let open = || RedisCatalog::open(settings);
+    let (catalog, concerns) = until_it_is_up(open, RedisStartError::may_pass).await?;
+    for concern in concerns {
+        warn!("{concern}");
+    }
+    info!(redis = %settings.address, "redis is ready");
+    let redis = Some((catalog.link().clone(), settings.partitions));
+    Ok(OpenCatalog {
+        catalog: Arc::new(catalog),
+        redis,
+    })
+}
+
+/// The pause before the second attempt to open something; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause of all.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Opens something on the network, again and again while waiting may help.
+async fn until_it_is_up<T, E: std::error::Error>(
+    open: impl AsyncFn() -> Result<T, E>,
+    may_pass: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match open().await {
+            Err(error) if may_pass(&error) => {
+                let cause = error.source();
+                warn!(cause, retry_in = ?pause, "{error}");
+            }
+            opened => return opened,
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
+
+/// Whether the program cannot start because somebody has to change a setting.
+pub fn is_configuration(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<S3StartError>().is_some()
+        || error.downcast_ref::<RedisStartError>().is_some()
 }
 
 /// The secret that tokens are signed with: the configured one, or one of this data folder's own,
@@ -165,8 +257,8 @@ fn settings(config: &Config, objects_url: String) -> Settings {
         webp_quality: images.webp_quality,
         jpeg_quality: images.jpeg_quality,
         background: images.background,
-        animated: false,
-        keep_master: false,
+        animated: images.animated,
+        keep_master: images.keep_master,
     };
     Settings {
         recipe: Arc::new(recipe),

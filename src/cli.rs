@@ -1,6 +1,7 @@
 //! The command line.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // what a command line is for
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -81,7 +82,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             };
             match command {
                 Command::Token(args) => print_token(&config, &args)?,
-                Command::Serve => serve(&config)?,
+                Command::Serve => match serve(&config) {
+                    Err(error) if app::is_configuration(&error) => {
+                        eprintln!("cameo: {error:#}");
+                        return Ok(ExitCode::from(WRONG_USAGE));
+                    }
+                    served => served?,
+                },
                 _ => println!("the configuration is good"),
             }
         }
@@ -120,9 +127,12 @@ fn serve(config: &Config) -> anyhow::Result<()> {
             .with_context(|| format!("http.bind: cannot listen on {}", config.http.bind))?;
         let address = listener.local_addr()?;
         let config = &with_real_port(config, address.port());
-        let app = App::open(config, &secret)?;
-        let shutdown = shutdown()?;
-        info!(%address, storage = ?config.storage, catalog = ?config.catalog, "ready");
+        let mut shutdown = Box::pin(shutdown()?);
+        let app = tokio::select! {
+            app = App::open(config, &secret) => app?,
+            () = &mut shutdown => return Ok(()),
+        };
+        info!(%address, storage = config.storage.kind(), catalog = config.catalog.kind(), "ready");
         if config.environment == Environment::Development {
             print_welcome(config, &secret)?;
         }
@@ -164,7 +174,9 @@ fn print_welcome(config: &Config, secret: &SecretString) -> anyhow::Result<()> {
     } else {
         "photo.jpg"
     };
-    println!(
+    // Where nobody reads it, nobody misses it.
+    let _ = writeln!(
+        std::io::stdout(),
         "\n  Cameo is ready at {url}  (documentation: {url}/docs)\n\n  \
          Upload a photo as the user \"demo\", with a token that is good for a day:\n\n  \
          curl -F file=@{photo} -H 'Authorization: Bearer {token}' {url}/api/v1/users/demo/avatar\n\n  \

@@ -10,6 +10,7 @@
 //! | [`storage`] | port and adapters: where renditions lie |
 //! | [`catalog`] | port and adapters: which avatar each user has, and what is still to be removed |
 //! | [`limits`] | port and adapters: how often anyone may do what |
+//! | [`redis`] | the connection that the adapters of a fleet share |
 //! | [`service`] | what the program does: upload, read, remove, sweep |
 //! | [`auth`] | who somebody is |
 //! | [`http`] | the route table, what guards it, how answers look |
@@ -53,6 +54,7 @@ pub mod config;
 pub mod http;
 pub mod imaging;
 pub mod limits;
+pub mod redis;
 pub mod server;
 pub mod service;
 pub mod storage;

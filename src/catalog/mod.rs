@@ -19,9 +19,11 @@ mod codec;
 #[cfg(test)]
 pub(crate) mod contract;
 mod embedded;
+mod redis;
 
 use async_trait::async_trait;
 
+pub use self::redis::{RedisCatalog, RedisSettings};
 pub use embedded::EmbeddedCatalog;
 
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};

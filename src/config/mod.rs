@@ -3,6 +3,7 @@
 //!
 //! [`load`] gives a [`Config`] that needs no further checking, or every fault at once.
 
+mod adapters;
 mod fault;
 mod layers;
 mod read;
@@ -17,6 +18,8 @@ pub use secrecy::{ExposeSecret, SecretString};
 pub use units::Quota;
 
 use crate::avatar::{Format, SourceFormat, VariantName};
+use crate::catalog::RedisSettings;
+use crate::storage::S3Settings;
 use layers::Layers;
 
 /// The commented defaults, as they stand in the repository.
@@ -116,6 +119,10 @@ pub struct Images {
     pub jpeg_quality: u8,
     /// sRGB red, green, blue
     pub background: [u8; 3],
+    /// Whether animated uploads give animated twins.
+    pub animated: bool,
+    /// Whether a master is kept.
+    pub keep_master: bool,
 }
 
 /// `[processing]`
@@ -132,17 +139,42 @@ pub struct Processing {
 }
 
 /// `[storage]`: which store, with what it needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Storage {
     /// A folder in `data_dir`.
     Disk,
+    /// A bucket, and what the public URLs of its objects begin with where that is not the bucket
+    /// itself.
+    S3(Box<S3Settings>, Option<String>),
 }
 
 /// `[catalog]`: which catalog, with what it needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Catalog {
     /// A database file in `data_dir`.
     Embedded,
+    /// Redis.
+    Redis(Box<RedisSettings>),
+}
+
+impl Storage {
+    /// The name in `storage.kind`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::S3(..) => "s3",
+        }
+    }
+}
+
+impl Catalog {
+    /// The name in `catalog.kind`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Redis(_) => "redis",
+        }
+    }
 }
 
 /// `[limits]`
@@ -152,6 +184,17 @@ pub struct Limits {
     pub upload: Quota,
     /// Deletes per user.
     pub delete: Quota,
+    /// What happens to attempts while a Redis that counts them does not answer.
+    pub when_redis_is_down: WhenRedisIsDown,
+}
+
+/// What happens to attempts while a Redis that counts them does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenRedisIsDown {
+    /// Every replica counts for itself.
+    CountLocally,
+    /// None is allowed.
+    Deny,
 }
 
 /// `[lifecycle]`

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::adapters;
 use super::fault::Fault;
 use super::layers::Layers;
 use super::units;
 use super::{
-    Auth, Catalog, Config, Delivery, DeliveryMode, Environment, Http, Images, Lifecycle, Limits,
-    Processing, Storage, Upload,
+    Auth, Config, Delivery, DeliveryMode, Environment, Http, Images, Lifecycle, Limits, Processing,
+    Upload, WhenRedisIsDown,
 };
 use crate::avatar::{Format, SourceFormat, VariantName};
 
@@ -45,8 +46,9 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         queue_timeout: read.time("processing.queue_timeout", 1, 600),
         deadline: read.time("processing.deadline", 1, 600),
     };
-    let storage = read.choice("storage.kind", &[("disk", Storage::Disk)]);
-    let catalog = read.choice("catalog.kind", &[("embedded", Catalog::Embedded)]);
+    let origins = http.as_ref().map(|http| &http.trusted_origins[..]);
+    let storage = adapters::storage(&mut read, origins.unwrap_or_default());
+    let catalog = adapters::catalog(&mut read);
     let limits = limits(&mut read);
     let lifecycle = Lifecycle {
         retire_after: read.time("lifecycle.retire_after", 0, 365 * 24 * 3600),
@@ -70,11 +72,20 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         images: images?,
         processing,
         storage,
-        catalog,
+        catalog: catalog?,
         limits,
         lifecycle,
         delivery,
     })
+}
+
+/// A URL without a query, as it stands but for a closing slash.
+pub(super) fn url(text: &str) -> Option<String> {
+    let uri = text.parse::<axum::http::Uri>().ok()?;
+    let good = matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.authority().is_some()
+        && uri.query().is_none();
+    good.then(|| text.trim_end_matches('/').to_owned())
 }
 
 fn http(read: &mut Reader<'_>) -> Option<Http> {
@@ -83,18 +94,8 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
             .map_err(|_| format!("is {text:?}; give an address such as \"0.0.0.0:8080\""))
     });
     let public_url = read.parsed("http.public_url", |text| {
-        match text.parse::<axum::http::Uri>() {
-            Ok(uri)
-                if matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.authority().is_some()
-                    && uri.query().is_none() =>
-            {
-                Ok(text.trim_end_matches('/').to_owned())
-            }
-            _ => Err(format!(
-                "is {text:?}; give a URL such as \"https://avatars.example.com\""
-            )),
-        }
+        let example = "give a URL such as \"https://avatars.example.com\"";
+        url(text).ok_or_else(|| format!("is {text:?}; {example}"))
     });
     let trusted_origins = read.list("http.trusted_origins", |text| {
         let host = text
@@ -195,6 +196,8 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
         webp_quality,
         jpeg_quality,
         background,
+        animated: read.flag("images.animated"),
+        keep_master: read.flag("images.keep_master"),
     })
 }
 
@@ -202,9 +205,17 @@ fn limits(read: &mut Reader<'_>) -> Option<Limits> {
     // Checked even where limits are off: a fault must not wait for the day they are switched on.
     let upload = read.parsed("limits.upload", units::quota);
     let delete = read.parsed("limits.delete", units::quota);
+    let when_redis_is_down = read.choice(
+        "limits.when_redis_is_down",
+        &[
+            ("local", WhenRedisIsDown::CountLocally),
+            ("deny", WhenRedisIsDown::Deny),
+        ],
+    );
     read.flag("limits.enabled").then_some(Limits {
         upload: upload?,
         delete: delete?,
+        when_redis_is_down,
     })
 }
 
@@ -231,23 +242,23 @@ fn refuse_conveniences(read: &mut Reader<'_>, auth: &Auth) {
     }
 }
 
-struct Reader<'a> {
-    layers: &'a Layers,
+pub(super) struct Reader<'a> {
+    pub(super) layers: &'a Layers,
     faults: &'a mut Vec<Fault>,
 }
 
 impl Reader<'_> {
-    fn fault(&mut self, path: &str, problem: impl Into<String>) {
+    pub(super) fn fault(&mut self, path: &str, problem: impl Into<String>) {
         self.faults
             .push(Fault::new(self.layers.place(path), problem));
     }
 
-    fn text(&self, path: &str) -> String {
+    pub(super) fn text(&self, path: &str) -> String {
         let value = self.layers.get(path).and_then(toml::Value::as_str);
         value.unwrap_or_default().to_owned()
     }
 
-    fn filled(&mut self, path: &str) -> String {
+    pub(super) fn filled(&mut self, path: &str) -> String {
         let text = self.text(path);
         if text.is_empty() {
             self.fault(path, "is empty");
@@ -255,18 +266,18 @@ impl Reader<'_> {
         text
     }
 
-    fn optional(&self, path: &str) -> Option<String> {
+    pub(super) fn optional(&self, path: &str) -> Option<String> {
         Some(self.text(path)).filter(|text| !text.is_empty())
     }
 
-    fn flag(&self, path: &str) -> bool {
+    pub(super) fn flag(&self, path: &str) -> bool {
         self.layers
             .get(path)
             .and_then(toml::Value::as_bool)
             .unwrap_or_default()
     }
 
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         path: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -280,7 +291,7 @@ impl Reader<'_> {
         }
     }
 
-    fn number(&mut self, path: &str, least: i64, most: i64) -> i64 {
+    pub(super) fn number(&mut self, path: &str, least: i64, most: i64) -> i64 {
         let number = self
             .layers
             .get(path)
@@ -319,7 +330,7 @@ impl Reader<'_> {
         time
     }
 
-    fn choice<T: Clone>(&mut self, path: &str, choices: &[(&str, T)]) -> T {
+    pub(super) fn choice<T: Clone>(&mut self, path: &str, choices: &[(&str, T)]) -> T {
         let text = self.text(path);
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
             return choice.clone();
@@ -379,7 +390,7 @@ impl Reader<'_> {
     }
 
     /// A secret given as such, or by the file that holds it.
-    fn secret(&mut self, path: &str) -> Option<SecretString> {
+    pub(super) fn secret(&mut self, path: &str) -> Option<SecretString> {
         let file_path = format!("{path}_file");
         let secret = match (self.optional(path), self.optional(&file_path)) {
             (Some(_), Some(_)) => {
@@ -391,19 +402,24 @@ impl Reader<'_> {
             }
             (Some(secret), None) => secret,
             (None, None) => return None,
-            (None, Some(file)) => match std::fs::read_to_string(Path::new(&file)) {
-                Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
-                Err(error) => {
-                    self.fault(
-                        &file_path,
-                        format!("is {file:?}, which cannot be read: {error}"),
-                    );
-                    return None;
-                }
-            },
+            (None, Some(_)) => return self.secret_file(&file_path),
+        };
+        Some(SecretString::from(secret))
+    }
+
+    /// A secret given by the file that holds it.
+    pub(super) fn secret_file(&mut self, path: &str) -> Option<SecretString> {
+        let file = self.text(path);
+        let secret = match std::fs::read_to_string(Path::new(&file)) {
+            Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+            Err(error) => {
+                let problem = format!("is {file:?}, which cannot be read: {error}");
+                self.fault(path, problem);
+                return None;
+            }
         };
         if secret.is_empty() {
-            self.fault(&file_path, "names an empty file");
+            self.fault(path, "names an empty file");
             return None;
         }
         Some(SecretString::from(secret))

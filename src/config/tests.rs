@@ -181,3 +181,64 @@ fn a_secret_is_read_from_its_file_and_never_shown() {
     std::fs::write(folder.path().join("secret"), "\n").unwrap();
     assert!(faults_of(&[("CAMEO_AUTH__JWT_SECRET_FILE", &path)])[0].contains("empty file"));
 }
+
+#[test]
+fn a_bucket_and_redis_are_chosen_with_what_they_need() {
+    let config = with(&[
+        ("CAMEO_STORAGE__KIND", "s3"),
+        ("CAMEO_STORAGE__S3__ENDPOINT", "http://minio:9000/"),
+        ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "none"),
+        ("CAMEO_STORAGE__S3__ACCESS_KEY_ID", "cameo"),
+        ("CAMEO_STORAGE__S3__SECRET_ACCESS_KEY", "hush"),
+        ("CAMEO_CATALOG__KIND", "redis"),
+        (
+            "CAMEO_CATALOG__REDIS__URL",
+            "redis://:hush@one:7000,two:7000",
+        ),
+        ("CAMEO_HTTP__TRUSTED_ORIGINS", "https://app.example.com"),
+    ])
+    .unwrap();
+    let Storage::S3(settings, None) = &config.storage else {
+        panic!("{:?}", config.storage)
+    };
+    assert_eq!(settings.endpoint.as_deref(), Some("http://minio:9000"));
+    assert_eq!(settings.trusted_origins, ["https://app.example.com"]);
+    let Catalog::Redis(settings) = &config.catalog else {
+        panic!("{:?}", config.catalog)
+    };
+    assert_eq!(settings.address.to_string(), "one:7000,two:7000");
+    assert_eq!(settings.partitions.count(), 16);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hush"), "{shown}");
+}
+
+#[test]
+fn the_address_of_redis_is_read_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("redis-url");
+    std::fs::write(&path, "redis://:hush@cache:6380/1\n").unwrap();
+    let path = path.to_str().unwrap();
+    let variables = [
+        ("CAMEO_CATALOG__KIND", "redis"),
+        ("CAMEO_CATALOG__REDIS__URL_FILE", path),
+    ];
+    let config = with(&variables).unwrap();
+    let Catalog::Redis(settings) = config.catalog else {
+        panic!("{:?}", config.catalog)
+    };
+    assert_eq!(settings.address.to_string(), "cache:6380");
+}
+
+#[test]
+fn faults_of_a_bucket_and_of_redis_are_told_even_where_they_are_not_chosen() {
+    let faults = faults_of(&[
+        ("CAMEO_STORAGE__S3__BUCKET", "My_Bucket"),
+        ("CAMEO_STORAGE__S3__ENDPOINT", "minio:9000"),
+        ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "all"),
+        ("CAMEO_STORAGE__S3__ACCESS_KEY_ID", "cameo"),
+        ("CAMEO_CATALOG__REDIS__URL", "http://:hush@cache"),
+        ("CAMEO_CATALOG__REDIS__PARTITIONS", "0"),
+        ("CAMEO_LIMITS__WHEN_REDIS_IS_DOWN", "allow"),
+    ]);
+    insta::assert_snapshot!(faults.join("\n"));
+}

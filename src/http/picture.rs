@@ -58,6 +58,9 @@ impl FromRequest<App> for Picture {
         if let Some(declared) = declared.filter(|declared| *declared > most + overhead) {
             return Err(too_large(Some(declared), most));
         }
+        if declared == Some(0) {
+            return Err(Problem::new(Code::MissingFile, "the request has no body"));
+        }
         let Query(query) = Query::<CropQuery>::try_from_uri(request.uri())
             .map_err(|_| malformed("the query cannot be read"))?;
         let crop = query.crop.as_deref().map(parse_crop).transpose()?;

@@ -119,6 +119,7 @@ mod tests {
         let limits = Limits {
             upload: quota(5),
             delete: quota(10),
+            when_redis_is_down: crate::config::WhenRedisIsDown::CountLocally,
         };
         (LocalLimiter::with_clock(limits, clock.clone()), clock)
     }

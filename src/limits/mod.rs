@@ -1,11 +1,13 @@
 //! How often anyone may do what.
 
 mod local;
+mod redis;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::redis::RedisLimiter;
 pub use local::LocalLimiter;
 
 use crate::avatar::SubjectId;

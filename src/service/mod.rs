@@ -39,7 +39,8 @@ pub struct Settings {
     pub picture_deadline: Duration,
     /// How long a replaced avatar's objects stay.
     pub retire_after: Duration,
-    /// When the objects of an unfinished upload may be removed.
+    /// When the objects of an unfinished upload may be removed, and when whoever removes objects is
+    /// taken for dead.
     pub upload_deadline: Duration,
     /// What an object's public URL begins with, without a closing slash.
     pub objects_url: String,
@@ -106,6 +107,11 @@ impl Service {
         Ok(self.catalog.check().await?)
     }
 
+    /// When whoever begins to remove objects at `now` is taken for dead, and another one does it.
+    fn removal_lease(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.settings.upload_deadline)
+    }
+
     /// Removes every object of an upload, its manifest first, and tells how many of them anyone
     /// could read. Removing them again finds none, and is no error.
     async fn remove_objects(&self, avatar: AvatarId) -> Result<usize, Error> {
@@ -132,11 +138,4 @@ impl Service {
             .await?;
         Ok(public)
     }
-}
-
-/// How long whoever has begun to remove objects is left to finish, before another one does.
-const REMOVAL_LEASE: Duration = Duration::from_mins(2);
-
-fn removal_lease(now: Timestamp) -> Timestamp {
-    now.plus(REMOVAL_LEASE)
 }

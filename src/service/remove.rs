@@ -1,6 +1,6 @@
 //! Taking an avatar away, with everything that was ever stored of it.
 
-use super::{Error, Service, removal_lease};
+use super::{Error, Service};
 use crate::avatar::{Record, SubjectId, Timestamp};
 
 /// What was taken away.
@@ -21,7 +21,10 @@ impl Service {
     /// no longer the current one, but objects may be left; calling again, or else the sweep,
     /// finishes the work. With [`Error::Catalog`] it is either.
     pub async fn remove(&self, subject: &SubjectId, now: Timestamp) -> Result<Removal, Error> {
-        let removed = self.catalog.remove(subject, removal_lease(now)).await?;
+        let removed = self
+            .catalog
+            .remove(subject, self.removal_lease(now))
+            .await?;
         let removed = removed.ok_or(Error::NotFound)?;
         let mut objects = 0;
         for outstanding in &removed.outstanding {

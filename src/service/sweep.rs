@@ -3,7 +3,7 @@
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Error, Service, removal_lease};
+use super::{Error, Service};
 use crate::avatar::Timestamp;
 use crate::catalog::Outstanding;
 
@@ -30,7 +30,10 @@ impl Service {
     pub async fn sweep(&self, now: Timestamp) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         loop {
-            let claimed = self.catalog.claim(now, removal_lease(now), BATCH).await?;
+            let claimed = self
+                .catalog
+                .claim(now, self.removal_lease(now), BATCH)
+                .await?;
             if claimed.is_empty() {
                 return Ok(swept);
             }

@@ -74,7 +74,7 @@ impl Service {
         let started = Instant::now();
         let _held = admission;
         self.expect(&upload).await?;
-        let probe = imaging::probe(&upload.bytes, &self.settings.recipe.limits)?;
+        let probe = imaging::probe_for(&upload.bytes, &self.settings.recipe, upload.crop)?;
         let room = self.budget.decode(probe.memory_bytes).await?;
         let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
         let mut work = self.start(&upload, room)?;

@@ -6,6 +6,8 @@
 #[cfg(test)]
 pub(crate) mod contract;
 mod disk;
+mod resilience;
+mod s3;
 
 use std::pin::Pin;
 
@@ -14,6 +16,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, StreamExt};
 
 pub use disk::DiskStore;
+pub use resilience::{Patience, PatientStore};
+pub use s3::{PublicAccess, S3Concern, S3Credentials, S3Settings, S3StartError, S3Store};
 
 use crate::avatar::{AvatarId, ObjectKey};
 
@@ -71,6 +75,7 @@ impl Object {
 #[error("the store could not {operation}")]
 pub struct StoreError {
     operation: &'static str,
+    may_pass: bool,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -83,7 +88,24 @@ impl StoreError {
     ) -> Self {
         Self {
             operation,
+            may_pass: false,
             source: source.into(),
         }
+    }
+
+    /// The same, of a failure that may be over when the operation is tried again.
+    pub fn passing(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            may_pass: true,
+            ..Self::new(operation, source)
+        }
+    }
+
+    /// Whether trying again may help.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
     }
 }

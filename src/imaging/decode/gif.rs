@@ -20,10 +20,8 @@ pub(super) fn header(bytes: &[u8], max_frames: u32) -> Result<Header, Refusal> {
     if width == 0 || height == 0 {
         return Err(Refusal::Broken("its header gives no size"));
     }
-    let frames = count_frames(bytes, 13 + palette_len(flags), max_frames);
-    if frames == 0 {
-        return Err(Refusal::Broken("it has a header and no picture"));
-    }
+    // Where there is none at all, the dimensions still decide first, and decoding tells.
+    let frames = count_frames(bytes, 13 + palette_len(flags), max_frames).max(1);
     let pixels = u64::from(width) * u64::from(height);
     Ok(Header {
         format: SourceFormat::Gif,

@@ -18,7 +18,6 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let mut size = None;
     let mut frames = 1;
     let mut orientation = Orientation::UPRIGHT;
-    let mut has_data = false;
     for (id, payload) in Chunks::of(bytes) {
         match id {
             b"IHDR" => {
@@ -54,16 +53,12 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
                 }
             }
             b"eXIf" => orientation = Orientation::from_exif_data(payload),
-            b"IDAT" => has_data = true,
             _ => {}
         }
     }
     let (width, height, depth, interlace) = size.ok_or(Refusal::Broken("it has no header"))?;
     if width == 0 || height == 0 {
         return Err(Refusal::Broken("its header gives no size"));
-    }
-    if !has_data {
-        return Err(Refusal::Broken("it has a header and no picture"));
     }
     let pixels = u64::from(width) * u64::from(height);
     // Interlaced pictures are held whole as they are stored, before they are reduced.

@@ -1,0 +1,125 @@
+//! How much memory Redis needs for an avatar: a million of them, committed as uploads are.
+//!
+//!     cargo bench --bench redis_memory [-- COUNT]
+//!
+//! It starts a `redis-server` of its own and takes a few minutes.
+
+// The benchmark talks to whoever runs it.
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+
+#[allow(dead_code, unreachable_pub, clippy::expect_used)]
+#[path = "../src/redis/testing.rs"]
+mod testing;
+
+use std::time::Instant;
+
+use cameo::avatar::{
+    AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
+    VariantName,
+};
+use cameo::catalog::{Catalog, Precondition, RedisCatalog, RedisSettings, Replaced};
+use cameo::redis::Partitions;
+use futures_util::StreamExt;
+
+/// Uploads at once.
+const CONCURRENCY: usize = 256;
+
+#[tokio::main]
+async fn main() {
+    let count = std::env::args()
+        .skip(1)
+        .find_map(|word| word.parse().ok())
+        .unwrap_or(1_000_000_u64);
+    let server = testing::RedisServer::start_with(&[]);
+    let settings = RedisSettings {
+        address: server.url().parse().unwrap(),
+        partitions: Partitions::new(16).unwrap(),
+    };
+    let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
+    let before = used_memory(&server);
+    let begun = Instant::now();
+    futures_util::stream::iter(0..count)
+        .for_each_concurrent(CONCURRENCY, |number| upload(&catalog, number))
+        .await;
+    let took = begun.elapsed();
+    let used = used_memory(&server) - before;
+    assert_eq!(catalog.stats().await.unwrap().avatars, count);
+    println!(
+        "{count} avatars of 10 renditions, user ids of 36 characters: {} bytes of Redis memory each, {:.0} uploads/s ({:.2} ms of Redis each)",
+        used / count,
+        count as f64 / took.as_secs_f64(),
+        server_cpu_seconds(&server) * 1000.0 / count as f64,
+    );
+}
+
+/// What an upload does to the catalog.
+async fn upload(catalog: &RedisCatalog, number: u64) {
+    let subject = SubjectId::new(format!("6f1c2d8e-4b7a-4c3e-9f00-{number:012x}")).unwrap();
+    let mut record = record(number);
+    let now = Timestamp::now();
+    record.version = catalog
+        .reserve(&subject, record.avatar_id, now)
+        .await
+        .unwrap();
+    let anything = Precondition::Anything;
+    let replaced = catalog.replace(&subject, &record, &anything, now).await;
+    assert_eq!(replaced.unwrap(), Replaced::Committed(None));
+}
+
+/// Five variants in two formats, with the sizes that photos have.
+fn record(number: u64) -> Record {
+    let edges = [
+        ("full", 1024),
+        ("large", 512),
+        ("medium", 256),
+        ("small", 128),
+        ("thumbnail", 64),
+    ];
+    let of = |format| {
+        edges.map(|(name, edge): (&str, u32)| Rendition {
+            variant: VariantName::new(name).unwrap(),
+            format,
+            width: edge,
+            height: edge,
+            bytes: u64::from(edge) * u64::from(edge) / 8 + number % 997,
+            animated: false,
+        })
+    };
+    Record {
+        avatar_id: AvatarId::random().unwrap(),
+        version: cameo::avatar::Version(0),
+        uploaded_at: Timestamp::now(),
+        source: Source {
+            format: SourceFormat::Jpeg,
+            bytes: 3_273_581 + number % 997,
+            width: 3022,
+            height: 4032,
+            animated: false,
+        },
+        renditions: [of(Format::Webp), of(Format::Jpeg)].concat(),
+        master: None,
+        placeholder: Placeholder {
+            thumbhash: vec![7; 25],
+            color: [1, 2, 3],
+        },
+    }
+}
+
+fn used_memory(server: &testing::RedisServer) -> u64 {
+    fact(server, "memory", "used_memory:").parse().unwrap()
+}
+
+fn server_cpu_seconds(server: &testing::RedisServer) -> f64 {
+    fact(server, "cpu", "used_cpu_user:")
+        .parse::<f64>()
+        .unwrap()
+}
+
+fn fact(server: &testing::RedisServer, section: &str, name: &str) -> String {
+    let info: String = server.ask(&format!("INFO {section}"));
+    let mut lines = info.lines();
+    lines
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap()
+        .to_owned()
+}

@@ -1,0 +1,22 @@
+-- Answers the record that was current, and every id of the subject that has objects, its id first.
+local subject, lease = ARGV[1], ARGV[2]
+local entry = load(subject)
+local record = entry.record
+local current = head(record)
+local answer = { record }
+local sums = {}
+add_up(sums, record, -1)
+local retired = redis.call('ZRANGEBYLEX', RETIRED_OF, '[' .. subject .. '\0', '(' .. subject .. '\1')
+if current ~= '' then
+  entry.deleted = entry.last
+  entry.record = ''
+  save(subject, entry)
+  retire(upload(subject, current), lease)
+  answer[2] = current
+end
+for _, name in ipairs(retired) do
+  redis.call('ZADD', RETIRED, lease, name)
+  answer[#answer + 1] = name:sub(#subject + 2)
+end
+save_sums(sums)
+return answer

@@ -1,0 +1,32 @@
+-- Answers how it ended, and the id that was current before.
+local subject, record, retire_at, precondition = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, version = head(record)
+local name = upload(subject, id)
+if not redis.call('ZSCORE', PENDING, name) then
+  return { 'not pending', '' }
+end
+local entry = load(subject)
+local current, newest = head(entry.record)
+if version < newest or version <= entry.deleted then
+  return { 'superseded', '' }
+end
+local holds = precondition == 'anything'
+  or precondition == 'absent' and current == ''
+  or precondition == 'present' and current ~= ''
+for number = 5, #ARGV do
+  holds = holds or ARGV[number] == current
+end
+if not holds then
+  return { 'precondition failed', '' }
+end
+local sums = {}
+add_up(sums, entry.record, -1)
+add_up(sums, record, 1)
+entry.record = record
+save(subject, entry)
+if current ~= '' then
+  retire(upload(subject, current), retire_at)
+end
+redis.call('ZREM', PENDING, name)
+save_sums(sums)
+return { 'committed', current }

@@ -1,0 +1,223 @@
+use super::*;
+use crate::catalog::contract;
+use crate::redis::testing::{RedisCluster, RedisSentinel, RedisServer};
+
+fn settings(url: &str) -> RedisSettings {
+    RedisSettings {
+        address: url.parse().unwrap(),
+        partitions: Partitions::new(16).unwrap(),
+    }
+}
+
+async fn open(url: &str) -> RedisCatalog {
+    RedisCatalog::open(&settings(url)).await.unwrap().0
+}
+
+#[tokio::test]
+async fn one_redis_keeps_the_contract_of_a_catalog() {
+    let server = RedisServer::start();
+    contract::run(&open(&server.url()).await).await;
+}
+
+#[tokio::test]
+async fn a_cluster_keeps_the_contract_of_a_catalog() {
+    let cluster = RedisCluster::start();
+    contract::run(&open(&cluster.url()).await).await;
+}
+
+#[tokio::test]
+async fn the_master_that_sentinels_know_keeps_the_contract_of_a_catalog() {
+    let sentinel = RedisSentinel::start();
+    contract::run(&open(&sentinel.url()).await).await;
+}
+
+fn subject(name: &str) -> SubjectId {
+    SubjectId::new(name).unwrap()
+}
+
+/// Uploads an avatar for the subject.
+async fn uploaded(catalog: &RedisCatalog, subject: &SubjectId) -> Record {
+    let mut record = contract::record(1, 0);
+    record.avatar_id = AvatarId::random().unwrap();
+    let now = Timestamp::now();
+    record.version = catalog
+        .reserve(subject, record.avatar_id, now)
+        .await
+        .unwrap();
+    let anything = Precondition::Anything;
+    let replaced = catalog.replace(subject, &record, &anything, now).await;
+    assert!(matches!(replaced, Ok(Replaced::Committed(_))));
+    record
+}
+
+#[tokio::test]
+async fn two_replicas_see_each_others_uploads() {
+    let server = RedisServer::start();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    let record = uploaded(&one, &subject("42")).await;
+    assert_eq!(other.get(&subject("42")).await.unwrap(), Some(record));
+    assert_eq!(uploaded(&other, &subject("42")).await.version, Version(2));
+}
+
+#[tokio::test]
+async fn a_dead_redis_is_told_at_once_and_a_restarted_one_is_found_with_its_records() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let catalog = open(&server.url()).await;
+    let record = uploaded(&catalog, &subject("42")).await;
+    let who = subject("42");
+    server.kill();
+    let begun = std::time::Instant::now();
+    for _ in 0..3 {
+        catalog.get(&subject("42")).await.unwrap_err();
+        let anything = Precondition::Anything;
+        let now = Timestamp::now();
+        let commit = catalog.replace(&who, &record, &anything, now);
+        commit.await.unwrap_err();
+    }
+    assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
+    server.restart();
+    assert_eq!(catalog.get(&subject("42")).await.unwrap(), Some(record));
+    // The scripts are gone with the old process, and come back by themselves.
+    assert_eq!(uploaded(&catalog, &subject("42")).await.version, Version(2));
+}
+
+#[tokio::test]
+async fn of_a_cluster_with_a_dead_master_the_others_go_on() {
+    let mut cluster = RedisCluster::start();
+    let catalog = open(&cluster.url()).await;
+    let names: Vec<_> = (0..32).map(|number| subject(&number.to_string())).collect();
+    for name in &names {
+        uploaded(&catalog, name).await;
+    }
+    cluster.nodes()[2].kill();
+    let begun = std::time::Instant::now();
+    let reads = future::join_all(names.iter().map(|name| catalog.get(name))).await;
+    assert!(begun.elapsed().as_secs() < 3, "{:?}", begun.elapsed());
+    let alive = reads.iter().filter(|read| read.is_ok()).count();
+    assert!((1..32).contains(&alive), "{alive} of 32");
+    catalog.check().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_failover_is_followed() {
+    let mut sentinel = RedisSentinel::start();
+    let catalog = open(&sentinel.url()).await;
+    let before = uploaded(&catalog, &subject("42")).await;
+    let replica = sentinel.add_replica();
+    sentinel.master.kill();
+    sentinel.wait_for_master(&replica);
+    // The first command may still meet the connection to the old one.
+    let _ = catalog.check().await;
+    assert_eq!(catalog.get(&subject("42")).await.unwrap(), Some(before));
+    assert_eq!(uploaded(&catalog, &subject("42")).await.version, Version(2));
+}
+
+async fn refused(url: &str) -> RedisStartError {
+    match RedisCatalog::open(&settings(url)).await {
+        Ok(_) => panic!("{url} was accepted"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_redis_from_being_the_catalog_is_told_by_what_to_change() {
+    let mut server = RedisServer::start_with(&["--requirepass", "secret"]);
+    let error = refused(&server.url()).await;
+    assert!(
+        matches!(error, RedisStartError::Credentials { .. }),
+        "{error:?}"
+    );
+    let wrong = server.url().replace("//", "//:guess@");
+    let error = refused(&wrong).await;
+    assert!(
+        matches!(error, RedisStartError::Credentials { .. }),
+        "{error:?}"
+    );
+    assert!(!error.may_pass());
+    let right = server.url().replace("//", "//:secret@");
+    open(&right).await;
+
+    server.kill();
+    let error = refused(&right).await;
+    assert!(
+        matches!(error, RedisStartError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(error.may_pass());
+    assert!(!format!("{error:?} {error}").contains("secret"));
+
+    let master = RedisServer::start();
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", master.port()]);
+    let error = refused(&replica.url()).await;
+    assert!(
+        matches!(error, RedisStartError::ReadOnly { .. }),
+        "{error:?}"
+    );
+
+    master.ask::<()>("ACL SETUSER shy on >pw ~other:* +@all");
+    let error = refused(&master.url().replace("//", "//shy:pw@")).await;
+    assert!(
+        matches!(error, RedisStartError::Permission { .. }),
+        "{error:?}"
+    );
+
+    let mut cluster = RedisCluster::start();
+    let error = refused(&cluster.nodes()[0].url()).await;
+    assert!(
+        matches!(error, RedisStartError::ClusterNode { .. }),
+        "{error:?}"
+    );
+
+    let sentinel = RedisSentinel::start();
+    let error = refused(&sentinel.url().replace("/main", "/mian")).await;
+    assert!(
+        matches!(error, RedisStartError::UnknownMaster { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn another_number_of_partitions_is_refused() {
+    let server = RedisServer::start();
+    open(&server.url()).await;
+    let mut settings = settings(&server.url());
+    settings.partitions = Partitions::new(8).unwrap();
+    let Err(error) = RedisCatalog::open(&settings).await else {
+        panic!("8 partitions were accepted where there are 16")
+    };
+    assert!(matches!(error, RedisStartError::Partitions { stored: 16 }));
+}
+
+#[tokio::test]
+async fn a_redis_that_may_evict_or_forget_is_warned_of() {
+    let server = RedisServer::start();
+    assert_eq!(
+        RedisCatalog::open(&settings(&server.url()))
+            .await
+            .unwrap()
+            .1,
+        []
+    );
+    let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let policy = "allkeys-lru".to_owned();
+    assert_eq!(
+        RedisCatalog::open(&settings(&server.url()))
+            .await
+            .unwrap()
+            .1,
+        [RedisConcern::Evicts { policy }, RedisConcern::Forgets]
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_an_error_and_no_step_touches_it() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    uploaded(&catalog, &who).await;
+    let key = catalog.partitions.of("42").key("subjects");
+    server.ask::<()>(&format!("HSET {key} 42 AAx"));
+    catalog.get(&who).await.unwrap_err();
+    catalog.remove(&who, Timestamp::now()).await.unwrap_err();
+    assert_eq!(server.ask::<String>(&format!("HGET {key} 42")), "AAx");
+}

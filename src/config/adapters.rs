@@ -1,0 +1,103 @@
+//! The settings of stores and catalogs. Those of an adapter that is not chosen are checked too: a
+//! fault must not wait for the day it is.
+
+use std::path::PathBuf;
+
+use secrecy::ExposeSecret;
+
+use super::read::Reader;
+use super::{Catalog, Storage};
+use crate::catalog::RedisSettings;
+use crate::redis::Partitions;
+use crate::storage::{PublicAccess, S3Credentials, S3Settings};
+
+pub(super) fn storage(read: &mut Reader<'_>, trusted_origins: &[String]) -> Storage {
+    let bucket = read.text("storage.s3.bucket");
+    let legal =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(legal) {
+        let problem = format!("is {bucket:?}; give 3 to 63 of a-z 0-9 . -");
+        read.fault("storage.s3.bucket", problem);
+    }
+    let settings = S3Settings {
+        bucket,
+        endpoint: optional_url(read, "storage.s3.endpoint"),
+        region: read.filled("storage.s3.region"),
+        path_style: read.flag("storage.s3.path_style"),
+        public_access: read.choice(
+            "storage.s3.public_access",
+            &[
+                ("policy", PublicAccess::Policy),
+                ("none", PublicAccess::None),
+            ],
+        ),
+        ca_file: read.optional("storage.s3.ca_file").map(PathBuf::from),
+        trusted_origins: trusted_origins.to_vec(),
+        credentials: credentials(read),
+    };
+    let public_base_url = optional_url(read, "storage.s3.public_base_url");
+    let s3 = Storage::S3(Box::new(settings), public_base_url);
+    read.choice("storage.kind", &[("disk", Storage::Disk), ("s3", s3)])
+}
+
+fn credentials(read: &mut Reader<'_>) -> Option<S3Credentials> {
+    let id = read.optional("storage.s3.access_key_id");
+    let secret = read.secret("storage.s3.secret_access_key");
+    match (id, secret) {
+        (Some(access_key_id), Some(secret)) => Some(S3Credentials {
+            access_key_id,
+            secret_access_key: secret.expose_secret().to_owned(),
+        }),
+        (Some(_), None) => {
+            let problem = "is not set, but storage.s3.access_key_id is; give both, or neither to \
+                           let the AWS chain find them";
+            read.fault("storage.s3.secret_access_key", problem);
+            None
+        }
+        (None, Some(_)) => {
+            let problem = "is not set, but storage.s3.secret_access_key is; give both, or neither \
+                           to let the AWS chain find them";
+            read.fault("storage.s3.access_key_id", problem);
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+pub(super) fn catalog(read: &mut Reader<'_>) -> Option<Catalog> {
+    // The address may hold a password, so it may come from a file, in the place of the default.
+    let from_file = read.optional("catalog.redis.url_file").is_some();
+    let url = if from_file && read.layers.is_default("catalog.redis.url") {
+        read.secret_file("catalog.redis.url_file")
+    } else {
+        read.secret("catalog.redis.url")
+    };
+    let address = url.and_then(|url| match url.expose_secret().parse() {
+        Ok(address) => Some(address),
+        Err(invalid) => {
+            read.fault(
+                "catalog.redis.url",
+                format!("is no address of Redis: {invalid}"),
+            );
+            None
+        }
+    });
+    let partitions = read.number("catalog.redis.partitions", 1, 1024);
+    let partitions = Partitions::new(partitions as u16).ok()?;
+    let redis = address.map(|address| {
+        Catalog::Redis(Box::new(RedisSettings {
+            address,
+            partitions,
+        }))
+    });
+    let choices = [("embedded", Some(Catalog::Embedded)), ("redis", redis)];
+    read.choice("catalog.kind", &choices)
+}
+
+fn optional_url(read: &mut Reader<'_>, path: &str) -> Option<String> {
+    let text = read.optional(path)?;
+    let example = "give a URL such as \"https://minio.internal:9000\", or nothing";
+    read.parsed(path, |_| {
+        super::read::url(&text).ok_or_else(|| format!("is {text:?}; {example}"))
+    })
+}

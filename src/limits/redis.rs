@@ -1,0 +1,222 @@
+//! Limits counted in Redis, for all replicas together.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::RedisResult;
+use tracing::{info, warn};
+
+use super::{Action, Decision, Limiter, LocalLimiter, Verdict};
+use crate::avatar::SubjectId;
+use crate::config::{Limits, Quota, WhenRedisIsDown};
+use crate::redis::{Partitions, RedisLink, Repetition, Script};
+
+/// When to try again where nobody can count.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Limits counted in Redis, for all replicas together and by Redis's clock.
+pub struct RedisLimiter {
+    link: RedisLink,
+    partitions: Partitions,
+    script: Script,
+    limits: Limits,
+    local: LocalLimiter,
+    /// Whether the last attempt could not be counted, so that an outage is told once.
+    is_down: AtomicBool,
+}
+
+impl RedisLimiter {
+    /// Counts by these limits, over the catalog's connection.
+    pub fn new(link: RedisLink, partitions: Partitions, limits: Limits) -> Self {
+        Self {
+            link,
+            partitions,
+            script: Script::new(&[include_str!("redis.lua")]),
+            limits,
+            local: LocalLimiter::new(limits),
+            is_down: AtomicBool::new(false),
+        }
+    }
+
+    async fn count(
+        &self,
+        action: Action,
+        quota: Quota,
+        subject: &SubjectId,
+    ) -> RedisResult<Verdict> {
+        let partition = self.partitions.of(subject.as_str());
+        let key = partition.key(&format!("limit:{}:{subject}", action.name()));
+        let interval = quota.per / quota.count.get();
+        let (interval_us, count) = (interval.as_micros().to_string(), quota.count.to_string());
+        let arguments = [interval_us.as_bytes(), count.as_bytes()];
+        let (allowed, microseconds): (bool, u64) = self
+            .link
+            .call(&self.script, Repetition::Harmless, &[key], &arguments)
+            .await?;
+        let time = Duration::from_micros(microseconds);
+        if !allowed {
+            return Ok(Verdict::Denied { retry_after: time });
+        }
+        let used = time.as_micros().div_ceil(interval.as_micros().max(1));
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        Ok(Verdict::Allowed {
+            remaining: quota.count.get().saturating_sub(used),
+            restored_in: time,
+        })
+    }
+}
+
+#[async_trait]
+impl Limiter for RedisLimiter {
+    async fn check(&self, action: Action, subject: &SubjectId) -> Decision {
+        let quota = match action {
+            Action::Upload => self.limits.upload,
+            Action::Delete => self.limits.delete,
+        };
+        match self.count(action, quota, subject).await {
+            Ok(verdict) => {
+                if self.is_down.swap(false, Ordering::Relaxed) {
+                    info!("redis counts the limits again");
+                }
+                Decision { quota, verdict }
+            }
+            Err(error) => {
+                if !self.is_down.swap(true, Ordering::Relaxed) {
+                    let error = &error as &dyn std::error::Error;
+                    let when_down = self.limits.when_redis_is_down;
+                    warn!(error, ?when_down, "redis does not count the limits");
+                }
+                match self.limits.when_redis_is_down {
+                    WhenRedisIsDown::CountLocally => self.local.check(action, subject).await,
+                    WhenRedisIsDown::Deny => Decision {
+                        quota,
+                        verdict: Verdict::Denied {
+                            retry_after: RETRY_AFTER,
+                        },
+                    },
+                }
+            }
+        }
+    }
+
+    fn forget_idle(&self) {
+        self.local.forget_idle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::redis::testing::{RedisCluster, RedisServer};
+
+    fn limits(when_redis_is_down: WhenRedisIsDown) -> Limits {
+        let quota = |count, per| Quota {
+            count: NonZeroU32::new(count).unwrap(),
+            per,
+        };
+        Limits {
+            upload: quota(5, Duration::from_mins(1)),
+            delete: quota(2, Duration::from_millis(400)),
+            when_redis_is_down,
+        }
+    }
+
+    async fn limiter(url: &str, when_down: WhenRedisIsDown) -> RedisLimiter {
+        let link = RedisLink::connect(&url.parse().unwrap()).await.unwrap();
+        RedisLimiter::new(link, Partitions::new(16).unwrap(), limits(when_down))
+    }
+
+    fn subject(name: &str) -> SubjectId {
+        SubjectId::new(name).unwrap()
+    }
+
+    async fn allowed(limiter: &RedisLimiter, action: Action, who: &str) -> bool {
+        let decision = limiter.check(action, &subject(who)).await;
+        matches!(decision.verdict, Verdict::Allowed { .. })
+    }
+
+    #[tokio::test]
+    async fn two_replicas_share_one_quota() {
+        let server = RedisServer::start();
+        let one = limiter(&server.url(), WhenRedisIsDown::Deny).await;
+        let other = limiter(&server.url(), WhenRedisIsDown::Deny).await;
+        for used in 1..=5_u32 {
+            let limiter = if used % 2 == 0 { &one } else { &other };
+            let Decision { quota, verdict } = limiter.check(Action::Upload, &subject("42")).await;
+            assert_eq!(quota, one.limits.upload);
+            let Verdict::Allowed {
+                remaining,
+                restored_in,
+            } = verdict
+            else {
+                panic!("{verdict:?} at {used}")
+            };
+            assert_eq!(remaining, 5 - used);
+            let all = Duration::from_secs(12) * used;
+            assert!(restored_in <= all && restored_in + Duration::from_secs(5) > all);
+        }
+        for limiter in [&one, &other] {
+            let verdict = limiter.check(Action::Upload, &subject("42")).await.verdict;
+            let Verdict::Denied { retry_after } = verdict else {
+                panic!("{verdict:?}")
+            };
+            assert!(retry_after <= Duration::from_secs(12) && retry_after.as_secs() > 5);
+        }
+        assert!(allowed(&one, Action::Upload, "43").await);
+        assert!(allowed(&one, Action::Delete, "42").await);
+    }
+
+    #[tokio::test]
+    async fn a_quota_comes_back_evenly_and_leaves_nothing_behind() {
+        let server = RedisServer::start();
+        let limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
+        assert!(allowed(&limiter, Action::Delete, "42").await);
+        assert!(allowed(&limiter, Action::Delete, "42").await);
+        // By Redis's clock, which nobody can set: an interval of 200 ms is waited for.
+        while !allowed(&limiter, Action::Delete, "42").await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!allowed(&limiter, Action::Delete, "42").await);
+        while server.ask::<u64>("DBSIZE") > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_set_back_does_not_lock_anybody_out() {
+        let server = RedisServer::start();
+        let limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
+        let key = limiter.partitions.of("42").key("limit:upload:42");
+        server.ask::<()>(&format!("SET {key} 99999999999999999"));
+        let verdict = limiter.check(Action::Upload, &subject("42")).await.verdict;
+        let retry_after = Duration::from_secs(12);
+        assert_eq!(verdict, Verdict::Denied { retry_after });
+    }
+
+    #[tokio::test]
+    async fn without_redis_each_replica_counts_or_all_is_denied() {
+        let mut server = RedisServer::start();
+        let counting = limiter(&server.url(), WhenRedisIsDown::CountLocally).await;
+        let denying = limiter(&server.url(), WhenRedisIsDown::Deny).await;
+        server.kill();
+        for _ in 0..5 {
+            assert!(allowed(&counting, Action::Upload, "42").await);
+            assert!(!allowed(&denying, Action::Upload, "42").await);
+        }
+        assert!(!allowed(&counting, Action::Upload, "42").await);
+        server.restart();
+        assert!(allowed(&denying, Action::Upload, "42").await);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_counts_too() {
+        let cluster = RedisCluster::start();
+        let limiter = limiter(&cluster.url(), WhenRedisIsDown::Deny).await;
+        for number in 0..32 {
+            assert!(allowed(&limiter, Action::Upload, &number.to_string()).await);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How subjects are spread over Redis.
+
+use std::num::NonZeroU16;
+
+/// Into how many partitions the subjects are spread. All keys of one partition share a hash tag,
+/// `cameo:{p07}:…`, and so one slot of a Cluster: a step that stays within a partition is atomic
+/// everywhere.
+///
+/// The number is fixed when the first record is written: another one would look for a subject
+/// where it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partitions(NonZeroU16);
+
+/// The number of partitions is not one of 1 to 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there can be 1 to 1024 partitions")]
+pub struct InvalidPartitions;
+
+impl Partitions {
+    /// This many partitions.
+    ///
+    /// # Errors
+    /// Where there would be none, or more than 1024.
+    pub fn new(count: u16) -> Result<Self, InvalidPartitions> {
+        match NonZeroU16::new(count) {
+            Some(count) if count.get() <= 1024 => Ok(Self(count)),
+            _ => Err(InvalidPartitions),
+        }
+    }
+
+    /// How many there are.
+    pub const fn count(self) -> u16 {
+        self.0.get()
+    }
+
+    /// Every partition.
+    pub(crate) fn all(self) -> impl Iterator<Item = Partition> + Clone {
+        (0..self.count()).map(Partition)
+    }
+
+    /// The partition of `name`: the 32-bit FNV-1a hash of its bytes, modulo their number
+    /// (<http://www.isthe.com/chongo/tech/comp/fnv/>).
+    pub(crate) fn of(self, name: &str) -> Partition {
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        Partition((hash % u32::from(self.count())) as u16)
+    }
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Partition(pub(crate) u16);
+
+impl Partition {
+    /// The key that `name` has in this partition.
+    pub(crate) fn key(self, name: &str) -> String {
+        format!("cameo:{{p{:02}}}:{name}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_stays_in_its_partition_for_ever() {
+        // Known answers: a change of the hash would lose every record.
+        let partitions = Partitions::new(16).unwrap();
+        assert_eq!(partitions.of("a").0, 0xe40c_292c_u32 as u16 % 16);
+        assert_eq!(partitions.of("foobar").0, 0xbf9c_f968_u32 as u16 % 16);
+        assert_eq!(partitions.of("a").key("subjects"), "cameo:{p12}:subjects");
+    }
+
+    #[test]
+    fn subjects_spread_evenly() {
+        let partitions = Partitions::new(16).unwrap();
+        let mut counts = [0_u32; 16];
+        for number in 0..16_000 {
+            counts[usize::from(partitions.of(&format!("user-{number}")).0)] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (800..1200).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn there_is_at_least_one_partition() {
+        assert_eq!(Partitions::new(0), Err(InvalidPartitions));
+        assert_eq!(Partitions::new(1025), Err(InvalidPartitions));
+        assert_eq!(Partitions::new(1).unwrap().of("x"), Partition(0));
+    }
+}

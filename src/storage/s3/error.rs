@@ -1,0 +1,93 @@
+//! What the SDK reports, reduced once to what anybody decides by.
+
+use std::error::Error;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::storage::StoreError;
+
+/// Why S3 did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// Nobody answered, or not in time, or not to the end.
+    #[error("no answer from s3")]
+    NoAnswer(#[source] Box<dyn Error + Send + Sync>),
+    /// It said no.
+    #[error("s3 answered {status} {code}: {message}")]
+    Refused {
+        status: u16,
+        /// S3's word for the reason; empty where it gave none.
+        code: String,
+        message: String,
+        /// Where the bucket really is, where S3 told.
+        region: Option<String>,
+    },
+    /// It answered something that makes no sense.
+    #[error("s3 answered {0}")]
+    Answer(&'static str),
+}
+
+impl Failure {
+    /// Whether the object, and only the object, is not there.
+    pub(super) fn is_missing_object(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, code, .. } if code != "NoSuchBucket")
+    }
+
+    /// Whether the same request may succeed a little later.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) => true,
+            Self::Refused { status, code, .. } => {
+                matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+                    || matches!(
+                        code.as_str(),
+                        "SlowDown" | "RequestTimeout" | "OperationAborted"
+                    )
+            }
+            Self::Answer(_) => false,
+        }
+    }
+
+    /// S3's word for the reason.
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            _ => "",
+        }
+    }
+
+    /// The status that S3 answered with; 0 where it did not answer.
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::Refused { status, .. } => *status,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn of(self, operation: &'static str) -> StoreError {
+        if self.may_pass() {
+            StoreError::passing(operation, self)
+        } else {
+            StoreError::new(operation, self)
+        }
+    }
+}
+
+impl<E> From<SdkError<E, HttpResponse>> for Failure
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    fn from(error: SdkError<E, HttpResponse>) -> Self {
+        let Some(response) = error.raw_response() else {
+            return Self::NoAnswer(error.into());
+        };
+        let header = |name| response.headers().get(name).map(str::to_owned);
+        Self::Refused {
+            status: response.status().as_u16(),
+            region: header("x-amz-bucket-region"),
+            code: error.code().unwrap_or_default().to_owned(),
+            message: error.message().unwrap_or_default().to_owned(),
+        }
+    }
+}

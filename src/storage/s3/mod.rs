@@ -1,0 +1,265 @@
+//! An S3 bucket as the store.
+//!
+//! Bodies are sent from bytes with a known length and checksums only where S3 demands them,
+//! because Garage, Ceph and MinIO's code refuse what the SDK would send by itself. Objects are
+//! deleted one by one, because some servers refuse the batch. Nothing is retried in here: deadlines
+//! and retries are a decorator round the port.
+
+mod client;
+mod error;
+mod policy;
+mod startup;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream};
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::{Object, Store, StoreError};
+use crate::avatar::{AvatarId, ObjectKey};
+use error::Failure;
+pub use startup::{S3Concern, S3StartError};
+
+/// Which bucket, where, and who may read from it.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    /// The bucket. It is made where it is not there.
+    pub bucket: String,
+    /// The server's address, such as `https://minio.internal:9000`; AWS itself where there is
+    /// none.
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// Whether the bucket is named in the path (`https://host/bucket/…`) instead of the host name.
+    pub path_style: bool,
+    /// How objects under `public/` come to be readable by anyone.
+    pub public_access: PublicAccess,
+    /// Certificates in PEM that the server's may be signed by, beside those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Origins whose pages may read objects by script; the bucket's CORS rules are set for them.
+    pub trusted_origins: Vec<String>,
+    /// Who the service is; by the AWS chain where it is not said.
+    pub credentials: Option<S3Credentials>,
+}
+
+/// How objects under `public/` come to be readable by anyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicAccess {
+    /// By a bucket policy, which is written unless they already are.
+    Policy,
+    /// Not at all: the service hands them out itself, or a server in front does.
+    None,
+}
+
+/// An access key. It is not shown.
+#[derive(Clone)]
+pub struct S3Credentials {
+    /// Its name.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: String,
+}
+
+impl std::fmt::Debug for S3Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("S3Credentials(…)")
+    }
+}
+
+impl S3Settings {
+    /// Where anyone finds the bucket's objects, without a slash at its end: what a public URL
+    /// begins with where no CDN is in front.
+    pub fn public_base(&self) -> String {
+        let Self { bucket, region, .. } = self;
+        match &self.endpoint {
+            Some(endpoint) => {
+                let endpoint = endpoint.trim_end_matches('/');
+                match endpoint.split_once("://") {
+                    Some((scheme, host)) if !self.path_style => {
+                        format!("{scheme}://{bucket}.{host}")
+                    }
+                    _ => format!("{endpoint}/{bucket}"),
+                }
+            }
+            None if self.path_style => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+            None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+        }
+    }
+}
+
+/// An S3 bucket as the store.
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+}
+
+impl S3Store {
+    /// Makes the bucket ready, and makes sure of what it promises: that the service may write,
+    /// read, list and delete, that anyone may read `public/`, and nobody `private/`. What should
+    /// be known comes back for the log.
+    ///
+    /// # Errors
+    /// Why it cannot be used, sorted by what to do about it.
+    pub async fn open(settings: &S3Settings) -> Result<(Self, Vec<S3Concern>), S3StartError> {
+        startup::open(settings).await
+    }
+
+    async fn put_bytes(
+        &self,
+        path: &str,
+        body: Bytes,
+        content_type: &str,
+        cache_control: &str,
+    ) -> Result<(), Failure> {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(path)
+            .content_type(content_type)
+            .cache_control(cache_control)
+            .body(ByteStream::from(body))
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// Opens an object; `None` where there is none.
+    async fn open_path(&self, path: &str) -> Result<Option<GetObjectOutput>, Failure> {
+        let get = self.client.get_object().bucket(&self.bucket).key(path);
+        match get.send().await.map_err(Failure::from) {
+            Ok(object) => Ok(Some(object)),
+            Err(failure) if failure.is_missing_object() => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn delete_path(&self, path: &str) -> Result<(), Failure> {
+        let delete = self.client.delete_object().bucket(&self.bucket).key(path);
+        match delete.send().await.map_err(Failure::from) {
+            Err(failure) if !failure.is_missing_object() => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// The paths of every object under `prefix`.
+    async fn list_prefix(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        let mut paths = Vec::new();
+        let mut next = None;
+        loop {
+            let page = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(prefix)
+                .set_continuation_token(next)
+                .send()
+                .await?;
+            paths.extend(
+                page.contents
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|object| object.key),
+            );
+            next = page.next_continuation_token;
+            if next.is_none() {
+                return Ok(paths);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+        self.put_bytes(
+            &key.to_string(),
+            body,
+            key.content_type(),
+            key.cache_control(),
+        )
+        .await
+        .map_err(|failure| failure.of("write an object"))
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        let opened = self.open_path(&key.to_string()).await;
+        let Some(object) = opened.map_err(|failure| failure.of("open an object"))? else {
+            return Ok(None);
+        };
+        let len = object
+            .content_length
+            .and_then(|len| u64::try_from(len).ok())
+            .ok_or_else(|| Failure::Answer("no length").of("open an object"))?;
+        let body = stream::try_unfold((object.body, len), |(mut body, left)| async move {
+            let failed = |failure: Failure| failure.of("read an object");
+            match body.next().await {
+                Some(Ok(chunk)) => {
+                    let left = left.saturating_sub(chunk.len() as u64);
+                    Ok(Some((chunk, (body, left))))
+                }
+                Some(Err(error)) => Err(failed(Failure::NoAnswer(error.into()))),
+                None if left > 0 => Err(failed(Failure::Answer("an object that ends early"))),
+                None => Ok(None),
+            }
+        });
+        Ok(Some(Object {
+            len,
+            body: Box::pin(body),
+        }))
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let deleted = self.delete_path(&key.to_string()).await;
+        deleted.map_err(|failure| failure.of("delete an object"))
+    }
+
+    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+        let mut keys = Vec::new();
+        for prefix in ObjectKey::prefixes_of(avatar) {
+            let listed = self.list_prefix(&prefix).await;
+            let paths = listed.map_err(|failure| failure.of("list the objects of an avatar"))?;
+            keys.extend(paths.iter().filter_map(|path| ObjectKey::parse(path)));
+        }
+        keys.sort_by_key(|key| !matches!(key, ObjectKey::Manifest { .. }));
+        Ok(keys)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let probe = startup::Probe::new("private");
+        let checked = async {
+            self.put_bytes(
+                &probe.path,
+                Bytes::from_static(startup::PROBE),
+                "text/plain",
+                "no-store",
+            )
+            .await?;
+            let read = match self.open_path(&probe.path).await? {
+                Some(object) => object
+                    .body
+                    .collect()
+                    .await
+                    .ok()
+                    .map(AggregatedBytes::into_bytes),
+                None => None,
+            };
+            self.delete_path(&probe.path).await?;
+            match read {
+                Some(bytes) if bytes == startup::PROBE => Ok(()),
+                _ => Err(Failure::Answer("something else than was written")),
+            }
+        };
+        checked
+            .await
+            .map_err(|failure: Failure| failure.of("write, read and delete a probe"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

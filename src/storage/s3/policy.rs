@@ -1,0 +1,63 @@
+//! The bucket policy by which anyone may read `public/`, and nothing else.
+
+use serde_json::{Map, Value, json};
+
+/// The name of our statement. A statement of this name is ours to replace, every other stays.
+const STATEMENT: &str = "CameoPublicRead";
+
+/// The policy `existing` with our statement in it.
+pub(super) fn with_public_read(existing: Option<&str>, bucket: &str, region: &str) -> String {
+    let partition = match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    };
+    let ours = json!({
+        "Sid": STATEMENT,
+        "Effect": "Allow",
+        "Principal": {"AWS": ["*"]},
+        "Action": ["s3:GetObject"],
+        "Resource": [format!("arn:{partition}:s3:::{bucket}/public/*")],
+    });
+    let mut policy: Map<String, Value> = existing
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    let mut statements = match policy.remove("Statement") {
+        Some(Value::Array(statements)) => statements,
+        // A single statement may stand without its brackets.
+        Some(statement @ Value::Object(_)) => vec![statement],
+        _ => Vec::new(),
+    };
+    statements.retain(|statement| statement["Sid"] != STATEMENT);
+    statements.push(ours);
+    policy.insert("Version".into(), "2012-10-17".into());
+    policy.insert("Statement".into(), statements.into());
+    Value::Object(policy).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_reading_is_granted_and_only_under_public() {
+        let policy: Value =
+            serde_json::from_str(&with_public_read(None, "avatars", "eu-central-1")).unwrap();
+        assert_eq!(policy["Statement"][0]["Action"], json!(["s3:GetObject"]));
+        assert_eq!(
+            policy["Statement"][0]["Resource"],
+            json!(["arn:aws:s3:::avatars/public/*"])
+        );
+    }
+
+    #[test]
+    fn the_statements_of_others_stay() {
+        let theirs = r#"{"Version":"2012-10-17","Statement":{"Sid":"Theirs","Effect":"Deny"}}"#;
+        let once = with_public_read(Some(theirs), "avatars", "cn-north-1");
+        let twice = with_public_read(Some(&once), "avatars", "cn-north-1");
+        assert_eq!(once, twice);
+        let policy: Value = serde_json::from_str(&twice).unwrap();
+        assert_eq!(policy["Statement"][0]["Sid"], "Theirs");
+        assert_eq!(policy["Statement"].as_array().unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,450 @@
+//! Making a bucket ready, and saying what is wrong with one that is not.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, CorsConfiguration, CorsRule, CreateBucketConfiguration,
+};
+use bytes::Bytes;
+
+use super::client::{self, Clients};
+use super::error::Failure;
+use super::{PublicAccess, S3Settings, S3Store, policy};
+use crate::avatar::AvatarId;
+
+/// What probes hold.
+pub(super) const PROBE: &[u8] = b"cameo";
+/// How long the whole of it may take before the server counts as not answering.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a policy that was just written is waited for: it need not hold at once.
+const POLICY_WAITS: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// Why the bucket cannot be used, in one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each says itself, in its message
+pub enum S3StartError {
+    #[error(
+        "s3 at {endpoint} is not reached; see that it runs and that storage.s3.endpoint is right"
+    )]
+    Unreachable {
+        endpoint: String,
+        #[source]
+        source: Source,
+    },
+    #[error("s3 at {endpoint} is not ready yet")]
+    NotReady {
+        endpoint: String,
+        #[source]
+        source: Source,
+    },
+    #[error("storage.s3.endpoint begins with neither http:// nor https://")]
+    Endpoint,
+    #[error("storage.s3.ca_file {} cannot be used", path.display())]
+    CaFile {
+        path: PathBuf,
+        #[source]
+        source: Source,
+    },
+    #[error("tls cannot be set up for s3")]
+    Tls {
+        #[source]
+        source: Source,
+    },
+    #[error(
+        "there are no credentials for s3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
+    )]
+    NoCredentials {
+        #[source]
+        source: Option<Source>,
+    },
+    #[error(
+        "s3 at {endpoint} refuses these credentials ({code}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    Credentials {
+        endpoint: String,
+        code: String,
+        #[source]
+        source: Source,
+    },
+    #[error("this machine's clock differs from that of s3 at {endpoint}; set it right")]
+    Clock {
+        endpoint: String,
+        #[source]
+        source: Source,
+    },
+    #[error("bucket {bucket} is in another region; set storage.s3.region = {actual:?}")]
+    Region { bucket: String, actual: String },
+    #[error("{bucket:?} is no name for a bucket; set storage.s3.bucket to 3 to 63 of a-z 0-9 . -")]
+    BucketName {
+        bucket: String,
+        #[source]
+        source: Source,
+    },
+    #[error(
+        "bucket {bucket} belongs to somebody else; set storage.s3.bucket to another name, or use its owner's credentials"
+    )]
+    SomebodyElses {
+        bucket: String,
+        #[source]
+        source: Source,
+    },
+    #[error("bucket {bucket}: these credentials may not {action}; grant them {permission}")]
+    Permission {
+        bucket: String,
+        action: &'static str,
+        permission: &'static str,
+        #[source]
+        source: Source,
+    },
+    #[error(
+        "not everybody can read public/ in bucket {bucket}; let these credentials do s3:PutBucketPolicy, or allow reading yourself, or set storage.s3.public_access = \"none\" and delivery.mode = \"proxy\""
+    )]
+    NotPublic {
+        bucket: String,
+        #[source]
+        source: Option<Source>,
+    },
+    #[error("anybody can read private/ in bucket {bucket}; allow reading for public/* alone")]
+    PrivateReadable { bucket: String },
+    #[error("bucket {bucket}: s3 at {endpoint} could not {action}")]
+    Unsuitable {
+        bucket: String,
+        endpoint: String,
+        action: &'static str,
+        #[source]
+        source: Source,
+    },
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+impl S3StartError {
+    /// Whether waiting may help. Otherwise somebody has to change something.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NotReady { .. })
+    }
+}
+
+/// What holds of a bucket that can be used, but that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum S3Concern {
+    /// It tells everybody what is in it.
+    #[error("anybody can list bucket {bucket}, and so find every avatar; allow s3:GetObject alone")]
+    Listable {
+        /// Which bucket.
+        bucket: String,
+    },
+    /// Its CORS rules could not be set.
+    #[error(
+        "the CORS rules of bucket {bucket} could not be set ({reason}); pages of other origins may show avatars but not read them by script"
+    )]
+    Cors {
+        /// Which bucket.
+        bucket: String,
+        /// What the server answered.
+        reason: String,
+    },
+}
+
+/// An object that is written, read and deleted to see whether that works.
+pub(super) struct Probe {
+    pub(super) path: String,
+}
+
+impl Probe {
+    /// One of its own in a folder, so that replicas do not meet.
+    pub(super) fn new(folder: &str) -> Self {
+        // Without randomness the probes of replicas meet, which is no harm worth failing for.
+        let id = AvatarId::random().unwrap_or(AvatarId::from_bytes([0; 16]));
+        Self {
+            path: format!("{folder}/probe/{id}"),
+        }
+    }
+}
+
+pub(super) async fn open(settings: &S3Settings) -> Result<(S3Store, Vec<S3Concern>), S3StartError> {
+    let Clients { service, anyone } = client::build(settings).await?;
+    let store = S3Store {
+        client: service,
+        bucket: settings.bucket.clone(),
+    };
+    let opening = Opening {
+        settings,
+        store: &store,
+        anyone,
+    };
+    let concerns = match tokio::time::timeout(PATIENCE, opening.run()).await {
+        Ok(concerns) => concerns?,
+        Err(late) => {
+            return Err(S3StartError::Unreachable {
+                endpoint: endpoint(settings),
+                source: late.into(),
+            });
+        }
+    };
+    Ok((store, concerns))
+}
+
+fn endpoint(settings: &S3Settings) -> String {
+    let aws = || format!("AWS {}", settings.region);
+    settings.endpoint.clone().unwrap_or_else(aws)
+}
+
+struct Opening<'a> {
+    settings: &'a S3Settings,
+    store: &'a S3Store,
+    anyone: Client,
+}
+
+impl Opening<'_> {
+    async fn run(&self) -> Result<Vec<S3Concern>, S3StartError> {
+        if !self.bucket_exists().await? {
+            self.create_bucket().await?;
+        }
+        let mut concerns = Vec::new();
+        let probes = [Probe::new("public"), Probe::new("private")];
+        for probe in &probes {
+            let body = Bytes::from_static(PROBE);
+            let put = self
+                .store
+                .put_bytes(&probe.path, body, "text/plain", "no-store");
+            put.await
+                .map_err(|failure| self.sort("write objects", "s3:PutObject", failure))?;
+        }
+        let seen = self.try_out(&probes, &mut concerns).await;
+        // Whatever came of it, the probes go; the first failure is the one to tell.
+        for probe in &probes {
+            let deleted = self.store.delete_path(&probe.path).await;
+            if seen.is_ok() {
+                deleted
+                    .map_err(|failure| self.sort("delete objects", "s3:DeleteObject", failure))?;
+            }
+        }
+        seen?;
+        self.set_cors(&mut concerns).await;
+        Ok(concerns)
+    }
+
+    async fn bucket_exists(&self) -> Result<bool, S3StartError> {
+        let head = self
+            .store
+            .client
+            .head_bucket()
+            .bucket(&self.settings.bucket);
+        let Err(failure) = head.send().await.map_err(Failure::from) else {
+            return Ok(true);
+        };
+        match failure.status() {
+            404 => Ok(false),
+            // An answer to HEAD has no body to say why; one to GET has.
+            400 | 403 => match self.store.list_prefix("private/probe/").await {
+                Ok(_) => Ok(true),
+                Err(failure) if failure.code() == "NoSuchBucket" => Ok(false),
+                Err(failure) => Err(self.sort("list objects", "s3:ListBucket", failure)),
+            },
+            _ => Err(self.sort("look for the bucket", "s3:ListBucket", failure)),
+        }
+    }
+
+    async fn create_bucket(&self) -> Result<(), S3StartError> {
+        let S3Settings { bucket, region, .. } = self.settings;
+        // Some servers refuse a location where it is the default one.
+        let location = (!matches!(region.as_str(), "us-east-1" | "auto" | "")).then(|| {
+            CreateBucketConfiguration::builder()
+                .location_constraint(BucketLocationConstraint::from(region.as_str()))
+                .build()
+        });
+        let create = self
+            .store
+            .client
+            .create_bucket()
+            .bucket(bucket)
+            .set_create_bucket_configuration(location);
+        match create.send().await.map_err(Failure::from) {
+            Ok(_) => {}
+            // Another replica was faster.
+            Err(failure) if failure.code() == "BucketAlreadyOwnedByYou" => {}
+            Err(failure) => return Err(self.sort("create it", "s3:CreateBucket", failure)),
+        }
+        if self.settings.public_access == PublicAccess::Policy {
+            // AWS blocks public policies of a new bucket until told otherwise; other servers know
+            // no such block. Where it cannot be lifted, the policy will be refused and say so.
+            let unblock = self
+                .store
+                .client
+                .delete_public_access_block()
+                .bucket(bucket);
+            let _ = unblock.send().await;
+        }
+        Ok(())
+    }
+
+    /// Who can read what.
+    async fn try_out(
+        &self,
+        [public, private]: &[Probe; 2],
+        concerns: &mut Vec<S3Concern>,
+    ) -> Result<(), S3StartError> {
+        let bucket = || self.settings.bucket.clone();
+        for probe in [public, private] {
+            match self.store.open_path(&probe.path).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let lost = Failure::Answer("that an object just written is not there");
+                    return Err(self.sort("read objects", "s3:GetObject", lost));
+                }
+                Err(failure) => return Err(self.sort("read objects", "s3:GetObject", failure)),
+            }
+        }
+        self.store
+            .list_prefix("private/probe/")
+            .await
+            .map_err(|failure| self.sort("list objects", "s3:ListBucket", failure))?;
+        if self.settings.public_access == PublicAccess::Policy {
+            self.make_public(public).await?;
+        }
+        if self.anyone_reads(private).await {
+            return Err(S3StartError::PrivateReadable { bucket: bucket() });
+        }
+        let list = self.anyone.list_objects_v2().bucket(bucket()).max_keys(1);
+        if list.send().await.is_ok() {
+            concerns.push(S3Concern::Listable { bucket: bucket() });
+        }
+        Ok(())
+    }
+
+    /// Writes the policy, unless whoever made the bucket has seen to it.
+    async fn make_public(&self, probe: &Probe) -> Result<(), S3StartError> {
+        if self.anyone_reads(probe).await {
+            return Ok(());
+        }
+        let S3Settings { bucket, region, .. } = self.settings;
+        let client = &self.store.client;
+        let existing = client.get_bucket_policy().bucket(bucket).send().await;
+        let existing = existing.ok().and_then(|answer| answer.policy);
+        let policy = policy::with_public_read(existing.as_deref(), bucket, region);
+        let put = client.put_bucket_policy().bucket(bucket).policy(policy);
+        if let Err(failure) = put.send().await.map_err(Failure::from) {
+            return Err(match failure {
+                failure if failure.may_pass() => {
+                    self.sort("set the bucket's policy", "s3:PutBucketPolicy", failure)
+                }
+                failure => self.not_public(Some(failure)),
+            });
+        }
+        for wait in POLICY_WAITS {
+            if self.anyone_reads(probe).await {
+                return Ok(());
+            }
+            tokio::time::sleep(wait).await;
+        }
+        Err(self.not_public(None))
+    }
+
+    fn not_public(&self, failure: Option<Failure>) -> S3StartError {
+        S3StartError::NotPublic {
+            bucket: self.settings.bucket.clone(),
+            source: failure.map(Into::into),
+        }
+    }
+
+    async fn anyone_reads(&self, probe: &Probe) -> bool {
+        let get = self.anyone.get_object().bucket(&self.settings.bucket);
+        get.key(&probe.path).send().await.is_ok()
+    }
+
+    async fn set_cors(&self, concerns: &mut Vec<S3Concern>) {
+        let S3Settings {
+            bucket,
+            trusted_origins,
+            ..
+        } = self.settings;
+        if trusted_origins.is_empty() {
+            return;
+        }
+        let rule = CorsRule::builder()
+            .set_allowed_origins(Some(trusted_origins.clone()))
+            .allowed_methods("GET")
+            .allowed_methods("HEAD")
+            .max_age_seconds(3600)
+            .build();
+        let rules = rule.and_then(|rule| CorsConfiguration::builder().cors_rules(rule).build());
+        let reason = match rules {
+            Ok(rules) => {
+                let put = self.store.client.put_bucket_cors().bucket(bucket);
+                match put.cors_configuration(rules).send().await {
+                    Ok(_) => return,
+                    Err(error) => Failure::from(error).to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        let bucket = bucket.clone();
+        concerns.push(S3Concern::Cors { bucket, reason });
+    }
+
+    /// Sorts what S3 answered by what to do about it.
+    fn sort(
+        &self,
+        action: &'static str,
+        permission: &'static str,
+        failure: Failure,
+    ) -> S3StartError {
+        let bucket = self.settings.bucket.clone();
+        let endpoint = endpoint(self.settings);
+        if let Failure::NoAnswer(_) = failure {
+            let source = failure.into();
+            return S3StartError::Unreachable { endpoint, source };
+        }
+        if let Failure::Refused {
+            status: 301 | 400,
+            region: Some(actual),
+            ..
+        } = &failure
+            && *actual != self.settings.region
+        {
+            let actual = actual.clone();
+            return S3StartError::Region { bucket, actual };
+        }
+        let code = failure.code().to_owned();
+        let (may_pass, status) = (failure.may_pass(), failure.status());
+        let source = failure.into();
+        match code.as_str() {
+            "InvalidAccessKeyId"
+            | "NotSignedUp"
+            | "SignatureDoesNotMatch"
+            | "InvalidToken"
+            | "ExpiredToken"
+            | "TokenRefreshRequired"
+            | "InvalidSecurity" => S3StartError::Credentials {
+                endpoint,
+                code,
+                source,
+            },
+            "RequestTimeTooSkewed" => S3StartError::Clock { endpoint, source },
+            "InvalidBucketName" => S3StartError::BucketName { bucket, source },
+            "BucketAlreadyExists" => S3StartError::SomebodyElses { bucket, source },
+            _ if may_pass => S3StartError::NotReady { endpoint, source },
+            _ if status == 403 => S3StartError::Permission {
+                bucket,
+                action,
+                permission,
+                source,
+            },
+            _ => S3StartError::Unsuitable {
+                bucket,
+                endpoint,
+                action,
+                source,
+            },
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Who may do what.
+
+use reqwest::{Method, RequestBuilder};
+
+use crate::support::photos::{self, PORTRAIT};
+use crate::support::{Client, TestService, form, send, shape};
+
+const AVATAR: &str = "/api/v1/users/42/avatar";
+
+#[tokio::test]
+async fn owner_service_and_admin_may_change_an_avatar_and_nobody_else() {
+    let service = TestService::start().await;
+    let picture = photos::png(100, 100);
+    for client in [service.owner("42"), service.service(), service.admin()] {
+        client.upload("42", picture.clone()).await.ok();
+        client.delete("42").await.ok();
+    }
+    service.owner("42").upload("42", PORTRAIT).await.ok();
+    let before = service.anonymous().avatar("42").await;
+    let stranger = service.owner("43");
+    assert_eq!(
+        stranger.upload("42", picture.clone()).await.problem(),
+        (403, "forbidden".into())
+    );
+    assert_eq!(
+        stranger.delete("42").await.problem(),
+        (403, "forbidden".into())
+    );
+    let anonymous = service.anonymous();
+    let refused = anonymous.upload("42", picture).await;
+    assert_eq!(refused.problem(), (401, "unauthenticated".into()));
+    insta::assert_snapshot!(shape(&anonymous.delete("42").await, service.url()));
+    assert_eq!(
+        service.anonymous().avatar("42").await.body,
+        before.body,
+        "nothing changed"
+    );
+}
+
+#[tokio::test]
+async fn me_is_whoever_asks() {
+    let service = TestService::start().await;
+    let owner = service.owner("42");
+    assert_eq!(owner.upload("me", PORTRAIT).await.ok()["user_id"], "42");
+    let read = owner.avatar("me").await;
+    assert_eq!(read.header("cache-control"), "private, no-cache");
+    assert_eq!(read.ok()["user_id"], "42");
+    assert_eq!(service.anonymous().avatar("me").await.problem().0, 401);
+    owner.delete("me").await.ok();
+    assert_eq!(owner.avatar("me").await.problem().0, 404);
+}
+
+#[tokio::test]
+async fn tokens_that_do_not_count_are_refused() {
+    let service = TestService::start().await;
+    let anonymous = service.anonymous();
+    let with = |token: &str| Client::new(service.url(), Some(token.to_owned()));
+    let good = service.token("42", &[]);
+    let (body, signature) = good.rsplit_once('.').unwrap();
+    let tampered = format!("{}x.{signature}", &body[..body.len() - 1]);
+    for token in ["", "nonsense", "a.b.c", &tampered] {
+        let answer = with(token).upload("42", PORTRAIT).await;
+        assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{token}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+    // Anyone may read, whatever they carry.
+    service.owner("42").upload("42", PORTRAIT).await.ok();
+    with("nonsense").avatar("42").await.ok();
+    anonymous.avatar("42").await.ok();
+}
+
+#[tokio::test]
+async fn an_expired_token_says_so() {
+    let service = TestService::start().await;
+    // Signed with the tests' secret, expired in 2001.
+    let claims = serde_json::json!({ "sub": "42", "exp": 1_000_000_000 });
+    let key =
+        jsonwebtoken::EncodingKey::from_secret(b"a secret that only the tests know, 32 bytes");
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    let answer = Client::new(service.url(), Some(token))
+        .upload("42", PORTRAIT)
+        .await;
+    assert_eq!(answer.problem(), (401, "token_expired".into()));
+}
+
+#[tokio::test]
+async fn user_ids_that_are_none_are_refused() {
+    let service = TestService::start().await;
+    for path in ["..", "a%2fb", "a%20b", "%ff", "%00", &"x".repeat(129)] {
+        let path = format!("/api/v1/users/{path}/avatar");
+        if path.contains("/../") {
+            continue; // clients resolve it themselves
+        }
+        let answer = service.anonymous().get(&path).await;
+        assert_eq!(answer.problem(), (400, "invalid_user_id".into()), "{path}");
+        let request = service
+            .admin()
+            .request(Method::POST, &path)
+            .multipart(form(PORTRAIT));
+        assert_eq!(
+            send(request).await.problem(),
+            (400, "invalid_user_id".into()),
+            "{path}"
+        );
+    }
+    assert_eq!(service.objects(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_cookie_counts_from_trusted_pages_only() {
+    let origin = ("CAMEO_HTTP__TRUSTED_ORIGINS", "https://app.example.com");
+    let service = TestService::start_with(&[origin]).await;
+    let cookie = format!("theme=dark; access_token={}", service.token("42", &[]));
+    let upload = || {
+        let request = service.anonymous().request(Method::POST, AVATAR);
+        request
+            .header("cookie", &cookie)
+            .multipart(form(photos::png(100, 100)))
+    };
+    let rejected = async |request: RequestBuilder| {
+        assert_eq!(send(request).await.problem(), (403, "csrf_rejected".into()));
+    };
+    rejected(upload()).await;
+    rejected(upload().header("origin", "https://evil.example.com")).await;
+    rejected(upload().header("origin", "https://app.example.com.evil.example.com")).await;
+    rejected(upload().header("sec-fetch-site", "cross-site")).await;
+    rejected(upload().header("sec-fetch-site", "same-site")).await;
+    assert_eq!(service.objects(), [""; 0]);
+
+    send(upload().header("origin", "https://app.example.com"))
+        .await
+        .ok();
+    send(upload().header("origin", service.url())).await.ok();
+    send(upload().header("sec-fetch-site", "same-origin"))
+        .await
+        .ok();
+    // A header is no cookie: no page of a stranger's can set it.
+    let stranger = service.owner("42").request(Method::POST, AVATAR);
+    let stranger = stranger.header("origin", "https://evil.example.com");
+    send(stranger.multipart(form(photos::png(100, 100))))
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn browsers_may_call_from_trusted_origins() {
+    let origin = ("CAMEO_HTTP__TRUSTED_ORIGINS", "https://app.example.com");
+    let service = TestService::start_with(&[origin]).await;
+    let preflight = |origin: &str| {
+        let request = service
+            .anonymous()
+            .request(Method::OPTIONS, AVATAR)
+            .header("origin", origin);
+        let request = request.header("access-control-request-method", "PUT");
+        request.header("access-control-request-headers", "authorization")
+    };
+    let allowed = preflight("https://app.example.com").send().await.unwrap();
+    assert_eq!(
+        allowed.headers()["access-control-allow-origin"],
+        "https://app.example.com"
+    );
+    assert_eq!(
+        allowed.headers()["access-control-allow-credentials"],
+        "true"
+    );
+    assert!(allowed.headers().contains_key("x-request-id"));
+    let refused = preflight("https://evil.example.com").send().await.unwrap();
+    assert!(
+        !refused
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
+}

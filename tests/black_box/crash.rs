@@ -1,0 +1,186 @@
+//! kill -9, and what is left: everything that was acknowledged, and nothing else.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::support::photos::{self, PORTRAIT};
+use crate::support::{Backend, Client, objects_in};
+
+const ROUNDS: u64 = 6;
+const USERS: usize = 4;
+
+/// The program itself, in a process of its own.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    async fn start(data: &Path, backend: &Backend) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cameo"))
+            .envs(backend.variables())
+            .env("CAMEO_DATA_DIR", data)
+            .env("CAMEO_HTTP__BIND", "127.0.0.1:0")
+            .env("CAMEO_LIMITS__ENABLED", "false")
+            .env("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s")
+            .env("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "2s")
+            .env("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let url = loop {
+            let line = lines
+                .next_line()
+                .await
+                .unwrap()
+                .expect("it says where it listens");
+            if let Some((_, rest)) = line.split_once("Cameo is ready at ") {
+                break rest.split_whitespace().next().unwrap().to_owned();
+            }
+        };
+        Self { child, url }
+    }
+
+    async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+fn token(data: &Path, user: &str) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
+        .args(["token", "--sub", user])
+        .env("CAMEO_DATA_DIR", data)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Uploads until the line breaks, and remembers the version that was answered last.
+async fn work(client: Client, user: String, last: Arc<Mutex<HashMap<String, u64>>>) {
+    let pictures = [
+        PORTRAIT.to_vec(),
+        photos::png(300, 200),
+        photos::jpeg(640, 480),
+    ];
+    for number in 0.. {
+        let picture = pictures[number % pictures.len()].clone();
+        let request = client.request(
+            reqwest::Method::POST,
+            &format!("/api/v1/users/{user}/avatar"),
+        );
+        let Ok(answer) = request
+            .multipart(crate::support::form(picture))
+            .send()
+            .await
+        else {
+            return;
+        };
+        if answer.status() != 200 {
+            continue;
+        }
+        let Ok(body) = answer.bytes().await else {
+            return;
+        };
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        last.lock()
+            .unwrap()
+            .insert(user.clone(), body["version"].as_u64().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let backend = Backend::start().await;
+    let last = Arc::new(Mutex::new(HashMap::new()));
+    let users: Vec<_> = (0..USERS).map(|number| format!("user-{number}")).collect();
+    for round in 0..ROUNDS {
+        let process = Process::start(data, &backend).await;
+        let workers: Vec<_> = users
+            .iter()
+            .map(|user| {
+                let client = Client::new(&process.url, Some(token(data, user)));
+                tokio::spawn(work(client, user.clone(), Arc::clone(&last)))
+            })
+            .collect();
+        // At another moment of an upload's life each time.
+        tokio::time::sleep(Duration::from_millis(400 + 137 * round)).await;
+        process.kill().await;
+        for worker in workers {
+            worker.await.unwrap();
+        }
+        let process = Process::start(data, &backend).await;
+        every_acknowledged_avatar_is_whole(&process, &users, &last).await;
+        process.kill().await;
+    }
+    assert!(
+        !last.lock().unwrap().is_empty(),
+        "nothing was ever uploaded"
+    );
+
+    let process = Process::start(data, &backend).await;
+    let kept = every_acknowledged_avatar_is_whole(&process, &users, &last).await;
+    let begun = Instant::now();
+    loop {
+        let left: Vec<_> = objects_in(&backend.store(data))
+            .into_iter()
+            .filter(|key| !kept.iter().any(|id| key.contains(id.as_str())))
+            .collect();
+        if left.is_empty() {
+            break;
+        }
+        // Two seconds until what was under way is given up, or what a dead sweep had claimed comes
+        // due again; the rest is leave for a busy machine.
+        assert!(
+            begun.elapsed() < Duration::from_mins(1),
+            "left behind: {left:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    every_acknowledged_avatar_is_whole(&process, &users, &last).await;
+}
+
+/// Reads every avatar and every image of it, and gives the current avatar ids.
+async fn every_acknowledged_avatar_is_whole(
+    process: &Process,
+    users: &[String],
+    last: &Mutex<HashMap<String, u64>>,
+) -> Vec<String> {
+    let anyone = Client::new(&process.url, None);
+    let last = last.lock().unwrap().clone();
+    let mut kept = Vec::new();
+    for user in users {
+        let answer = anyone.avatar(user).await;
+        let Some(acknowledged) = last.get(user) else {
+            continue;
+        };
+        let avatar = answer.ok();
+        let version = avatar["version"].as_u64().unwrap();
+        assert!(
+            version >= *acknowledged,
+            "{user}: {version} after {acknowledged} was answered"
+        );
+        kept.push(avatar["avatar_id"].as_str().unwrap().to_owned());
+        for image in avatar["images"].as_array().unwrap() {
+            // The port is another one after each start; the path is what counts.
+            let url = image["url"].as_str().unwrap();
+            let path = &url[url.find("/files/").unwrap()..];
+            let bytes = anyone.get(path).await;
+            assert_eq!(bytes.status, 200, "{user}: {path}");
+            assert_eq!(bytes.body.len() as u64, image["bytes"].as_u64().unwrap());
+        }
+    }
+    kept
+}

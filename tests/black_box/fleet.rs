@@ -1,0 +1,76 @@
+//! Several replicas on one bucket and one Redis.
+
+use crate::support::photos::PORTRAIT;
+use crate::support::{Backend, TestService};
+
+const ON: (&str, &str) = ("CAMEO_LIMITS__ENABLED", "true");
+const POLICY: (&str, &str) = ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "policy");
+
+#[tokio::test]
+async fn replicas_see_each_others_uploads_and_deletes() {
+    let one = TestService::start_fleet(&[]).await;
+    let other = one.replica(&[]).await;
+    let uploaded = one.owner("42").upload("42", PORTRAIT).await.ok();
+    let seen = other.anonymous().avatar("42").await.ok();
+    assert_eq!(seen["avatar_id"], uploaded["avatar_id"]);
+    let replaced = other.owner("42").upload("42", PORTRAIT).await.ok();
+    assert_eq!(replaced["version"], 2);
+    let seen = one.anonymous().avatar("42").await.ok();
+    assert_eq!(seen["avatar_id"], replaced["avatar_id"]);
+    other.owner("42").delete("42").await.ok();
+    assert_eq!(one.anonymous().avatar("42").await.status, 404);
+    assert_eq!(one.objects(), [""; 0]);
+}
+
+#[tokio::test]
+async fn replicas_share_one_limit() {
+    let settings = [ON, ("CAMEO_LIMITS__UPLOAD", "2/h")];
+    let one = TestService::start_fleet(&settings).await;
+    let other = one.replica(&settings).await;
+    one.owner("42").upload("42", PORTRAIT).await.ok();
+    other.owner("42").upload("42", PORTRAIT).await.ok();
+    for service in [&one, &other] {
+        let refused = service.owner("42").upload("42", PORTRAIT).await;
+        assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn urls_lead_into_the_bucket_where_anyone_reads_images_and_nothing_else() {
+    let service = TestService::start_fleet(&[POLICY]).await;
+    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+    let url = avatar["avatar_url"].as_str().unwrap();
+    assert!(!url.starts_with(service.url()), "{url}");
+    let image = reqwest::get(url).await.unwrap();
+    assert_eq!(image.status(), 200);
+    assert_eq!(image.headers()["content-type"], "image/webp");
+    assert_eq!(
+        image.headers()["cache-control"],
+        "public, max-age=31536000, immutable"
+    );
+    let (bucket, rest) = url.split_once("/public/").unwrap();
+    let id = rest.split('/').nth(1).unwrap();
+    for private in [
+        format!("{bucket}/private/avatars/{id}/manifest.json"),
+        format!("{bucket}/?list-type=2"),
+    ] {
+        let answer = reqwest::get(&private).await.unwrap();
+        assert_eq!(answer.status(), 403, "{private}");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_gone_is_told_and_found_again() {
+    let backend = Backend::fleet().await;
+    let service = TestService::start_on(backend, &[]).await;
+    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+    service.backend().stop_redis();
+    let ready = service.anonymous().get("/health/ready").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json()["catalog"], "unavailable");
+    let refused = service.owner("42").upload("42", PORTRAIT).await;
+    assert_eq!(refused.problem(), (503, "catalog_unavailable".to_owned()));
+    service.backend().start_redis();
+    let again = service.anonymous().avatar("42").await.ok();
+    assert_eq!(again["avatar_id"], avatar["avatar_id"]);
+}

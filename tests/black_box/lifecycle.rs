@@ -1,0 +1,127 @@
+//! From the first upload to the last trace.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::support::photos::{self, PORTRAIT};
+use crate::support::{TestService, shape};
+
+/// Waits, for a bounded time, until the store holds this many objects.
+async fn until_objects(service: &TestService, wanted: usize) {
+    let in_time = tokio::time::timeout(Duration::from_secs(20), async {
+        while service.objects().len() != wanted {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(in_time.await.is_ok(), "{:#?}", service.objects());
+}
+
+#[tokio::test]
+async fn a_delete_leaves_nothing() {
+    let service = TestService::start().await;
+    let owner = service.owner("42");
+    let avatar = owner.upload("42", PORTRAIT).await.ok();
+    owner.upload("42", photos::png(100, 100)).await.ok();
+    assert_eq!(
+        service.objects().len(),
+        22,
+        "the replaced one is still there, for whoever has its URL"
+    );
+    let answer = owner.delete("42").await;
+    insta::assert_snapshot!(shape(&answer, service.url()));
+    assert_eq!(service.objects(), [""; 0]);
+    assert_eq!(service.anonymous().avatar("42").await.problem().0, 404);
+    let url = avatar["avatar_url"].as_str().unwrap();
+    assert_eq!(service.anonymous().get(url).await.problem().0, 404);
+    assert_eq!(
+        owner.delete("42").await.problem(),
+        (404, "avatar_not_found".to_owned())
+    );
+    let next = owner.upload("42", PORTRAIT).await.ok();
+    assert_eq!(next["version"], 3, "versions never go back");
+}
+
+#[tokio::test]
+async fn a_replaced_avatar_goes_after_its_grace() {
+    let variables = [
+        ("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s"),
+        ("CAMEO_LIFECYCLE__SWEEP_EVERY", "100ms"),
+    ];
+    let service = TestService::start_with(&variables).await;
+    let owner = service.owner("42");
+    let first = owner.upload("42", PORTRAIT).await.ok();
+    let second = owner.upload("42", photos::png(100, 100)).await.ok();
+    assert_ne!(first["avatar_id"], second["avatar_id"]);
+    assert_eq!(
+        (&first["version"], &second["version"]),
+        (&1.into(), &2.into())
+    );
+    until_objects(&service, 11).await;
+    let kept = second["avatar_id"].as_str().unwrap();
+    assert!(service.objects().iter().all(|key| key.contains(kept)));
+}
+
+#[tokio::test]
+async fn avatars_survive_a_restart() {
+    let service = TestService::start().await;
+    service.owner("42").upload("42", PORTRAIT).await.ok();
+    let before = service
+        .anonymous()
+        .avatar("42")
+        .await
+        .header("etag")
+        .to_owned();
+    let service = service.restart_with(&[]).await;
+    let after = service.anonymous().avatar("42").await;
+    assert_eq!(after.header("etag"), before);
+    let url = after.ok()["avatar_url"].as_str().unwrap().to_owned();
+    assert_eq!(service.anonymous().get(&url).await.status, 200);
+}
+
+#[tokio::test]
+async fn of_uploads_at_once_one_is_current_and_nothing_else_stays() {
+    let variables = [
+        ("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s"),
+        ("CAMEO_LIFECYCLE__SWEEP_EVERY", "100ms"),
+    ];
+    let service = TestService::start_with(&variables).await;
+    let owner = service.owner("42");
+    let uploads = (0..8).map(|number| {
+        let (owner, picture) = (owner.clone(), photos::png(100 + number, 100));
+        async move { owner.upload("42", picture).await }
+    });
+    let answers = futures_util::future::join_all(uploads).await;
+    let mut versions = HashSet::new();
+    for answer in &answers {
+        if answer.status == 200 {
+            assert!(versions.insert(answer.json()["version"].as_u64().unwrap()));
+        } else {
+            assert_eq!(answer.problem(), (409, "superseded".to_owned()));
+        }
+    }
+    let current = service.anonymous().avatar("42").await.ok();
+    assert_eq!(
+        current["version"].as_u64(),
+        versions.iter().max().copied(),
+        "the last one wins"
+    );
+    until_objects(&service, 11).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_loses_to_a_delete_leaves_nothing() {
+    let service = TestService::start().await;
+    let owner = service.owner("42");
+    owner.upload("42", PORTRAIT).await.ok();
+    let (upload, delete) = tokio::join!(owner.upload("42", PORTRAIT), owner.delete("42"));
+    delete.ok();
+    let current = service.anonymous().avatar("42").await;
+    if upload.status == 200 {
+        current.ok();
+        assert_eq!(service.objects().len(), 11);
+    } else {
+        assert_eq!(upload.problem(), (409, "superseded".to_owned()));
+        assert_eq!(current.problem().0, 404);
+        assert_eq!(service.objects(), [""; 0]);
+    }
+}

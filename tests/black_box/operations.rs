@@ -1,0 +1,96 @@
+//! For whoever runs the service.
+
+use std::time::Duration;
+
+use crate::support::photos::PORTRAIT;
+use crate::support::{TestService, shape};
+
+#[tokio::test]
+async fn health_tells_what_is_up_and_what_there_is() {
+    let service = TestService::start().await;
+    let anyone = service.anonymous();
+    insta::assert_snapshot!(shape(&anyone.get("/health/live").await, service.url()));
+    insta::assert_snapshot!(shape(&anyone.get("/health/ready").await, service.url()));
+    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+    let overview = anyone.get("/health/avatar").await.ok();
+    let bytes: u64 = avatar["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| image["bytes"].as_u64().unwrap())
+        .sum();
+    assert_eq!(
+        (&overview["avatars"], &overview["objects"]),
+        (&1.into(), &10.into())
+    );
+    assert_eq!(overview["bytes"], bytes);
+    assert_eq!(overview["configuration"], "ok");
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
+    let service = TestService::start().await;
+    let store = service.store();
+    std::fs::remove_dir_all(&store).unwrap();
+    std::fs::write(&store, "in the way").unwrap();
+    let ready = service.anonymous().get("/health/ready").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json()["store"], "unavailable");
+    assert_eq!(ready.json()["catalog"], "ok");
+    let refused = service.owner("42").upload("42", PORTRAIT).await;
+    assert_eq!(refused.problem(), (503, "storage_unavailable".to_owned()));
+    assert_eq!(refused.header("retry-after"), "2");
+    assert_eq!(service.anonymous().avatar("42").await.problem().0, 404);
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_id_that_it_came_with_where_that_is_harmless() {
+    let service = TestService::start().await;
+    let anyone = service.anonymous();
+    let answer = anyone
+        .get_with("/health/live", "x-request-id", "gateway-7.a:b_c")
+        .await;
+    assert_eq!(answer.header("x-request-id"), "gateway-7.a:b_c");
+    for harmful in ["<script>", "a b", &"x".repeat(129)] {
+        let answer = anyone
+            .get_with("/health/live", "x-request-id", harmful)
+            .await;
+        assert_ne!(answer.header("x-request-id"), harmful);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_under_way_is_answered_before_the_end() {
+    let service = TestService::start().await;
+    let owner = service.owner("42");
+    let anonymous = service.anonymous();
+    let upload = tokio::spawn(async move { owner.upload("42", PORTRAIT).await });
+    // Once the first object is there, the upload is under way.
+    let store = service.store();
+    while !store.join("public/avatars").exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (ended, _data) = service.stop();
+    upload.await.unwrap().ok();
+    ended.await.unwrap();
+    let refused = tokio::time::timeout(Duration::from_secs(5), async {
+        anonymous
+            .request(reqwest::Method::GET, "/health/live")
+            .send()
+            .await
+    });
+    assert!(refused.await.unwrap().is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn unknown_addresses_and_methods_are_told_as_such() {
+    let service = TestService::start().await;
+    insta::assert_snapshot!(shape(
+        &service.anonymous().get("/nothing").await,
+        service.url()
+    ));
+    let patch = service
+        .anonymous()
+        .request(reqwest::Method::PATCH, "/api/v1/users/42/avatar");
+    insta::assert_snapshot!(shape(&crate::support::send(patch).await, service.url()));
+}

@@ -1,0 +1,14 @@
+//! What the tests stand on.
+
+mod backend;
+mod client;
+mod conformance;
+pub(crate) mod photos;
+mod s3;
+mod service;
+mod snapshot;
+
+pub(crate) use backend::Backend;
+pub(crate) use client::{Answer, Client, form, form_named, send};
+pub(crate) use service::{TestService, objects_in};
+pub(crate) use snapshot::shape;

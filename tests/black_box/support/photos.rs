@@ -1,0 +1,206 @@
+//! Pictures that go in, and an independent eye on those that come out.
+
+use std::io::Cursor;
+
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+
+/// A phone's photo: 512 × 496 pixels lying on their side, orientation 6, with a position and a
+/// thumbnail. See `examples/README.md`.
+pub(crate) const PORTRAIT: &[u8] = include_bytes!("../../../examples/portrait.jpg");
+
+/// A picture of four coloured quarters: red, green; blue, white.
+pub(crate) fn quarters(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        match (x < width / 2, y < height / 2) {
+            (true, true) => Rgb([220, 30, 30]),
+            (false, true) => Rgb([30, 200, 30]),
+            (true, false) => Rgb([30, 30, 220]),
+            (false, false) => Rgb([250, 250, 250]),
+        }
+    })
+}
+
+pub(crate) fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
+    encoded(quarters(width, height), ImageFormat::Jpeg)
+}
+
+pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
+    encoded(quarters(width, height), ImageFormat::Png)
+}
+
+pub(crate) fn webp(width: u32, height: u32) -> Vec<u8> {
+    encoded(quarters(width, height), ImageFormat::WebP)
+}
+
+pub(crate) fn gif(width: u32, height: u32) -> Vec<u8> {
+    encoded(
+        DynamicImage::from(quarters(width, height)).to_rgba8(),
+        ImageFormat::Gif,
+    )
+}
+
+/// A GIF of so many frames, each of another colour.
+pub(crate) fn animation(edge: u32, frames: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = GifEncoder::new(&mut bytes);
+    encoder.set_repeat(Repeat::Infinite).unwrap();
+    for number in 0..frames {
+        let colour = Rgba([number * 80, 200, 255 - number * 80, 255]);
+        encoder
+            .encode_frame(Frame::new(RgbaImage::from_pixel(edge, edge, colour)))
+            .unwrap();
+    }
+    drop(encoder);
+    bytes
+}
+
+/// How many frames an animated WebP has.
+pub(crate) fn frames(webp: &[u8]) -> usize {
+    let decoder = image::codecs::webp::WebPDecoder::new(Cursor::new(webp)).unwrap();
+    image::AnimationDecoder::into_frames(decoder).count()
+}
+
+/// A red disc on nothing.
+pub(crate) fn disc(edge: u32) -> Vec<u8> {
+    let centre = f64::from(edge) / 2.0;
+    let picture = RgbaImage::from_fn(edge, edge, |x, y| {
+        let distance = (f64::from(x) - centre).hypot(f64::from(y) - centre);
+        let inside = distance < centre * 0.8;
+        Rgba(if inside {
+            [200, 20, 20, 255]
+        } else {
+            [0, 0, 0, 0]
+        })
+    });
+    encoded(picture, ImageFormat::Png)
+}
+
+/// The first bytes of a PNG that claims to be this large.
+pub(crate) fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let mut header = Vec::new();
+    header.extend(b"IHDR");
+    header.extend(width.to_be_bytes());
+    header.extend(height.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    bytes.extend(&header);
+    bytes.extend(crc32(&header).to_be_bytes());
+    bytes
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            };
+        }
+    }
+    !crc
+}
+
+/// Decodes an image of the service with another decoder than its own.
+#[track_caller]
+pub(crate) fn decoded(bytes: &[u8]) -> DynamicImage {
+    image::load_from_memory(bytes).unwrap()
+}
+
+/// The portrait as people see it, cut to its centred square, at this edge.
+pub(crate) fn portrait_upright(edge: u32) -> RgbImage {
+    square(&decoded(PORTRAIT).rotate90(), edge)
+}
+
+/// The same, lying on its side.
+pub(crate) fn portrait_sideways(edge: u32) -> RgbImage {
+    square(&decoded(PORTRAIT), edge)
+}
+
+fn square(picture: &DynamicImage, edge: u32) -> RgbImage {
+    let side = picture.width().min(picture.height());
+    let (x, y) = ((picture.width() - side) / 2, (picture.height() - side) / 2);
+    let cut = picture.crop_imm(x, y, side, side);
+    cut.resize_exact(edge, edge, image::imageops::FilterType::Lanczos3)
+        .to_rgb8()
+}
+
+/// The mean absolute difference of two pictures of one size, in levels of 255.
+#[track_caller]
+pub(crate) fn difference(one: &RgbImage, other: &RgbImage) -> f64 {
+    assert_eq!(one.dimensions(), other.dimensions());
+    let sum: u64 = one
+        .as_raw()
+        .iter()
+        .zip(other.as_raw())
+        .map(|(a, b)| u64::from(a.abs_diff(*b)))
+        .sum();
+    sum as f64 / one.as_raw().len() as f64
+}
+
+/// Panics where an image holds anything but its pixels.
+#[track_caller]
+pub(crate) fn assert_no_metadata(bytes: &[u8]) {
+    match bytes {
+        [b'R', b'I', b'F', b'F', ..] => {
+            let mut at = 12;
+            while at < bytes.len() {
+                let size = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+                let name = &bytes[at..at + 4];
+                let pixels: [&[u8]; 6] = [b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"];
+                assert!(
+                    pixels.contains(&name),
+                    "chunk {:?}",
+                    String::from_utf8_lossy(name)
+                );
+                at += 8 + size + size % 2;
+            }
+            assert_eq!(at, bytes.len(), "bytes behind the last chunk");
+        }
+        [0xff, 0xd8, ..] => {
+            let mut at = 2;
+            loop {
+                let (marker, size) = (
+                    bytes[at + 1],
+                    usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])),
+                );
+                // JFIF's own header, tables, frame; no EXIF, ICC, XMP, comment.
+                let pixels = matches!(marker, 0xe0 | 0xdb | 0xc0..=0xc4 | 0xdd | 0xda);
+                assert!(pixels, "segment {marker:#x}");
+                if marker == 0xda {
+                    break;
+                }
+                at += 2 + size;
+            }
+            assert_eq!(
+                &bytes[bytes.len() - 2..],
+                [0xff, 0xd9],
+                "bytes behind the picture"
+            );
+        }
+        [0x89, b'P', b'N', b'G', ..] => {
+            let mut at = 8;
+            while at < bytes.len() {
+                let size = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+                let name = &bytes[at + 4..at + 8];
+                let pixels: [&[u8]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"];
+                assert!(
+                    pixels.contains(&name),
+                    "chunk {:?}",
+                    String::from_utf8_lossy(name)
+                );
+                at += 12 + size;
+            }
+        }
+        _ => panic!("not an image"),
+    }
+}

@@ -1,0 +1,189 @@
+//! The service under test, in this process, on a port of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cameo::app::App;
+use cameo::auth;
+use cameo::config::{self, Config, SecretString};
+use cameo::server;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{Backend, Client};
+
+const SECRET: &str = "a secret that only the tests know, 32 bytes";
+
+pub(crate) struct TestService {
+    pub(crate) config: Config,
+    data: Arc<Data>,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+/// Where its avatars are. Whoever holds it keeps them there.
+pub(crate) struct Data {
+    folder: TempDir,
+    backend: Backend,
+}
+
+impl Data {
+    async fn of_the_suite() -> Arc<Self> {
+        Self::of(Backend::start().await)
+    }
+
+    fn of(backend: Backend) -> Arc<Self> {
+        let folder = TempDir::new().unwrap();
+        Arc::new(Self { folder, backend })
+    }
+}
+
+impl TestService {
+    /// With the defaults, but for the rate limits: those are off.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With these variables over the defaults.
+    pub(crate) async fn start_with(variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Data::of_the_suite().await, variables).await
+    }
+
+    /// On a bucket and Redis, whatever the suite runs on.
+    pub(crate) async fn start_fleet(variables: &[(&str, &str)]) -> Self {
+        Self::start_on(Backend::fleet().await, variables).await
+    }
+
+    /// On this, whatever the suite runs on.
+    pub(crate) async fn start_on(backend: Backend, variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Data::of(backend), variables).await
+    }
+
+    /// Where its avatars are.
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.data.backend
+    }
+
+    /// Another one beside it, on the same bucket and Redis.
+    pub(crate) async fn replica(&self, variables: &[(&str, &str)]) -> Self {
+        Self::start_in(Arc::clone(&self.data), variables).await
+    }
+
+    async fn start_in(data: Arc<Data>, variables: &[(&str, &str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let defaults = [
+            ("CAMEO_DATA_DIR", data.folder.path().to_str().unwrap()),
+            ("CAMEO_HTTP__PUBLIC_URL", &url),
+            ("CAMEO_AUTH__JWT_SECRET", SECRET),
+            ("CAMEO_LIMITS__ENABLED", "false"),
+        ];
+        let backend = data.backend.variables();
+        let backend: Vec<_> = backend
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let variables = defaults.iter().chain(&backend).chain(variables);
+        let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let config = config::load(None, variables).unwrap();
+        let app = App::open(&config, &SecretString::from(SECRET))
+            .await
+            .unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async move { stopped.await.unwrap_or(()) };
+        let server = tokio::spawn(server::run(app, listener, shutdown));
+        Self {
+            config,
+            data,
+            stop: Some(stop),
+            server,
+        }
+    }
+
+    /// Ends it in order, and starts it again on the same data.
+    pub(crate) async fn restart_with(mut self, variables: &[(&str, &str)]) -> Self {
+        self.stop.take().unwrap().send(()).unwrap();
+        self.server.await.unwrap();
+        Self::start_in(self.data, variables).await
+    }
+
+    /// Tells it to end, and gives what ends when it has.
+    pub(crate) fn stop(mut self) -> (JoinHandle<()>, Arc<Data>) {
+        self.stop.take().unwrap().send(()).unwrap();
+        (self.server, self.data)
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.config.http.public_url
+    }
+
+    /// The folder that holds the objects, by their keys.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.data.backend.store(self.data.folder.path())
+    }
+
+    /// Every object, as keys, sorted.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        objects_in(&self.store())
+    }
+
+    pub(crate) fn anonymous(&self) -> Client {
+        Client::new(self.url(), None)
+    }
+
+    pub(crate) fn owner(&self, user: &str) -> Client {
+        self.with_roles(user, &[])
+    }
+
+    pub(crate) fn admin(&self) -> Client {
+        self.with_roles("root", &["admin"])
+    }
+
+    pub(crate) fn service(&self) -> Client {
+        self.with_roles("main-application", &["service"])
+    }
+
+    fn with_roles(&self, user: &str, roles: &[&str]) -> Client {
+        Client::new(self.url(), Some(self.token(user, roles)))
+    }
+
+    pub(crate) fn token(&self, user: &str, roles: &[&str]) -> String {
+        let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
+        let secret = SecretString::from(SECRET);
+        auth::issue(
+            &self.config.auth,
+            &secret,
+            user,
+            &roles,
+            Duration::from_mins(5),
+        )
+        .unwrap()
+    }
+}
+
+/// Every object below a store's folder, as keys, sorted.
+pub(crate) fn objects_in(store: &Path) -> Vec<String> {
+    fn walk(folder: &Path, root: &Path, keys: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, root, keys);
+            } else {
+                keys.push(
+                    path.strip_prefix(root)
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    walk(store, store, &mut keys);
+    keys.sort();
+    keys
+}
