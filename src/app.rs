@@ -45,23 +45,22 @@ impl App {
     /// Where the data folder, the store or the catalog cannot be opened;
     /// [`is_configuration`] tells whether somebody has to change a setting.
     pub async fn open(config: &Config, secret: &SecretString) -> anyhow::Result<Self> {
-        make_folder(&config.data_dir)?;
-        let store = open_store(config).await?;
-        let catalog = open_catalog(config).await?;
-        let limiter: Option<Arc<dyn Limiter>> = match (config.limits, catalog.redis) {
+        let store = open_store(config, Waiting::UntilItIsUp).await?;
+        let catalog = open_catalog(config, Waiting::UntilItIsUp).await?;
+        for concern in store.concerns.iter().chain(&catalog.concerns) {
+            warn!("{concern}");
+        }
+        info!("{}", store.summary);
+        info!("{}", catalog.summary);
+        let redis = catalog.redis.clone();
+        let service = Arc::new(put_together(config, store, catalog)?);
+        let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
             (Some(limits), None) => Some(Arc::new(LocalLimiter::new(limits))),
             (Some(limits), Some((link, partitions))) => {
                 Some(Arc::new(RedisLimiter::new(link, partitions, limits)))
             }
         };
-        let pool = Pool::new(config.processing.workers).context("threads for pictures")?;
-        let service = Arc::new(Service::new(
-            store.store,
-            catalog.catalog,
-            pool,
-            settings(config, store.objects_url),
-        ));
         let draining = Arc::new(AtomicBool::new(false));
         let http = http::App::new(http::Parts {
             service: Arc::clone(&service),
@@ -86,52 +85,99 @@ impl App {
     }
 }
 
-struct OpenStore {
+/// Whether to wait for a bucket or a Redis that is not up yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    UntilItIsUp,
+    Not,
+}
+
+/// The service alone, without anything that serves it: what maintenance works with.
+///
+/// # Errors
+/// As [`App::open`], and where something is not up.
+pub(crate) async fn open_service(config: &Config) -> anyhow::Result<Service> {
+    let store = open_store(config, Waiting::Not).await?;
+    let catalog = open_catalog(config, Waiting::Not).await?;
+    put_together(config, store, catalog)
+}
+
+/// Makes a service of its parts.
+pub(crate) fn put_together(
+    config: &Config,
+    store: OpenStore,
+    catalog: OpenCatalog,
+) -> anyhow::Result<Service> {
+    let pool = Pool::new(config.processing.workers).context("threads for pictures")?;
+    let settings = settings(config, store.objects_url);
+    Ok(Service::new(store.store, catalog.catalog, pool, settings))
+}
+
+/// A store that works.
+pub(crate) struct OpenStore {
     store: Arc<dyn storage::Store>,
     /// What an object's public URL begins with.
     objects_url: String,
+    /// Which it is, and what was seen to hold of it.
+    pub(crate) summary: String,
+    /// What an operator should know of it.
+    pub(crate) concerns: Vec<String>,
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<OpenStore> {
+/// Opens the store that the configuration names.
+pub(crate) async fn open_store(config: &Config, waiting: Waiting) -> anyhow::Result<OpenStore> {
     let own_url = || format!("{}{}", config.http.public_url, http::FILES_ROOT);
     let (settings, public_base_url) = match &config.storage {
         Storage::Disk => {
+            make_folder(&config.data_dir)?;
             let folder = config.data_dir.join("store");
             let store = DiskStore::open(&folder)
                 .with_context(|| format!("the folder {}", folder.display()))?;
             return Ok(OpenStore {
                 store: Arc::new(store),
                 objects_url: own_url(),
+                summary: format!("the store is the folder {}", folder.display()),
+                concerns: Vec::new(),
             });
         }
         Storage::S3(settings, public_base_url) => (settings, public_base_url),
     };
     let open = || S3Store::open(settings);
-    let (store, concerns) = until_it_is_up(open, S3StartError::may_pass).await?;
-    for concern in concerns {
-        warn!("{concern}");
-    }
-    let objects_url = match (public_base_url, settings.public_access) {
-        (Some(url), _) => url.clone(),
-        (None, PublicAccess::Policy) => settings.public_base(),
-        (None, PublicAccess::None) => own_url(),
+    let (store, concerns) = retrying(waiting, open, S3StartError::may_pass).await?;
+    let bucket = &settings.bucket;
+    let (objects_url, readable) = match (public_base_url, settings.public_access) {
+        (Some(url), PublicAccess::Policy) => (url.clone(), "anybody reads public/"),
+        (None, PublicAccess::Policy) => (settings.public_base(), "anybody reads public/"),
+        (Some(url), PublicAccess::None) => (url.clone(), "a server in front hands images out"),
+        (None, PublicAccess::None) => (own_url(), "the service hands images out"),
     };
-    info!(bucket = settings.bucket, objects_url, "the bucket is ready");
     Ok(OpenStore {
         store: Arc::new(PatientStore::new(Arc::new(store), Patience::default())),
+        summary: format!(
+            "the store is the bucket {bucket}: an object was written, read, listed and deleted; \
+             {readable}, nobody private/; URLs begin with {objects_url}"
+        ),
         objects_url,
+        concerns: concerns.iter().map(ToString::to_string).collect(),
     })
 }
 
-struct OpenCatalog {
+/// A catalog that works.
+pub(crate) struct OpenCatalog {
     catalog: Arc<dyn catalog::Catalog>,
     /// The connection, for the limits to share.
     redis: Option<(RedisLink, Partitions)>,
+    /// Which it is, and what was seen to hold of it.
+    pub(crate) summary: String,
+    /// What an operator should know of it.
+    pub(crate) concerns: Vec<String>,
 }
 
-async fn open_catalog(config: &Config) -> anyhow::Result<OpenCatalog> {
+/// Opens the catalog that the configuration names.
+pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::Result<OpenCatalog> {
     let settings = match &config.catalog {
         Catalog::Embedded => {
+            make_folder(&config.data_dir)?;
             let path = config.data_dir.join("catalog.redb");
             let catalog = EmbeddedCatalog::open(&path).with_context(|| {
                 format!("{}; does another cameo use this data_dir?", path.display())
@@ -139,20 +185,23 @@ async fn open_catalog(config: &Config) -> anyhow::Result<OpenCatalog> {
             return Ok(OpenCatalog {
                 catalog: Arc::new(catalog),
                 redis: None,
+                summary: format!("the catalog is the database {}", path.display()),
+                concerns: Vec::new(),
             });
         }
         Catalog::Redis(settings) => settings,
     };
     let open = || RedisCatalog::open(settings);
-    let (catalog, concerns) = until_it_is_up(open, RedisStartError::may_pass).await?;
-    for concern in concerns {
-        warn!("{concern}");
-    }
-    info!(redis = %settings.address, "redis is ready");
-    let redis = Some((catalog.link().clone(), settings.partitions));
+    let (catalog, concerns) = retrying(waiting, open, RedisStartError::may_pass).await?;
     Ok(OpenCatalog {
+        redis: Some((catalog.link().clone(), settings.partitions)),
         catalog: Arc::new(catalog),
-        redis,
+        summary: format!(
+            "the catalog is redis at {}, in {} partitions: each took a write",
+            settings.address,
+            settings.partitions.count()
+        ),
+        concerns: concerns.iter().map(ToString::to_string).collect(),
     })
 }
 
@@ -161,17 +210,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Opens something on the network, again and again while waiting may help.
-async fn until_it_is_up<T, E: std::error::Error>(
+/// Opens something on the network, again and again while waiting may help and is wanted.
+async fn retrying<T, E: std::error::Error>(
+    waiting: Waiting,
     open: impl AsyncFn() -> Result<T, E>,
     may_pass: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
     let mut pause = FIRST_PAUSE;
     loop {
         match open().await {
-            Err(error) if may_pass(&error) => {
-                let cause = error.source();
-                warn!(cause, retry_in = ?pause, "{error}");
+            Err(error) if waiting == Waiting::UntilItIsUp && may_pass(&error) => {
+                warn!(cause = error.source(), retry_in = ?pause, "{error}");
             }
             opened => return opened,
         }
@@ -182,8 +231,9 @@ async fn until_it_is_up<T, E: std::error::Error>(
 
 /// Whether the program cannot start because somebody has to change a setting.
 pub fn is_configuration(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<S3StartError>().is_some()
-        || error.downcast_ref::<RedisStartError>().is_some()
+    let s3 = error.downcast_ref::<S3StartError>();
+    let redis = error.downcast_ref::<RedisStartError>();
+    s3.is_some_and(|error| !error.may_pass()) || redis.is_some_and(|error| !error.may_pass())
 }
 
 /// The secret that tokens are signed with: the configured one, or one of this data folder's own,

@@ -11,7 +11,7 @@ mod time;
 pub use ids::{
     AvatarId, InvalidAvatarId, InvalidSubjectId, InvalidVariantName, SubjectId, VariantName,
 };
-pub(crate) use key::PUBLIC_ROOT;
 pub use key::{Audience, ObjectKey};
+pub(crate) use key::{PRIVATE_ROOT, PUBLIC_ROOT};
 pub use record::{Format, Manifest, Placeholder, Record, Rendition, Source, SourceFormat, Version};
 pub use time::Timestamp;

@@ -39,6 +39,9 @@ pub trait Catalog: Send + Sync + 'static {
     /// The subject's current record.
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError>;
 
+    /// The current records of many subjects, in their order.
+    async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError>;
+
     /// Gives an upload its version, one higher than any before it for the subject, and puts the id
     /// into pending until `deadline`.
     async fn reserve(
@@ -87,6 +90,25 @@ pub trait Catalog: Send + Sync + 'static {
     /// an unknown id is success.
     async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError>;
 
+    /// Every id in pending and retired.
+    async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError>;
+
+    /// The next of all current records, some at a time; the first for [`Cursor::START`]. A record
+    /// that stays what it is all the while is given at least once.
+    async fn page(&self, from: &Cursor) -> Result<Page, CatalogError>;
+
+    /// Takes back an upload that was found in the store: the catalog is rebuilt by this.
+    ///
+    /// It becomes current unless the catalog knows better: a record of the same or a higher
+    /// version, or a later delete. What is not current by then is retired, its objects due at
+    /// `retire_at`. Nothing is ever given a version that an upload found so has had.
+    async fn restore(
+        &self,
+        subject: &SubjectId,
+        record: &Record,
+        retire_at: Timestamp,
+    ) -> Result<Restored, CatalogError>;
+
     /// What the current records add up to.
     async fn stats(&self) -> Result<Stats, CatalogError>;
 
@@ -121,14 +143,43 @@ impl Precondition {
 /// How a replacement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// The record is the current one, in the place of this avatar.
-    Committed(Option<AvatarId>),
+    /// The record is the current one; by this call, or by an earlier one whose answer was lost.
+    Committed,
     /// A later upload or a delete came first.
     Superseded,
     /// The id is not pending: it was claimed after its deadline, or never reserved.
     NotPending,
     /// The precondition does not hold.
     PreconditionFailed,
+}
+
+/// What became of an upload that was found in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// It is the current one now, in the place of this avatar, which is retired.
+    Current(Option<AvatarId>),
+    /// It is retired now.
+    Retired,
+    /// The catalog knew it; nothing changed.
+    Known,
+}
+
+/// A place among all current records. What it says is the adapter's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(String);
+
+impl Cursor {
+    /// Before the first.
+    pub const START: Self = Self(String::new());
+}
+
+/// Some of all current records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Whose, and what.
+    pub records: Vec<(SubjectId, Record)>,
+    /// Where the next ones are; `None` where these were the last.
+    pub next: Option<Cursor>,
 }
 
 /// What a removal took away.
@@ -142,7 +193,7 @@ pub struct Removed {
 }
 
 /// An upload that has, or may have, objects to remove.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outstanding {
     /// Whose it is.
     pub subject: SubjectId,

@@ -4,6 +4,7 @@
 
 mod budget;
 mod error;
+mod maintain;
 mod read;
 mod remove;
 mod sweep;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::Error;
+pub use maintain::{Collected, Collecting, Rebuilt};
 pub use read::{Size, pick};
 pub use remove::Removal;
 pub use sweep::Swept;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::Store;
-use crate::avatar::{AvatarId, Format, ObjectKey, VariantName};
+use super::{Store, StoredUpload};
+use crate::avatar::{AvatarId, Format, ObjectKey, Timestamp, VariantName};
 
 /// The key of a rendition of the avatar with this number.
 pub(crate) fn rendition(number: u8) -> ObjectKey {
@@ -26,6 +26,7 @@ pub(crate) async fn run(store: &dyn Store) {
     list_gives_an_avatars_objects_and_no_others(store).await;
     the_objects_of_an_avatar_may_be_deleted_at_once(store).await;
     objects_written_at_once_are_all_there(store).await;
+    uploads_are_listed_in_order_with_what_they_hold(store).await;
     store.check().await.unwrap();
     a_check_leaves_nothing_behind(store).await;
 }
@@ -116,6 +117,62 @@ async fn the_objects_of_an_avatar_may_be_deleted_at_once(store: &dyn Store) {
         let deletes = keys.iter().map(|key| store.delete(key));
         futures_util::future::try_join_all(deletes).await.unwrap();
         assert_eq!(store.list(avatar).await.unwrap(), []);
+    }
+}
+
+async fn uploads_are_listed_in_order_with_what_they_hold(store: &dyn Store) {
+    assert_eq!(store.uploads(None).await.unwrap(), []);
+    let begun = Timestamp::now();
+    let ids: Vec<_> = (50..60)
+        .map(|number| AvatarId::from_bytes([number; 16]))
+        .collect();
+    for &avatar in &ids {
+        let manifest = ObjectKey::Manifest { avatar };
+        let rendition = rendition(avatar.as_bytes()[0]);
+        // Uploads that were cut short have either.
+        if avatar != ids[0] {
+            store
+                .put(&manifest, Bytes::from_static(b"{}"))
+                .await
+                .unwrap();
+        }
+        if avatar != ids[1] {
+            store
+                .put(&rendition, Bytes::from_static(b"image"))
+                .await
+                .unwrap();
+        }
+    }
+    let mut found = Vec::new();
+    loop {
+        let after = found.last().map(|upload: &StoredUpload| upload.avatar);
+        let page = store.uploads(after).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    let mut in_order = ids.clone();
+    in_order.sort_by_key(ToString::to_string);
+    assert_eq!(
+        found.iter().map(|upload| upload.avatar).collect::<Vec<_>>(),
+        in_order
+    );
+    for upload in found {
+        let (has_manifest, objects, bytes) = match upload.avatar {
+            id if id == ids[0] => (false, 1, 5),
+            id if id == ids[1] => (true, 1, 2),
+            _ => (true, 2, 7),
+        };
+        assert_eq!(
+            (upload.has_manifest, upload.objects, upload.bytes),
+            (has_manifest, objects, bytes)
+        );
+        // Stores tell whole seconds.
+        assert!(upload.written.unix_ms() + 1000 > begun.unix_ms());
+        for key in store.list(upload.avatar).await.unwrap() {
+            store.delete(&key).await.unwrap();
+        }
     }
 }
 

@@ -9,13 +9,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{Object, Store, StoreError};
-use crate::avatar::{AvatarId, ObjectKey};
+use super::{Object, Store, StoreError, StoredUpload, Uploads};
+use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 
 /// How much of a file is held in memory at once while it is served.
 const READ_CHUNK_BYTES: usize = 64 * 1024;
@@ -123,6 +124,12 @@ impl Store for DiskStore {
         .await
     }
 
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+        // All of them at once: a folder is read whole or not at all.
+        self.blocking("list its uploads", move |shared| shared.uploads(after))
+            .await
+    }
+
     async fn check(&self) -> Result<(), StoreError> {
         self.blocking("write, read and delete a probe", |shared| {
             let probe = shared.write_temporary(b"probe")?;
@@ -219,6 +226,40 @@ impl Shared {
         keys.sort_by_key(|key| !matches!(key, ObjectKey::Manifest { .. }));
         Ok(keys)
     }
+}
+
+impl Shared {
+    fn uploads(&self, after: Option<AvatarId>) -> io::Result<Vec<StoredUpload>> {
+        let after = after.map(|avatar| avatar.to_string()).unwrap_or_default();
+        let mut uploads = Uploads::default();
+        for root in [PRIVATE_ROOT, PUBLIC_ROOT] {
+            for id in names_in(&self.root.join(root))? {
+                if id <= after {
+                    continue;
+                }
+                for name in names_in(&self.root.join(root).join(&id))? {
+                    let path = format!("{root}/{id}/{name}");
+                    // Another process may be removing it.
+                    if let Some(facts) = found(fs::metadata(self.root.join(&path)))? {
+                        let written = facts.modified()?.duration_since(UNIX_EPOCH);
+                        let written = written.unwrap_or_default().as_millis();
+                        let written = Timestamp::from_unix_ms(written as u64);
+                        uploads.add(&path, written, facts.len());
+                    }
+                }
+            }
+        }
+        Ok(uploads.in_order())
+    }
+}
+
+/// The names in a folder; none where it is not there.
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in found(fs::read_dir(folder))?.into_iter().flatten() {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
 }
 
 /// A file that is being served: what has been read of it and what is left.

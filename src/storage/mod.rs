@@ -9,6 +9,7 @@ mod disk;
 mod resilience;
 mod s3;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ pub use disk::DiskStore;
 pub use resilience::{Patience, PatientStore};
 pub use s3::{PublicAccess, S3Concern, S3Credentials, S3Settings, S3StartError, S3Store};
 
-use crate::avatar::{AvatarId, ObjectKey};
+use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 
 /// Where renditions lie.
 ///
@@ -44,8 +45,56 @@ pub trait Store: Send + Sync + 'static {
     /// Every object of one upload, its manifest first; empty where there is none.
     async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError>;
 
+    /// The uploads that have objects, in the order of their ids as text, some at a time: those
+    /// after `after`. Empty where there are no more.
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError>;
+
     /// Writes, reads and deletes an object of its own, to tell whether the store really works.
     async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// What is stored of one upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredUpload {
+    /// Which upload.
+    pub avatar: AvatarId,
+    /// When its latest object was written, by the store's clock.
+    pub written: Timestamp,
+    /// Whether its manifest is there.
+    pub has_manifest: bool,
+    /// How many objects there are.
+    pub objects: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
+/// Adds objects up to uploads.
+#[derive(Default)]
+struct Uploads(BTreeMap<String, StoredUpload>);
+
+impl Uploads {
+    /// Counts an object; one that is none of this program's is not counted.
+    fn add(&mut self, path: &str, written: Timestamp, bytes: u64) {
+        let Some(key) = ObjectKey::parse(path) else {
+            return;
+        };
+        let avatar = key.avatar();
+        let upload = self.0.entry(avatar.to_string()).or_insert(StoredUpload {
+            avatar,
+            written,
+            has_manifest: false,
+            objects: 0,
+            bytes: 0,
+        });
+        upload.written = upload.written.max(written);
+        upload.has_manifest |= matches!(key, ObjectKey::Manifest { .. });
+        upload.objects += 1;
+        upload.bytes += bytes;
+    }
+
+    fn in_order(self) -> Vec<StoredUpload> {
+        self.0.into_values().collect()
+    }
 }
 
 /// An open object.

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::{Object, Store, StoreError};
+use super::{Object, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
 
 /// How patient to be.
@@ -178,6 +178,13 @@ impl Store for PatientStore {
         .await
     }
 
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+        self.ask("list its uploads", |store| {
+            Box::pin(async move { store.uploads(after).await })
+        })
+        .await
+    }
+
     /// Asked once and whatever the breaker says: it is how one finds out.
     async fn check(&self) -> Result<(), StoreError> {
         let deadline = Instant::now() + self.patience.deadline;
@@ -321,6 +328,10 @@ mod tests {
         }
 
         async fn list(&self, _: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+            self.answer().await.map(|()| Vec::new())
+        }
+
+        async fn uploads(&self, _: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
             self.answer().await.map(|()| Vec::new())
         }
 

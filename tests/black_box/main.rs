@@ -12,6 +12,7 @@ mod documents;
 mod fleet;
 mod lifecycle;
 mod limits;
+mod maintenance;
 mod operations;
 mod reading;
 mod uploads;

@@ -15,8 +15,9 @@
 //! one that fails has done nothing.
 
 mod scripts;
+mod values;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -24,18 +25,22 @@ use futures_util::future;
 use redis::{FromRedisValue, RedisError};
 
 use super::codec;
-use super::{Catalog, CatalogError, Outstanding, Precondition, Removed, Replaced, Stats, StatsRow};
-use crate::avatar::{
-    AvatarId, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, Timestamp,
-    VariantName, Version,
+use super::{
+    Catalog, CatalogError, Cursor, Outstanding, Page, Precondition, Removed, Replaced, Restored,
+    Stats,
 };
+use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::redis::{
-    Partitions, RedisAddress, RedisConcern, RedisLink, RedisStartError, Repetition, Script,
+    Partition, Partitions, RedisAddress, RedisConcern, RedisLink, RedisStartError, Repetition,
+    Script,
 };
 use scripts::Scripts;
+use values::{Failure, add_up, avatar_id, outstanding, record_of};
 
 /// Says with how many partitions the records were written.
 const PARTITIONS_KEY: &str = "cameo:partitions";
+/// About how many records are given at once.
+const PAGE: usize = 500;
 
 /// Where the records are, and how they are spread.
 #[derive(Clone, Debug)]
@@ -117,7 +122,7 @@ impl RedisCatalog {
         &self,
         script: &Script,
         repetition: Repetition,
-        partition: crate::redis::Partition,
+        partition: Partition,
         arguments: &[&[u8]],
     ) -> Result<T, Failure> {
         let keys = ["subjects", "pending", "retired", "retired-of", "stats"];
@@ -137,6 +142,40 @@ impl Catalog for RedisCatalog {
             entry.map_or(Ok(None), |entry| record_of(&entry))
         };
         got.await.map_err(|failure| failure.of("read a record"))
+    }
+
+    async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError> {
+        let got = async {
+            // One command for each partition, all of them at once.
+            let mut places: HashMap<Partition, Vec<usize>> = HashMap::new();
+            for (place, subject) in subjects.iter().enumerate() {
+                let partition = self.partitions.of(subject.as_str());
+                places.entry(partition).or_default().push(place);
+            }
+            let asked = places.iter().map(|(partition, places)| {
+                let mut get = redis::cmd("HMGET");
+                get.arg(partition.key("subjects"));
+                for place in places {
+                    get.arg(subjects[*place].as_str());
+                }
+                async move {
+                    let entries: Vec<Option<Vec<u8>>> =
+                        self.link.run(&get, Repetition::Harmless).await?;
+                    Ok::<_, Failure>((places, entries))
+                }
+            });
+            let mut records = vec![None; subjects.len()];
+            for (places, entries) in future::try_join_all(asked).await? {
+                for (place, entry) in places.iter().zip(entries) {
+                    if let Some(entry) = entry {
+                        records[*place] = record_of(&entry)?;
+                    }
+                }
+            }
+            Ok(records)
+        };
+        got.await
+            .map_err(|failure: Failure| failure.of("read records"))
     }
 
     async fn reserve(
@@ -185,21 +224,19 @@ impl Catalog for RedisCatalog {
                 word.as_bytes(),
             ];
             arguments.extend(ids.iter().map(|id| &id.as_bytes()[..]));
-            // Repeated, it would answer that the id is not pending.
-            let (ended, current): (String, Vec<u8>) = self
+            let ended: String = self
                 .step(
                     &self.scripts.replace,
-                    Repetition::Forbidden,
+                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &arguments,
                 )
                 .await?;
-            match (ended.as_str(), current.is_empty()) {
-                ("committed", true) => Ok(Replaced::Committed(None)),
-                ("committed", false) => Ok(Replaced::Committed(Some(avatar_id(&current)?))),
-                ("superseded", _) => Ok(Replaced::Superseded),
-                ("not pending", _) => Ok(Replaced::NotPending),
-                ("precondition failed", _) => Ok(Replaced::PreconditionFailed),
+            match ended.as_str() {
+                "committed" => Ok(Replaced::Committed),
+                "superseded" => Ok(Replaced::Superseded),
+                "not pending" => Ok(Replaced::NotPending),
+                "precondition failed" => Ok(Replaced::PreconditionFailed),
                 _ => Err(Failure::Answer),
             }
         };
@@ -297,6 +334,85 @@ impl Catalog for RedisCatalog {
         .map_err(|failure| failure.of("forget an upload"))
     }
 
+    async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError> {
+        let listed = async {
+            let mut listed = HashSet::new();
+            for partition in self.partitions.all() {
+                // Pending first: what moves in between only moves to retired, and counts once.
+                for set in ["pending", "retired"] {
+                    let mut range = redis::cmd("ZRANGE");
+                    range.arg(partition.key(set)).arg(0).arg(-1);
+                    let names: Vec<Vec<u8>> = self.link.run(&range, Repetition::Harmless).await?;
+                    for name in &names {
+                        listed.insert(outstanding(name)?);
+                    }
+                }
+            }
+            Ok(listed.into_iter().collect())
+        };
+        listed
+            .await
+            .map_err(|failure: Failure| failure.of("list what is outstanding"))
+    }
+
+    async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
+        let paged = async {
+            // A partition, and a place in its hash as Redis gives it.
+            let (partition, place) = from.0.split_once(':').unwrap_or(("0", "0"));
+            let number: u16 = partition.parse().map_err(|_| Failure::Answer)?;
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(Partition(number).key("subjects")).arg(place);
+            scan.arg("COUNT").arg(PAGE);
+            let (place, entries): (String, Vec<(String, Vec<u8>)>) =
+                self.link.run(&scan, Repetition::Harmless).await?;
+            let mut records = Vec::new();
+            for (subject, entry) in entries {
+                if let Some(record) = record_of(&entry)? {
+                    records.push((SubjectId::new(subject)?, record));
+                }
+            }
+            let next = match (place.as_str(), number + 1 < self.partitions.count()) {
+                ("0", false) => None,
+                ("0", true) => Some(Cursor(format!("{}:0", number + 1))),
+                (place, _) => Some(Cursor(format!("{number}:{place}"))),
+            };
+            Ok(Page { records, next })
+        };
+        paged
+            .await
+            .map_err(|failure: Failure| failure.of("list its records"))
+    }
+
+    async fn restore(
+        &self,
+        subject: &SubjectId,
+        record: &Record,
+        retire_at: Timestamp,
+    ) -> Result<Restored, CatalogError> {
+        let restored = async {
+            let bytes = codec::encode(record)?;
+            let retire_at = retire_at.unix_ms().to_string();
+            let (restored, current): (String, Vec<u8>) = self
+                .step(
+                    &self.scripts.restore,
+                    Repetition::Harmless,
+                    self.partitions.of(subject.as_str()),
+                    &[subject.as_str().as_bytes(), &bytes, retire_at.as_bytes()],
+                )
+                .await?;
+            match (restored.as_str(), current.is_empty()) {
+                ("current", true) => Ok(Restored::Current(None)),
+                ("current", false) => Ok(Restored::Current(Some(avatar_id(&current)?))),
+                ("retired", _) => Ok(Restored::Retired),
+                ("known", _) => Ok(Restored::Known),
+                _ => Err(Failure::Answer),
+            }
+        };
+        restored
+            .await
+            .map_err(|failure: Failure| failure.of("restore a record"))
+    }
+
     async fn stats(&self) -> Result<Stats, CatalogError> {
         let added_up = async {
             let asked = self.partitions.all().map(|partition| {
@@ -318,89 +434,6 @@ impl Catalog for RedisCatalog {
         self.write_probes()
             .await
             .map_err(|error| Failure::Redis(error).of("take a write"))
-    }
-}
-
-/// The record in a subject's entry, behind its two versions.
-fn record_of(entry: &[u8]) -> Result<Option<Record>, Failure> {
-    let mut rest = entry;
-    for _ in 0..2 {
-        let end = rest.iter().position(|byte| byte & 0x80 == 0);
-        rest = &rest[end.ok_or(Failure::Answer)? + 1..];
-    }
-    Ok(match rest {
-        [] => None,
-        bytes => Some(codec::decode(bytes)?),
-    })
-}
-
-/// The upload that the scripts give this name: its subject, a zero byte and its id.
-fn outstanding(name: &[u8]) -> Result<Outstanding, Failure> {
-    let end = name.iter().position(|byte| *byte == 0);
-    let (subject, id) = name.split_at(end.ok_or(Failure::Answer)?);
-    let subject = String::from_utf8_lossy(subject).into_owned();
-    Ok(Outstanding {
-        subject: SubjectId::new(subject)?,
-        avatar: avatar_id(&id[1..])?,
-    })
-}
-
-fn avatar_id(bytes: &[u8]) -> Result<AvatarId, Failure> {
-    let bits = bytes.try_into().map_err(|_| Failure::Answer)?;
-    Ok(AvatarId::from_bytes(bits))
-}
-
-/// Adds up what the partitions hold.
-fn add_up(partitions: Vec<HashMap<String, u64>>) -> Result<Stats, Failure> {
-    let mut stats = Stats::default();
-    let mut renditions: HashMap<(String, Format), (u64, u64)> = HashMap::new();
-    for (name, amount) in partitions.into_iter().flatten() {
-        if name == "avatars" {
-            stats.avatars += amount;
-            continue;
-        }
-        let (kind, rendition) = name.split_once(':').ok_or(Failure::Answer)?;
-        let (variant, extension) = rendition.split_once('.').ok_or(Failure::Answer)?;
-        let format = Format::from_extension(extension).ok_or(Failure::Answer)?;
-        let sums = renditions.entry((variant.to_owned(), format)).or_default();
-        match kind {
-            "objects" => sums.0 += amount,
-            _ => sums.1 += amount,
-        }
-    }
-    for ((variant, format), (objects, bytes)) in renditions {
-        if objects > 0 {
-            stats.renditions.push(StatsRow {
-                variant: VariantName::new(variant)?,
-                format,
-                objects,
-                bytes,
-            });
-        }
-    }
-    Ok(stats)
-}
-
-/// What can go wrong inside a step.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-    #[error(transparent)]
-    Decode(#[from] codec::DecodeError),
-    #[error("a record cannot be encoded")]
-    Encode(#[from] postcard::Error),
-    #[error("a key in redis is damaged")]
-    Subject(#[from] InvalidSubjectId),
-    #[error("a key in redis is damaged")]
-    Variant(#[from] InvalidVariantName),
-    #[error("redis answered something that the catalog never wrote")]
-    Answer,
-}
-
-impl Failure {
-    fn of(self, operation: &'static str) -> CatalogError {
-        CatalogError::new(operation, self)
     }
 }
 

@@ -9,6 +9,7 @@ pub(super) struct Scripts {
     pub(super) remove: Script,
     pub(super) claim: Script,
     pub(super) forget: Script,
+    pub(super) restore: Script,
 }
 
 impl Scripts {
@@ -20,6 +21,7 @@ impl Scripts {
             remove: script(include_str!("remove.lua")),
             claim: script(include_str!("claim.lua")),
             forget: script(include_str!("forget.lua")),
+            restore: script(include_str!("restore.lua")),
         }
     }
 }

@@ -21,8 +21,8 @@ use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream};
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{Object, Store, StoreError};
-use crate::avatar::{AvatarId, ObjectKey};
+use super::{Object, Store, StoreError, StoredUpload, Uploads};
+use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 use error::Failure;
 pub use startup::{S3Concern, S3StartError};
 
@@ -174,6 +174,47 @@ impl S3Store {
     }
 }
 
+impl S3Store {
+    /// Lists both folders from the same id on, as far as both pages reach.
+    async fn list_uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, Failure> {
+        let mut objects = Vec::new();
+        // The first id that a page may hold only in part.
+        let mut end: Option<String> = None;
+        for root in [PRIVATE_ROOT, PUBLIC_ROOT] {
+            // A tilde comes after every character of an object's name.
+            let after = after.map(|avatar| format!("{root}/{avatar}/~"));
+            let page = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(format!("{root}/"))
+                .set_start_after(after)
+                .send()
+                .await?;
+            let listed = page.contents.unwrap_or_default();
+            if page.is_truncated == Some(true)
+                && let Some(last) = listed.last().and_then(|object| object.key.as_deref())
+            {
+                let id = last.split('/').nth(2).unwrap_or_default().to_owned();
+                end = Some(end.map_or(id.clone(), |end| end.min(id)));
+            }
+            objects.extend(listed);
+        }
+        let mut uploads = Uploads::default();
+        for object in objects {
+            let path = object.key.unwrap_or_default();
+            let written = object.last_modified.and_then(|time| time.to_millis().ok());
+            let written = Timestamp::from_unix_ms(written.unwrap_or_default().unsigned_abs());
+            let bytes = object.size.unwrap_or_default().unsigned_abs();
+            uploads.add(&path, written, bytes);
+        }
+        if let Some(end) = end {
+            uploads.0.retain(|id, _| *id < end);
+        }
+        Ok(uploads.in_order())
+    }
+}
+
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
@@ -228,6 +269,11 @@ impl Store for S3Store {
         }
         keys.sort_by_key(|key| !matches!(key, ObjectKey::Manifest { .. }));
         Ok(keys)
+    }
+
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+        let listed = self.list_uploads(after).await;
+        listed.map_err(|failure| failure.of("list its uploads"))
     }
 
     async fn check(&self) -> Result<(), StoreError> {

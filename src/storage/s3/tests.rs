@@ -224,3 +224,38 @@ fn a_public_url_begins_where_the_bucket_is() {
     let aws = "https://avatars.s3.eu-central-1.amazonaws.com";
     assert_eq!(settings.public_base(), aws);
 }
+
+#[tokio::test]
+async fn uploads_are_whole_where_a_page_ends_amid_one() {
+    let server = S3Server::start().await;
+    let store = open(&server).await;
+    let folder = server.bucket_folder();
+    for number in 0..130 {
+        let avatar = AvatarId::from_bytes([number; 16]);
+        let of = |root: &str| folder.join(format!("{root}/{avatar}"));
+        std::fs::create_dir_all(of(PUBLIC_ROOT)).unwrap();
+        std::fs::create_dir_all(of(PRIVATE_ROOT)).unwrap();
+        std::fs::write(of(PRIVATE_ROOT).join("manifest.json"), "{}").unwrap();
+        for variant in 0..9 {
+            let name = format!("v{variant}.webp");
+            std::fs::write(of(PUBLIC_ROOT).join(name), "image").unwrap();
+        }
+    }
+    let mut found = Vec::new();
+    let mut pages = 0;
+    loop {
+        let after = found.last().map(|upload: &StoredUpload| upload.avatar);
+        let page = store.uploads(after).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        pages += 1;
+        found.extend(page);
+    }
+    assert_eq!((found.len(), pages), (130, 2));
+    assert!(
+        found
+            .iter()
+            .all(|upload| upload.objects == 10 && upload.has_manifest)
+    );
+}

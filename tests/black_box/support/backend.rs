@@ -45,6 +45,11 @@ impl Backend {
         Self::Fleet(S3Server::start().await, Mutex::new(redis))
     }
 
+    /// Makes a single Redis forget everything.
+    pub(crate) fn empty_redis(&self) {
+        self.redis(|server| server.ask("FLUSHALL"));
+    }
+
     /// Kills a single Redis, which keeps its files.
     pub(crate) fn stop_redis(&self) {
         self.redis(RedisServer::kill);

@@ -62,6 +62,15 @@ impl TestService {
         Self::start_in(Data::of(backend), variables).await
     }
 
+    /// The variables that lead another process to the same avatars.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = self.data.backend.variables();
+        let folder = self.data.folder.path().to_str().unwrap();
+        variables.push(("CAMEO_DATA_DIR", folder.to_owned()));
+        variables.push(("CAMEO_HTTP__BIND", "127.0.0.1:0".to_owned()));
+        variables
+    }
+
     /// Where its avatars are.
     pub(crate) fn backend(&self) -> &Backend {
         &self.data.backend

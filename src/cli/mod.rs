@@ -1,6 +1,8 @@
 //! The command line.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // what a command line is for
 
+mod maintenance;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,6 +50,12 @@ enum Command {
     Token(TokenArgs),
     /// Print the OpenAPI document as YAML
     Openapi,
+    /// Try out the store and the catalog for real, and tell in words what holds
+    Doctor,
+    /// Remove from the store what nothing refers to
+    Gc(maintenance::GcArgs),
+    /// Bring the catalog back from what is in the store
+    Rebuild(maintenance::RebuildArgs),
 }
 
 #[derive(Args)]
@@ -75,25 +83,41 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Config => print!("{}", config::DEFAULTS),
         Command::Openapi => print!("{}", http::openapi().to_yaml()?),
-        Command::CheckConfig | Command::Token(_) | Command::Serve => {
+        command => {
             let config = match config::load(cli.config.as_deref(), std::env::vars()) {
                 Ok(config) => config,
                 Err(faults) => return Ok(report(&faults)),
             };
-            match command {
-                Command::Token(args) => print_token(&config, &args)?,
-                Command::Serve => match serve(&config) {
-                    Err(error) if app::is_configuration(&error) => {
-                        eprintln!("cameo: {error:#}");
-                        return Ok(ExitCode::from(WRONG_USAGE));
-                    }
-                    served => served?,
-                },
-                _ => println!("the configuration is good"),
-            }
+            return match run_with(&config, command) {
+                Err(error) if app::is_configuration(&error) => {
+                    eprintln!("cameo: {error:#}");
+                    Ok(ExitCode::from(WRONG_USAGE))
+                }
+                done => done,
+            };
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Token(args) => print_token(config, &args)?,
+        Command::Serve => serve(config)?,
+        Command::Doctor => return runtime()?.block_on(maintenance::doctor(config)),
+        Command::Gc(args) => return runtime()?.block_on(maintenance::gc(config, &args)),
+        Command::Rebuild(args) => return runtime()?.block_on(maintenance::rebuild(config, &args)),
+        Command::CheckConfig | Command::Config | Command::Openapi => {
+            println!("the configuration is good");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }
 
 fn report(Faults(faults): &Faults) -> ExitCode {
@@ -118,10 +142,7 @@ fn print_token(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
 fn serve(config: &Config) -> anyhow::Result<()> {
     telemetry::start(config.environment)?;
     let secret = app::jwt_secret(config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let listener = TcpListener::bind(config.http.bind)
             .await
             .with_context(|| format!("http.bind: cannot listen on {}", config.http.bind))?;

@@ -6,35 +6,30 @@
 //! for six look-ups by key; a log-structured store (`fjall`) is faster at bulk loads, which an
 //! avatar service has none of, and spreads over a folder of files.
 
+mod tables;
+
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use redb::{
-    Database, MultimapTableDefinition, ReadableDatabase, ReadableMultimapTable, ReadableTable,
-    TableDefinition, WriteTransaction,
+    AccessGuard, Database, ReadableDatabase, ReadableMultimapTable, ReadableTable, WriteTransaction,
 };
 
 use super::codec;
-use super::{Catalog, CatalogError, Outstanding, Precondition, Removed, Replaced, Stats, StatsRow};
+use super::{
+    Catalog, CatalogError, Cursor, Outstanding, Page, Precondition, Removed, Replaced, Restored,
+    Stats, StatsRow,
+};
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
+use tables::{
+    Change, DUE, Failure, Id, OUTSTANDING, PROBE, RECORDS, RETIRED_OF, STATS, State, VERSIONS,
+    count, due, enter, is_pending, leave,
+};
 
-/// Subject → current record, as [`codec`] writes it.
-const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-/// Subject → (the last version given out, the last version that a delete took away).
-const VERSIONS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("versions");
-/// Avatar id → (whether it is pending, when it is due in Unix milliseconds, subject).
-const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> = TableDefinition::new("outstanding");
-/// The same ids in the order in which they are due.
-const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new("due");
-/// Subject → its retired ids.
-const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> = MultimapTableDefinition::new("retired");
-/// Variant and format → (objects, bytes) of current records; `""` → (avatars, 0).
-const STATS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stats");
-/// Written by [`Catalog::check`].
-const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("probe");
-
-type Id = [u8; 16];
+/// Records given at once.
+const PAGE: usize = 500;
 
 /// An embedded database as the catalog. Opening its file locks it against other processes.
 pub struct EmbeddedCatalog {
@@ -109,6 +104,19 @@ impl Catalog for EmbeddedCatalog {
         .await
     }
 
+    async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError> {
+        let subjects = subjects.to_vec();
+        self.blocking("read records", move |database| {
+            let records = database.begin_read()?.open_table(RECORDS)?;
+            let read = |subject: &SubjectId| match records.get(subject.as_str())? {
+                Some(bytes) => Ok(Some(codec::decode(bytes.value())?)),
+                None => Ok(None),
+            };
+            subjects.iter().map(read).collect()
+        })
+        .await
+    }
+
     async fn reserve(
         &self,
         subject: &SubjectId,
@@ -138,6 +146,15 @@ impl Catalog for EmbeddedCatalog {
         let (subject, record, precondition) =
             (subject.clone(), record.clone(), precondition.clone());
         self.write("commit an upload", move |transaction| {
+            let mut records = transaction.open_table(RECORDS)?;
+            let current = match records.get(subject.as_str())? {
+                Some(bytes) => Some(codec::decode(bytes.value())?),
+                None => None,
+            };
+            let current_id = current.as_ref().map(|current| current.avatar_id);
+            if current_id == Some(record.avatar_id) {
+                return Ok(Replaced::Committed);
+            }
             if !is_pending(transaction, &subject, record.avatar_id)? {
                 return Ok(Replaced::NotPending);
             }
@@ -145,19 +162,13 @@ impl Catalog for EmbeddedCatalog {
                 .open_table(VERSIONS)?
                 .get(subject.as_str())?
                 .map_or(0, |versions| versions.value().1);
-            let mut records = transaction.open_table(RECORDS)?;
-            let current = match records.get(subject.as_str())? {
-                Some(bytes) => Some(codec::decode(bytes.value())?),
-                None => None,
-            };
             let newest = current
                 .as_ref()
                 .map_or(Version(0), |current| current.version);
             if record.version < newest || record.version.0 <= deleted {
                 return Ok(Replaced::Superseded);
             }
-            let superseded = current.as_ref().map(|current| current.avatar_id);
-            if !precondition.holds(superseded) {
+            if !precondition.holds(current_id) {
                 return Ok(Replaced::PreconditionFailed);
             }
             records.insert(subject.as_str(), codec::encode(&record)?.as_slice())?;
@@ -173,7 +184,7 @@ impl Catalog for EmbeddedCatalog {
                 )?;
                 count(transaction, &current, Change::Gone)?;
             }
-            Ok(Replaced::Committed(superseded))
+            Ok(Replaced::Committed)
         })
         .await
     }
@@ -239,7 +250,7 @@ impl Catalog for EmbeddedCatalog {
             let transaction = database.begin_write()?;
             let mut claimed = Vec::new();
             // Looked up again: another claim may have come in between.
-            let due = self::due(&transaction.open_table(DUE)?, now, limit)?;
+            let due = tables::due(&transaction.open_table(DUE)?, now, limit)?;
             for id in due {
                 let entry = transaction
                     .open_table(OUTSTANDING)?
@@ -262,6 +273,91 @@ impl Catalog for EmbeddedCatalog {
         let avatar = outstanding.avatar;
         self.write("forget an upload", move |transaction| {
             leave(transaction, avatar)
+        })
+        .await
+    }
+
+    async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError> {
+        self.blocking("list what is outstanding", |database| {
+            let table = database.begin_read()?.open_table(OUTSTANDING)?;
+            let entry = |entry: Result<(AccessGuard<'_, Id>, AccessGuard<'_, _>), _>| {
+                let (id, entry) = entry?;
+                let (_, _, subject): (bool, u64, &str) = entry.value();
+                Ok(Outstanding {
+                    subject: SubjectId::new(subject)?,
+                    avatar: AvatarId::from_bytes(id.value()),
+                })
+            };
+            table.iter()?.map(entry).collect()
+        })
+        .await
+    }
+
+    async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
+        let from = from.clone();
+        self.blocking("list its records", move |database| {
+            let table = database.begin_read()?.open_table(RECORDS)?;
+            let mut records = Vec::new();
+            // No subject is empty, so the start is before them all.
+            let after = (Bound::Excluded(from.0.as_str()), Bound::Unbounded);
+            for entry in table.range::<&str>(after)?.take(PAGE) {
+                let (subject, bytes) = entry?;
+                let record = codec::decode(bytes.value())?;
+                records.push((SubjectId::new(subject.value())?, record));
+            }
+            let last = records.last().filter(|_| records.len() == PAGE);
+            let next = last.map(|(subject, _)| Cursor(subject.as_str().to_owned()));
+            Ok(Page { records, next })
+        })
+        .await
+    }
+
+    async fn restore(
+        &self,
+        subject: &SubjectId,
+        record: &Record,
+        retire_at: Timestamp,
+    ) -> Result<Restored, CatalogError> {
+        let (subject, record) = (subject.clone(), record.clone());
+        self.write("restore a record", move |transaction| {
+            let id = *record.avatar_id.as_bytes();
+            if transaction.open_table(OUTSTANDING)?.get(id)?.is_some() {
+                return Ok(Restored::Known);
+            }
+            let mut records = transaction.open_table(RECORDS)?;
+            let current = match records.get(subject.as_str())? {
+                Some(bytes) => Some(codec::decode(bytes.value())?),
+                None => None,
+            };
+            if current
+                .as_ref()
+                .is_some_and(|current| current.avatar_id == record.avatar_id)
+            {
+                return Ok(Restored::Known);
+            }
+            let mut versions = transaction.open_table(VERSIONS)?;
+            let (last, deleted) = versions
+                .get(subject.as_str())?
+                .map_or((0, 0), |versions| versions.value());
+            let version = record.version.0;
+            versions.insert(subject.as_str(), (last.max(version), deleted))?;
+            let newest = current
+                .as_ref()
+                .map_or(deleted, |current| current.version.0);
+            if version <= newest.max(deleted) {
+                let avatar = record.avatar_id;
+                enter(transaction, State::Retired, &subject, avatar, retire_at)?;
+                return Ok(Restored::Retired);
+            }
+            records.insert(subject.as_str(), codec::encode(&record)?.as_slice())?;
+            count(transaction, &record, Change::Appeared)?;
+            let superseded = current.as_ref().map(|current| current.avatar_id);
+            if let Some(current) = current {
+                let avatar = current.avatar_id;
+                enter(transaction, State::Retired, &subject, avatar, retire_at)?;
+                count(transaction, &current, Change::Gone)?;
+            }
+            Ok(Restored::Current(superseded))
         })
         .await
     }
@@ -299,183 +395,5 @@ impl Catalog for EmbeddedCatalog {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Pending,
-    Retired,
-}
-
-/// Puts an id into pending or retired, from wherever it was, due at `due`.
-fn enter(
-    transaction: &WriteTransaction,
-    state: State,
-    subject: &SubjectId,
-    avatar: AvatarId,
-    due: Timestamp,
-) -> Result<(), Failure> {
-    leave(transaction, avatar)?;
-    let (id, due) = (*avatar.as_bytes(), due.unix_ms());
-    let entry = (state == State::Pending, due, subject.as_str());
-    transaction.open_table(OUTSTANDING)?.insert(id, entry)?;
-    transaction.open_table(DUE)?.insert((due, id), ())?;
-    if state == State::Retired {
-        transaction
-            .open_multimap_table(RETIRED_OF)?
-            .insert(subject.as_str(), id)?;
-    }
-    Ok(())
-}
-
-/// Takes an id out of pending and retired.
-fn leave(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
-    let id = *avatar.as_bytes();
-    let mut outstanding = transaction.open_table(OUTSTANDING)?;
-    if let Some(entry) = outstanding.remove(id)? {
-        let (_, due, subject) = entry.value();
-        transaction.open_table(DUE)?.remove((due, id))?;
-        transaction
-            .open_multimap_table(RETIRED_OF)?
-            .remove(subject, id)?;
-    }
-    Ok(())
-}
-
-fn is_pending(
-    transaction: &WriteTransaction,
-    subject: &SubjectId,
-    avatar: AvatarId,
-) -> Result<bool, Failure> {
-    let outstanding = transaction.open_table(OUTSTANDING)?;
-    let entry = outstanding.get(*avatar.as_bytes())?;
-    Ok(entry.is_some_and(|entry| {
-        let (pending, _, of) = entry.value();
-        pending && of == subject.as_str()
-    }))
-}
-
-/// The first `limit` ids that are due by `now`.
-fn due(
-    table: &impl ReadableTable<(u64, Id), ()>,
-    now: Timestamp,
-    limit: usize,
-) -> Result<Vec<Id>, Failure> {
-    let range = table.range(..=(now.unix_ms(), [0xff; 16]))?;
-    range
-        .take(limit)
-        .map(|entry| Ok(entry?.0.value().1))
-        .collect()
-}
-
-#[derive(Clone, Copy)]
-enum Change {
-    Appeared,
-    Gone,
-}
-
-/// Brings the sums up to date with a record that became current or ceased to be.
-fn count(transaction: &WriteTransaction, record: &Record, change: Change) -> Result<(), Failure> {
-    let mut stats = transaction.open_table(STATS)?;
-    let mut add = |name: &str, objects: u64, bytes: u64| -> Result<(), Failure> {
-        let (had, had_bytes) = stats.get(name)?.map_or((0, 0), |counts| counts.value());
-        let counts = match change {
-            Change::Appeared => (had + objects, had_bytes + bytes),
-            Change::Gone => (had.saturating_sub(objects), had_bytes.saturating_sub(bytes)),
-        };
-        stats.insert(name, counts)?;
-        Ok(())
-    };
-    add("", 1, 0)?;
-    for rendition in &record.renditions {
-        let name = format!("{}.{}", rendition.variant, rendition.format.extension());
-        add(&name, 1, rendition.bytes)?;
-    }
-    Ok(())
-}
-
-/// What can go wrong inside a step.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Database(#[from] redb::DatabaseError),
-    #[error(transparent)]
-    Transaction(Box<redb::TransactionError>),
-    #[error(transparent)]
-    Table(#[from] redb::TableError),
-    #[error(transparent)]
-    Storage(#[from] redb::StorageError),
-    #[error(transparent)]
-    Commit(#[from] redb::CommitError),
-    #[error(transparent)]
-    Decode(#[from] codec::DecodeError),
-    #[error("a record cannot be encoded")]
-    Encode(#[from] postcard::Error),
-    #[error("a key of the database is damaged")]
-    Subject(#[from] crate::avatar::InvalidSubjectId),
-    #[error("a key of the database is damaged")]
-    Variant(#[from] crate::avatar::InvalidVariantName),
-    #[error("a sum is of an unknown format")]
-    UnknownFormat,
-}
-
-impl From<redb::TransactionError> for Failure {
-    fn from(error: redb::TransactionError) -> Self {
-        Self::Transaction(Box::new(error))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalog::contract;
-
-    #[tokio::test]
-    async fn the_embedded_database_keeps_the_contract_of_a_catalog() {
-        let folder = tempfile::tempdir().unwrap();
-        contract::run(&EmbeddedCatalog::open(&folder.path().join("catalog.redb")).unwrap()).await;
-    }
-
-    #[tokio::test]
-    async fn a_second_process_is_kept_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("catalog.redb");
-        let _first = EmbeddedCatalog::open(&path).unwrap();
-        assert!(EmbeddedCatalog::open(&path).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_no_catalog_is_an_error_and_stays_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("catalog.redb");
-        std::fs::write(&path, "somebody's notes").unwrap();
-        assert!(EmbeddedCatalog::open(&path).is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's notes");
-    }
-
-    #[tokio::test]
-    async fn records_and_versions_survive_reopening() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("catalog.redb");
-        let subject = SubjectId::new("42").unwrap();
-        let record = contract::record(1, 1);
-        {
-            let catalog = EmbeddedCatalog::open(&path).unwrap();
-            catalog
-                .reserve(&subject, record.avatar_id, Timestamp::now())
-                .await
-                .unwrap();
-            let anything = Precondition::Anything;
-            catalog
-                .replace(&subject, &record, &anything, Timestamp::now())
-                .await
-                .unwrap();
-        }
-        let catalog = EmbeddedCatalog::open(&path).unwrap();
-        assert_eq!(catalog.get(&subject).await.unwrap(), Some(record));
-        let next = AvatarId::from_bytes([9; 16]);
-        let version = catalog
-            .reserve(&subject, next, Timestamp::now())
-            .await
-            .unwrap();
-        assert_eq!(version, Version(2));
-    }
-}
+mod tests;

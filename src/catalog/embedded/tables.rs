@@ -1,0 +1,153 @@
+//! The tables, and what every step does to them.
+
+use redb::{MultimapTableDefinition, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::avatar::{AvatarId, Record, SubjectId, Timestamp};
+use crate::catalog::codec;
+
+/// Subject → current record, as [`codec`] writes it.
+pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+/// Subject → (the last version given out, the last version that a delete took away).
+pub(super) const VERSIONS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("versions");
+/// Avatar id → (whether it is pending, when it is due in Unix milliseconds, subject).
+pub(super) const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> =
+    TableDefinition::new("outstanding");
+/// The same ids in the order in which they are due.
+pub(super) const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new("due");
+/// Subject → its retired ids.
+pub(super) const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> =
+    MultimapTableDefinition::new("retired");
+/// Variant and format → (objects, bytes) of current records; `""` → (avatars, 0).
+pub(super) const STATS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stats");
+/// Written by [`Catalog::check`].
+pub(super) const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("probe");
+
+pub(super) type Id = [u8; 16];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Pending,
+    Retired,
+}
+
+/// Puts an id into pending or retired, from wherever it was, due at `due`.
+pub(super) fn enter(
+    transaction: &WriteTransaction,
+    state: State,
+    subject: &SubjectId,
+    avatar: AvatarId,
+    due: Timestamp,
+) -> Result<(), Failure> {
+    leave(transaction, avatar)?;
+    let (id, due) = (*avatar.as_bytes(), due.unix_ms());
+    let entry = (state == State::Pending, due, subject.as_str());
+    transaction.open_table(OUTSTANDING)?.insert(id, entry)?;
+    transaction.open_table(DUE)?.insert((due, id), ())?;
+    if state == State::Retired {
+        transaction
+            .open_multimap_table(RETIRED_OF)?
+            .insert(subject.as_str(), id)?;
+    }
+    Ok(())
+}
+
+/// Takes an id out of pending and retired.
+pub(super) fn leave(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
+    let id = *avatar.as_bytes();
+    let mut outstanding = transaction.open_table(OUTSTANDING)?;
+    if let Some(entry) = outstanding.remove(id)? {
+        let (_, due, subject) = entry.value();
+        transaction.open_table(DUE)?.remove((due, id))?;
+        transaction
+            .open_multimap_table(RETIRED_OF)?
+            .remove(subject, id)?;
+    }
+    Ok(())
+}
+
+pub(super) fn is_pending(
+    transaction: &WriteTransaction,
+    subject: &SubjectId,
+    avatar: AvatarId,
+) -> Result<bool, Failure> {
+    let outstanding = transaction.open_table(OUTSTANDING)?;
+    let entry = outstanding.get(*avatar.as_bytes())?;
+    Ok(entry.is_some_and(|entry| {
+        let (pending, _, of) = entry.value();
+        pending && of == subject.as_str()
+    }))
+}
+
+/// The first `limit` ids that are due by `now`.
+pub(super) fn due(
+    table: &impl ReadableTable<(u64, Id), ()>,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<Id>, Failure> {
+    let range = table.range(..=(now.unix_ms(), [0xff; 16]))?;
+    range
+        .take(limit)
+        .map(|entry| Ok(entry?.0.value().1))
+        .collect()
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    Appeared,
+    Gone,
+}
+
+/// Brings the sums up to date with a record that became current or ceased to be.
+pub(super) fn count(
+    transaction: &WriteTransaction,
+    record: &Record,
+    change: Change,
+) -> Result<(), Failure> {
+    let mut stats = transaction.open_table(STATS)?;
+    let mut add = |name: &str, objects: u64, bytes: u64| -> Result<(), Failure> {
+        let (had, had_bytes) = stats.get(name)?.map_or((0, 0), |counts| counts.value());
+        let counts = match change {
+            Change::Appeared => (had + objects, had_bytes + bytes),
+            Change::Gone => (had.saturating_sub(objects), had_bytes.saturating_sub(bytes)),
+        };
+        stats.insert(name, counts)?;
+        Ok(())
+    };
+    add("", 1, 0)?;
+    for rendition in &record.renditions {
+        let name = format!("{}.{}", rendition.variant, rendition.format.extension());
+        add(&name, 1, rendition.bytes)?;
+    }
+    Ok(())
+}
+
+/// What can go wrong inside a step.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Database(#[from] redb::DatabaseError),
+    #[error(transparent)]
+    Transaction(Box<redb::TransactionError>),
+    #[error(transparent)]
+    Table(#[from] redb::TableError),
+    #[error(transparent)]
+    Storage(#[from] redb::StorageError),
+    #[error(transparent)]
+    Commit(#[from] redb::CommitError),
+    #[error(transparent)]
+    Decode(#[from] codec::DecodeError),
+    #[error("a record cannot be encoded")]
+    Encode(#[from] postcard::Error),
+    #[error("a key of the database is damaged")]
+    Subject(#[from] crate::avatar::InvalidSubjectId),
+    #[error("a key of the database is damaged")]
+    Variant(#[from] crate::avatar::InvalidVariantName),
+    #[error("a sum is of an unknown format")]
+    UnknownFormat,
+}
+
+impl From<redb::TransactionError> for Failure {
+    fn from(error: redb::TransactionError) -> Self {
+        Self::Transaction(Box::new(error))
+    }
+}

@@ -1,0 +1,53 @@
+use super::*;
+use crate::catalog::contract;
+
+#[tokio::test]
+async fn the_embedded_database_keeps_the_contract_of_a_catalog() {
+    let folder = tempfile::tempdir().unwrap();
+    contract::run(&EmbeddedCatalog::open(&folder.path().join("catalog.redb")).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let _first = EmbeddedCatalog::open(&path).unwrap();
+    assert!(EmbeddedCatalog::open(&path).is_err());
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_catalog_is_an_error_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    std::fs::write(&path, "somebody's notes").unwrap();
+    assert!(EmbeddedCatalog::open(&path).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's notes");
+}
+
+#[tokio::test]
+async fn records_and_versions_survive_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    let subject = SubjectId::new("42").unwrap();
+    let record = contract::record(1, 1);
+    {
+        let catalog = EmbeddedCatalog::open(&path).unwrap();
+        catalog
+            .reserve(&subject, record.avatar_id, Timestamp::now())
+            .await
+            .unwrap();
+        let anything = Precondition::Anything;
+        catalog
+            .replace(&subject, &record, &anything, Timestamp::now())
+            .await
+            .unwrap();
+    }
+    let catalog = EmbeddedCatalog::open(&path).unwrap();
+    assert_eq!(catalog.get(&subject).await.unwrap(), Some(record));
+    let next = AvatarId::from_bytes([9; 16]);
+    let version = catalog
+        .reserve(&subject, next, Timestamp::now())
+        .await
+        .unwrap();
+    assert_eq!(version, Version(2));
+}

@@ -1,0 +1,94 @@
+//! What Redis answers, as the catalog means it.
+
+use std::collections::HashMap;
+
+use redis::RedisError;
+
+use crate::avatar::{
+    AvatarId, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
+};
+use crate::catalog::codec;
+use crate::catalog::{CatalogError, Outstanding, Stats, StatsRow};
+
+/// The record in a subject's entry, behind its two versions.
+pub(super) fn record_of(entry: &[u8]) -> Result<Option<Record>, Failure> {
+    let mut rest = entry;
+    for _ in 0..2 {
+        let end = rest.iter().position(|byte| byte & 0x80 == 0);
+        rest = &rest[end.ok_or(Failure::Answer)? + 1..];
+    }
+    Ok(match rest {
+        [] => None,
+        bytes => Some(codec::decode(bytes)?),
+    })
+}
+
+/// The upload that the scripts give this name: its subject, a zero byte and its id.
+pub(super) fn outstanding(name: &[u8]) -> Result<Outstanding, Failure> {
+    let end = name.iter().position(|byte| *byte == 0);
+    let (subject, id) = name.split_at(end.ok_or(Failure::Answer)?);
+    let subject = String::from_utf8_lossy(subject).into_owned();
+    Ok(Outstanding {
+        subject: SubjectId::new(subject)?,
+        avatar: avatar_id(&id[1..])?,
+    })
+}
+
+pub(super) fn avatar_id(bytes: &[u8]) -> Result<AvatarId, Failure> {
+    let bits = bytes.try_into().map_err(|_| Failure::Answer)?;
+    Ok(AvatarId::from_bytes(bits))
+}
+
+/// Adds up what the partitions hold.
+pub(super) fn add_up(partitions: Vec<HashMap<String, u64>>) -> Result<Stats, Failure> {
+    let mut stats = Stats::default();
+    let mut renditions: HashMap<(String, Format), (u64, u64)> = HashMap::new();
+    for (name, amount) in partitions.into_iter().flatten() {
+        if name == "avatars" {
+            stats.avatars += amount;
+            continue;
+        }
+        let (kind, rendition) = name.split_once(':').ok_or(Failure::Answer)?;
+        let (variant, extension) = rendition.split_once('.').ok_or(Failure::Answer)?;
+        let format = Format::from_extension(extension).ok_or(Failure::Answer)?;
+        let sums = renditions.entry((variant.to_owned(), format)).or_default();
+        match kind {
+            "objects" => sums.0 += amount,
+            _ => sums.1 += amount,
+        }
+    }
+    for ((variant, format), (objects, bytes)) in renditions {
+        if objects > 0 {
+            stats.renditions.push(StatsRow {
+                variant: VariantName::new(variant)?,
+                format,
+                objects,
+                bytes,
+            });
+        }
+    }
+    Ok(stats)
+}
+
+/// What can go wrong inside a step.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Decode(#[from] codec::DecodeError),
+    #[error("a record cannot be encoded")]
+    Encode(#[from] postcard::Error),
+    #[error("a key in redis is damaged")]
+    Subject(#[from] InvalidSubjectId),
+    #[error("a key in redis is damaged")]
+    Variant(#[from] InvalidVariantName),
+    #[error("redis answered something that the catalog never wrote")]
+    Answer,
+}
+
+impl Failure {
+    pub(super) fn of(self, operation: &'static str) -> CatalogError {
+        CatalogError::new(operation, self)
+    }
+}

@@ -1,0 +1,192 @@
+//! The commands that look after what is there: `doctor`, `gc`, `rebuild`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::app::{self, Waiting};
+use crate::avatar::{AvatarId, Timestamp};
+use crate::config::Config;
+use crate::service::{Collecting, Rebuilt, Service};
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// How many avatars the doctor looks at whole.
+const SAMPLE: usize = 20;
+
+#[derive(Args)]
+pub(super) struct GcArgs {
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Touch nothing younger than this: it may be an upload under way
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    min_age: Duration,
+    /// Remove nothing at all where there is more garbage than this
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    max_deletes: usize,
+}
+
+#[derive(Args)]
+pub(super) struct RebuildArgs {
+    /// Go on after this upload, as an interrupted rebuild told it last
+    #[arg(long, value_name = "AVATAR_ID")]
+    after: Option<AvatarId>,
+}
+
+/// Tells something now and then.
+struct Progress(Instant);
+
+impl Progress {
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        if self.0.elapsed() >= PROGRESS_EVERY {
+            eprintln!("{}", line());
+            self.0 = Instant::now();
+        }
+    }
+}
+
+pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Result<ExitCode> {
+    let service = app::open_service(config).await?;
+    let mut progress = Progress(Instant::now());
+    let told = |last: AvatarId, so_far: &Rebuilt| {
+        progress.tell(|| format!("{} uploads; go on with --after {last}", so_far.uploads));
+    };
+    let done = service.rebuild(Timestamp::now(), args.after, told).await?;
+    println!(
+        "{} uploads in the store: {} are current now, {} are older and will be swept, {} were \
+         known, {} were never finished.",
+        done.uploads, done.current, done.retired, done.known, done.unfinished
+    );
+    if done.unreadable == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "{} manifests cannot be read; their uploads were left out.",
+        done.unreadable
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCode> {
+    let service = app::open_service(config).await?;
+    // An upload under way is never garbage, whatever is asked for.
+    let collecting = Collecting {
+        dry_run: args.dry_run,
+        min_age: args.min_age.max(config.lifecycle.upload_deadline * 2),
+        most: args.max_deletes,
+    };
+    let mut progress = Progress(Instant::now());
+    let found = service
+        .collect_garbage(Timestamp::now(), &collecting, |so_far| {
+            progress.tell(|| {
+                format!(
+                    "{} uploads listed, {} removed",
+                    so_far.uploads, so_far.removed
+                )
+            });
+        })
+        .await?;
+    let garbage = found.garbage.len();
+    println!(
+        "{} uploads in the store: {garbage} are garbage ({} bytes), {} more are too young to judge.",
+        found.uploads, found.garbage_bytes, found.young
+    );
+    let mut sound = true;
+    if args.dry_run {
+        for avatar in &found.garbage {
+            println!("would remove {avatar}");
+        }
+    } else if garbage > args.max_deletes {
+        sound = false;
+        println!(
+            "Nothing was removed: that is more than --max-deletes {}. See that the catalog is the \
+             right one, then raise it.",
+            args.max_deletes
+        );
+    } else {
+        println!("{} were removed.", found.removed);
+    }
+    if found.forgotten > 0 {
+        sound = false;
+        println!(
+            "{} have a manifest of which the catalog knows nothing; `cameo rebuild` takes them \
+             back.",
+            found.forgotten
+        );
+    }
+    sound &= tell_incomplete(&found.incomplete);
+    Ok(exit_code(sound))
+}
+
+pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut sound = true;
+    let mut wrong_setting = false;
+    let mut told = |result: &Result<(&String, &Vec<String>), &anyhow::Error>| match result {
+        Ok((summary, concerns)) => {
+            println!("good     {summary}");
+            for concern in *concerns {
+                println!("concern  {concern}");
+            }
+        }
+        Err(error) => {
+            println!("wrong    {error:#}");
+            sound = false;
+            wrong_setting |= app::is_configuration(error);
+        }
+    };
+    let store = app::open_store(config, Waiting::Not).await;
+    told(
+        &store
+            .as_ref()
+            .map(|store| (&store.summary, &store.concerns)),
+    );
+    let catalog = app::open_catalog(config, Waiting::Not).await;
+    told(
+        &catalog
+            .as_ref()
+            .map(|catalog| (&catalog.summary, &catalog.concerns)),
+    );
+    if let (Ok(store), Ok(catalog)) = (store, catalog) {
+        sound &= agree(&app::put_together(config, store, catalog)?).await?;
+    }
+    Ok(if wrong_setting {
+        ExitCode::from(super::WRONG_USAGE)
+    } else {
+        exit_code(sound)
+    })
+}
+
+/// Whether the store has what the catalog names.
+async fn agree(service: &Service) -> anyhow::Result<bool> {
+    service.check_store().await?;
+    service.check_catalog().await?;
+    let avatars = service.stats().await?.avatars;
+    if avatars == 0 && service.holds_uploads().await? {
+        println!("wrong    the catalog is empty, but the store holds uploads; run `cameo rebuild`");
+        return Ok(false);
+    }
+    let (looked_at, incomplete) = service.sample(SAMPLE).await?;
+    if incomplete.is_empty() {
+        println!(
+            "good     there are {avatars} avatars; of {looked_at} looked at, the store has every object"
+        );
+    }
+    Ok(tell_incomplete(&incomplete))
+}
+
+fn tell_incomplete(incomplete: &[AvatarId]) -> bool {
+    for avatar in incomplete {
+        println!("wrong    the current avatar {avatar} lacks objects in the store");
+    }
+    incomplete.is_empty()
+}
+
+fn exit_code(sound: bool) -> ExitCode {
+    if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,272 @@
+//! Mending: the catalog from the store's manifests, the store by the catalog.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{Error, Service};
+use crate::avatar::{AvatarId, Manifest, ObjectKey, Record, Timestamp};
+use crate::catalog::{Cursor, Restored};
+use crate::storage::StoredUpload;
+
+/// Manifests read, or uploads removed, at the same time.
+const AT_ONCE: usize = 16;
+
+/// What a rebuild found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Uploads found in the store.
+    pub uploads: u64,
+    /// Became current.
+    pub current: u64,
+    /// Were older or deleted, and are retired: the sweep removes them.
+    pub retired: u64,
+    /// Were known to the catalog already.
+    pub known: u64,
+    /// Have no manifest: what is left of an upload that was never finished, or of a delete.
+    pub unfinished: u64,
+    /// Have a manifest that cannot be read.
+    pub unreadable: u64,
+}
+
+/// What a garbage collection may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Collecting {
+    /// Whether to tell only.
+    pub dry_run: bool,
+    /// Nothing younger is touched: it may be an upload under way.
+    pub min_age: Duration,
+    /// Where there is more garbage than this, none of it is removed: something else is wrong.
+    pub most: usize,
+}
+
+/// What a garbage collection found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Uploads found in the store.
+    pub uploads: u64,
+    /// Of them, too young to be judged.
+    pub young: u64,
+    /// Uploads that nothing refers to, and their bytes.
+    pub garbage: Vec<AvatarId>,
+    /// Bytes of that garbage.
+    pub garbage_bytes: u64,
+    /// How much of it was removed.
+    pub removed: u64,
+    /// Have a manifest of a user or version that the catalog does not know: it has forgotten, and
+    /// a rebuild would bring them back. They stay.
+    pub forgotten: u64,
+    /// Current avatars with fewer objects in the store than their record names.
+    pub incomplete: Vec<AvatarId>,
+}
+
+impl Service {
+    /// Brings every upload that has a manifest back into the catalog, with its version: the
+    /// newest of each user as the current one, the others to be swept. What the catalog knows
+    /// stays as it is, so that this may be repeated, and run beside a working service.
+    ///
+    /// Begins after the upload `after`; `progress` is told the last upload done.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Catalog`]. What was done until then holds.
+    pub async fn rebuild(
+        &self,
+        now: Timestamp,
+        after: Option<AvatarId>,
+        mut progress: impl FnMut(AvatarId, &Rebuilt),
+    ) -> Result<Rebuilt, Error> {
+        let retire_at = now.plus(self.settings.retire_after);
+        let mut rebuilt = Rebuilt::default();
+        let mut after = after;
+        loop {
+            let uploads = self.store.uploads(after).await?;
+            let Some(last) = uploads.last().map(|upload| upload.avatar) else {
+                return Ok(rebuilt);
+            };
+            for some in uploads.chunks(AT_ONCE * 8) {
+                let mut done = stream::iter(some)
+                    .map(|upload| self.rebuild_one(upload, retire_at))
+                    .buffer_unordered(AT_ONCE);
+                while let Some(done) = done.next().await {
+                    rebuilt.uploads += 1;
+                    match done? {
+                        Found::Restored(Restored::Current(superseded)) => {
+                            // What it takes the place of was counted as current before.
+                            match superseded {
+                                None => rebuilt.current += 1,
+                                Some(_) => rebuilt.retired += 1,
+                            }
+                        }
+                        Found::Restored(Restored::Retired) => rebuilt.retired += 1,
+                        Found::Restored(Restored::Known) => rebuilt.known += 1,
+                        Found::Nothing => rebuilt.unfinished += 1,
+                        Found::Damaged => rebuilt.unreadable += 1,
+                    }
+                }
+                progress(some.last().map_or(last, |upload| upload.avatar), &rebuilt);
+            }
+            after = Some(last);
+        }
+    }
+
+    async fn rebuild_one(&self, upload: &StoredUpload, at: Timestamp) -> Result<Found, Error> {
+        Ok(match self.manifest(upload).await? {
+            Ok(Some(Manifest { subject, record })) => {
+                Found::Restored(self.catalog.restore(&subject, &record, at).await?)
+            }
+            Ok(None) => Found::Nothing,
+            Err(Unreadable) => Found::Damaged,
+        })
+    }
+
+    /// The manifest of an upload; `None` where it has none.
+    async fn manifest(
+        &self,
+        upload: &StoredUpload,
+    ) -> Result<Result<Option<Manifest>, Unreadable>, Error> {
+        let avatar = upload.avatar;
+        if !upload.has_manifest {
+            return Ok(Ok(None));
+        }
+        let Some(object) = self.store.get(&ObjectKey::Manifest { avatar }).await? else {
+            return Ok(Ok(None));
+        };
+        let bytes = object.into_bytes().await?;
+        let manifest = serde_json::from_slice::<Manifest>(&bytes);
+        Ok(match manifest {
+            Ok(manifest) if manifest.record.avatar_id == avatar => Ok(Some(manifest)),
+            _ => Err(Unreadable),
+        })
+    }
+
+    /// Finds uploads in the store that nothing refers to, and removes them; finds current avatars
+    /// that are not whole, and tells of them. May run beside a working service.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Catalog`]. What was removed until then was garbage.
+    pub async fn collect_garbage(
+        &self,
+        now: Timestamp,
+        collecting: &Collecting,
+        mut progress: impl FnMut(&Collected),
+    ) -> Result<Collected, Error> {
+        let mut collected = Collected::default();
+        let is_young = |written: Timestamp| now.since(written) < collecting.min_age;
+        // The store first, then what refers to it: whatever is referred to while it is listed is
+        // current, or outstanding, or gone by then.
+        let mut stored = HashMap::new();
+        let mut after = None;
+        loop {
+            let uploads = self.store.uploads(after).await?;
+            let Some(last) = uploads.last() else { break };
+            after = Some(last.avatar);
+            collected.uploads += uploads.len() as u64;
+            stored.extend(uploads.into_iter().map(|upload| (upload.avatar, upload)));
+            progress(&collected);
+        }
+        let mut referred = HashSet::new();
+        let mut next = Some(Cursor::START);
+        while let Some(from) = next {
+            let page = self.catalog.page(&from).await?;
+            for (_, record) in page.records {
+                let objects = stored
+                    .get(&record.avatar_id)
+                    .map_or(0, |found| found.objects);
+                if objects < objects_of(&record)
+                    && !is_young(record.uploaded_at)
+                    && referred.insert(record.avatar_id)
+                {
+                    collected.incomplete.push(record.avatar_id);
+                }
+                referred.insert(record.avatar_id);
+            }
+            next = page.next;
+        }
+        let outstanding = self.catalog.outstanding().await?;
+        referred.extend(outstanding.into_iter().map(|one| one.avatar));
+
+        stored.retain(|avatar, _| !referred.contains(avatar));
+        for upload in stored.values() {
+            if is_young(upload.written) {
+                collected.young += 1;
+            } else if self.is_forgotten(upload).await? {
+                collected.forgotten += 1;
+            } else {
+                collected.garbage.push(upload.avatar);
+                collected.garbage_bytes += upload.bytes;
+            }
+        }
+        collected.garbage.sort_by_key(ToString::to_string);
+        if !collecting.dry_run && collected.garbage.len() <= collecting.most {
+            let garbage = collected.garbage.clone();
+            let mut removals = stream::iter(garbage)
+                .map(|avatar| self.remove_objects(avatar))
+                .buffer_unordered(AT_ONCE);
+            while removals.try_next().await?.is_some() {
+                collected.removed += 1;
+                progress(&collected);
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Whether an upload that nothing refers to has a manifest by which a rebuild would make it
+    /// current. One that cannot be read is kept for somebody to look at.
+    async fn is_forgotten(&self, upload: &StoredUpload) -> Result<bool, Error> {
+        let manifest = match self.manifest(upload).await? {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(false),
+            Err(Unreadable) => return Ok(true),
+        };
+        let current = self.catalog.get(&manifest.subject).await?;
+        Ok(current.is_none_or(|current| current.version < manifest.record.version))
+    }
+
+    /// Looks at up to `count` current avatars; gives how many those were, and which of them lack
+    /// objects.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Catalog`]
+    pub async fn sample(&self, count: usize) -> Result<(usize, Vec<AvatarId>), Error> {
+        let mut looked_at = 0;
+        let mut incomplete = Vec::new();
+        let mut next = Some(Cursor::START);
+        while let Some(from) = next {
+            let page = self.catalog.page(&from).await?;
+            for (_, record) in page.records {
+                if looked_at == count {
+                    return Ok((looked_at, incomplete));
+                }
+                looked_at += 1;
+                let keys = self.store.list(record.avatar_id).await?;
+                if (keys.len() as u64) < objects_of(&record) {
+                    incomplete.push(record.avatar_id);
+                }
+            }
+            next = page.next;
+        }
+        Ok((looked_at, incomplete))
+    }
+
+    /// Whether the store holds an upload at all.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub async fn holds_uploads(&self) -> Result<bool, Error> {
+        Ok(!self.store.uploads(None).await?.is_empty())
+    }
+}
+
+enum Found {
+    Restored(Restored),
+    Nothing,
+    Damaged,
+}
+
+struct Unreadable;
+
+/// How many objects an avatar has when it is whole: renditions, the manifest, the master.
+fn objects_of(record: &Record) -> u64 {
+    record.renditions.len() as u64 + 1 + u64::from(record.master.is_some())
+}

@@ -1,0 +1,141 @@
+//! `doctor`, `gc` and `rebuild`, on a bucket and a Redis that were damaged on purpose.
+
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
+
+use crate::support::TestService;
+use crate::support::photos::PORTRAIT;
+
+/// Runs the program on the service's bucket and Redis; gives its exit code and what it said.
+async fn cameo(service: &TestService, words: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
+        .args(words)
+        .envs(service.variables())
+        .envs(variables.iter().copied())
+        .output()
+        .await
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    (output.status.code().unwrap(), said)
+}
+
+#[tokio::test]
+async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
+    let service = TestService::start_fleet(&[]).await;
+    for user in ["replaced", "replaced", "once", "deleted"] {
+        service.owner(user).upload(user, PORTRAIT).await.ok();
+    }
+    service.owner("deleted").delete("deleted").await.ok();
+    let before = [
+        service.anonymous().avatar("replaced").await.ok(),
+        service.anonymous().avatar("once").await.ok(),
+    ];
+
+    service.backend().empty_redis();
+    assert_eq!(service.anonymous().avatar("once").await.status, 404);
+    let (code, said) = cameo(&service, &["doctor"], &[]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("run `cameo rebuild`"), "{said}");
+    // Nothing of it is garbage, whatever its age: a rebuild wants it.
+    let (code, said) = cameo(&service, &["gc", "--min-age", "0s"], &[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("0 are garbage"), "{said}");
+
+    let (code, said) = cameo(&service, &["rebuild"], &[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("3 uploads in the store: 2 are current now, 1 are older"),
+        "{said}"
+    );
+    assert_eq!(service.anonymous().avatar("replaced").await.ok(), before[0]);
+    assert_eq!(service.anonymous().avatar("once").await.ok(), before[1]);
+    assert_eq!(service.anonymous().avatar("deleted").await.status, 404);
+    let next = service
+        .owner("replaced")
+        .upload("replaced", PORTRAIT)
+        .await
+        .ok();
+    assert_eq!(next["version"], 3);
+    let (code, said) = cameo(&service, &["rebuild"], &[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("0 are current now, 0 are older and will be swept, 4 were known"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn garbage_is_removed_and_nothing_else() {
+    let service = TestService::start_fleet(&[]).await;
+    service.owner("42").upload("42", PORTRAIT).await.ok();
+    let kept = service.objects();
+    // What a crashed upload leaves where the catalog has forgotten it too.
+    for (id, days) in [
+        ("aaaaaaaaaaaaaaaaaaaaaaaaaa", 2),
+        ("eaaaaaaaaaaaaaaaaaaaaaaaaa", 0),
+    ] {
+        let folder = service.store().join(format!("public/avatars/{id}"));
+        fs::create_dir_all(&folder).unwrap();
+        let file = File::create(folder.join("full.webp")).unwrap();
+        let day = Duration::from_hours(24);
+        file.set_modified(SystemTime::now() - day * days).unwrap();
+    }
+    let (code, said) = cameo(&service, &["gc", "--dry-run"], &[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("3 uploads in the store: 1 are garbage"),
+        "{said}"
+    );
+    assert!(
+        said.contains("would remove aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        "{said}"
+    );
+    assert_eq!(service.objects().len(), kept.len() + 2);
+
+    let (code, said) = cameo(&service, &["gc", "--max-deletes", "0"], &[]).await;
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(service.objects().len(), kept.len() + 2);
+
+    let (code, said) = cameo(&service, &["gc"], &[]).await;
+    assert_eq!(code, 0, "{said}");
+    let left: Vec<_> = service
+        .objects()
+        .into_iter()
+        .filter(|key| !kept.contains(key))
+        .collect();
+    assert_eq!(
+        left,
+        ["public/avatars/eaaaaaaaaaaaaaaaaaaaaaaaaa/full.webp"]
+    );
+}
+
+#[tokio::test]
+async fn the_doctor_tells_what_holds_and_what_does_not() {
+    let service = TestService::start_fleet(&[]).await;
+    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+    let (code, said) = cameo(&service, &["doctor"], &[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("there are 1 avatars; of 1 looked at"),
+        "{said}"
+    );
+
+    let id = avatar["avatar_id"].as_str().unwrap();
+    let object = format!("public/avatars/{id}/medium.webp");
+    fs::remove_file(service.store().join(object)).unwrap();
+    let (code, said) = cameo(&service, &["doctor"], &[]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(&format!("{id} lacks objects")), "{said}");
+
+    let wrong = [("CAMEO_STORAGE__S3__SECRET_ACCESS_KEY", "wrong")];
+    for command in ["doctor", "serve"] {
+        let (code, said) = cameo(&service, &[command], &wrong).await;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("refuses these credentials"), "{said}");
+    }
+    service.backend().stop_redis();
+    let (code, said) = cameo(&service, &["doctor"], &[]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("is not reached"), "{said}");
+}
