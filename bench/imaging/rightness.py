@@ -22,10 +22,11 @@ MOST = 4.0
 
 
 def square(image):
+    size = (min(EDGE, *image.size),) * 2
     if image.mode == "RGBA":
-        small = ImageOps.fit(image.convert("RGBa"), (EDGE, EDGE), Image.Resampling.LANCZOS)
+        small = ImageOps.fit(image.convert("RGBa"), size, Image.Resampling.LANCZOS)
         return small.convert("RGBA")
-    return ImageOps.fit(image, (EDGE, EDGE), Image.Resampling.LANCZOS)
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
 def difference(one, other):
@@ -46,7 +47,7 @@ def decoys(path):
     if profile:
         upright = ImageOps.exif_transpose(image)
         upright.info.pop("icc_profile", None)
-        yield "without its profile", ssim.flatten(square(upright.convert("RGB")))
+        yield "without its profile", ssim.flatten(square(ssim.to_srgb(upright)))
     if image.has_transparency_data:
         right = expected(path)
         black = Image.alpha_composite(Image.new("RGBA", right.size, "black"), right)

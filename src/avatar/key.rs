@@ -6,6 +6,16 @@ use super::{AvatarId, Format, VariantName};
 
 /// The name of one stored object. The key alone knows the object's path, content type, cache
 /// policy and audience; no adapter decides any of them.
+///
+/// ```
+/// use cameo::avatar::{Audience, ObjectKey};
+///
+/// let path = "public/avatars/nzh63m6zuw5popmityvbkr6lh4/medium.webp";
+/// let key = ObjectKey::parse(path).expect("a path of this program's");
+/// assert_eq!(key.to_string(), path);
+/// assert_eq!(key.content_type(), "image/webp");
+/// assert_eq!(key.audience(), Audience::Public);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectKey {
     /// `public/avatars/{avatar_id}/{variant}.{ext}`; the animated twin of a rendition is

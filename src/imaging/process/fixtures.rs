@@ -233,6 +233,49 @@ fn a_picture_that_is_cut_off_is_never_taken_for_a_whole_one() {
     }
 }
 
+#[test]
+fn a_first_frame_that_is_cut_off_is_never_taken_for_a_whole_one() {
+    for name in ["moving.gif", "moving.png", "moving.webp"] {
+        let bytes = fixture(name);
+        let cut = bytes.len() / 12;
+        let result = run(&bytes[..cut], &recipe(), None);
+        assert!(
+            matches!(result, Err(Error::Corrupt { .. })),
+            "{name}: {result:?}"
+        );
+    }
+}
+
+#[test]
+fn a_worker_that_helps_changes_nothing() {
+    use std::sync::{Arc, Mutex, mpsc};
+
+    let alone = run(&fixture("phone.jpg"), &recipe(), None).unwrap();
+    let pool = crate::imaging::Pool::new(2).unwrap();
+    for _ in 0..5 {
+        let (done, result) = mpsc::channel();
+        let outputs = Arc::new(Mutex::new(Vec::new()));
+        let collected = Arc::clone(&outputs);
+        let job = crate::imaging::Job {
+            bytes: fixture("phone.jpg").into(),
+            recipe: Arc::new(recipe()),
+            crop: None,
+            deadline: std::time::Duration::from_mins(1),
+            cancel: crate::imaging::CancelToken::new(),
+            on_output: Box::new(move |output| {
+                collected.lock().unwrap().push(output);
+                ControlFlow::Continue(())
+            }),
+            on_done: Box::new(move |result| done.send(result).unwrap()),
+        };
+        pool.submit(job).unwrap();
+        assert_eq!(result.recv().unwrap().as_ref(), Ok(&alone.0));
+        let outputs = std::mem::take(&mut *outputs.lock().unwrap());
+        assert_eq!(outputs.len(), alone.1.len());
+        assert!(outputs.iter().all(|output| alone.1.contains(output)));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

@@ -314,6 +314,49 @@ fn limits_are_checked_before_anything_is_decoded() {
 }
 
 #[test]
+fn four_inks_become_colours_however_they_are_stored() {
+    use libjpeg_turbo_rs::ColorSpace;
+    // Yellow and magenta over one another, and no cyan or black: red.
+    let inks = [0_u8, 255, 255, 0];
+    for space in [ColorSpace::Cmyk, ColorSpace::Ycck] {
+        for adobe in [true, false] {
+            if space == ColorSpace::Ycck && !adobe {
+                continue; // Nothing else says that it is YCCK.
+            }
+            let pixel = inks.map(|ink| if adobe { 255 - ink } else { ink });
+            let bytes = Encoder::new(&pixel.repeat(64 * 64), 64, 64, PixelFormat::Cmyk)
+                .quality(95)
+                .colorspace(space)
+                .write_adobe_marker(adobe)
+                .encode()
+                .unwrap();
+            let (_, outputs) = run(&bytes, &recipe(), None).unwrap();
+            assert_close(pixel_of_middle(&png_of(&outputs, 64)), &[255, 0, 0]);
+        }
+    }
+}
+
+fn pixel_of_middle(raster: &Raster) -> &[u8] {
+    pixel(raster, raster.width / 2, raster.height / 2)
+}
+
+#[test]
+fn what_takes_too_long_is_too_complex() {
+    let result = process(
+        Bytes::from(jpeg(640, 480, 1)),
+        &recipe(),
+        None,
+        &Control::starting_now(
+            std::time::Duration::ZERO,
+            crate::imaging::CancelToken::new(),
+        ),
+        &mut Workspace::new(),
+        &mut |_| panic!("there was no time for anything"),
+    );
+    assert!(matches!(result, Err(Error::TooComplex { .. })));
+}
+
+#[test]
 fn given_up_work_ends() {
     let mut given = 0;
     let result = process(

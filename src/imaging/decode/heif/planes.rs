@@ -106,19 +106,18 @@ impl Patch {
         at: (u32, u32),
     ) {
         let channels = self.raster.layout.channels();
-        let colored = frame.widths[1] > 0 && frame.widths[2] > 0;
-        self.draw(frame, at, |pixels, columns, luma, chroma| {
-            let pixels = pixels.chunks_exact_mut(channels);
-            if !colored {
-                for (pixel, x) in pixels.zip(columns) {
-                    pixel[..3].fill(to_byte(coefficients.gray(luma.at(x))));
+        if frame.widths[1] == 0 || frame.widths[2] == 0 {
+            self.draw(frame, at, [0], |pixels, [luma]| {
+                for (pixel, &luma) in pixels.chunks_exact_mut(channels).zip(luma) {
+                    pixel[..3].fill(to_byte(coefficients.gray(luma)));
                 }
-                return;
-            }
-            let [blue, red] = chroma;
-            for (pixel, x) in pixels.zip(columns) {
-                let rgb = coefficients.rgb(luma.at(x), blue.at(x), red.at(x));
-                pixel[..3].copy_from_slice(&rgb);
+            });
+            return;
+        }
+        self.draw(frame, at, [0, 1, 2], |pixels, [luma, blue, red]| {
+            let samples = luma.iter().zip(blue).zip(red);
+            for (pixel, ((&luma, &cb), &cr)) in pixels.chunks_exact_mut(channels).zip(samples) {
+                pixel[..3].copy_from_slice(&coefficients.rgb(luma, cb, cr));
             }
         });
     }
@@ -131,20 +130,21 @@ impl Patch {
         at: (u32, u32),
     ) {
         debug_assert_eq!(self.raster.layout, Layout::Rgba);
-        self.draw(frame, at, |pixels, columns, luma, _| {
-            for (pixel, x) in pixels.chunks_exact_mut(4).zip(columns) {
-                pixel[3] = to_byte(coefficients.gray(luma.at(x)));
+        self.draw(frame, at, [0], |pixels, [luma]| {
+            for (pixel, &luma) in pixels.chunks_exact_mut(4).zip(luma) {
+                pixel[3] = to_byte(coefficients.gray(luma));
             }
         });
     }
 
-    /// Goes through the rows that a tile has in here: `draw` gets the pixels of each, and where
-    /// their samples are.
-    fn draw(
+    /// Goes through the rows that a tile has in here: `draw` gets the pixels of each, and their
+    /// samples of some planes.
+    fn draw<const N: usize>(
         &mut self,
         frame: &Frame,
         at: (u32, u32),
-        draw: impl Fn(&mut [u8], std::ops::Range<usize>, Row<'_>, [Row<'_>; 2]),
+        planes: [usize; N],
+        draw: impl Fn(&mut [u8], [&[i32]; N]),
     ) {
         let shrink = self.shrink;
         let channels = self.raster.layout.channels();
@@ -157,18 +157,15 @@ impl Patch {
         };
         let (to_x, from_x, columns) = range(at.0, frame.widths[0], self.left, self.raster.width);
         let (to_y, from_y, rows) = range(at.1, frame.heights[0], self.top, self.raster.height);
-        let columns_here = from_x as usize..from_x as usize + columns;
+        let mut samples = planes.map(|_| vec![0; columns]);
         for row in 0..rows {
-            let y = from_y as usize + row;
+            for (samples, &plane) in samples.iter_mut().zip(&planes) {
+                let from = Row::of(frame, plane, from_y as usize + row, shrink);
+                from.read(from_x as usize, samples);
+            }
             let start = (to_y as usize + row) * stride + to_x as usize * channels;
             let pixels = &mut self.raster.pixels[start..start + columns * channels];
-            let luma = Row::of(frame, 0, y, shrink);
-            let chroma = if frame.widths[1] > 0 && frame.widths[2] > 0 {
-                [1, 2].map(|plane| Row::of(frame, plane, y, shrink))
-            } else {
-                [luma; 2]
-            };
-            draw(pixels, columns_here.clone(), luma, chroma);
+            draw(pixels, samples.each_ref().map(Vec::as_slice));
         }
     }
 }
@@ -217,19 +214,43 @@ impl<'a> Row<'a> {
         }
     }
 
-    #[inline]
-    fn at(&self, x: usize) -> i32 {
-        let last = self.upper.len() - 1;
-        let (left, right) = match self.spread {
-            Spread::Half => (x / 2, x.div_ceil(2)),
-            Spread::One => (x, x),
-            Spread::Two => (2 * x, 2 * x + 1),
-        };
-        let (left, right) = (left.min(last), right.min(last));
-        let sum = i32::from(self.upper[left])
-            + i32::from(self.upper[right])
-            + i32::from(self.lower[left])
-            + i32::from(self.lower[right]);
-        (sum + 2) >> 2
+    /// The means of the samples of `into.len()` pixels, from the one at `x` on.
+    fn read(&self, x: usize, into: &mut [i32]) {
+        match self.spread {
+            Spread::One => {
+                let rows = self.upper[x..].iter().zip(&self.lower[x..]);
+                for (mean, (&upper, &lower)) in into.iter_mut().zip(rows) {
+                    *mean = (i32::from(upper) + i32::from(lower) + 1) >> 1;
+                }
+            }
+            Spread::Two => {
+                let pairs = |row: &'a [u16]| row[2 * x..].as_chunks::<2>().0;
+                let rows = pairs(self.upper).iter().zip(pairs(self.lower));
+                for (mean, (upper, lower)) in into.iter_mut().zip(rows) {
+                    let sum: i32 = [upper[0], upper[1], lower[0], lower[1]]
+                        .map(i32::from)
+                        .iter()
+                        .sum();
+                    *mean = (sum + 2) >> 2;
+                }
+            }
+            Spread::Half => {
+                let last = self.upper.len() - 1;
+                for (x, mean) in (x..).zip(into) {
+                    // Odd columns lie half-way between two samples.
+                    let (left, right) = ((x / 2).min(last), x.div_ceil(2).min(last));
+                    let sum: i32 = [
+                        self.upper[left],
+                        self.upper[right],
+                        self.lower[left],
+                        self.lower[right],
+                    ]
+                    .map(i32::from)
+                    .iter()
+                    .sum();
+                    *mean = (sum + 2) >> 2;
+                }
+            }
+        }
     }
 }

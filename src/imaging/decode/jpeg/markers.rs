@@ -22,6 +22,9 @@ pub(super) struct Markers {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) components: u8,
+    /// Samples of all components together, padded to whole blocks: fewer than the pixels have
+    /// channels where chroma is subsampled.
+    pub(super) samples: u64,
     /// How often the picture is walked; counted up to the end of the picture.
     pub(super) scans: u32,
     pub(super) orientation: Orientation,
@@ -75,6 +78,13 @@ impl Markers {
         if width == 0 || height == 0 {
             return Err("its header gives no size");
         }
+        let samples = samples(
+            width,
+            height,
+            frame.get(6..).unwrap_or_default(),
+            components,
+        )
+        .ok_or("its frame header is damaged")?;
         Ok(Self {
             coding: match marker {
                 0xc0 | 0xc1 => Coding::Baseline,
@@ -87,6 +97,7 @@ impl Markers {
             width,
             height,
             components,
+            samples,
             scans,
             orientation: orientation.unwrap_or_default(),
             adobe_transform,
@@ -125,6 +136,26 @@ impl Markers {
         }
         Some(chunks.iter().flat_map(|(_, data)| *data).copied().collect())
     }
+}
+
+/// Counts the samples by the components' sampling factors, three bytes a component.
+fn samples(width: u32, height: u32, factors: &[u8], components: u8) -> Option<u64> {
+    let factors: Vec<(u64, u64)> = factors
+        .chunks_exact(3)
+        .take(components.into())
+        .map(|component| (u64::from(component[1] >> 4), u64::from(component[1] & 15)))
+        .collect();
+    let across = factors.iter().map(|factor| factor.0).max()?;
+    let down = factors.iter().map(|factor| factor.1).max()?;
+    if factors.len() != usize::from(components)
+        || factors.iter().any(|factor| factor.0 == 0 || factor.1 == 0)
+        || across.max(down) > 4
+    {
+        return None;
+    }
+    let units = u64::from(width).div_ceil(8 * across) * u64::from(height).div_ceil(8 * down);
+    let blocks: u64 = factors.iter().map(|factor| factor.0 * factor.1).sum();
+    Some(units * blocks * 64)
 }
 
 /// The marker segments of one picture, entropy-coded data left out.
@@ -182,6 +213,16 @@ mod tests {
         let markers = Markers::read(&bytes).unwrap();
         assert_eq!((markers.width, markers.height, markers.scans), (16, 32, 3));
         assert_eq!(markers.coding, Coding::Progressive);
+    }
+
+    #[test]
+    fn subsampled_chroma_has_fewer_samples() {
+        let chroma = |luma: u8| [1, luma, 0, 2, 0x11, 0, 3, 0x11, 0];
+        assert_eq!(samples(64, 32, &chroma(0x11), 3), Some(64 * 32 * 3));
+        assert_eq!(samples(64, 32, &chroma(0x22), 3), Some(64 * 32 * 3 / 2));
+        assert_eq!(samples(63, 17, &chroma(0x22), 3), Some(64 * 32 * 3 / 2));
+        assert_eq!(samples(64, 32, &chroma(0x01), 3), None);
+        assert_eq!(samples(64, 32, &chroma(0x11)[..8], 3), None);
     }
 
     #[test]

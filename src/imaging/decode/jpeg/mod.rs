@@ -74,10 +74,13 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     if markers.scans > MAX_SCANS {
         return Err(Refusal::Complex("it has more than 100 scans"));
     }
-    let (width, height) = (u64::from(markers.width), u64::from(markers.height));
-    let samples = width * height * u64::from(markers.components);
     // With several scans, the coefficients of the whole picture, 16 bits each.
-    let fixed_bytes = if markers.scans > 1 { samples * 2 } else { 0 };
+    let fixed_bytes = if markers.scans > 1 {
+        markers.samples * 2
+    } else {
+        0
+    };
+    let pixels = u64::from(markers.width) * u64::from(markers.height);
     Ok(Header {
         format: SourceFormat::Jpeg,
         width: markers.width,
@@ -86,8 +89,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         frames: 1,
         memory: Memory {
             fixed_bytes,
-            // The planes of its channels.
-            scaled_bytes: samples,
+            // The planes of its channels, as large as one another once they are scaled.
+            scaled_bytes: pixels * u64::from(markers.components),
             // What is made of them, twice.
             pixel_bytes: u64::from(markers.components) * 2,
         },

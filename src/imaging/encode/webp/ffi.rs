@@ -16,6 +16,7 @@ use libwebp_sys::{
     WebPPicture, WebPPictureFree, WebPPictureImportRGB, WebPPictureImportRGBA,
 };
 
+use super::Effort;
 use crate::imaging::raster::{Layout, Raster};
 
 /// Why libwebp did not encode.
@@ -33,11 +34,8 @@ pub(super) enum Fault {
     Animation,
 }
 
-/// WebP's speed setting, 0 to 6: beyond 4 little is gained, 3 costs the same.
-const METHOD: c_int = 4;
-
-pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Fault> {
-    let config = configure(quality)?;
+pub(super) fn encode(raster: &Raster, quality: u8, effort: Effort) -> Result<Vec<u8>, Fault> {
+    let config = configure(quality, effort)?;
     let mut picture = Picture::of(raster, false)?;
     let mut bytes: Vec<u8> = Vec::new();
     picture.0.writer = Some(append);
@@ -51,10 +49,12 @@ pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-fn configure(quality: u8) -> Result<WebPConfig, Fault> {
+fn configure(quality: u8, effort: Effort) -> Result<WebPConfig, Fault> {
     let mut config = WebPConfig::new().map_err(|()| Fault::Version)?;
     config.quality = f32::from(quality);
-    config.method = METHOD;
+    config.method = effort.method.into();
+    config.sns_strength = effort.noise_shaping.into();
+    config.filter_strength = effort.filter.into();
     // Filters of the alpha plane cost a fifth of its time and gain next to nothing.
     config.alpha_filtering = 0;
     Ok(config)
@@ -110,9 +110,14 @@ pub(super) struct Animation {
 }
 
 impl Animation {
-    /// Begins an animation that is played `plays` times, 0 for ever.
-    pub(super) fn new(width: u32, height: u32, plays: u32, quality: u8) -> Result<Self, Fault> {
-        let config = configure(quality)?;
+    /// Begins an animation of squares that is played `plays` times, 0 for ever.
+    pub(super) fn new(
+        edge_px: u32,
+        plays: u32,
+        quality: u8,
+        effort: Effort,
+    ) -> Result<Self, Fault> {
+        let config = configure(quality, effort)?;
         let mut options = MaybeUninit::<WebPAnimEncoderOptions>::uninit();
         let version = WEBP_MUX_ABI_VERSION.cast_signed();
         // SAFETY: the library fills all of `options` unless it gives 0.
@@ -126,7 +131,7 @@ impl Animation {
         options.anim_params.loop_count = plays.min(0xffff).cast_signed();
         // SAFETY: `options` is initialised, and only read.
         let encoder = unsafe {
-            WebPAnimEncoderNewInternal(side(width)?, side(height)?, &raw const options, version)
+            WebPAnimEncoderNewInternal(side(edge_px)?, side(edge_px)?, &raw const options, version)
         };
         let encoder = NonNull::new(encoder).ok_or(Fault::Animation)?;
         Ok(Self { encoder, config })
