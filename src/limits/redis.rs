@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{Action, Decision, Limiter, LocalLimiter, Verdict};
 use crate::avatar::SubjectId;
 use crate::config::{Limits, Quota, WhenRedisIsDown};
-use crate::redis::{Partitions, RedisLink, Repetition, Script};
+use crate::redis::{Partitions, RedisLink, Script};
 
 /// When to try again where nobody can count.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -50,10 +50,8 @@ impl RedisLimiter {
         let interval = quota.per / quota.count.get();
         let (interval_us, count) = (interval.as_micros().to_string(), quota.count.to_string());
         let arguments = [interval_us.as_bytes(), count.as_bytes()];
-        let (allowed, microseconds): (bool, u64) = self
-            .link
-            .call(&self.script, Repetition::Harmless, &[key], &arguments)
-            .await?;
+        let (allowed, microseconds): (bool, u64) =
+            self.link.call(&self.script, &[key], &arguments).await?;
         let time = Duration::from_micros(microseconds);
         if !allowed {
             return Ok(Verdict::Denied { retry_after: time });

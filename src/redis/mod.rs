@@ -14,7 +14,7 @@ pub(crate) mod testing;
 
 pub use address::{InvalidRedisAddress, RedisAddress};
 pub use link::RedisLink;
-pub(crate) use link::{Repetition, Script};
+pub(crate) use link::Script;
 pub(crate) use partitions::Partition;
 pub use partitions::{InvalidPartitions, Partitions};
 pub use startup::{RedisConcern, RedisStartError};

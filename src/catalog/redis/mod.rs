@@ -31,8 +31,7 @@ use super::{
 };
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::redis::{
-    Partition, Partitions, RedisAddress, RedisConcern, RedisLink, RedisStartError, Repetition,
-    Script,
+    Partition, Partitions, RedisAddress, RedisConcern, RedisLink, RedisStartError, Script,
 };
 use scripts::Scripts;
 use values::{Failure, add_up, avatar_id, outstanding, record_of};
@@ -101,10 +100,10 @@ impl RedisCatalog {
         set.arg(PARTITIONS_KEY)
             .arg(self.partitions.count())
             .arg("NX");
-        self.link.run::<()>(&set, Repetition::Harmless).await?;
+        self.link.run::<()>(&set).await?;
         let mut get = redis::cmd("GET");
         get.arg(PARTITIONS_KEY);
-        self.link.run(&get, Repetition::Harmless).await
+        self.link.run(&get).await
     }
 
     /// Writes a key of every partition.
@@ -112,7 +111,7 @@ impl RedisCatalog {
         let writes = self.partitions.all().map(|partition| {
             let mut set = redis::cmd("SET");
             set.arg(partition.key("probe")).arg(1).arg("EX").arg(60);
-            async move { self.link.run::<()>(&set, Repetition::Harmless).await }
+            async move { self.link.run::<()>(&set).await }
         });
         future::try_join_all(writes).await.map(drop)
     }
@@ -121,13 +120,12 @@ impl RedisCatalog {
     async fn step<T: FromRedisValue>(
         &self,
         script: &Script,
-        repetition: Repetition,
         partition: Partition,
         arguments: &[&[u8]],
     ) -> Result<T, Failure> {
         let keys = ["subjects", "pending", "retired", "retired-of", "stats"];
         let keys = keys.map(|name| partition.key(name));
-        Ok(self.link.call(script, repetition, &keys, arguments).await?)
+        Ok(self.link.call(script, &keys, arguments).await?)
     }
 }
 
@@ -138,7 +136,7 @@ impl Catalog for RedisCatalog {
             let mut get = redis::cmd("HGET");
             let partition = self.partitions.of(subject.as_str());
             get.arg(partition.key("subjects")).arg(subject.as_str());
-            let entry: Option<Vec<u8>> = self.link.run(&get, Repetition::Harmless).await?;
+            let entry: Option<Vec<u8>> = self.link.run(&get).await?;
             entry.map_or(Ok(None), |entry| record_of(&entry))
         };
         got.await.map_err(|failure| failure.of("read a record"))
@@ -159,8 +157,7 @@ impl Catalog for RedisCatalog {
                     get.arg(subjects[*place].as_str());
                 }
                 async move {
-                    let entries: Vec<Option<Vec<u8>>> =
-                        self.link.run(&get, Repetition::Harmless).await?;
+                    let entries: Vec<Option<Vec<u8>>> = self.link.run(&get).await?;
                     Ok::<_, Failure>((places, entries))
                 }
             });
@@ -188,7 +185,6 @@ impl Catalog for RedisCatalog {
         // A repetition skips a version, which nobody misses.
         self.step(
             &self.scripts.reserve,
-            Repetition::Harmless,
             self.partitions.of(subject.as_str()),
             &[
                 subject.as_str().as_bytes(),
@@ -227,7 +223,6 @@ impl Catalog for RedisCatalog {
             let ended: String = self
                 .step(
                     &self.scripts.replace,
-                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &arguments,
                 )
@@ -256,7 +251,6 @@ impl Catalog for RedisCatalog {
             let answer: Vec<Vec<u8>> = self
                 .step(
                     &self.scripts.remove,
-                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &[subject.as_str().as_bytes(), lease.as_bytes()],
                 )
@@ -299,11 +293,10 @@ impl Catalog for RedisCatalog {
             let mut claimed = Vec::new();
             for partition in self.partitions.all().cycle().skip(first).take(count) {
                 let left = (limit - claimed.len()).to_string();
+                // What a lost answer claimed comes due again after its lease.
                 let names: Vec<Vec<u8>> = self
                     .step(
                         &self.scripts.claim,
-                        // What a lost answer claimed comes due again after its lease.
-                        Repetition::Harmless,
                         partition,
                         &[now.as_bytes(), lease.as_bytes(), left.as_bytes()],
                     )
@@ -326,7 +319,6 @@ impl Catalog for RedisCatalog {
         let subject = outstanding.subject.as_str();
         self.step(
             &self.scripts.forget,
-            Repetition::Harmless,
             self.partitions.of(subject),
             &[subject.as_bytes(), outstanding.avatar.as_bytes()],
         )
@@ -342,7 +334,7 @@ impl Catalog for RedisCatalog {
                 for set in ["pending", "retired"] {
                     let mut range = redis::cmd("ZRANGE");
                     range.arg(partition.key(set)).arg(0).arg(-1);
-                    let names: Vec<Vec<u8>> = self.link.run(&range, Repetition::Harmless).await?;
+                    let names: Vec<Vec<u8>> = self.link.run(&range).await?;
                     for name in &names {
                         listed.insert(outstanding(name)?);
                     }
@@ -363,8 +355,7 @@ impl Catalog for RedisCatalog {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(Partition(number).key("subjects")).arg(place);
             scan.arg("COUNT").arg(PAGE);
-            let (place, entries): (String, Vec<(String, Vec<u8>)>) =
-                self.link.run(&scan, Repetition::Harmless).await?;
+            let (place, entries): (String, Vec<(String, Vec<u8>)>) = self.link.run(&scan).await?;
             let mut records = Vec::new();
             for (subject, entry) in entries {
                 if let Some(record) = record_of(&entry)? {
@@ -395,7 +386,6 @@ impl Catalog for RedisCatalog {
             let (restored, current): (String, Vec<u8>) = self
                 .step(
                     &self.scripts.restore,
-                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &[subject.as_str().as_bytes(), &bytes, retire_at.as_bytes()],
                 )
@@ -419,7 +409,7 @@ impl Catalog for RedisCatalog {
                 let mut get = redis::cmd("HGETALL");
                 get.arg(partition.key("stats"));
                 async move {
-                    let sums = self.link.run(&get, Repetition::Harmless).await;
+                    let sums = self.link.run(&get).await;
                     sums.map(|sums: HashMap<String, u64>| sums)
                 }
             });
