@@ -9,6 +9,7 @@ mod layers;
 mod read;
 mod units;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -226,13 +227,14 @@ pub enum DeliveryMode {
     Redirect,
 }
 
-/// Puts the settings together: the defaults, `file` over them, `environment` over both.
+/// Puts the settings together: the defaults, `file` over them, `environment` over both; variables
+/// that do not begin with `CAMEO_` are nobody's business here.
 ///
 /// # Errors
 /// Every fault of every layer at once, each with its key, what is wrong and what would be right.
 pub fn load(
     file: Option<&Path>,
-    environment: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Faults> {
     let mut faults = Vec::new();
     let mut layers = Layers::of_defaults(&mut faults);
