@@ -17,13 +17,14 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream};
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{Object, Store, StoreError, StoredUpload, Uploads};
+use super::{Checkup, Object, PublicRead, Store, StoreError, StoredUpload, Uploads};
 use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 use error::Failure;
+use startup::Probe;
 pub use startup::{S3Concern, S3StartError};
 
 /// Which bucket, where, and who may read from it.
@@ -96,6 +97,8 @@ impl S3Settings {
 /// An S3 bucket as the store.
 pub struct S3Store {
     client: Client,
+    /// Nobody in particular, where anyone should be able to read `public/`.
+    anyone: Option<Client>,
     bucket: String,
 }
 
@@ -145,6 +148,33 @@ impl S3Store {
             Err(failure) if !failure.is_missing_object() => Err(failure),
             _ => Ok(()),
         }
+    }
+
+    /// Writes a probe and reads it, as the service and as anyone.
+    async fn try_out(&self, probe: &Probe) -> Result<PublicRead, Failure> {
+        self.write_probe(probe).await?;
+        let object = self.open_path(&probe.path).await?;
+        let object = object.ok_or(Failure::Answer("that an object just written is not there"))?;
+        let body = object.body.collect().await;
+        let body = body.map_err(|error| Failure::NoAnswer(error.into()))?;
+        if body.into_bytes() != Probe::BODY {
+            return Err(Failure::Answer("something else than was written"));
+        }
+        let Some(anyone) = &self.anyone else {
+            return Ok(PublicRead::Proxy);
+        };
+        let get = anyone.get_object().bucket(&self.bucket).key(&probe.path);
+        match get.send().await.map_err(Failure::from) {
+            Ok(_) => Ok(PublicRead::Anyone),
+            Err(failure) if failure.may_pass() => Err(failure),
+            Err(_) => Ok(PublicRead::Refused),
+        }
+    }
+
+    async fn write_probe(&self, probe: &Probe) -> Result<(), Failure> {
+        let body = Bytes::from_static(Probe::BODY);
+        self.put_bytes(&probe.path, body, "text/plain", "no-store")
+            .await
     }
 
     /// The paths of every object under `prefix`.
@@ -276,34 +306,18 @@ impl Store for S3Store {
         listed.map_err(|failure| failure.of("list its uploads"))
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        let probe = startup::Probe::new("private");
-        let checked = async {
-            self.put_bytes(
-                &probe.path,
-                Bytes::from_static(startup::PROBE),
-                "text/plain",
-                "no-store",
-            )
-            .await?;
-            let read = match self.open_path(&probe.path).await? {
-                Some(object) => object
-                    .body
-                    .collect()
-                    .await
-                    .ok()
-                    .map(AggregatedBytes::into_bytes),
-                None => None,
-            };
-            self.delete_path(&probe.path).await?;
-            match read {
-                Some(bytes) if bytes == startup::PROBE => Ok(()),
-                _ => Err(Failure::Answer("something else than was written")),
-            }
+    async fn check(&self) -> Result<Checkup, StoreError> {
+        let probe = match self.anyone {
+            Some(_) => Probe::public(),
+            None => Probe::private(),
         };
-        checked
-            .await
-            .map_err(|failure: Failure| failure.of("write, read and delete a probe"))
+        let seen = self.try_out(&probe).await;
+        // Whatever came of it, the probe goes; the first failure is the one to tell.
+        let deleted = self.delete_path(&probe.path).await;
+        match seen.and_then(|public_read| deleted.map(|()| public_read)) {
+            Ok(public_read) => Ok(Checkup { public_read }),
+            Err(failure) => Err(failure.of("write, read and delete a probe")),
+        }
     }
 }
 
