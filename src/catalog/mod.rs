@@ -143,8 +143,8 @@ impl Precondition {
 /// How a replacement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// The record is the current one, in the place of this avatar.
-    Committed(Option<AvatarId>),
+    /// The record is the current one; by this call, or by an earlier one whose answer was lost.
+    Committed,
     /// A later upload or a delete came first.
     Superseded,
     /// The id is not pending: it was claimed after its deadline, or never reserved.

@@ -243,13 +243,13 @@ impl Service {
             .replace(subject, &record, &upload.precondition, retire_at)
             .await?;
         let refusal = match replaced {
-            Replaced::Committed(_) => return Ok(record),
+            Replaced::Committed => return Ok(record),
             Replaced::Superseded => Error::Superseded,
             Replaced::PreconditionFailed => Error::PreconditionFailed,
-            // Swept meanwhile: whoever claimed the id removes its objects.
-            Replaced::NotPending => return Err(Error::TimedOut),
+            // Swept meanwhile; but what was written after the sweep had listed it is still there.
+            Replaced::NotPending => Error::TimedOut,
         };
-        // Nobody else will ever commit the id, and nothing of it is being written any more.
+        // Nobody will ever commit the id, and nothing of it is being written any more.
         self.discard(subject, record.avatar_id).await;
         Err(refusal)
     }

@@ -152,6 +152,25 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
     every_acknowledged_avatar_is_whole(&process, &users, &last).await;
 }
 
+#[tokio::test]
+async fn sigterm_ends_the_program_in_order() {
+    let folder = TempDir::new().unwrap();
+    let backend = Backend::start().await;
+    let mut process = Process::start(folder.path(), &backend).await;
+    let client = Client::new(&process.url, Some(token(folder.path(), "42")));
+    client.upload("42", PORTRAIT).await.ok();
+    let pid = process.child.id().unwrap().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = tokio::time::timeout(Duration::from_secs(10), process.child.wait()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), Some(0));
+}
+
 /// Reads every avatar and every image of it, and gives the current avatar ids.
 async fn every_acknowledged_avatar_is_whole(
     process: &Process,

@@ -120,7 +120,7 @@ async fn what_the_catalog_knows_stays_as_it_is(catalog: &dyn Catalog) {
     }
     assert_eq!(catalog.get(&who).await.unwrap().as_ref(), Some(&current));
     let committed = commit(catalog, &who, &under_way).await;
-    assert_eq!(committed, Replaced::Committed(Some(current.avatar_id)));
+    assert_eq!(committed, Replaced::Committed);
     swept(catalog, later(1_000_000)).await;
 }
 

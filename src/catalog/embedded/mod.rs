@@ -146,6 +146,15 @@ impl Catalog for EmbeddedCatalog {
         let (subject, record, precondition) =
             (subject.clone(), record.clone(), precondition.clone());
         self.write("commit an upload", move |transaction| {
+            let mut records = transaction.open_table(RECORDS)?;
+            let current = match records.get(subject.as_str())? {
+                Some(bytes) => Some(codec::decode(bytes.value())?),
+                None => None,
+            };
+            let current_id = current.as_ref().map(|current| current.avatar_id);
+            if current_id == Some(record.avatar_id) {
+                return Ok(Replaced::Committed);
+            }
             if !is_pending(transaction, &subject, record.avatar_id)? {
                 return Ok(Replaced::NotPending);
             }
@@ -153,19 +162,13 @@ impl Catalog for EmbeddedCatalog {
                 .open_table(VERSIONS)?
                 .get(subject.as_str())?
                 .map_or(0, |versions| versions.value().1);
-            let mut records = transaction.open_table(RECORDS)?;
-            let current = match records.get(subject.as_str())? {
-                Some(bytes) => Some(codec::decode(bytes.value())?),
-                None => None,
-            };
             let newest = current
                 .as_ref()
                 .map_or(Version(0), |current| current.version);
             if record.version < newest || record.version.0 <= deleted {
                 return Ok(Replaced::Superseded);
             }
-            let superseded = current.as_ref().map(|current| current.avatar_id);
-            if !precondition.holds(superseded) {
+            if !precondition.holds(current_id) {
                 return Ok(Replaced::PreconditionFailed);
             }
             records.insert(subject.as_str(), codec::encode(&record)?.as_slice())?;
@@ -181,7 +184,7 @@ impl Catalog for EmbeddedCatalog {
                 )?;
                 count(transaction, &current, Change::Gone)?;
             }
-            Ok(Replaced::Committed(superseded))
+            Ok(Replaced::Committed)
         })
         .await
     }

@@ -224,21 +224,19 @@ impl Catalog for RedisCatalog {
                 word.as_bytes(),
             ];
             arguments.extend(ids.iter().map(|id| &id.as_bytes()[..]));
-            // Repeated, it would answer that the id is not pending.
-            let (ended, current): (String, Vec<u8>) = self
+            let ended: String = self
                 .step(
                     &self.scripts.replace,
-                    Repetition::Forbidden,
+                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &arguments,
                 )
                 .await?;
-            match (ended.as_str(), current.is_empty()) {
-                ("committed", true) => Ok(Replaced::Committed(None)),
-                ("committed", false) => Ok(Replaced::Committed(Some(avatar_id(&current)?))),
-                ("superseded", _) => Ok(Replaced::Superseded),
-                ("not pending", _) => Ok(Replaced::NotPending),
-                ("precondition failed", _) => Ok(Replaced::PreconditionFailed),
+            match ended.as_str() {
+                "committed" => Ok(Replaced::Committed),
+                "superseded" => Ok(Replaced::Superseded),
+                "not pending" => Ok(Replaced::NotPending),
+                "precondition failed" => Ok(Replaced::PreconditionFailed),
                 _ => Err(Failure::Answer),
             }
         };

@@ -1,14 +1,18 @@
--- Answers how it ended, and the id that was current before.
+-- Answers how it ended.
 local subject, record, retire_at, precondition = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local id, version = head(record)
 local name = upload(subject, id)
-if not redis.call('ZSCORE', PENDING, name) then
-  return { 'not pending', '' }
-end
 local entry = load(subject)
 local current, newest = head(entry.record)
+-- A repetition, because the first answer was lost.
+if current == id then
+  return 'committed'
+end
+if not redis.call('ZSCORE', PENDING, name) then
+  return 'not pending'
+end
 if version < newest or version <= entry.deleted then
-  return { 'superseded', '' }
+  return 'superseded'
 end
 local holds = precondition == 'anything'
   or precondition == 'absent' and current == ''
@@ -17,7 +21,7 @@ for number = 5, #ARGV do
   holds = holds or ARGV[number] == current
 end
 if not holds then
-  return { 'precondition failed', '' }
+  return 'precondition failed'
 end
 local sums = {}
 add_up(sums, entry.record, -1)
@@ -29,4 +33,4 @@ if current ~= '' then
 end
 redis.call('ZREM', PENDING, name)
 save_sums(sums)
-return { 'committed', current }
+return 'committed'
