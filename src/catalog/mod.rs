@@ -23,7 +23,7 @@ mod redis;
 
 use async_trait::async_trait;
 
-pub use self::redis::{RedisCatalog, RedisSettings};
+pub use self::redis::RedisCatalog;
 pub use embedded::EmbeddedCatalog;
 
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};

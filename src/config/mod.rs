@@ -7,6 +7,8 @@ mod adapters;
 mod fault;
 mod layers;
 mod read;
+mod redis;
+mod s3;
 mod units;
 
 use std::ffi::OsString;
@@ -14,13 +16,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use self::redis::RedisForm;
+pub use self::redis::{
+    InvalidPartitions, InvalidRedisAddress, Partitions, RedisAddress, RedisSettings,
+};
 pub use fault::{Fault, Faults};
+pub use s3::{PublicAccess, S3Credentials, S3Settings};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use units::Quota;
 
 use crate::avatar::{Format, SourceFormat, VariantName};
-use crate::catalog::RedisSettings;
-use crate::storage::S3Settings;
 use layers::Layers;
 
 /// The commented defaults, as they stand in the repository.

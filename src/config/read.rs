@@ -82,7 +82,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
 
 /// A URL without a query, as it stands but for a closing slash.
 pub(super) fn url(text: &str) -> Option<String> {
-    let uri = text.parse::<axum::http::Uri>().ok()?;
+    let uri = text.parse::<http::Uri>().ok()?;
     let good = matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.authority().is_some()
         && uri.query().is_none();

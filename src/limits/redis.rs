@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::{Action, Decision, Limiter, LocalLimiter, Verdict};
 use crate::avatar::SubjectId;
-use crate::config::{Limits, Quota, WhenRedisIsDown};
-use crate::redis::{Partitions, RedisLink, Repetition, Script};
+use crate::config::{Limits, Partitions, Quota, WhenRedisIsDown};
+use crate::redis::{RedisLink, Repetition, Script};
 
 /// When to try again where nobody can count.
 const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -11,14 +11,14 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
-use redis::sentinel::SentinelClient;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult,
-    ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisError,
+    RedisResult, ServerErrorKind, TlsMode, Value,
 };
 use tokio::sync::OnceCell;
 
-use super::address::{Form, RedisAddress};
+use crate::config::{RedisAddress, RedisForm};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -57,20 +57,20 @@ impl RedisLink {
             })
         };
         let link = match &address.0 {
-            Form::Server(info) => Self(Kind::Node(node(Source::Server(Client::open(
+            RedisForm::Server(info) => Self(Kind::Node(node(Source::Server(Client::open(
                 info.clone(),
             )?)))),
-            Form::Sentinel {
+            RedisForm::Sentinel {
                 sentinels,
                 master,
                 node: info,
                 tls,
             } => {
-                let client = Form::sentinel_client(sentinels, master, info, *tls)?;
+                let client = sentinel_client(sentinels, master, info, *tls)?;
                 let client = tokio::sync::Mutex::new(client);
                 Self(Kind::Node(node(Source::Sentinel(client))))
             }
-            Form::Cluster(nodes) => {
+            RedisForm::Cluster(nodes) => {
                 let client = ClusterClient::builder(nodes.clone())
                     .connection_timeout(CONNECT_TIMEOUT)
                     .response_timeout(ANSWER_TIMEOUT)
@@ -200,6 +200,26 @@ impl Node {
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Attempt>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A client of the Sentinels that finds the master.
+fn sentinel_client(
+    sentinels: &[ConnectionInfo],
+    master: &str,
+    node: &ConnectionInfo,
+    tls: bool,
+) -> RedisResult<SentinelClient> {
+    let mut info = SentinelNodeConnectionInfo::default()
+        .set_redis_connection_info(node.redis_settings().clone());
+    if tls {
+        info = info.set_tls_mode(TlsMode::Secure);
+    }
+    SentinelClient::build(
+        sentinels.to_vec(),
+        master,
+        Some(info),
+        SentinelServerType::Master,
+    )
 }
 
 /// Whether another connection may do better: this one is broken, or leads to a server that is no

@@ -18,7 +18,7 @@ use futures_util::stream::{Stream, StreamExt};
 
 pub use disk::DiskStore;
 pub use resilience::{Patience, PatientStore};
-pub use s3::{PublicAccess, S3Concern, S3Credentials, S3Settings, S3StartError, S3Store};
+pub use s3::{S3Concern, S3StartError, S3Store};
 
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 

@@ -30,10 +30,8 @@ use super::{
     Stats,
 };
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
-use crate::redis::{
-    Partition, Partitions, RedisAddress, RedisConcern, RedisLink, RedisStartError, Repetition,
-    Script,
-};
+use crate::config::{Partitions, RedisSettings};
+use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Repetition, Script};
 use scripts::Scripts;
 use values::{Failure, add_up, avatar_id, outstanding, record_of};
 
@@ -41,15 +39,6 @@ use values::{Failure, add_up, avatar_id, outstanding, record_of};
 const PARTITIONS_KEY: &str = "cameo:partitions";
 /// About how many records are given at once.
 const PAGE: usize = 500;
-
-/// Where the records are, and how they are spread.
-#[derive(Clone, Debug)]
-pub struct RedisSettings {
-    /// Where Redis is.
-    pub address: RedisAddress,
-    /// How subjects are spread. It cannot be changed once there are records.
-    pub partitions: Partitions,
-}
 
 /// Redis as the catalog.
 pub struct RedisCatalog {

@@ -11,8 +11,9 @@ use aws_sdk_s3::types::{
 
 use super::client::{self, Clients};
 use super::error::Failure;
-use super::{PublicAccess, S3Settings, S3Store, policy};
+use super::{S3Store, policy};
 use crate::avatar::AvatarId;
+use crate::config::{PublicAccess, S3Settings};
 
 /// How long the whole of it may take before the server counts as not answering.
 const PATIENCE: Duration = Duration::from_secs(30);

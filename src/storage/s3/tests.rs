@@ -238,26 +238,6 @@ async fn checks_that_fail_leave_one_probe_at_most() {
     assert_eq!(left.len(), 2, "one of checks, two of the start: {left:?}");
 }
 
-#[test]
-fn a_public_url_begins_where_the_bucket_is() {
-    let mut settings = S3Settings {
-        bucket: "avatars".into(),
-        endpoint: Some("https://minio:9000/".into()),
-        region: "eu-central-1".into(),
-        path_style: true,
-        public_access: PublicAccess::Policy,
-        ca_file: None,
-        trusted_origins: Vec::new(),
-        credentials: None,
-    };
-    assert_eq!(settings.public_base(), "https://minio:9000/avatars");
-    settings.path_style = false;
-    assert_eq!(settings.public_base(), "https://avatars.minio:9000");
-    settings.endpoint = None;
-    let aws = "https://avatars.s3.eu-central-1.amazonaws.com";
-    assert_eq!(settings.public_base(), aws);
-}
-
 #[tokio::test]
 async fn uploads_are_whole_where_a_page_ends_amid_one() {
     let server = S3Server::start().await;
