@@ -37,13 +37,6 @@ enum Kind {
     Cluster(ClusterConnection),
 }
 
-/// Whether a command may be sent a second time where its answer was lost with the connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repetition {
-    Harmless,
-    Forbidden,
-}
-
 impl RedisLink {
     /// Connects. The caller tries again later where this fails because Redis is not up yet.
     ///
@@ -82,35 +75,26 @@ impl RedisLink {
                 Self(Kind::Cluster(client.get_async_connection().await?))
             }
         };
-        link.run::<()>(&redis::cmd("PING"), Repetition::Harmless)
-            .await?;
+        link.run::<()>(&redis::cmd("PING")).await?;
         Ok(link)
     }
 
-    /// Sends a command and waits for its answer.
-    pub(crate) async fn run<T: FromRedisValue>(
-        &self,
-        command: &Cmd,
-        repetition: Repetition,
-    ) -> RedisResult<T> {
+    /// Sends a command and waits for its answer. Where the answer is lost with the connection the
+    /// command is sent again, so it may happen twice: whatever is sent must stand that.
+    pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         match &self.0 {
             Kind::Cluster(connection) => command.query_async(&mut connection.clone()).await,
             Kind::Node(node) => match node.run(command).await {
-                Err(error)
-                    if error.is_connection_dropped() && repetition == Repetition::Harmless =>
-                {
-                    node.run(command).await
-                }
+                Err(error) if error.is_connection_dropped() => node.run(command).await,
                 answer => answer,
             },
         }
     }
 
-    /// Runs a script on keys of one slot.
+    /// Runs a script on keys of one slot. It may happen twice, as in [`run`](Self::run).
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         script: &Script,
-        repetition: Repetition,
         keys: &[String],
         arguments: &[&[u8]],
     ) -> RedisResult<T> {
@@ -120,10 +104,10 @@ impl RedisLink {
             command
         };
         let known = command("EVALSHA", script.inner.get_hash());
-        match self.run(&known, repetition).await {
+        match self.run(&known).await {
             // A server that was restarted, or a new master, has not heard of the script.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(&command("EVAL", &script.code), repetition).await
+                self.run(&command("EVAL", &script.code)).await
             }
             answer => answer,
         }
@@ -132,7 +116,7 @@ impl RedisLink {
     /// Asks every server that holds data, each for itself.
     pub(crate) async fn ask_all(&self, command: Cmd) -> RedisResult<Vec<String>> {
         match &self.0 {
-            Kind::Node(_) => Ok(vec![self.run(&command, Repetition::Harmless).await?]),
+            Kind::Node(_) => Ok(vec![self.run(&command).await?]),
             Kind::Cluster(connection) => {
                 let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
                 let answers = connection.clone().route_command(command, masters).await?;

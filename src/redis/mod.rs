@@ -11,6 +11,6 @@ mod startup;
 pub(crate) mod testing;
 
 pub use link::RedisLink;
-pub(crate) use link::{Repetition, Script};
+pub(crate) use link::Script;
 pub(crate) use partitions::Partition;
 pub use startup::{RedisConcern, RedisStartError};

@@ -1,17 +1,18 @@
 //! Redis as the catalog: one for any number of replicas.
 //!
-//! Subjects are spread over [`Partitions`]; each partition has five keys, all in one slot of a
+//! Subjects are spread over [`Partitions`]; each partition has six keys, all in one slot of a
 //! Cluster, and every step of the catalog is one script on them:
 //!
 //! | key | holds |
 //! | --- | --- |
 //! | `cameo:{p07}:subjects` | hash: subject → its versions and its current record, some 230 bytes |
 //! | `cameo:{p07}:pending` | sorted set: uploads under way, by deadline |
+//! | `cameo:{p07}:reserved` | hash: the same uploads → their versions |
 //! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to go, by due time |
 //! | `cameo:{p07}:retired-of` | the same, in the order of their subjects |
 //! | `cameo:{p07}:stats` | hash: what the current records add up to |
 //!
-//! The scripts do not change anything before they have read and understood all that they need, so
+//! A step whose answer was lost is sent again, so every script may run twice. The scripts do not change anything before they have read and understood all that they need, so
 //! one that fails has done nothing.
 
 mod scripts;
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisSettings};
-use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Repetition, Script};
+use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Script};
 use scripts::Scripts;
 use values::{Failure, add_up, avatar_id, outstanding, record_of};
 
@@ -90,10 +91,10 @@ impl RedisCatalog {
         set.arg(PARTITIONS_KEY)
             .arg(self.partitions.count())
             .arg("NX");
-        self.link.run::<()>(&set, Repetition::Harmless).await?;
+        self.link.run::<()>(&set).await?;
         let mut get = redis::cmd("GET");
         get.arg(PARTITIONS_KEY);
-        self.link.run(&get, Repetition::Harmless).await
+        self.link.run(&get).await
     }
 
     /// Writes a key of every partition.
@@ -101,7 +102,7 @@ impl RedisCatalog {
         let writes = self.partitions.all().map(|partition| {
             let mut set = redis::cmd("SET");
             set.arg(partition.key("probe")).arg(1).arg("EX").arg(60);
-            async move { self.link.run::<()>(&set, Repetition::Harmless).await }
+            async move { self.link.run::<()>(&set).await }
         });
         future::try_join_all(writes).await.map(drop)
     }
@@ -110,13 +111,19 @@ impl RedisCatalog {
     async fn step<T: FromRedisValue>(
         &self,
         script: &Script,
-        repetition: Repetition,
         partition: Partition,
         arguments: &[&[u8]],
     ) -> Result<T, Failure> {
-        let keys = ["subjects", "pending", "retired", "retired-of", "stats"];
+        let keys = [
+            "subjects",
+            "pending",
+            "reserved",
+            "retired",
+            "retired-of",
+            "stats",
+        ];
         let keys = keys.map(|name| partition.key(name));
-        Ok(self.link.call(script, repetition, &keys, arguments).await?)
+        Ok(self.link.call(script, &keys, arguments).await?)
     }
 }
 
@@ -127,7 +134,7 @@ impl Catalog for RedisCatalog {
             let mut get = redis::cmd("HGET");
             let partition = self.partitions.of(subject.as_str());
             get.arg(partition.key("subjects")).arg(subject.as_str());
-            let entry: Option<Vec<u8>> = self.link.run(&get, Repetition::Harmless).await?;
+            let entry: Option<Vec<u8>> = self.link.run(&get).await?;
             entry.map_or(Ok(None), |entry| record_of(&entry))
         };
         got.await.map_err(|failure| failure.of("read a record"))
@@ -148,8 +155,7 @@ impl Catalog for RedisCatalog {
                     get.arg(subjects[*place].as_str());
                 }
                 async move {
-                    let entries: Vec<Option<Vec<u8>>> =
-                        self.link.run(&get, Repetition::Harmless).await?;
+                    let entries: Vec<Option<Vec<u8>>> = self.link.run(&get).await?;
                     Ok::<_, Failure>((places, entries))
                 }
             });
@@ -174,10 +180,8 @@ impl Catalog for RedisCatalog {
         deadline: Timestamp,
     ) -> Result<Version, CatalogError> {
         let deadline = deadline.unix_ms().to_string();
-        // A repetition skips a version, which nobody misses.
         self.step(
             &self.scripts.reserve,
-            Repetition::Harmless,
             self.partitions.of(subject.as_str()),
             &[
                 subject.as_str().as_bytes(),
@@ -216,7 +220,6 @@ impl Catalog for RedisCatalog {
             let ended: String = self
                 .step(
                     &self.scripts.replace,
-                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &arguments,
                 )
@@ -241,11 +244,10 @@ impl Catalog for RedisCatalog {
     ) -> Result<Option<Removed>, CatalogError> {
         let removed = async {
             let lease = lease.unix_ms().to_string();
-            // A repetition gives the ids again, without the record.
+            // Where an answer was lost, the next gives the ids again, but not the record.
             let answer: Vec<Vec<u8>> = self
                 .step(
                     &self.scripts.remove,
-                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &[subject.as_str().as_bytes(), lease.as_bytes()],
                 )
@@ -292,7 +294,6 @@ impl Catalog for RedisCatalog {
                     .step(
                         &self.scripts.claim,
                         // What a lost answer claimed comes due again after its lease.
-                        Repetition::Harmless,
                         partition,
                         &[now.as_bytes(), lease.as_bytes(), left.as_bytes()],
                     )
@@ -315,7 +316,6 @@ impl Catalog for RedisCatalog {
         let subject = outstanding.subject.as_str();
         self.step(
             &self.scripts.forget,
-            Repetition::Harmless,
             self.partitions.of(subject),
             &[subject.as_bytes(), outstanding.avatar.as_bytes()],
         )
@@ -331,7 +331,7 @@ impl Catalog for RedisCatalog {
                 for set in ["pending", "retired"] {
                     let mut range = redis::cmd("ZRANGE");
                     range.arg(partition.key(set)).arg(0).arg(-1);
-                    let names: Vec<Vec<u8>> = self.link.run(&range, Repetition::Harmless).await?;
+                    let names: Vec<Vec<u8>> = self.link.run(&range).await?;
                     for name in &names {
                         listed.insert(outstanding(name)?);
                     }
@@ -344,6 +344,16 @@ impl Catalog for RedisCatalog {
             .map_err(|failure: Failure| failure.of("list what is outstanding"))
     }
 
+    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError> {
+        self.step(
+            &self.scripts.knows,
+            self.partitions.of(subject.as_str()),
+            &[subject.as_str().as_bytes(), avatar.as_bytes()],
+        )
+        .await
+        .map_err(|failure| failure.of("look for an upload"))
+    }
+
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
         let paged = async {
             // A partition, and a place in its hash as Redis gives it.
@@ -352,8 +362,7 @@ impl Catalog for RedisCatalog {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(Partition(number).key("subjects")).arg(place);
             scan.arg("COUNT").arg(PAGE);
-            let (place, entries): (String, Vec<(String, Vec<u8>)>) =
-                self.link.run(&scan, Repetition::Harmless).await?;
+            let (place, entries): (String, Vec<(String, Vec<u8>)>) = self.link.run(&scan).await?;
             let mut records = Vec::new();
             for (subject, entry) in entries {
                 if let Some(record) = record_of(&entry)? {
@@ -384,7 +393,6 @@ impl Catalog for RedisCatalog {
             let (restored, current): (String, Vec<u8>) = self
                 .step(
                     &self.scripts.restore,
-                    Repetition::Harmless,
                     self.partitions.of(subject.as_str()),
                     &[subject.as_str().as_bytes(), &bytes, retire_at.as_bytes()],
                 )
@@ -408,7 +416,7 @@ impl Catalog for RedisCatalog {
                 let mut get = redis::cmd("HGETALL");
                 get.arg(partition.key("stats"));
                 async move {
-                    let sums = self.link.run(&get, Repetition::Harmless).await;
+                    let sums = self.link.run(&get).await;
                     sums.map(|sums: HashMap<String, u64>| sums)
                 }
             });
