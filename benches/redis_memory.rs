@@ -17,8 +17,8 @@ use cameo::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName,
 };
-use cameo::catalog::{Catalog, Precondition, RedisCatalog, RedisSettings, Replaced};
-use cameo::redis::Partitions;
+use cameo::catalog::{Catalog, Precondition, RedisCatalog, Replaced};
+use cameo::config::{Partitions, RedisSettings};
 use futures_util::StreamExt;
 
 /// Uploads at once.

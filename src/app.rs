@@ -13,15 +13,13 @@ use tracing::{info, warn};
 
 use crate::auth::Verifier;
 use crate::catalog::{self, EmbeddedCatalog, RedisCatalog};
-use crate::config::{Catalog, Config, SecretString, Storage};
+use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
 use crate::http;
 use crate::imaging::{self, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
-use crate::redis::{Partitions, RedisLink, RedisStartError};
+use crate::redis::{RedisLink, RedisStartError};
 use crate::service::{Service, Settings};
-use crate::storage::{
-    self, DiskStore, Patience, PatientStore, PublicAccess, S3StartError, S3Store,
-};
+use crate::storage::{self, DiskStore, Patience, PatientStore, S3StartError, S3Store};
 
 /// The program, put together and ready to serve.
 pub struct App {

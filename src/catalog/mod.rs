@@ -23,7 +23,7 @@ mod redis;
 
 use async_trait::async_trait;
 
-pub use self::redis::{RedisCatalog, RedisSettings};
+pub use self::redis::RedisCatalog;
 pub use embedded::EmbeddedCatalog;
 
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
@@ -34,6 +34,8 @@ use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName,
 /// - Each operation is one atomic step: all of it happened, or nothing did.
 /// - What was answered survives the death of the process.
 /// - Dropping a future leaves the step done or not done, never half done.
+/// - Every step may be repeated, as where its answer was lost: nothing happens twice. What a lost
+///   answer claimed comes due again after its lease.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
     /// The subject's current record.
@@ -43,7 +45,8 @@ pub trait Catalog: Send + Sync + 'static {
     async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError>;
 
     /// Gives an upload its version, one higher than any before it for the subject, and puts the id
-    /// into pending until `deadline`.
+    /// into pending until `deadline`. Reserved again, a pending id keeps its version; one that has
+    /// left pending does not come back into it.
     async fn reserve(
         &self,
         subject: &SubjectId,
@@ -89,6 +92,9 @@ pub trait Catalog: Send + Sync + 'static {
     /// Drops an id from pending and retired, once nothing of it is left in the store. Forgetting
     /// an unknown id is success.
     async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError>;
+
+    /// Whether the subject has this upload: as its current avatar, in pending or in retired.
+    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError>;
 
     /// Every id in pending and retired.
     async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError>;

@@ -57,7 +57,11 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
     println!(
         "{} uploads in the store: {} are current now, {} are older and will be swept, {} were \
          known, {} were never finished.",
-        done.uploads, done.current, done.retired, done.known, done.unfinished
+        done.uploads,
+        done.current,
+        done.retired,
+        done.known,
+        done.unfinished + done.incomplete
     );
     if done.unreadable == 0 {
         return Ok(ExitCode::SUCCESS);

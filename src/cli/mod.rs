@@ -87,7 +87,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config => print!("{}", config::DEFAULTS),
         Command::Openapi => print!("{}", http::openapi().to_yaml()?),
         command => {
-            let config = match config::load(cli.config.as_deref(), std::env::vars()) {
+            let config = match config::load(cli.config.as_deref(), std::env::vars_os()) {
                 Ok(config) => config,
                 Err(faults) => return Ok(report(&faults)),
             };

@@ -6,10 +6,7 @@ use std::path::PathBuf;
 use secrecy::ExposeSecret;
 
 use super::read::Reader;
-use super::{Catalog, Storage};
-use crate::catalog::RedisSettings;
-use crate::redis::Partitions;
-use crate::storage::{PublicAccess, S3Credentials, S3Settings};
+use super::{Catalog, Partitions, PublicAccess, RedisSettings, S3Credentials, S3Settings, Storage};
 
 pub(super) fn storage(read: &mut Reader<'_>, trusted_origins: &[String]) -> Storage {
     let bucket = read.text("storage.s3.bucket");

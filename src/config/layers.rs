@@ -2,6 +2,7 @@
 //! schema too: a key that they do not have is unknown, and a value has the type that theirs has.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -51,13 +52,23 @@ impl Layers {
 
     pub(super) fn lay_environment(
         &mut self,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
         faults: &mut Vec<Fault>,
     ) {
-        let mut variables: Vec<_> = environment
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(PREFIX))
-            .collect();
+        let mut variables = Vec::new();
+        for (name, text) in environment {
+            if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+                continue;
+            }
+            match (name.into_string(), text.into_string()) {
+                (Ok(name), Ok(text)) => variables.push((name, text)),
+                // Its value is not repeated: it may be a secret.
+                (name, _) => {
+                    let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                    faults.push(Fault::new(name, "is not UTF-8; give text that is"));
+                }
+            }
+        }
         variables.sort();
         for (name, text) in variables {
             let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");

@@ -7,19 +7,25 @@ mod adapters;
 mod fault;
 mod layers;
 mod read;
+mod redis;
+mod s3;
 mod units;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use self::redis::RedisForm;
+pub use self::redis::{
+    InvalidPartitions, InvalidRedisAddress, Partitions, RedisAddress, RedisSettings,
+};
 pub use fault::{Fault, Faults};
+pub use s3::{PublicAccess, S3Credentials, S3Settings};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use units::Quota;
 
 use crate::avatar::{Format, SourceFormat, VariantName};
-use crate::catalog::RedisSettings;
-use crate::storage::S3Settings;
 use layers::Layers;
 
 /// The commented defaults, as they stand in the repository.
@@ -226,13 +232,14 @@ pub enum DeliveryMode {
     Redirect,
 }
 
-/// Puts the settings together: the defaults, `file` over them, `environment` over both.
+/// Puts the settings together: the defaults, `file` over them, `environment` over both; variables
+/// that do not begin with `CAMEO_` are nobody's business here.
 ///
 /// # Errors
 /// Every fault of every layer at once, each with its key, what is wrong and what would be right.
 pub fn load(
     file: Option<&Path>,
-    environment: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Faults> {
     let mut faults = Vec::new();
     let mut layers = Layers::of_defaults(&mut faults);

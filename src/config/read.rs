@@ -47,6 +47,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         queue_timeout: read.time("processing.queue_timeout", 1, 600),
         deadline: read.time("processing.deadline", 1, 600),
     };
+    expect_room(&mut read, &upload, &processing);
     let origins = http.as_ref().map(|http| &http.trusted_origins[..]);
     let storage = adapters::storage(&mut read, origins.unwrap_or_default());
     let catalog = adapters::catalog(&mut read);
@@ -82,7 +83,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
 
 /// A URL without a query, as it stands but for a closing slash.
 pub(super) fn url(text: &str) -> Option<String> {
-    let uri = text.parse::<axum::http::Uri>().ok()?;
+    let uri = text.parse::<http::Uri>().ok()?;
     let good = matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.authority().is_some()
         && uri.query().is_none();
@@ -174,6 +175,20 @@ fn upload(read: &mut Reader<'_>) -> Upload {
         read.fault("upload.formats", "is empty; give at least one format");
     }
     upload
+}
+
+/// Half of the memory is for the uploads held, and one of any size that is taken must fit in.
+fn expect_room(read: &mut Reader<'_>, upload: &Upload, processing: &Processing) {
+    let room = processing.memory_budget / 2;
+    if upload.max_bytes as u64 > room {
+        let problem = format!(
+            "is {}, more than half of processing.memory_budget, {}, which is what uploads are held \
+             in; lower it, or raise processing.memory_budget",
+            iec(upload.max_bytes as u64),
+            iec(room)
+        );
+        read.fault("upload.max_bytes", problem);
+    }
 }
 
 fn images(read: &mut Reader<'_>) -> Option<Images> {
@@ -318,8 +333,7 @@ impl Reader<'_> {
     fn size(&mut self, path: &str, least: u64, most: u64) -> u64 {
         let size = self.parsed(path, units::size).unwrap_or(least);
         if !(least..=most).contains(&size) {
-            let show = |bytes| bytesize::ByteSize(bytes).display().iec();
-            let problem = format!("is {}; give {} to {}", show(size), show(least), show(most));
+            let problem = format!("is {}; give {} to {}", iec(size), iec(least), iec(most));
             self.fault(path, problem);
         }
         size.clamp(least, most)
@@ -436,6 +450,10 @@ impl Reader<'_> {
         }
         Some(SecretString::from(secret))
     }
+}
+
+fn iec(bytes: u64) -> bytesize::Display {
+    bytesize::ByteSize(bytes).display().iec()
 }
 
 /// More sizes than this are a mistake, and each costs every upload.

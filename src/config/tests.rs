@@ -5,7 +5,7 @@ fn with(variables: &[(&str, &str)]) -> Result<Config, Faults> {
         None,
         variables
             .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+            .map(|(name, value)| (OsString::from(name), OsString::from(value))),
     )
 }
 
@@ -73,7 +73,7 @@ fn a_file_lies_over_the_defaults_and_the_environment_over_both() {
         ("CAMEO_HTTP__PUBLIC_URL", "https://avatars.example.com/"),
         ("HOME", "/nowhere"),
     ];
-    let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let owned = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let config = load(Some(&path), owned).unwrap();
     assert_eq!(config.upload.max_bytes, 2 << 20);
     assert_eq!(config.upload.min_edge_px, 50);
@@ -263,4 +263,54 @@ fn faults_of_a_bucket_and_of_redis_are_told_even_where_they_are_not_chosen() {
         ("CAMEO_LIMITS__WHEN_REDIS_IS_DOWN", "allow"),
     ]);
     insta::assert_snapshot!(faults.join("\n"));
+}
+
+#[test]
+fn decimal_units_are_refused_with_the_binary_one_that_was_meant() {
+    for (size, meant) in [
+        ("5MB", "5MiB"),
+        ("5 mb", "5MiB"),
+        ("64k", "64KiB"),
+        ("1G", "1GiB"),
+    ] {
+        let faults = faults_of(&[("CAMEO_UPLOAD__MAX_BYTES", size)]);
+        assert!(
+            faults[0].contains(&format!("such as {meant:?}")),
+            "{faults:?}"
+        );
+    }
+    for size in ["5242880", "5242880B", "5120 KiB", "5MiB", "5mi"] {
+        let config = with(&[("CAMEO_UPLOAD__MAX_BYTES", size)]).unwrap();
+        assert_eq!(config.upload.max_bytes, 5 << 20, "{size}");
+    }
+}
+
+#[test]
+fn an_upload_that_no_memory_could_hold_is_a_fault_that_names_both_settings() {
+    let budget = ("CAMEO_PROCESSING__MEMORY_BUDGET", "64MiB");
+    let faults = faults_of(&[budget, ("CAMEO_UPLOAD__MAX_BYTES", "33MiB")]);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(
+        faults[0].starts_with("CAMEO_UPLOAD__MAX_BYTES: is 33.0 MiB"),
+        "{faults:?}"
+    );
+    assert!(faults[0].contains("processing.memory_budget"), "{faults:?}");
+    with(&[budget, ("CAMEO_UPLOAD__MAX_BYTES", "32MiB")]).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_a_fault_where_it_is_a_setting_and_else_ignored() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let odd = || OsString::from_vec(b"caf\xe9".to_vec());
+    load(None, [("LC_NAME".into(), odd()), (odd(), odd())]).unwrap();
+    let name = OsString::from_vec(b"CAMEO_\xe9".to_vec());
+    let variables = [("CAMEO_AUTH__JWT_SECRET".into(), odd()), (name, "x".into())];
+    let faults = load(None, variables).unwrap_err().to_string();
+    assert_eq!(
+        faults,
+        "CAMEO_AUTH__JWT_SECRET: is not UTF-8; give text that is\n\
+         CAMEO_\u{fffd}: is not UTF-8; give text that is"
+    );
 }

@@ -14,9 +14,21 @@ pub struct Quota {
 
 /// Takes `"5MiB"` as bytes. Only binary units: nobody should have to know that 5 MB are not 5 MiB.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    text.parse::<bytesize::ByteSize>()
-        .map(|size| size.as_u64())
-        .map_err(|_| format!("is {text:?}; give a size such as \"5MiB\""))
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text[number.len()..].to_ascii_lowercase();
+    let binary = unit.is_empty() || unit == "b" || unit.contains('i');
+    match text.parse::<bytesize::ByteSize>() {
+        Ok(size) if binary => Ok(size.as_u64()),
+        Ok(_) => {
+            let prefix = unit[..1].to_ascii_uppercase();
+            let meant = format!("{}{prefix}iB", number.trim_end());
+            Err(format!(
+                "is {text:?}, which some read as decimal and some as binary; give a binary unit, \
+                 such as {meant:?}"
+            ))
+        }
+        Err(_) => Err(format!("is {text:?}; give a size such as \"5MiB\"")),
+    }
 }
 
 /// Takes `"30s"` as a time.

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::docs::CatalogProblems;
 use super::problem::Problem;
+use crate::storage::PublicRead;
 
 /// How long an answer about the dependencies holds: probes are frequent, and a check writes.
 const FRESH: Duration = Duration::from_secs(1);
@@ -41,13 +42,17 @@ pub(super) struct Ready {
     pub dependencies: Dependencies,
 }
 
-/// What the service depends on, each `ok` or `unavailable`.
+/// What the service depends on.
 #[derive(Clone, Copy, Serialize, ToSchema)]
 pub(super) struct Dependencies {
-    /// Where images lie.
+    /// Where images lie: `ok` or `unavailable`.
     pub store: &'static str,
-    /// Where records lie.
+    /// Where records lie: `ok` or `unavailable`.
     pub catalog: &'static str,
+    /// Who reads images straight from the store, as was just tried: `anyone`; `proxy` where the
+    /// service or a server in front hands them out; `refused` where anyone should be able to, but
+    /// is not; `unknown` where the store is unavailable.
+    pub public_read: &'static str,
 }
 
 /// How the service is set up, and what it holds.
@@ -134,6 +139,7 @@ pub(super) async fn overview(State(app): State<App>) -> Result<Json<Overview>, P
 }
 
 const OK: &str = "ok";
+const REFUSED: &str = "refused";
 
 async fn dependencies(app: &App) -> Dependencies {
     // Whoever asks meanwhile waits for the same answer.
@@ -147,22 +153,38 @@ async fn dependencies(app: &App) -> Dependencies {
         answer("store", app.service.check_store()),
         answer("catalog", app.service.check_catalog()),
     );
-    let dependencies = Dependencies { store, catalog };
+    let public_read = match store.map(|checkup| checkup.public_read) {
+        Some(PublicRead::Anyone) => "anyone",
+        Some(PublicRead::Proxy) => "proxy",
+        Some(PublicRead::Refused) => REFUSED,
+        None => "unknown",
+    };
+    let known = checked.is_some_and(|(_, before)| before.public_read == REFUSED);
+    if public_read == REFUSED && !known {
+        warn!("not everybody can read public/ in the bucket any more; see to its policy");
+    }
+    let word = |works| if works { OK } else { "unavailable" };
+    let dependencies = Dependencies {
+        store: word(store.is_some()),
+        catalog: word(catalog.is_some()),
+        public_read,
+    };
     *checked = Some((Instant::now(), dependencies));
     dependencies
 }
 
-async fn answer(
+/// What a check says; `None` where it fails.
+async fn answer<T>(
     name: &str,
-    check: impl Future<Output = Result<(), crate::service::Error>>,
-) -> &'static str {
+    check: impl Future<Output = Result<T, crate::service::Error>>,
+) -> Option<T> {
     match tokio::time::timeout(PATIENCE, check).await {
-        Ok(Ok(())) => return OK,
+        Ok(Ok(seen)) => return Some(seen),
         Ok(Err(error)) => {
             let error: &dyn std::error::Error = &error;
             warn!(error, "the {name} is not ready");
         }
         Err(_) => warn!("the {name} does not answer"),
     }
-    "unavailable"
+    None
 }

@@ -1,10 +1,16 @@
 -- One attempt against a leaky bucket (GCRA), by Redis's own clock, in microseconds.
 --
--- The key holds when the whole quota will be there again, and goes by itself then.
-local interval, count = tonumber(ARGV[1]), tonumber(ARGV[2])
+-- The key holds when the whole quota will be there again, and goes by itself then; after it, the
+-- attempt that was counted last, so that one whose answer was lost may be sent again.
+local interval, count, attempt = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local restored = tonumber(redis.call('GET', KEYS[1])) or now
+local held = redis.call('GET', KEYS[1]) or ''
+local restored, last = held:match('^(%d+) ?(.*)$')
+restored = tonumber(restored) or now
+if last == attempt then
+  return { 1, math.max(restored - now, 0) }
+end
 -- Later than a whole quota away only where the clock was set back, as by a change of the master.
 restored = math.min(math.max(restored, now), now + interval * count) + interval
 local wait = restored - now - interval * count
@@ -12,5 +18,6 @@ if wait > 0 then
   return { 0, wait }
 end
 local left = restored - now
-redis.call('SET', KEYS[1], string.format('%.0f', restored), 'PX', math.ceil(left / 1000))
+held = string.format('%.0f %s', restored, attempt)
+redis.call('SET', KEYS[1], held, 'PX', math.ceil(left / 1000))
 return { 1, left }

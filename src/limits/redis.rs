@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::{Action, Decision, Limiter, LocalLimiter, Verdict};
 use crate::avatar::SubjectId;
-use crate::config::{Limits, Quota, WhenRedisIsDown};
-use crate::redis::{Partitions, RedisLink, Script};
+use crate::config::{Limits, Partitions, Quota, WhenRedisIsDown};
+use crate::redis::{RedisLink, Script};
 
 /// When to try again where nobody can count.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -39,17 +39,20 @@ impl RedisLimiter {
         }
     }
 
+    /// Counts an attempt; once, however often it is sent.
     async fn count(
         &self,
         action: Action,
         quota: Quota,
         subject: &SubjectId,
+        attempt: u64,
     ) -> RedisResult<Verdict> {
         let partition = self.partitions.of(subject.as_str());
         let key = partition.key(&format!("limit:{}:{subject}", action.name()));
         let interval = quota.per / quota.count.get();
         let (interval_us, count) = (interval.as_micros().to_string(), quota.count.to_string());
-        let arguments = [interval_us.as_bytes(), count.as_bytes()];
+        let attempt = attempt.to_string();
+        let arguments = [interval_us.as_bytes(), count.as_bytes(), attempt.as_bytes()];
         let (allowed, microseconds): (bool, u64) =
             self.link.call(&self.script, &[key], &arguments).await?;
         let time = Duration::from_micros(microseconds);
@@ -72,7 +75,11 @@ impl Limiter for RedisLimiter {
             Action::Upload => self.limits.upload,
             Action::Delete => self.limits.delete,
         };
-        match self.count(action, quota, subject).await {
+        let counted = match getrandom::u64() {
+            Ok(attempt) => self.count(action, quota, subject, attempt).await,
+            Err(error) => Err(std::io::Error::other(error).into()),
+        };
+        match counted {
             Ok(verdict) => {
                 if self.is_down.swap(false, Ordering::Relaxed) {
                     info!("redis counts the limits again");
@@ -181,6 +188,27 @@ mod tests {
         while server.ask::<u64>("DBSIZE") > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_sent_again_counts_once() {
+        let server = RedisServer::start();
+        let limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
+        let quota = limiter.limits.upload;
+        let remaining = async |attempt| {
+            let who = subject("42");
+            let verdict = limiter.count(Action::Upload, quota, &who, attempt).await;
+            match verdict.unwrap() {
+                Verdict::Allowed { remaining, .. } => Some(remaining),
+                Verdict::Denied { .. } => None,
+            }
+        };
+        for (attempt, left) in [(7, 4), (8, 3), (9, 2), (10, 1), (11, 0)] {
+            for _ in 0..3 {
+                assert_eq!(remaining(attempt).await, Some(left));
+            }
+        }
+        assert_eq!(remaining(12).await, None);
     }
 
     #[tokio::test]

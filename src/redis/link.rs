@@ -11,14 +11,14 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
-use redis::sentinel::SentinelClient;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult,
-    ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisError,
+    RedisResult, ServerErrorKind, TlsMode, Value,
 };
 use tokio::sync::OnceCell;
 
-use super::address::{Form, RedisAddress};
+use crate::config::{RedisAddress, RedisForm};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -50,20 +50,20 @@ impl RedisLink {
             })
         };
         let link = match &address.0 {
-            Form::Server(info) => Self(Kind::Node(node(Source::Server(Client::open(
+            RedisForm::Server(info) => Self(Kind::Node(node(Source::Server(Client::open(
                 info.clone(),
             )?)))),
-            Form::Sentinel {
+            RedisForm::Sentinel {
                 sentinels,
                 master,
                 node: info,
                 tls,
             } => {
-                let client = Form::sentinel_client(sentinels, master, info, *tls)?;
+                let client = sentinel_client(sentinels, master, info, *tls)?;
                 let client = tokio::sync::Mutex::new(client);
                 Self(Kind::Node(node(Source::Sentinel(client))))
             }
-            Form::Cluster(nodes) => {
+            RedisForm::Cluster(nodes) => {
                 let client = ClusterClient::builder(nodes.clone())
                     .connection_timeout(CONNECT_TIMEOUT)
                     .response_timeout(ANSWER_TIMEOUT)
@@ -79,8 +79,8 @@ impl RedisLink {
         Ok(link)
     }
 
-    /// Sends a command and waits for its answer. Where the connection broke it is sent once more,
-    /// so every command here, and every script, is one that may be repeated.
+    /// Sends a command and waits for its answer. Where the answer is lost with the connection the
+    /// command is sent again, so it may happen twice: whatever is sent must stand that.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         match &self.0 {
             Kind::Cluster(connection) => command.query_async(&mut connection.clone()).await,
@@ -91,7 +91,7 @@ impl RedisLink {
         }
     }
 
-    /// Runs a script on keys of one slot.
+    /// Runs a script on keys of one slot. It may happen twice, as in [`run`](Self::run).
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -184,6 +184,26 @@ impl Node {
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Attempt>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A client of the Sentinels that finds the master.
+fn sentinel_client(
+    sentinels: &[ConnectionInfo],
+    master: &str,
+    node: &ConnectionInfo,
+    tls: bool,
+) -> RedisResult<SentinelClient> {
+    let mut info = SentinelNodeConnectionInfo::default()
+        .set_redis_connection_info(node.redis_settings().clone());
+    if tls {
+        info = info.set_tls_mode(TlsMode::Secure);
+    }
+    SentinelClient::build(
+        sentinels.to_vec(),
+        master,
+        Some(info),
+        SentinelServerType::Master,
+    )
 }
 
 /// Whether another connection may do better: this one is broken, or leads to a server that is no

@@ -1,38 +1,8 @@
 //! How subjects are spread over Redis.
 
-use std::num::NonZeroU16;
-
-/// Into how many partitions the subjects are spread. All keys of one partition share a hash tag,
-/// `cameo:{p07}:…`, and so one slot of a Cluster: a step that stays within a partition is atomic
-/// everywhere.
-///
-/// The number is fixed when the first record is written: another one would look for a subject
-/// where it is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partitions(NonZeroU16);
-
-/// The number of partitions is not one of 1 to 1024.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there can be 1 to 1024 partitions")]
-pub struct InvalidPartitions;
+use crate::config::Partitions;
 
 impl Partitions {
-    /// This many partitions.
-    ///
-    /// # Errors
-    /// Where there would be none, or more than 1024.
-    pub fn new(count: u16) -> Result<Self, InvalidPartitions> {
-        match NonZeroU16::new(count) {
-            Some(count) if count.get() <= 1024 => Ok(Self(count)),
-            _ => Err(InvalidPartitions),
-        }
-    }
-
-    /// How many there are.
-    pub const fn count(self) -> u16 {
-        self.0.get()
-    }
-
     /// Every partition.
     pub(crate) fn all(self) -> impl Iterator<Item = Partition> + Clone {
         (0..self.count()).map(Partition)
@@ -86,9 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_at_least_one_partition() {
-        assert_eq!(Partitions::new(0), Err(InvalidPartitions));
-        assert_eq!(Partitions::new(1025), Err(InvalidPartitions));
+    fn a_single_partition_takes_every_subject() {
         assert_eq!(Partitions::new(1).unwrap().of("x"), Partition(0));
     }
 }

@@ -23,7 +23,7 @@ pub use upload::{Admission, Upload};
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::catalog::{Catalog, Stats};
 use crate::imaging::{Pool, Recipe};
-use crate::storage::Store;
+use crate::storage::{Checkup, Store};
 use budget::Budget;
 
 /// How the program does it.
@@ -98,11 +98,11 @@ impl Service {
         Ok(self.catalog.stats().await?)
     }
 
-    /// Whether the store works.
+    /// Whether the store works, and what holds of it.
     ///
     /// # Errors
     /// [`Error::Storage`]
-    pub async fn check_store(&self) -> Result<(), Error> {
+    pub async fn check_store(&self) -> Result<Checkup, Error> {
         Ok(self.store.check().await?)
     }
 

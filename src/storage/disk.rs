@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{Object, Store, StoreError, StoredUpload, Uploads};
+use super::{Checkup, Object, PublicRead, Store, StoreError, StoredUpload, Uploads};
 use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 
 /// How much of a file is held in memory at once while it is served.
@@ -152,13 +152,14 @@ impl Store for DiskStore {
             .await
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self) -> Result<Checkup, StoreError> {
         self.blocking("write, read and delete a probe", |shared| {
             let probe = shared.write_temporary(b"probe")?;
             let read = fs::read(&probe);
             fs::remove_file(&probe)?;
             if read? == b"probe" {
-                Ok(())
+                let public_read = PublicRead::Proxy;
+                Ok(Checkup { public_read })
             } else {
                 Err(io::Error::new(
                     io::ErrorKind::InvalidData,

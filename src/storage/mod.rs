@@ -18,7 +18,7 @@ use futures_util::stream::{Stream, StreamExt};
 
 pub use disk::DiskStore;
 pub use resilience::{Patience, PatientStore};
-pub use s3::{PublicAccess, S3Concern, S3Credentials, S3Settings, S3StartError, S3Store};
+pub use s3::{S3Concern, S3StartError, S3Store};
 
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 
@@ -49,8 +49,27 @@ pub trait Store: Send + Sync + 'static {
     /// after `after`. Empty where there are no more.
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError>;
 
-    /// Writes, reads and deletes an object of its own, to tell whether the store really works.
-    async fn check(&self) -> Result<(), StoreError>;
+    /// Writes, reads and deletes an object of its own, to tell whether the store really works, and
+    /// what holds of it. However often it fails or is dropped, it leaves at most one object.
+    async fn check(&self) -> Result<Checkup, StoreError>;
+}
+
+/// What was seen to hold of a store that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkup {
+    /// Who reads public objects.
+    pub public_read: PublicRead,
+}
+
+/// Who reads public objects straight from the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicRead {
+    /// Anyone, as was just tried.
+    Anyone,
+    /// Nobody needs to: the service hands them out, or a server in front does.
+    Proxy,
+    /// Anyone should, but was refused.
+    Refused,
 }
 
 /// What is stored of one upload.

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::{Object, Store, StoreError, StoredUpload};
+use super::{Checkup, Object, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
 
 /// How patient to be.
@@ -28,7 +28,8 @@ pub struct Patience {
     pub first_pause: Duration,
     /// The longest pause of all.
     pub longest_pause: Duration,
-    /// After how many failures in a row nothing is asked any more.
+    /// After how many operations in a row that failed, for all their attempts, nothing is asked any
+    /// more.
     pub failures_to_open: u32,
     /// For how long nothing is asked then; after it one operation tries.
     pub open_for: Duration,
@@ -85,14 +86,25 @@ impl PatientStore {
         operation: &'static str,
         ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
+        if !self.breaker.lets_through(&self.patience) {
+            return Err(StoreError::passing(operation, Impatience::Open));
+        }
+        // What becomes of the operation counts, not of each attempt: an upload writes some ten
+        // objects at once, and one hiccup that fails them all is what attempts are for.
+        let answer = self.keep_asking(operation, ask).await;
+        self.breaker.note(&answer, &self.patience);
+        answer
+    }
+
+    async fn keep_asking<'a, T>(
+        &'a self,
+        operation: &'static str,
+        ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
+    ) -> Result<T, StoreError> {
         let deadline = Instant::now() + self.patience.deadline;
         let mut attempt = 1;
         loop {
-            if !self.breaker.lets_through(&self.patience) {
-                return Err(StoreError::passing(operation, Impatience::Open));
-            }
             let answer = self.attempt(operation, deadline, ask(&*self.inner)).await;
-            self.breaker.note(&answer, &self.patience);
             let error = match answer {
                 Err(error) if error.may_pass() && attempt < self.patience.attempts => error,
                 answer => return answer,
@@ -186,7 +198,7 @@ impl Store for PatientStore {
     }
 
     /// Asked once and whatever the breaker says: it is how one finds out.
-    async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self) -> Result<Checkup, StoreError> {
         let deadline = Instant::now() + self.patience.deadline;
         let answer = self
             .attempt(
@@ -215,7 +227,7 @@ async fn next_piece(
     Some((Err(late), None))
 }
 
-/// Counts failures in a row. Closed, everything passes; open, nothing does; after a while one
+/// Counts failed operations in a row. Closed, everything passes; open, nothing does; after a while one
 /// operation tries, and what becomes of it decides.
 #[derive(Default)]
 struct Breaker(Mutex<BreakerState>);
@@ -275,7 +287,7 @@ mod tests {
 
     use super::*;
     use crate::storage::s3::testing::{Fault, S3Server};
-    use crate::storage::{DiskStore, S3Store, contract};
+    use crate::storage::{DiskStore, PublicRead, S3Store, contract};
 
     /// Fails the first so many times, or never answers.
     struct Flaky {
@@ -335,8 +347,9 @@ mod tests {
             self.answer().await.map(|()| Vec::new())
         }
 
-        async fn check(&self) -> Result<(), StoreError> {
-            self.answer().await
+        async fn check(&self) -> Result<Checkup, StoreError> {
+            let public_read = PublicRead::Proxy;
+            self.answer().await.map(|()| Checkup { public_read })
         }
     }
 
@@ -409,29 +422,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_failing_is_left_alone_and_found_again() {
-        let inner = Flaky::new(11, passing);
+        let inner = Flaky::new(11 * 4, passing);
         let store = PatientStore::new(inner.clone(), Patience::default());
-        while inner.asked() < 10 {
+        for _ in 0..10 {
             put(&store).await.unwrap_err();
         }
         for _ in 0..100 {
             put(&store).await.unwrap_err();
         }
-        assert_eq!(inner.asked(), 10, "it is left alone");
+        assert_eq!(inner.asked(), 10 * 4, "it is left alone");
         tokio::time::advance(Patience::default().open_for).await;
         put(&store).await.unwrap_err();
-        assert_eq!(inner.asked(), 11, "one tried, and failed");
+        assert_eq!(inner.asked(), 11 * 4, "one tried, and failed");
         tokio::time::advance(Patience::default().open_for).await;
         put(&store).await.unwrap();
         put(&store).await.unwrap();
-        assert_eq!(inner.asked(), 13);
+        assert_eq!(inner.asked(), 11 * 4 + 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_hiccup_under_all_the_writes_of_an_upload_is_hidden() {
+        let inner = Flaky::new(10, passing);
+        let store = PatientStore::new(inner.clone(), Patience::default());
+        for written in futures_util::future::join_all((0..10).map(|_| put(&store))).await {
+            written.unwrap();
+        }
+        assert_eq!(inner.asked(), 20, "each failed once");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_check_asks_in_any_case_and_finds_the_store_again() {
-        let inner = Flaky::new(10, passing);
+        let inner = Flaky::new(10 * 4, passing);
         let store = PatientStore::new(inner.clone(), Patience::default());
-        while inner.asked() < 10 {
+        for _ in 0..10 {
             put(&store).await.unwrap_err();
         }
         store.check().await.unwrap();

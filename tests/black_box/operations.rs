@@ -37,6 +37,7 @@ async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["store"], "unavailable");
     assert_eq!(ready.json()["catalog"], "ok");
+    assert_eq!(ready.json()["public_read"], "unknown");
     let refused = service.owner("42").upload("42", PORTRAIT).await;
     assert_eq!(refused.problem(), (503, "storage_unavailable".to_owned()));
     assert_eq!(refused.header("retry-after"), "2");

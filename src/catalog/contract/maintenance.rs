@@ -10,6 +10,7 @@ pub(super) async fn run(catalog: &dyn Catalog) {
     many_records_are_read_in_the_order_asked_for(catalog).await;
     pages_give_every_record(catalog).await;
     what_is_outstanding_is_listed(catalog).await;
+    an_upload_is_known_until_it_is_forgotten(catalog).await;
     an_upload_found_in_the_store_is_taken_back_with_its_version(catalog).await;
     of_several_found_the_newest_is_current_in_whatever_order(catalog).await;
     what_the_catalog_knows_stays_as_it_is(catalog).await;
@@ -60,6 +61,24 @@ async fn what_is_outstanding_is_listed(catalog: &dyn Catalog) {
     }
     swept(catalog, later(1_000_000)).await;
     assert_eq!(catalog.outstanding().await.unwrap(), []);
+}
+
+async fn an_upload_is_known_until_it_is_forgotten(catalog: &dyn Catalog) {
+    let (who, other) = (subject("knows"), subject("knows-nothing"));
+    let knows = async |who: &SubjectId, record: &Record| {
+        let known = catalog.knows(who, record.avatar_id).await;
+        known.unwrap()
+    };
+    let upload = reserved(catalog, &who).await;
+    assert!(knows(&who, &upload).await, "pending");
+    assert!(!knows(&other, &upload).await);
+    commit(catalog, &who, &upload).await;
+    assert!(knows(&who, &upload).await, "current");
+    assert!(!knows(&other, &upload).await);
+    uploaded(catalog, &who).await;
+    assert!(knows(&who, &upload).await, "retired");
+    swept(catalog, later(1_000_000)).await;
+    assert!(!knows(&who, &upload).await, "forgotten");
 }
 
 /// An upload of this version as its manifest tells of it.

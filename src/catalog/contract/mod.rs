@@ -18,6 +18,7 @@ pub(crate) async fn run(catalog: &dyn Catalog) {
     an_upload_becomes_the_record_only_when_it_is_committed(catalog).await;
     versions_count_up_and_survive_a_delete(catalog).await;
     a_replaced_avatar_is_due_at_its_time_and_not_before(catalog).await;
+    a_reservation_may_be_repeated(catalog).await;
     the_later_reserved_of_two_uploads_wins(catalog).await;
     the_earlier_reserved_may_commit_first(catalog).await;
     a_claimed_upload_cannot_be_committed(catalog).await;
@@ -174,6 +175,39 @@ async fn a_replaced_avatar_is_due_at_its_time_and_not_before(catalog: &dyn Catal
     );
     assert!(swept(catalog, later(1_000_000)).await.is_empty());
     assert_eq!(catalog.get(&who).await.unwrap(), Some(second));
+}
+
+async fn a_reservation_may_be_repeated(catalog: &dyn Catalog) {
+    let who = subject("reserved-again");
+    let again = async |record: &Record| {
+        let version = catalog.reserve(&who, record.avatar_id, later(120)).await;
+        version.unwrap()
+    };
+    let first = reserved(catalog, &who).await;
+    let second = reserved(catalog, &who).await;
+    assert_eq!(again(&first).await, first.version);
+    assert_eq!(again(&second).await, second.version);
+    let third = reserved(catalog, &who).await;
+    assert_eq!(third.version, Version(3), "no version is skipped");
+
+    // What has left pending, as where a repetition comes late, does not come back into it.
+    assert_eq!(commit(catalog, &who, &second).await, Replaced::Committed);
+    assert_eq!(again(&second).await, second.version);
+    assert_eq!(commit(catalog, &who, &third).await, Replaced::Committed);
+    again(&second).await;
+    again(&third).await;
+    let claimed = catalog.claim(later(120), later(200), 10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].avatar, first.avatar_id);
+    again(&first).await;
+    assert_eq!(commit(catalog, &who, &first).await, Replaced::NotPending);
+    for _ in 0..2 {
+        catalog.forget(&claimed[0]).await.unwrap();
+    }
+    assert!(swept(catalog, later(3599)).await.is_empty());
+    let due = HashSet::from([second.avatar_id]);
+    assert_eq!(swept(catalog, later(3600)).await, due);
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(third));
 }
 
 async fn the_later_reserved_of_two_uploads_wins(catalog: &dyn Catalog) {

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use tables::{
-    Change, DUE, Failure, Id, OUTSTANDING, PROBE, RECORDS, RETIRED_OF, STATS, State, VERSIONS,
-    count, due, enter, is_pending, leave,
+    Change, DUE, Failure, Id, OUTSTANDING, PROBE, RECORDS, RESERVED, RETIRED_OF, STATS, State,
+    VERSIONS, count, due, enter, is_pending, leave,
 };
 
 /// Records given at once.
@@ -49,6 +49,7 @@ impl EmbeddedCatalog {
             transaction.open_table(VERSIONS)?;
             transaction.open_table(OUTSTANDING)?;
             transaction.open_table(DUE)?;
+            transaction.open_table(RESERVED)?;
             transaction.open_multimap_table(RETIRED_OF)?;
             transaction.open_table(STATS)?;
             transaction.open_table(PROBE)?;
@@ -125,12 +126,26 @@ impl Catalog for EmbeddedCatalog {
     ) -> Result<Version, CatalogError> {
         let subject = subject.clone();
         self.write("reserve an upload", move |transaction| {
+            let id = *avatar.as_bytes();
+            if let Some(version) = transaction.open_table(RESERVED)?.get(id)? {
+                return Ok(Version(version.value()));
+            }
+            if let Some(bytes) = transaction.open_table(RECORDS)?.get(subject.as_str())? {
+                let current = codec::decode(bytes.value())?;
+                if current.avatar_id == avatar {
+                    return Ok(current.version);
+                }
+            }
             let mut versions = transaction.open_table(VERSIONS)?;
             let (last, deleted) = versions
                 .get(subject.as_str())?
                 .map_or((0, 0), |versions| versions.value());
+            if transaction.open_table(OUTSTANDING)?.get(id)?.is_some() {
+                return Ok(Version(last));
+            }
             versions.insert(subject.as_str(), (last + 1, deleted))?;
             enter(transaction, State::Pending, &subject, avatar, deadline)?;
+            transaction.open_table(RESERVED)?.insert(id, last + 1)?;
             Ok(Version(last + 1))
         })
         .await
@@ -289,6 +304,25 @@ impl Catalog for EmbeddedCatalog {
                 })
             };
             table.iter()?.map(entry).collect()
+        })
+        .await
+    }
+
+    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError> {
+        let subject = subject.clone();
+        self.blocking("look for an upload", move |database| {
+            let transaction = database.begin_read()?;
+            if let Some(entry) = transaction
+                .open_table(OUTSTANDING)?
+                .get(*avatar.as_bytes())?
+            {
+                return Ok(entry.value().2 == subject.as_str());
+            }
+            let record = transaction.open_table(RECORDS)?.get(subject.as_str())?;
+            let Some(bytes) = record else {
+                return Ok(false);
+            };
+            Ok(codec::decode(bytes.value())?.avatar_id == avatar)
         })
         .await
     }

@@ -14,6 +14,8 @@ pub(super) const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> =
     TableDefinition::new("outstanding");
 /// The same ids in the order in which they are due.
 pub(super) const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new("due");
+/// Pending avatar id → the version that it was given.
+pub(super) const RESERVED: TableDefinition<'_, Id, u64> = TableDefinition::new("reserved");
 /// Subject → its retired ids.
 pub(super) const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> =
     MultimapTableDefinition::new("retired");
@@ -62,6 +64,7 @@ pub(super) fn leave(transaction: &WriteTransaction, avatar: AvatarId) -> Result<
             .open_multimap_table(RETIRED_OF)?
             .remove(subject, id)?;
     }
+    transaction.open_table(RESERVED)?.remove(id)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
 local name = upload(ARGV[1], ARGV[2])
-redis.call('ZREM', PENDING, name)
+leave_pending(name)
 redis.call('ZREM', RETIRED, name)
 redis.call('ZREM', RETIRED_OF, name)

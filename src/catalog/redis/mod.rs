@@ -1,17 +1,18 @@
 //! Redis as the catalog: one for any number of replicas.
 //!
-//! Subjects are spread over [`Partitions`]; each partition has five keys, all in one slot of a
+//! Subjects are spread over [`Partitions`]; each partition has six keys, all in one slot of a
 //! Cluster, and every step of the catalog is one script on them:
 //!
 //! | key | holds |
 //! | --- | --- |
 //! | `cameo:{p07}:subjects` | hash: subject → its versions and its current record, some 230 bytes |
 //! | `cameo:{p07}:pending` | sorted set: uploads under way, by deadline |
+//! | `cameo:{p07}:reserved` | hash: the same uploads → their versions |
 //! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to go, by due time |
 //! | `cameo:{p07}:retired-of` | the same, in the order of their subjects |
 //! | `cameo:{p07}:stats` | hash: what the current records add up to |
 //!
-//! The scripts do not change anything before they have read and understood all that they need, so
+//! A step whose answer was lost is sent again, so every script may run twice. The scripts do not change anything before they have read and understood all that they need, so
 //! one that fails has done nothing.
 
 mod scripts;
@@ -30,9 +31,8 @@ use super::{
     Stats,
 };
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
-use crate::redis::{
-    Partition, Partitions, RedisAddress, RedisConcern, RedisLink, RedisStartError, Script,
-};
+use crate::config::{Partitions, RedisSettings};
+use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Script};
 use scripts::Scripts;
 use values::{Failure, add_up, avatar_id, outstanding, record_of};
 
@@ -40,15 +40,6 @@ use values::{Failure, add_up, avatar_id, outstanding, record_of};
 const PARTITIONS_KEY: &str = "cameo:partitions";
 /// About how many records are given at once.
 const PAGE: usize = 500;
-
-/// Where the records are, and how they are spread.
-#[derive(Clone, Debug)]
-pub struct RedisSettings {
-    /// Where Redis is.
-    pub address: RedisAddress,
-    /// How subjects are spread. It cannot be changed once there are records.
-    pub partitions: Partitions,
-}
 
 /// Redis as the catalog.
 pub struct RedisCatalog {
@@ -123,7 +114,14 @@ impl RedisCatalog {
         partition: Partition,
         arguments: &[&[u8]],
     ) -> Result<T, Failure> {
-        let keys = ["subjects", "pending", "retired", "retired-of", "stats"];
+        let keys = [
+            "subjects",
+            "pending",
+            "reserved",
+            "retired",
+            "retired-of",
+            "stats",
+        ];
         let keys = keys.map(|name| partition.key(name));
         Ok(self.link.call(script, &keys, arguments).await?)
     }
@@ -182,7 +180,6 @@ impl Catalog for RedisCatalog {
         deadline: Timestamp,
     ) -> Result<Version, CatalogError> {
         let deadline = deadline.unix_ms().to_string();
-        // A repetition skips a version, which nobody misses.
         self.step(
             &self.scripts.reserve,
             self.partitions.of(subject.as_str()),
@@ -247,7 +244,7 @@ impl Catalog for RedisCatalog {
     ) -> Result<Option<Removed>, CatalogError> {
         let removed = async {
             let lease = lease.unix_ms().to_string();
-            // A repetition gives the ids again, without the record.
+            // Where an answer was lost, the next gives the ids again, but not the record.
             let answer: Vec<Vec<u8>> = self
                 .step(
                     &self.scripts.remove,
@@ -293,10 +290,10 @@ impl Catalog for RedisCatalog {
             let mut claimed = Vec::new();
             for partition in self.partitions.all().cycle().skip(first).take(count) {
                 let left = (limit - claimed.len()).to_string();
-                // What a lost answer claimed comes due again after its lease.
                 let names: Vec<Vec<u8>> = self
                     .step(
                         &self.scripts.claim,
+                        // What a lost answer claimed comes due again after its lease.
                         partition,
                         &[now.as_bytes(), lease.as_bytes(), left.as_bytes()],
                     )
@@ -345,6 +342,16 @@ impl Catalog for RedisCatalog {
         listed
             .await
             .map_err(|failure: Failure| failure.of("list what is outstanding"))
+    }
+
+    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError> {
+        self.step(
+            &self.scripts.knows,
+            self.partitions.of(subject.as_str()),
+            &[subject.as_str().as_bytes(), avatar.as_bytes()],
+        )
+        .await
+        .map_err(|failure| failure.of("look for an upload"))
     }
 
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {

@@ -7,7 +7,8 @@
 --
 -- An upload is named by its subject, a zero byte (no subject has one) and the 16 bytes of its id.
 
-local SUBJECTS, PENDING, RETIRED, RETIRED_OF, STATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local SUBJECTS, PENDING, RESERVED = KEYS[1], KEYS[2], KEYS[3]
+local RETIRED, RETIRED_OF, STATS = KEYS[4], KEYS[5], KEYS[6]
 
 local function upload(subject, id)
   return subject .. '\0' .. id
@@ -110,8 +111,13 @@ local function save_sums(sums)
   end
 end
 
+local function leave_pending(name)
+  redis.call('ZREM', PENDING, name)
+  redis.call('HDEL', RESERVED, name)
+end
+
 local function retire(name, due)
   redis.call('ZADD', RETIRED, due, name)
   redis.call('ZADD', RETIRED_OF, 0, name)
-  redis.call('ZREM', PENDING, name)
+  leave_pending(name)
 end

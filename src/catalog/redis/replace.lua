@@ -31,6 +31,6 @@ save(subject, entry)
 if current ~= '' then
   retire(upload(subject, current), retire_at)
 end
-redis.call('ZREM', PENDING, name)
+leave_pending(name)
 save_sums(sums)
 return 'committed'

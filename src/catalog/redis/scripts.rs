@@ -9,6 +9,7 @@ pub(super) struct Scripts {
     pub(super) remove: Script,
     pub(super) claim: Script,
     pub(super) forget: Script,
+    pub(super) knows: Script,
     pub(super) restore: Script,
 }
 
@@ -21,6 +22,7 @@ impl Scripts {
             remove: script(include_str!("remove.lua")),
             claim: script(include_str!("claim.lua")),
             forget: script(include_str!("forget.lua")),
+            knows: script(include_str!("knows.lua")),
             restore: script(include_str!("restore.lua")),
         }
     }

@@ -18,7 +18,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::{S3Settings, S3StartError};
+use super::S3StartError;
+use crate::config::S3Settings;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -12,90 +12,27 @@ mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::path::PathBuf;
-
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream};
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{Object, Store, StoreError, StoredUpload, Uploads};
+use super::{Checkup, Object, PublicRead, Store, StoreError, StoredUpload, Uploads};
 use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
+use crate::config::S3Settings;
+#[cfg(test)]
+use crate::config::{PublicAccess, S3Credentials};
 use error::Failure;
+use startup::Probe;
 pub use startup::{S3Concern, S3StartError};
-
-/// Which bucket, where, and who may read from it.
-#[derive(Clone, Debug)]
-pub struct S3Settings {
-    /// The bucket. It is made where it is not there.
-    pub bucket: String,
-    /// The server's address, such as `https://minio.internal:9000`; AWS itself where there is
-    /// none.
-    pub endpoint: Option<String>,
-    /// The region that requests are signed for.
-    pub region: String,
-    /// Whether the bucket is named in the path (`https://host/bucket/…`) instead of the host name.
-    pub path_style: bool,
-    /// How objects under `public/` come to be readable by anyone.
-    pub public_access: PublicAccess,
-    /// Certificates in PEM that the server's may be signed by, beside those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Origins whose pages may read objects by script; the bucket's CORS rules are set for them.
-    pub trusted_origins: Vec<String>,
-    /// Who the service is; by the AWS chain where it is not said.
-    pub credentials: Option<S3Credentials>,
-}
-
-/// How objects under `public/` come to be readable by anyone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublicAccess {
-    /// By a bucket policy, which is written unless they already are.
-    Policy,
-    /// Not at all: the service hands them out itself, or a server in front does.
-    None,
-}
-
-/// An access key. It is not shown.
-#[derive(Clone)]
-pub struct S3Credentials {
-    /// Its name.
-    pub access_key_id: String,
-    /// Its secret.
-    pub secret_access_key: String,
-}
-
-impl std::fmt::Debug for S3Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("S3Credentials(…)")
-    }
-}
-
-impl S3Settings {
-    /// Where anyone finds the bucket's objects, without a slash at its end: what a public URL
-    /// begins with where no CDN is in front.
-    pub fn public_base(&self) -> String {
-        let Self { bucket, region, .. } = self;
-        match &self.endpoint {
-            Some(endpoint) => {
-                let endpoint = endpoint.trim_end_matches('/');
-                match endpoint.split_once("://") {
-                    Some((scheme, host)) if !self.path_style => {
-                        format!("{scheme}://{bucket}.{host}")
-                    }
-                    _ => format!("{endpoint}/{bucket}"),
-                }
-            }
-            None if self.path_style => format!("https://s3.{region}.amazonaws.com/{bucket}"),
-            None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
-        }
-    }
-}
 
 /// An S3 bucket as the store.
 pub struct S3Store {
     client: Client,
+    /// Nobody in particular, where anyone should be able to read `public/`.
+    anyone: Option<Client>,
     bucket: String,
 }
 
@@ -145,6 +82,33 @@ impl S3Store {
             Err(failure) if !failure.is_missing_object() => Err(failure),
             _ => Ok(()),
         }
+    }
+
+    /// Writes a probe and reads it, as the service and as anyone.
+    async fn try_out(&self, probe: &Probe) -> Result<PublicRead, Failure> {
+        self.write_probe(probe).await?;
+        let object = self.open_path(&probe.path).await?;
+        let object = object.ok_or(Failure::Answer("that an object just written is not there"))?;
+        let body = object.body.collect().await;
+        let body = body.map_err(|error| Failure::NoAnswer(error.into()))?;
+        if body.into_bytes() != Probe::BODY {
+            return Err(Failure::Answer("something else than was written"));
+        }
+        let Some(anyone) = &self.anyone else {
+            return Ok(PublicRead::Proxy);
+        };
+        let get = anyone.get_object().bucket(&self.bucket).key(&probe.path);
+        match get.send().await.map_err(Failure::from) {
+            Ok(_) => Ok(PublicRead::Anyone),
+            Err(failure) if failure.may_pass() => Err(failure),
+            Err(_) => Ok(PublicRead::Refused),
+        }
+    }
+
+    async fn write_probe(&self, probe: &Probe) -> Result<(), Failure> {
+        let body = Bytes::from_static(Probe::BODY);
+        self.put_bytes(&probe.path, body, "text/plain", "no-store")
+            .await
     }
 
     /// The paths of every object under `prefix`.
@@ -276,34 +240,18 @@ impl Store for S3Store {
         listed.map_err(|failure| failure.of("list its uploads"))
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        let probe = startup::Probe::new("private");
-        let checked = async {
-            self.put_bytes(
-                &probe.path,
-                Bytes::from_static(startup::PROBE),
-                "text/plain",
-                "no-store",
-            )
-            .await?;
-            let read = match self.open_path(&probe.path).await? {
-                Some(object) => object
-                    .body
-                    .collect()
-                    .await
-                    .ok()
-                    .map(AggregatedBytes::into_bytes),
-                None => None,
-            };
-            self.delete_path(&probe.path).await?;
-            match read {
-                Some(bytes) if bytes == startup::PROBE => Ok(()),
-                _ => Err(Failure::Answer("something else than was written")),
-            }
+    async fn check(&self) -> Result<Checkup, StoreError> {
+        let probe = match self.anyone {
+            Some(_) => Probe::public(),
+            None => Probe::private(),
         };
-        checked
-            .await
-            .map_err(|failure: Failure| failure.of("write, read and delete a probe"))
+        let seen = self.try_out(&probe).await;
+        // Whatever came of it, the probe goes; the first failure is the one to tell.
+        let deleted = self.delete_path(&probe.path).await;
+        match seen.and_then(|public_read| deleted.map(|()| public_read)) {
+            Ok(public_read) => Ok(Checkup { public_read }),
+            Err(failure) => Err(failure.of("write, read and delete a probe")),
+        }
     }
 }
 

@@ -1,21 +1,20 @@
 //! Making a bucket ready, and saying what is wrong with one that is not.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, CorsConfiguration, CorsRule, CreateBucketConfiguration,
 };
-use bytes::Bytes;
 
 use super::client::{self, Clients};
 use super::error::Failure;
-use super::{PublicAccess, S3Settings, S3Store, policy};
+use super::{S3Store, policy};
 use crate::avatar::AvatarId;
+use crate::config::{PublicAccess, S3Settings};
 
-/// What probes hold.
-pub(super) const PROBE: &[u8] = b"cameo";
 /// How long the whole of it may take before the server counts as not answering.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a policy that was just written is waited for: it need not hold at once.
@@ -159,21 +158,40 @@ pub(super) struct Probe {
     pub(super) path: String,
 }
 
+/// What this process calls its probes: not as other replicas do, so that they do not meet, and
+/// always the same, so that what an interrupted check leaves behind is taken away by the next.
+static PROBE_NAME: LazyLock<String> = LazyLock::new(|| {
+    // Without randomness the probes of replicas meet, which is no harm worth failing for.
+    let id = AvatarId::random().unwrap_or(AvatarId::from_bytes([0; 16]));
+    id.to_string()
+});
+
 impl Probe {
-    /// One of its own in a folder, so that replicas do not meet.
-    pub(super) fn new(folder: &str) -> Self {
-        // Without randomness the probes of replicas meet, which is no harm worth failing for.
-        let id = AvatarId::random().unwrap_or(AvatarId::from_bytes([0; 16]));
-        Self {
-            path: format!("{folder}/probe/{id}"),
-        }
+    /// What it holds.
+    pub(super) const BODY: &[u8] = b"cameo";
+
+    /// The one that anyone should be able to read.
+    pub(super) fn public() -> Self {
+        Self::of("public")
+    }
+
+    /// The one that nobody else may read.
+    pub(super) fn private() -> Self {
+        Self::of("private")
+    }
+
+    fn of(folder: &str) -> Self {
+        let path = format!("{folder}/probe/{}", *PROBE_NAME);
+        Self { path }
     }
 }
 
 pub(super) async fn open(settings: &S3Settings) -> Result<(S3Store, Vec<S3Concern>), S3StartError> {
     let Clients { service, anyone } = client::build(settings).await?;
+    let policy = settings.public_access == PublicAccess::Policy;
     let store = S3Store {
         client: service,
+        anyone: policy.then(|| anyone.clone()),
         bucket: settings.bucket.clone(),
     };
     let opening = Opening {
@@ -210,15 +228,7 @@ impl Opening<'_> {
             self.create_bucket().await?;
         }
         let mut concerns = Vec::new();
-        let probes = [Probe::new("public"), Probe::new("private")];
-        for probe in &probes {
-            let body = Bytes::from_static(PROBE);
-            let put = self
-                .store
-                .put_bytes(&probe.path, body, "text/plain", "no-store");
-            put.await
-                .map_err(|failure| self.sort("write objects", "s3:PutObject", failure))?;
-        }
+        let probes = [Probe::public(), Probe::private()];
         let seen = self.try_out(&probes, &mut concerns).await;
         // Whatever came of it, the probes go; the first failure is the one to tell.
         for probe in &probes {
@@ -294,6 +304,10 @@ impl Opening<'_> {
         concerns: &mut Vec<S3Concern>,
     ) -> Result<(), S3StartError> {
         let bucket = || self.settings.bucket.clone();
+        for probe in [public, private] {
+            let written = self.store.write_probe(probe).await;
+            written.map_err(|failure| self.sort("write objects", "s3:PutObject", failure))?;
+        }
         for probe in [public, private] {
             match self.store.open_path(&probe.path).await {
                 Ok(Some(_)) => {}

@@ -205,24 +205,37 @@ async fn a_bucket_that_was_taken_away_is_an_error_and_no_missing_object() {
     assert!(store.check().await.is_err());
 }
 
-#[test]
-fn a_public_url_begins_where_the_bucket_is() {
-    let mut settings = S3Settings {
-        bucket: "avatars".into(),
-        endpoint: Some("https://minio:9000/".into()),
-        region: "eu-central-1".into(),
-        path_style: true,
-        public_access: PublicAccess::Policy,
-        ca_file: None,
-        trusted_origins: Vec::new(),
-        credentials: None,
-    };
-    assert_eq!(settings.public_base(), "https://minio:9000/avatars");
-    settings.path_style = false;
-    assert_eq!(settings.public_base(), "https://avatars.minio:9000");
-    settings.endpoint = None;
-    let aws = "https://avatars.s3.eu-central-1.amazonaws.com";
-    assert_eq!(settings.public_base(), aws);
+#[tokio::test]
+async fn a_check_tells_who_reads_public_objects() {
+    let server = S3Server::start().await;
+    let store = open(&server).await;
+    let public_read = async || store.check().await.unwrap().public_read;
+    assert_eq!(public_read().await, PublicRead::Anyone);
+    server.set_policy("");
+    assert_eq!(public_read().await, PublicRead::Refused);
+    let mut settings = server.settings();
+    settings.public_access = PublicAccess::None;
+    let (store, _) = S3Store::open(&settings).await.unwrap();
+    let checkup = store.check().await.unwrap();
+    assert_eq!(checkup.public_read, PublicRead::Proxy);
+}
+
+#[tokio::test]
+async fn checks_that_fail_leave_one_probe_at_most() {
+    let server = S3Server::start().await;
+    let store = open(&server).await;
+    server.deny("GET /avatars/public/probe/");
+    server.deny("GET /avatars/private/probe/");
+    store.check().await.unwrap_err();
+    assert_eq!(store.list_prefix("").await.unwrap(), [""; 0]);
+    // A check that is dropped cannot delete either.
+    server.deny("DELETE /avatars/");
+    for _ in 0..3 {
+        store.check().await.unwrap_err();
+        refused(&server.settings()).await;
+    }
+    let left = store.list_prefix("").await.unwrap();
+    assert_eq!(left.len(), 2, "one of checks, two of the start: {left:?}");
 }
 
 #[tokio::test]

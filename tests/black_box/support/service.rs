@@ -96,7 +96,7 @@ impl TestService {
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
         let variables = defaults.iter().chain(&backend).chain(variables);
-        let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let config = config::load(None, variables).unwrap();
         let app = App::open(&config, &SecretString::from(SECRET))
             .await

@@ -1,10 +1,19 @@
-//! Where Redis is.
+//! The settings of Redis.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{ConnectionInfo, IntoConnectionInfo, TlsMode};
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+/// Where the records are, and how they are spread.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// Where Redis is.
+    pub address: RedisAddress,
+    /// How subjects are spread. It cannot be changed once there are records.
+    pub partitions: Partitions,
+}
 
 /// Where Redis is, and as whom to speak to it.
 ///
@@ -17,10 +26,11 @@ use redis::{ConnectionInfo, IntoConnectionInfo, TlsMode};
 ///
 /// It is shown without user and password.
 #[derive(Clone)]
-pub struct RedisAddress(pub(super) Form);
+pub struct RedisAddress(pub(crate) RedisForm);
 
+/// The forms that it has.
 #[derive(Clone)]
-pub(super) enum Form {
+pub(crate) enum RedisForm {
     Server(ConnectionInfo),
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
@@ -65,7 +75,7 @@ impl FromStr for RedisAddress {
             _ => return Err(InvalidRedisAddress::Scheme),
         };
         if plain == "unix" {
-            return Ok(Self(Form::Server(read(&format!("unix:{rest}"))?)));
+            return Ok(Self(RedisForm::Server(read(&format!("unix:{rest}"))?)));
         }
         let rest = rest.strip_prefix("//").ok_or(InvalidRedisAddress::Scheme)?;
         let (nodes, path) = nodes(plain, rest)?;
@@ -73,7 +83,7 @@ impl FromStr for RedisAddress {
             "sentinel" => sentinel(plain, &nodes, path)?,
             "cluster" => cluster(&nodes, path)?,
             _ if nodes.len() > 1 => cluster(&nodes, path)?,
-            _ => Form::Server(read(&format!("{}/{path}", nodes[0]))?),
+            _ => RedisForm::Server(read(&format!("{}/{path}", nodes[0]))?),
         };
         Ok(Self(form))
     }
@@ -111,15 +121,15 @@ fn read(address: &str) -> Result<ConnectionInfo, InvalidRedisAddress> {
     address.into_connection_info().map_err(unreadable)
 }
 
-fn cluster(nodes: &[String], path: &str) -> Result<Form, InvalidRedisAddress> {
+fn cluster(nodes: &[String], path: &str) -> Result<RedisForm, InvalidRedisAddress> {
     if !matches!(path, "" | "0") {
         return Err(InvalidRedisAddress::ClusterDatabase);
     }
     let nodes: Result<_, _> = nodes.iter().map(|node| read(node)).collect();
-    Ok(Form::Cluster(nodes?))
+    Ok(RedisForm::Cluster(nodes?))
 }
 
-fn sentinel(scheme: &str, nodes: &[String], path: &str) -> Result<Form, InvalidRedisAddress> {
+fn sentinel(scheme: &str, nodes: &[String], path: &str) -> Result<RedisForm, InvalidRedisAddress> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let (master, database) = path.split_once('/').unwrap_or((path, ""));
     if master.is_empty() {
@@ -146,7 +156,7 @@ fn sentinel(scheme: &str, nodes: &[String], path: &str) -> Result<Form, InvalidR
         read(&format!("{scheme}://{credentials}{host}"))
     };
     let sentinels: Result<_, _> = nodes.iter().map(as_sentinel).collect();
-    Ok(Form::Sentinel {
+    Ok(RedisForm::Sentinel {
         sentinels: sentinels?,
         master: master.to_owned(),
         node: read(&format!("{}/{database}", nodes[0]))?,
@@ -160,28 +170,6 @@ fn has_port(host: &str) -> bool {
         .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
-impl Form {
-    /// A client of the Sentinels that finds the master.
-    pub(super) fn sentinel_client(
-        sentinels: &[ConnectionInfo],
-        master: &str,
-        node: &ConnectionInfo,
-        tls: bool,
-    ) -> redis::RedisResult<SentinelClient> {
-        let mut info = SentinelNodeConnectionInfo::default()
-            .set_redis_connection_info(node.redis_settings().clone());
-        if tls {
-            info = info.set_tls_mode(TlsMode::Secure);
-        }
-        SentinelClient::build(
-            sentinels.to_vec(),
-            master,
-            Some(info),
-            SentinelServerType::Master,
-        )
-    }
-}
-
 impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = |nodes: &[ConnectionInfo]| {
@@ -192,9 +180,9 @@ impl fmt::Display for RedisAddress {
             Ok(())
         };
         match &self.0 {
-            Form::Server(node) => list(std::slice::from_ref(node)),
-            Form::Cluster(nodes) => list(nodes),
-            Form::Sentinel {
+            RedisForm::Server(node) => list(std::slice::from_ref(node)),
+            RedisForm::Cluster(nodes) => list(nodes),
+            RedisForm::Sentinel {
                 sentinels, master, ..
             } => {
                 list(sentinels)?;
@@ -210,6 +198,38 @@ impl fmt::Debug for RedisAddress {
     }
 }
 
+/// Into how many partitions the subjects are spread. All keys of one partition share a hash tag,
+/// `cameo:{p07}:…`, and so one slot of a Cluster: a step that stays within a partition is atomic
+/// everywhere.
+///
+/// The number is fixed when the first record is written: another one would look for a subject
+/// where it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partitions(NonZeroU16);
+
+/// The number of partitions is not one of 1 to 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there can be 1 to 1024 partitions")]
+pub struct InvalidPartitions;
+
+impl Partitions {
+    /// This many partitions.
+    ///
+    /// # Errors
+    /// Where there would be none, or more than 1024.
+    pub fn new(count: u16) -> Result<Self, InvalidPartitions> {
+        match NonZeroU16::new(count) {
+            Some(count) if count.get() <= 1024 => Ok(Self(count)),
+            _ => Err(InvalidPartitions),
+        }
+    }
+
+    /// How many there are.
+    pub const fn count(self) -> u16 {
+        self.0.get()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +240,7 @@ mod tests {
 
     fn server(text: &str) -> ConnectionInfo {
         match parse(text).0 {
-            Form::Server(info) => info,
+            RedisForm::Server(info) => info,
             _ => panic!("{text} is no single server"),
         }
     }
@@ -250,10 +270,10 @@ mod tests {
             ("rediss+cluster://u:p@a:7000/0", "a:7000"),
         ] {
             let address = parse(text);
-            assert!(matches!(address.0, Form::Cluster(_)), "{text}");
+            assert!(matches!(address.0, RedisForm::Cluster(_)), "{text}");
             assert_eq!(address.to_string(), shown);
         }
-        let Form::Cluster(nodes) = parse("redis://u:p,w@a,b").0 else {
+        let RedisForm::Cluster(nodes) = parse("redis://u:p,w@a,b").0 else {
             panic!("no cluster")
         };
         assert_eq!(nodes[1].redis_settings().password(), Some("p,w"));
@@ -263,7 +283,7 @@ mod tests {
     fn sentinels_name_a_master_and_have_a_password_of_their_own() {
         let address = parse("redis+sentinel://u:p@s1,s2:26380/main/3?sentinel_password=watch");
         assert_eq!(address.to_string(), "s1:26379,s2:26380/main");
-        let Form::Sentinel {
+        let RedisForm::Sentinel {
             sentinels, node, ..
         } = address.0
         else {
@@ -298,5 +318,12 @@ mod tests {
             "it cannot be read: invalid database number"
         );
         assert!(!format!("{:?}", parse("redis://:secret@a")).contains("secret"));
+    }
+
+    #[test]
+    fn there_is_at_least_one_partition() {
+        assert_eq!(Partitions::new(0), Err(InvalidPartitions));
+        assert_eq!(Partitions::new(1025), Err(InvalidPartitions));
+        assert_eq!(Partitions::new(1024).unwrap().count(), 1024);
     }
 }

@@ -26,6 +26,8 @@ pub struct Rebuilt {
     pub known: u64,
     /// Have no manifest: what is left of an upload that was never finished, or of a delete.
     pub unfinished: u64,
+    /// Have a manifest, but not every object that it names: likewise.
+    pub incomplete: u64,
     /// Have a manifest that cannot be read.
     pub unreadable: u64,
 }
@@ -54,15 +56,15 @@ pub struct Collected {
     pub garbage_bytes: u64,
     /// How much of it was removed.
     pub removed: u64,
-    /// Have a manifest of a user or version that the catalog does not know: it has forgotten, and
-    /// a rebuild would bring them back. They stay.
+    /// Are whole, and of a user or version that the catalog does not know: it has forgotten, and a
+    /// rebuild would bring them back. They stay.
     pub forgotten: u64,
     /// Current avatars with fewer objects in the store than their record names.
     pub incomplete: Vec<AvatarId>,
 }
 
 impl Service {
-    /// Brings every upload that has a manifest back into the catalog, with its version: the
+    /// Brings every upload that is whole back into the catalog, with its version: the
     /// newest of each user as the current one, the others to be swept. What the catalog knows
     /// stays as it is, so that this may be repeated, and run beside a working service.
     ///
@@ -101,6 +103,7 @@ impl Service {
                         Found::Restored(Restored::Retired) => rebuilt.retired += 1,
                         Found::Restored(Restored::Known) => rebuilt.known += 1,
                         Found::Nothing => rebuilt.unfinished += 1,
+                        Found::Incomplete => rebuilt.incomplete += 1,
                         Found::Damaged => rebuilt.unreadable += 1,
                     }
                 }
@@ -111,13 +114,28 @@ impl Service {
     }
 
     async fn rebuild_one(&self, upload: &StoredUpload, at: Timestamp) -> Result<Found, Error> {
-        Ok(match self.manifest(upload).await? {
-            Ok(Some(Manifest { subject, record })) => {
-                Found::Restored(self.catalog.restore(&subject, &record, at).await?)
-            }
-            Ok(None) => Found::Nothing,
-            Err(Unreadable) => Found::Damaged,
-        })
+        let Manifest { subject, record } = match self.manifest(upload).await? {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(Found::Nothing),
+            Err(Unreadable) => return Ok(Found::Damaged),
+        };
+        // First the catalog, then the store. An upload that is given up or removed meanwhile is
+        // known until its objects are gone: what is not known, and whole after that, is nobody's
+        // to remove.
+        if self.catalog.knows(&subject, upload.avatar).await? {
+            return Ok(Found::Restored(Restored::Known));
+        }
+        if !self.is_whole(&record).await? {
+            return Ok(Found::Incomplete);
+        }
+        let restored = self.catalog.restore(&subject, &record, at).await?;
+        Ok(Found::Restored(restored))
+    }
+
+    /// Whether the store has every object that a record names.
+    async fn is_whole(&self, record: &Record) -> Result<bool, Error> {
+        let stored = self.store.list(record.avatar_id).await?;
+        Ok(keys_of(record).all(|key| stored.contains(&key)))
     }
 
     /// The manifest of an upload; `None` where it has none.
@@ -173,7 +191,7 @@ impl Service {
                 let objects = stored
                     .get(&record.avatar_id)
                     .map_or(0, |found| found.objects);
-                if objects < objects_of(&record)
+                if objects < keys_of(&record).count() as u64
                     && !is_young(record.uploaded_at)
                     && referred.insert(record.avatar_id)
                 {
@@ -211,8 +229,8 @@ impl Service {
         Ok(collected)
     }
 
-    /// Whether an upload that nothing refers to has a manifest by which a rebuild would make it
-    /// current. One that cannot be read is kept for somebody to look at.
+    /// Whether a rebuild would make an upload current that nothing refers to. One whose manifest
+    /// cannot be read is kept for somebody to look at.
     async fn is_forgotten(&self, upload: &StoredUpload) -> Result<bool, Error> {
         let manifest = match self.manifest(upload).await? {
             Ok(Some(manifest)) => manifest,
@@ -220,7 +238,8 @@ impl Service {
             Err(Unreadable) => return Ok(true),
         };
         let current = self.catalog.get(&manifest.subject).await?;
-        Ok(current.is_none_or(|current| current.version < manifest.record.version))
+        let is_newest = current.is_none_or(|current| current.version < manifest.record.version);
+        Ok(is_newest && self.is_whole(&manifest.record).await?)
     }
 
     /// Looks at up to `count` current avatars; gives how many those were, and which of them lack
@@ -239,8 +258,7 @@ impl Service {
                     return Ok((looked_at, incomplete));
                 }
                 looked_at += 1;
-                let keys = self.store.list(record.avatar_id).await?;
-                if (keys.len() as u64) < objects_of(&record) {
+                if !self.is_whole(&record).await? {
                     incomplete.push(record.avatar_id);
                 }
             }
@@ -261,12 +279,26 @@ impl Service {
 enum Found {
     Restored(Restored),
     Nothing,
+    Incomplete,
     Damaged,
 }
 
 struct Unreadable;
 
-/// How many objects an avatar has when it is whole: renditions, the manifest, the master.
-fn objects_of(record: &Record) -> u64 {
-    record.renditions.len() as u64 + 1 + u64::from(record.master.is_some())
+/// The objects that an avatar has when it is whole: the manifest, the master, the renditions.
+fn keys_of(record: &Record) -> impl Iterator<Item = ObjectKey> {
+    let avatar = record.avatar_id;
+    let master = record
+        .master
+        .map(|format| ObjectKey::Master { avatar, format });
+    let renditions = record
+        .renditions
+        .iter()
+        .map(move |rendition| rendition.key(avatar));
+    std::iter::once(ObjectKey::Manifest { avatar })
+        .chain(master)
+        .chain(renditions)
 }
+
+#[cfg(test)]
+mod tests;

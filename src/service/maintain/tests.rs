@@ -1,0 +1,209 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::*;
+use crate::avatar::SubjectId;
+use crate::catalog::{Catalog, EmbeddedCatalog, Outstanding, Precondition, Replaced, contract};
+use crate::imaging::{Limits, Pool, Recipe};
+use crate::service::Settings;
+use crate::storage::{Checkup, DiskStore, Object, Store, StoreError};
+
+/// A store and a catalog, for a service that only mends.
+struct Parts {
+    _folder: tempfile::TempDir,
+    store: Arc<DiskStore>,
+    catalog: Arc<EmbeddedCatalog>,
+}
+
+impl Parts {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DiskStore::open(&folder.path().join("store")).unwrap();
+        let catalog = EmbeddedCatalog::open(&folder.path().join("catalog.redb")).unwrap();
+        Self {
+            _folder: folder,
+            store: Arc::new(store),
+            catalog: Arc::new(catalog),
+        }
+    }
+
+    fn service(&self) -> Service {
+        self.service_on(self.store.clone())
+    }
+
+    fn service_on(&self, store: Arc<dyn Store>) -> Service {
+        let limits = Limits {
+            formats: Vec::new(),
+            min_edge_px: 1,
+            max_edge_px: 1,
+            max_frames: 1,
+        };
+        let recipe = Recipe {
+            limits,
+            variants: Vec::new(),
+            formats: Vec::new(),
+            webp_quality: 80,
+            jpeg_quality: 80,
+            background: [0; 3],
+            animated: false,
+            keep_master: false,
+        };
+        let second = Duration::from_secs(1);
+        let settings = Settings {
+            recipe: Arc::new(recipe),
+            max_upload_bytes: 1,
+            memory_budget: 1,
+            queue_timeout: second,
+            picture_deadline: second,
+            retire_after: second,
+            upload_deadline: second,
+            objects_url: String::new(),
+        };
+        Service::new(store, self.catalog.clone(), Pool::new(1).unwrap(), settings)
+    }
+
+    /// Reserves an upload's id, which gives it the version that it has.
+    async fn reserved(&self, record: &Record) {
+        let deadline = Timestamp::now().plus(Duration::from_mins(2));
+        let version = self
+            .catalog
+            .reserve(&subject(), record.avatar_id, deadline)
+            .await;
+        assert_eq!(version.unwrap(), record.version);
+    }
+
+    async fn committed(&self, record: &Record) {
+        let (anything, now) = (Precondition::Anything, Timestamp::now());
+        let replaced = self
+            .catalog
+            .replace(&subject(), record, &anything, now)
+            .await;
+        assert_eq!(replaced.unwrap(), Replaced::Committed);
+    }
+
+    /// Stores an upload's objects, with a manifest that tells of it.
+    async fn stored(&self, record: &Record) {
+        let manifest = Manifest {
+            subject: subject(),
+            record: record.clone(),
+        };
+        let manifest = Bytes::from(serde_json::to_vec(&manifest).unwrap());
+        for key in keys_of(record) {
+            self.store.put(&key, manifest.clone()).await.unwrap();
+        }
+    }
+
+    async fn remove_renditions(&self, avatar: AvatarId) {
+        for key in self.store.list(avatar).await.unwrap() {
+            if matches!(key, ObjectKey::Rendition { .. }) {
+                self.store.delete(&key).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Gives an upload up as soon as its manifest has been read.
+struct GivingUp {
+    store: Arc<DiskStore>,
+    service: Service,
+    subject: SubjectId,
+}
+
+#[async_trait]
+impl Store for GivingUp {
+    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+        self.store.put(key, body).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        let object = self.store.get(key).await;
+        let (subject, avatar) = (self.subject.clone(), key.avatar());
+        self.service.remove_objects(avatar).await.unwrap();
+        let outstanding = Outstanding { subject, avatar };
+        self.service.catalog.forget(&outstanding).await.unwrap();
+        object
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.store.delete(key).await
+    }
+
+    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+        self.store.list(avatar).await
+    }
+
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+        self.store.uploads(after).await
+    }
+
+    async fn check(&self) -> Result<Checkup, StoreError> {
+        self.store.check().await
+    }
+}
+
+fn subject() -> SubjectId {
+    SubjectId::new("42").unwrap()
+}
+
+async fn rebuilt(service: &Service) -> Rebuilt {
+    let rebuilt = service.rebuild(Timestamp::now(), None, |_, _| {}).await;
+    rebuilt.unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
+    let parts = Parts::new();
+    let service = parts.service();
+    let (whole, torn) = (contract::record(1, 1), contract::record(2, 2));
+    parts.stored(&whole).await;
+    parts.stored(&torn).await;
+    parts.remove_renditions(torn.avatar_id).await;
+
+    let done = rebuilt(&service).await;
+    assert_eq!((done.uploads, done.current, done.incomplete), (2, 1, 1));
+    let current = parts.catalog.get(&subject()).await.unwrap();
+    assert_eq!(current, Some(whole.clone()));
+
+    let collecting = Collecting {
+        dry_run: false,
+        min_age: Duration::ZERO,
+        most: 10,
+    };
+    let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
+    let found = found.await.unwrap();
+    assert_eq!(found.garbage, [torn.avatar_id]);
+    assert_eq!((found.removed, found.forgotten), (1, 0));
+    assert_eq!(parts.store.list(torn.avatar_id).await.unwrap(), []);
+    assert!(service.is_whole(&whole).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_during_a_rebuild_does_not_come_back() {
+    let parts = Parts::new();
+    let lost = contract::record(1, 1);
+    parts.reserved(&lost).await;
+    parts.stored(&lost).await;
+    let store = GivingUp {
+        store: parts.store.clone(),
+        service: parts.service(),
+        subject: subject(),
+    };
+    let service = parts.service_on(Arc::new(store));
+    let done = rebuilt(&service).await;
+    assert_eq!((done.uploads, done.current, done.incomplete), (1, 0, 1));
+    assert_eq!(parts.catalog.get(&subject()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_upload_under_way_is_left_alone() {
+    let parts = Parts::new();
+    let service = parts.service();
+    let upload = contract::record(1, 1);
+    parts.reserved(&upload).await;
+    parts.stored(&upload).await;
+    assert_eq!(rebuilt(&service).await.known, 1);
+    parts.committed(&upload).await;
+    assert_eq!(rebuilt(&service).await.known, 1);
+}
