@@ -63,7 +63,7 @@ async fn upload(catalog: &RedisCatalog, number: u64) {
         .unwrap();
     let anything = Precondition::Anything;
     let replaced = catalog.replace(&subject, &record, &anything, now).await;
-    assert_eq!(replaced.unwrap(), Replaced::Committed(None));
+    assert_eq!(replaced.unwrap(), Replaced::Committed);
 }
 
 /// Five variants in two formats, with the sizes that photos have.

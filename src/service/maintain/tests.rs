@@ -20,7 +20,7 @@ struct Parts {
 impl Parts {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(&folder.path().join("store")).unwrap();
+        let store = DiskStore::open(folder.path().join("store")).unwrap();
         let catalog = EmbeddedCatalog::open(&folder.path().join("catalog.redb")).unwrap();
         Self {
             _folder: folder,
