@@ -5,10 +5,10 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt-check clippy docs deny fmt bench needs redis
+.PHONY: help run test lint fmt-check clippy docs deny fmt bench bench-upload needs redis
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
@@ -38,6 +38,9 @@ fmt: needs ## Format the code
 bench: needs redis ## Run the benchmarks, on a 12-megapixel phone photo among others
 	scripts/bench-photo.sh
 	cargo bench --locked --bench '*'
+
+bench-upload: needs redis ## Measure what an upload costs outside imaging, on a bucket and Redis
+	cargo bench --locked --bench upload
 
 # The Redis that tests start for themselves.
 redis:

@@ -13,9 +13,7 @@ use tracing::{info, warn};
 
 use crate::auth::Verifier;
 use crate::catalog::{self, EmbeddedCatalog, RedisCatalog};
-use crate::config::{
-    Catalog, Config, ExposeSecret, Partitions, PublicAccess, SecretString, Storage,
-};
+use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
 use crate::http;
 use crate::imaging::{self, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
@@ -45,8 +43,9 @@ impl App {
     /// Where the data folder, the store or the catalog cannot be opened;
     /// [`is_configuration`] tells whether somebody has to change a setting.
     pub async fn open(config: &Config, secret: &SecretString) -> anyhow::Result<Self> {
-        let store = open_store(config, Waiting::UntilItIsUp).await?;
+        // The catalog first: where another process has it, that one's store is left alone.
         let catalog = open_catalog(config, Waiting::UntilItIsUp).await?;
+        let store = open_store(config, Waiting::UntilItIsUp).await?;
         for concern in store.concerns.iter().chain(&catalog.concerns) {
             warn!("{concern}");
         }
@@ -97,8 +96,9 @@ pub(crate) enum Waiting {
 /// # Errors
 /// As [`App::open`], and where something is not up.
 pub(crate) async fn open_service(config: &Config) -> anyhow::Result<Service> {
-    let store = open_store(config, Waiting::Not).await?;
+    // The catalog first: where another process has it, that one's store is left alone.
     let catalog = open_catalog(config, Waiting::Not).await?;
+    let store = open_store(config, Waiting::Not).await?;
     put_together(config, store, catalog)
 }
 
@@ -253,22 +253,37 @@ pub fn jwt_secret(config: &Config) -> anyhow::Result<SecretString> {
 fn generated_secret(path: &Path) -> anyhow::Result<SecretString> {
     match fs::read_to_string(path) {
         Ok(text) if text.trim().len() >= 32 => return Ok(SecretString::from(text.trim())),
-        // Cut short by a crash: nothing was ever signed with it.
-        Ok(_) => fs::remove_file(path)?,
+        Ok(_) => anyhow::bail!("it is no secret of this program's; remove it to have one made"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    let mut bits = [0; 32];
+    let mut bits = [0; 40];
     getrandom::fill(&mut bits)?;
-    let secret = SecretString::from(data_encoding::HEXLOWER.encode(&bits));
+    let (secret, name) = bits.split_at(32);
+    // Written aside and linked into place: of several processes that start at once one makes the
+    // secret, the others take it, and nobody ever reads half of one.
+    let aside = path.with_extension(data_encoding::HEXLOWER.encode(name));
+    let linked = write_secret(&aside, &data_encoding::HEXLOWER.encode(secret))
+        .and_then(|()| fs::hard_link(&aside, path));
+    fs::remove_file(&aside)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    if let Some(folder) = path.parent() {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(SecretString::from(fs::read_to_string(path)?.trim()))
+}
+
+fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
-    writeln!(file, "{}", secret.expose_secret())?;
-    file.sync_all()?;
-    Ok(secret)
+    writeln!(file, "{secret}")?;
+    file.sync_all()
 }
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {

@@ -5,13 +5,15 @@
 //! upload that was not acknowledged, and the next sweep removes what it wrote.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use futures_util::FutureExt;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,11 +24,15 @@ use tracing::{debug, error, info, warn};
 use crate::app::App;
 use crate::avatar::Timestamp;
 use crate::http;
+use crate::service::Service;
 
 /// The most connections at once; further ones wait in the system's queue.
 const MOST_CONNECTIONS: usize = 4096;
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The most that is held of what a connection has sent and nobody has read: a request's head, or a
+/// piece of its body.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// How long requests under way may take once the end has begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long to wait where the system gives no connection for now (too many open files).
@@ -53,16 +59,7 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
             }
             tokio::select! {
                 _ = stopped.changed() => return,
-                swept = service.sweep(Timestamp::now()) => match swept {
-                    Ok(swept) if swept.avatars > 0 => {
-                        info!(avatars = swept.avatars, objects = swept.objects, "swept");
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        let error: &dyn std::error::Error = &error;
-                        warn!(error, cause = error.source(), "the sweep is left to the next one");
-                    }
-                },
+                () = sweep(&service) => {}
             }
             if let Some(limiter) = &limiter {
                 limiter.forget_idle();
@@ -82,6 +79,26 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
     info!("ended");
 }
 
+/// Removes what is due. Whatever goes wrong is told, and left to the next sweep.
+async fn sweep(service: &Service) {
+    let swept = AssertUnwindSafe(service.sweep(Timestamp::now())).catch_unwind();
+    match swept.await {
+        Ok(Ok(swept)) if swept.avatars > 0 => {
+            info!(avatars = swept.avatars, objects = swept.objects, "swept");
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            let error: &dyn std::error::Error = &error;
+            warn!(
+                error,
+                cause = error.source(),
+                "the sweep is left to the next one"
+            );
+        }
+        Err(_) => error!("the sweep panicked; it is left to the next one"),
+    }
+}
+
 /// Takes connections until `shutdown` is done, then answers what is under way.
 async fn accept(
     listener: TcpListener,
@@ -90,15 +107,12 @@ async fn accept(
     draining: impl FnOnce(),
 ) {
     let router = TowerToHyperService::new(http::router(app));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // HTTP/1.1, which every gateway speaks to what is behind it.
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(HEAD_TIMEOUT));
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES);
     let connections = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut shutdown = pin!(shutdown);
@@ -110,15 +124,16 @@ async fn accept(
                 None => continue,
             },
         };
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), router.clone())
-            .into_owned();
+        let connection = builder.serve_connection(TokioIo::new(stream), router.clone());
         let connection = connections.watch(connection);
         // Ends with its connection, which the drain waits for.
         tokio::spawn(async move {
             let _place = place;
             if let Err(error) = connection.await {
-                debug!(error, "a connection broke");
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection broke"
+                );
             }
         });
     }

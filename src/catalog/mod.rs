@@ -1,7 +1,7 @@
 //! The catalog: which avatar each subject has, and which uploads still have objects to account
 //! for.
 //!
-//! Every adapter passes the same [`contract`] suite.
+//! Every adapter passes the same `contract` suite.
 //!
 //! # What survives a crash
 //!

@@ -1,6 +1,7 @@
 //! The command line.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // what a command line is for
 
+mod health;
 mod maintenance;
 
 use std::io::Write;
@@ -50,6 +51,8 @@ enum Command {
     Token(TokenArgs),
     /// Print the OpenAPI document as YAML
     Openapi,
+    /// Ask the service on this machine whether it is ready; for a container's health check
+    Health,
     /// Try out the store and the catalog for real, and tell in words what holds
     Doctor,
     /// Remove from the store what nothing refers to
@@ -104,6 +107,13 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Token(args) => print_token(config, &args)?,
         Command::Serve => serve(config)?,
+        Command::Health => {
+            if !health::is_ready(config.http.bind)? {
+                println!("not ready");
+                return Ok(ExitCode::FAILURE);
+            }
+            println!("ready");
+        }
         Command::Doctor => return runtime()?.block_on(maintenance::doctor(config)),
         Command::Gc(args) => return runtime()?.block_on(maintenance::gc(config, &args)),
         Command::Rebuild(args) => return runtime()?.block_on(maintenance::rebuild(config, &args)),
@@ -162,11 +172,11 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     })
 }
 
-/// On a laptop the system may choose the port: then the public URL follows it.
+/// Where the system chose the port, a public URL that follows the address has it too.
 fn with_real_port(config: &Config, port: u16) -> Config {
     let mut config = config.clone();
-    if config.http.bind.port() == 0 && config.http.public_url == "http://127.0.0.1:8080" {
-        config.http.public_url = format!("http://127.0.0.1:{port}");
+    if let Some(host) = config.http.public_url.strip_suffix(":0") {
+        config.http.public_url = format!("{host}:{port}");
     }
     config
 }

@@ -1,5 +1,6 @@
 //! From layered values to checked settings.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,11 +112,22 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
             )),
         }
     });
+    let (bind, public_url) = (bind?, public_url?);
+    let follows = read.layers.is_default("http.public_url");
     Some(Http {
-        bind: bind?,
-        public_url: public_url?,
+        bind,
+        public_url: if follows { url_of(bind) } else { public_url },
         trusted_origins,
     })
+}
+
+/// What a program on the same machine calls this address: on a laptop, the public URL follows it.
+fn url_of(bind: SocketAddr) -> String {
+    let port = bind.port();
+    match bind.ip() {
+        ip if ip.is_unspecified() => format!("http://127.0.0.1:{port}"),
+        _ => format!("http://{bind}"),
+    }
 }
 
 fn auth(read: &mut Reader<'_>) -> Auth {
@@ -170,8 +182,8 @@ fn expect_room(read: &mut Reader<'_>, upload: &Upload, processing: &Processing) 
     let room = processing.memory_budget / 2;
     if upload.max_bytes as u64 > room {
         let problem = format!(
-            "is {}, more than half of processing.memory_budget, {}, which is what uploads are held \
-             in; lower it, or raise processing.memory_budget",
+            "is {}, but uploads are held in half of processing.memory_budget, {}; lower it, or \
+             raise processing.memory_budget",
             iec(upload.max_bytes as u64),
             iec(room)
         );

@@ -91,6 +91,28 @@ fn a_file_lies_over_the_defaults_and_the_environment_over_both() {
 }
 
 #[test]
+fn the_public_url_follows_the_address_until_it_is_set() {
+    let url = |variables: &[(&str, &str)]| with(variables).unwrap().http.public_url;
+    assert_eq!(
+        url(&[("CAMEO_HTTP__BIND", "127.0.0.1:9000")]),
+        "http://127.0.0.1:9000"
+    );
+    assert_eq!(
+        url(&[("CAMEO_HTTP__BIND", "0.0.0.0:9000")]),
+        "http://127.0.0.1:9000"
+    );
+    assert_eq!(
+        url(&[("CAMEO_HTTP__BIND", "[::1]:9000")]),
+        "http://[::1]:9000"
+    );
+    let set = [
+        ("CAMEO_HTTP__BIND", "0.0.0.0:9000"),
+        ("CAMEO_HTTP__PUBLIC_URL", "https://a.example"),
+    ];
+    assert_eq!(url(&set), "https://a.example");
+}
+
+#[test]
 fn all_faults_are_told_together_with_their_place_and_what_would_be_right() {
     let faults = with_file(
         r#"

@@ -1,12 +1,15 @@
 //! `/api/v1/users/{user_id}/avatar`
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tracing::{error, info};
+use tokio::sync::oneshot;
+use tracing::{Instrument, error, info};
 
 use super::App;
 use super::docs::{DeleteProblems, ReadProblems, UploadForm, UploadProblems};
@@ -15,6 +18,7 @@ use super::negotiate::{self, Accepts};
 use super::permit::{Deleting, Permit, Permitted, Uploading, Whose};
 use super::picture::Picture;
 use super::problem::{Code, Problem};
+use super::query::Asked;
 use crate::avatar::{AvatarId, Format, ObjectKey, Record, Timestamp};
 use crate::config::DeliveryMode;
 use crate::service::{self, Size, Upload};
@@ -52,17 +56,20 @@ pub(super) async fn upload(
         precondition: negotiate::precondition(&headers)?,
         at: Timestamp::now(),
     };
-    let uploaded = app
-        .service
-        .upload(picture.admission, upload)
-        .await
-        .map_err(Problem::from);
-    audit(
-        &permit,
-        uploaded.as_ref().map(|record| Some(record.avatar_id)),
-    );
-    let record = uploaded?;
-    let avatar = Avatar::of(&app.service, &permit.subject, &record, &app.primary_size());
+    // Dropped with this handler, when the client hangs up. The upload is then given up, unless its
+    // commit has begun: that, and the line that tells of it, come to their end.
+    let (_waiting, hung_up) = oneshot::channel::<()>();
+    let service = Arc::clone(&app.service);
+    let subject = permit.subject.clone();
+    let uploaded = to_the_end(async move {
+        let given_up = async { drop(hung_up.await) };
+        let uploaded = service.upload(picture.admission, upload, given_up).await;
+        let uploaded = uploaded.map_err(Problem::from);
+        audit(&permit, uploaded.as_ref().map(|record| record.avatar_id));
+        uploaded
+    });
+    let record = uploaded.await?;
+    let avatar = Avatar::of(&app.service, &subject, &record, &app.primary_size());
     Ok((
         [(ETAG, negotiate::etag(record.avatar_id))],
         Json(avatar.uploaded()),
@@ -100,7 +107,7 @@ pub(super) async fn upload(
 pub(super) async fn read(
     State(app): State<App>,
     whose: Whose,
-    Query(query): Query<SizeQuery>,
+    Asked(query): Asked<SizeQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let record = app.service.current(&whose.subject).await?;
@@ -150,15 +157,32 @@ pub(super) async fn delete(
     State(app): State<App>,
     permit: Permit<Deleting>,
 ) -> Result<Json<Deleted>, Problem> {
-    let removed = app.service.remove(&permit.subject, Timestamp::now()).await;
-    let removed = removed.map_err(Problem::from);
-    let avatar = |removal: &service::Removal| removal.record.as_ref().map(|one| one.avatar_id);
-    audit(&permit, removed.as_ref().map(avatar));
-    let files_deleted = removed?.objects;
+    let service = Arc::clone(&app.service);
+    let removed = to_the_end(async move {
+        let removed = service.remove(&permit.subject, Timestamp::now()).await;
+        let removed = removed.map_err(Problem::from);
+        audit(
+            &permit,
+            removed.as_ref().map(|removal| removal.record.avatar_id),
+        );
+        removed
+    });
+    let files_deleted = removed.await?.objects;
     Ok(Json(Deleted {
         message: "Avatar deleted successfully",
         files_deleted,
     }))
+}
+
+/// Does a change to its end, whether or not the client still waits for it.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    // It ends by itself: every step of it has a deadline of its own.
+    match tokio::spawn(change.in_current_span()).await {
+        Ok(done) => done,
+        Err(died) => Err(service::Error::Internal(Box::new(died)).into()),
+    }
 }
 
 /// The image in the best format that the reader takes, streamed or pointed to.
@@ -211,10 +235,10 @@ pub(super) async fn object(app: &App, key: &ObjectKey) -> Result<Option<Response
 }
 
 /// One line for every change, or attempt at one, by somebody who may.
-fn audit<A: Permitted>(permit: &Permit<A>, outcome: Result<Option<AvatarId>, &Problem>) {
+fn audit<A: Permitted>(permit: &Permit<A>, outcome: Result<AvatarId, &Problem>) {
     let (avatar_id, outcome) = match outcome {
-        Ok(avatar) => (avatar, "done".to_owned()),
-        Err(problem) => (None, format!("{:?}", problem.code())),
+        Ok(avatar) => (Some(avatar), "done"),
+        Err(problem) => (None, problem.code.name()),
     };
     info!(
         target: "cameo::audit",

@@ -100,17 +100,14 @@ problems! {
 }
 
 fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
-    let mut names: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    let mut names: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
     for code in codes {
-        let name = serde_json::to_value(code)
-            .ok()
-            .and_then(|name| Some(name.as_str()?.to_owned()));
         names
             .entry(code.status().as_u16())
             .or_default()
-            .extend(name);
+            .push(code.name());
     }
-    let response = |(status, names): (u16, Vec<String>)| {
+    let response = |(status, names): (u16, Vec<&str>)| {
         let list: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
         let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody"))));
         let response = ResponseBuilder::new()

@@ -79,7 +79,7 @@ pub(super) struct Metadata {
     /// Width and height of the upright picture in pixels.
     #[schema(example = "2000x2000")]
     pub original_dimensions: String,
-    /// `JPEG`, `PNG`, `WEBP` or `GIF`.
+    /// `JPEG`, `PNG`, `WEBP`, `GIF`, `HEIC` or `AVIF`.
     #[schema(example = "JPEG")]
     pub format: String,
     /// Whether it had more than one frame.
@@ -114,8 +114,9 @@ impl SizeQuery {
         let Some(text) = self.size else {
             return Ok(None);
         };
-        if let Ok(px) = text.parse() {
-            return Ok(Some(Size::Pixels(px)));
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            // More than can be counted is more than any variant has.
+            return Ok(Some(Size::Pixels(text.parse().unwrap_or(u32::MAX))));
         }
         let known = |name: &VariantName| record.renditions.iter().any(|one| one.variant == *name);
         match VariantName::new(text.as_str()) {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use hyper::body::Body as _;
 use tracing::{Instrument, error, info, info_span};
 
 use super::drain;
@@ -70,13 +71,25 @@ pub(super) async fn wrap(mut request: Request, next: Next) -> Response {
         .instrument(span.clone());
     let mut response = match answered.await {
         Ok(response) => response,
-        Err(_panic) => axum::response::IntoResponse::into_response(Problem::new(
-            Code::Internal,
-            "an internal error",
-        )),
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied();
+            let said = said.or(panic.downcast_ref::<String>().map(String::as_str));
+            let cause = std::io::Error::other(said.unwrap_or("a panic").to_owned());
+            Problem::new(Code::Internal, "an internal error")
+                .caused_by(cause)
+                .into_response()
+        }
     };
     let _entered = span.enter();
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+    let mut problem = response.extensions_mut().remove::<Problem>();
+    if response.status() == StatusCode::NOT_FOUND && response.body().is_end_stream() {
+        // The documentation's files answer with nothing but a status.
+        problem = problem.or(Some(Problem::new(
+            Code::NotFound,
+            "there is nothing at this address",
+        )));
+    }
+    if let Some(problem) = problem {
         report(&problem);
         write(&mut response, problem, &exchange);
     }

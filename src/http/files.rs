@@ -43,10 +43,12 @@ pub(super) async fn read(
     PublicFile(key): PublicFile,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // Opened first: what is gone must not be told to be unchanged.
+    let found = object(&app, &key).await?.ok_or_else(missing)?;
     let mut response = if negotiate::has_already(&headers, key.avatar()) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        object(&app, &key).await?.ok_or_else(missing)?
+        found
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(key.cache_control()));

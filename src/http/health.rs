@@ -62,9 +62,9 @@ pub(super) struct Overview {
     pub configuration: &'static str,
     /// The program's version.
     pub version: &'static str,
-    /// Which store: `disk`.
+    /// Which store: `disk` or `s3`.
     pub storage: &'static str,
-    /// Which catalog: `embedded`.
+    /// Which catalog: `embedded` or `redis`.
     pub catalog: &'static str,
     /// Users that have an avatar.
     pub avatars: u64,

@@ -11,6 +11,7 @@ mod negotiate;
 mod permit;
 mod picture;
 mod problem;
+mod query;
 
 use std::ops::Deref;
 use std::sync::Arc;

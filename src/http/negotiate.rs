@@ -92,6 +92,12 @@ pub(super) fn has_already(headers: &HeaderMap, avatar: AvatarId) -> bool {
 /// What an upload expects of the current avatar (`If-Match`, `If-None-Match: *`).
 pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     let (matching, none_matching) = (tags(headers, IF_MATCH), tags(headers, IF_NONE_MATCH));
+    let unreadable = |name, tags: &[String]| headers.contains_key(name) && tags.is_empty();
+    if unreadable(IF_MATCH, &matching) || unreadable(IF_NONE_MATCH, &none_matching) {
+        // Whoever sets a condition must not be answered as if there were none.
+        let detail = "If-Match or If-None-Match cannot be read";
+        return Err(Problem::new(Code::MalformedRequest, detail));
+    }
     match (matching.as_slice(), none_matching.as_slice()) {
         ([], []) => Ok(Precondition::Anything),
         ([], [any]) if any == "*" => Ok(Precondition::Absent),
@@ -185,5 +191,11 @@ mod tests {
             Precondition::OneOf(vec![id])
         );
         assert!(read(IF_NONE_MATCH, &etag(id)).is_err());
+        assert!(read(IF_MATCH, "").is_err());
+        assert!(read(IF_NONE_MATCH, " , ").is_err());
+        assert_eq!(
+            read(IF_MATCH, "\"none\"").unwrap(),
+            Precondition::OneOf(vec![])
+        );
     }
 }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest, Multipart, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Multipart, Request};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use hyper::body::Body as _;
 use serde::Deserialize;
 
 use super::App;
 use super::problem::{Code, Problem};
+use super::query::Asked;
 use crate::imaging::Crop;
 use crate::service::Admission;
 
@@ -21,8 +23,14 @@ use crate::service::Admission;
 pub(super) const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
 /// How long a body may take to come. Five mebibytes need 42 s at one megabit per second.
 const BODY_DEADLINE: Duration = Duration::from_mins(1);
+/// How long a body may stop coming.
+const STALL: Duration = Duration::from_secs(10);
 /// The longest `crop` that makes sense: four numbers of ten digits.
 const CROP_BYTES: usize = 64;
+const CROP: Limits = Limits {
+    most: CROP_BYTES,
+    expected: CROP_BYTES,
+};
 /// The names that the part with the picture may have.
 const FILE_PARTS: [&str; 3] = ["file", "image", "avatar"];
 
@@ -47,6 +55,10 @@ impl FromRequest<App> for Picture {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        if request.body().is_end_stream() {
+            let detail = "the request has no body; send a picture";
+            return Err(Problem::new(Code::MissingFile, detail));
+        }
         let shape = shape(&request)?;
         let most = app.service.settings().max_upload_bytes;
         let overhead = match shape {
@@ -58,21 +70,18 @@ impl FromRequest<App> for Picture {
         if let Some(declared) = declared.filter(|declared| *declared > most + overhead) {
             return Err(too_large(Some(declared), most));
         }
-        if declared == Some(0) {
-            return Err(Problem::new(Code::MissingFile, "the request has no body"));
-        }
-        let Query(query) = Query::<CropQuery>::try_from_uri(request.uri())
-            .map_err(|_| malformed("the query cannot be read"))?;
+        let (mut parts, body) = request.into_parts();
+        let Asked(query) = Asked::<CropQuery>::from_request_parts(&mut parts, app).await?;
+        let request = Request::from_parts(parts, body);
         let crop = query.crop.as_deref().map(parse_crop).transpose()?;
         // Not a byte of the body is read before there is room for all of it.
-        let admission = app
-            .service
-            .admit(declared.unwrap_or(most).min(most))
-            .await?;
+        let expected = declared.unwrap_or(most).min(most);
+        let admission = app.service.admit(expected).await?;
+        let limits = Limits { most, expected };
         let (bytes, crop) = match shape {
-            Shape::Bare => (in_time(read_bare(request.into_body(), most)).await?, crop),
+            Shape::Bare => (in_time(read_bare(request.into_body(), limits)).await?, crop),
             Shape::Form => {
-                let form = in_time(read_form(request, most)).await?;
+                let form = in_time(read_form(request, limits)).await?;
                 (form.file, form.crop.or(crop))
             }
         };
@@ -121,12 +130,29 @@ async fn in_time<T>(read: impl Future<Output = Result<T, Problem>>) -> Result<T,
         })
 }
 
-async fn read_bare(body: Body, most: usize) -> Result<Bytes, Problem> {
+/// What a part may be.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// The most bytes.
+    most: usize,
+    /// As many as are likely: what room is taken for at once, so that it is taken once.
+    expected: usize,
+}
+
+/// The next piece of a body; a client that stalls is not waited for.
+async fn without_stalling<T>(next: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(STALL, next).await.map_err(|_| {
+        let detail = format!("nothing of the body arrived for {} s", STALL.as_secs());
+        Problem::new(Code::RequestTimeout, detail)
+    })
+}
+
+async fn read_bare(body: Body, limits: Limits) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
-    let mut bytes = BytesMut::new();
-    while let Some(chunk) = chunks.next().await {
+    let mut bytes = BytesMut::with_capacity(limits.expected);
+    while let Some(chunk) = without_stalling(chunks.next()).await? {
         let chunk = chunk.map_err(|_| malformed("the body ended early"))?;
-        append(&mut bytes, &chunk, most)?;
+        append(&mut bytes, &chunk, limits.most)?;
     }
     Ok(bytes.freeze())
 }
@@ -136,14 +162,14 @@ struct Form {
     crop: Option<Crop>,
 }
 
-async fn read_form(request: Request, most: usize) -> Result<Form, Problem> {
+async fn read_form(request: Request, limits: Limits) -> Result<Form, Problem> {
+    let most = limits.most;
     let mut parts = Multipart::from_request(request, &())
         .await
         .map_err(|_| malformed("the multipart form has no boundary"))?;
     let (mut file, mut crop, mut other_file) = (None, None, None);
-    while let Some(part) = parts
-        .next_field()
-        .await
+    while let Some(part) = without_stalling(parts.next_field())
+        .await?
         .map_err(|error| broken(&error, most))?
     {
         match part.name() {
@@ -151,10 +177,10 @@ async fn read_form(request: Request, most: usize) -> Result<Form, Problem> {
                 if file.is_some() {
                     return Err(malformed("the form has more than one picture; send one"));
                 }
-                file = Some(read_part(part, most, |size| too_large(size, most)).await?);
+                file = Some(read_part(part, limits, || too_large(None, most)).await?);
             }
             Some("crop") => {
-                let text = read_part(part, CROP_BYTES, |_| invalid_crop("…")).await?;
+                let text = read_part(part, CROP, || invalid_crop("…")).await?;
                 crop = Some(parse_crop(&String::from_utf8_lossy(&text))?);
             }
             // Other fields of a form are none of this service's business.
@@ -178,12 +204,15 @@ async fn read_form(request: Request, most: usize) -> Result<Form, Problem> {
 
 async fn read_part(
     mut part: Field<'_>,
-    most: usize,
-    refusal: impl Fn(Option<usize>) -> Problem,
+    limits: Limits,
+    refusal: impl Fn() -> Problem,
 ) -> Result<Bytes, Problem> {
-    let mut bytes = BytesMut::new();
-    while let Some(chunk) = part.chunk().await.map_err(|error| broken(&error, most))? {
-        append(&mut bytes, &chunk, most).map_err(|_| refusal(None))?;
+    let mut bytes = BytesMut::with_capacity(limits.expected);
+    while let Some(chunk) = without_stalling(part.chunk())
+        .await?
+        .map_err(|error| broken(&error, limits.most))?
+    {
+        append(&mut bytes, &chunk, limits.most).map_err(|_| refusal())?;
     }
     Ok(bytes.freeze())
 }
@@ -264,7 +293,7 @@ mod tests {
             "1,2,3,99999999999",
         ] {
             assert_eq!(
-                parse_crop(text).unwrap_err().code(),
+                parse_crop(text).unwrap_err().code,
                 Code::InvalidCrop,
                 "{text}"
             );

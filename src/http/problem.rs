@@ -51,6 +51,39 @@ pub(super) enum Code {
 }
 
 impl Code {
+    /// The name on the wire.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::MissingFile => "missing_file",
+            Self::MalformedRequest => "malformed_request",
+            Self::UnsupportedFormat => "unsupported_format",
+            Self::DimensionsTooSmall => "dimensions_too_small",
+            Self::DimensionsTooLarge => "dimensions_too_large",
+            Self::InvalidCrop => "invalid_crop",
+            Self::InvalidUserId => "invalid_user_id",
+            Self::Unauthenticated => "unauthenticated",
+            Self::TokenExpired => "token_expired",
+            Self::Forbidden => "forbidden",
+            Self::CsrfRejected => "csrf_rejected",
+            Self::AvatarNotFound => "avatar_not_found",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::Superseded => "superseded",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::FileTooLarge => "file_too_large",
+            Self::CorruptImage => "corrupt_image",
+            Self::TooManyPixels => "too_many_pixels",
+            Self::TooManyFrames => "too_many_frames",
+            Self::TooComplex => "too_complex",
+            Self::RateLimited => "rate_limited",
+            Self::Internal => "internal",
+            Self::Overloaded => "overloaded",
+            Self::StorageUnavailable => "storage_unavailable",
+            Self::CatalogUnavailable => "catalog_unavailable",
+        }
+    }
+
     /// The status that the code always comes with.
     pub(super) const fn status(self) -> StatusCode {
         match self {
@@ -109,14 +142,9 @@ impl Problem {
         self
     }
 
-    fn caused_by(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
+    pub(super) fn caused_by(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
         self.cause = Some(Arc::new(cause));
         self
-    }
-
-    /// The code.
-    pub(super) const fn code(&self) -> Code {
-        self.code
     }
 }
 
@@ -161,6 +189,8 @@ impl From<service::Error> for Problem {
             Error::Overloaded { retry_after } => {
                 Self::new(Code::Overloaded, text).retry_after(retry_after)
             }
+            // Nobody is there to read it.
+            Error::GivenUp => Self::new(Code::RequestTimeout, text),
             Error::PreconditionFailed => Self::new(Code::PreconditionFailed, text),
             Error::Superseded => Self::new(Code::Superseded, text),
             Error::TimedOut => Self::new(Code::StorageUnavailable, text)

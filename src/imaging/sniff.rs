@@ -4,6 +4,9 @@ use crate::avatar::SourceFormat;
 
 /// A format that this program can take.
 pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
+    if is_heic(bytes) {
+        return Some(SourceFormat::Heic);
+    }
     let mime = infer::get(bytes)?.mime_type();
     // `infer` looks at few bytes; the whole signature must be there.
     let format = match mime {
@@ -13,7 +16,6 @@ pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
         "image/gif" if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") => {
             SourceFormat::Gif
         }
-        "image/heif" => SourceFormat::Heic,
         "image/avif" => SourceFormat::Avif,
         _ => return None,
     };
@@ -45,6 +47,25 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     }
 }
 
+/// `infer` knows not all the brands of pictures in HEVC (ISO/IEC 23008-12, annex B): of several
+/// layers, and of ten bits behind a general brand.
+fn is_heic(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
+        return false;
+    };
+    let length = u32::from_be_bytes(*length) as usize;
+    let Some(brands) = rest.strip_prefix(b"ftyp") else {
+        return false;
+    };
+    // The major brand, a version that is no brand, and what else the file is compatible with.
+    let brands = &brands[..length.saturating_sub(8).min(brands.len())];
+    brands
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .any(|brand| matches!(brand, b"heic" | b"heix" | b"heim" | b"heis"))
+}
+
 /// An SVG drawing may begin with a byte order mark, an XML declaration, a document type and
 /// comments.
 fn is_svg(bytes: &[u8]) -> bool {
@@ -59,6 +80,23 @@ fn is_svg(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heic_is_known_by_any_of_its_brands() {
+        for (bytes, is) in [
+            (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], true),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix", true),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", false),
+            (b"\0\0\0\x10ftypmp42\0\0\0\0heic", false),
+            (b"\0\0\0\0ftypheic", false),
+        ] {
+            assert_eq!(
+                format_of(bytes) == Some(SourceFormat::Heic),
+                is,
+                "{bytes:?}"
+            );
+        }
+    }
 
     #[test]
     fn what_is_not_a_picture_is_named() {

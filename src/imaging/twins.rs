@@ -16,7 +16,7 @@ const MAX_PIXELS: u64 = 42_000_000;
 ///
 /// # Errors
 ///
-/// As [`super::process`].
+/// As [`super::process()`].
 pub(super) fn make(
     bytes: &[u8],
     header: &Header,

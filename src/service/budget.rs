@@ -1,6 +1,6 @@
-//! Memory for uploads, reserved before it is used.
+//! What uploads may take at once, reserved before it is used: memory, and a turn on the pool.
 //!
-//! Half of the budget is for what is held (bodies, and renditions on their way to the store), half
+//! Half of the memory is for what is held (bodies, and renditions on their way to the store), half
 //! for what decoding takes. They are apart because an upload that holds its body waits for room
 //! to decode: were there one pot, bodies could fill it, and each would wait for the others for
 //! ever.
@@ -9,63 +9,86 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Error;
 
-/// What one permit stands for.
+/// What one permit of memory stands for.
 const UNIT_BYTES: u64 = 1024;
 /// The least that holding an upload takes: its renditions may be larger than itself.
 const LEAST_HELD_BYTES: u64 = 1024 * 1024;
 
-/// The process's memory for uploads.
+/// What uploads may take at once.
 pub(super) struct Budget {
     holding: Pot,
     decoding: Pot,
+    turns: Arc<Semaphore>,
     queue_timeout: Duration,
 }
 
-/// Room that was reserved; given back when dropped.
+/// Something that was reserved; given back when dropped.
 pub(super) struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
+/// How long an upload still waits, all its waits together.
+pub(super) struct Patience {
+    left: Duration,
+    whole: Duration,
+}
+
 impl Budget {
-    pub(super) fn new(bytes: u64, queue_timeout: Duration) -> Self {
+    /// Memory of so many bytes, and as many turns at once as the pool has workers.
+    pub(super) fn new(bytes: u64, workers: usize, queue_timeout: Duration) -> Self {
         let half = || Pot::new(bytes / 2);
+        let turns = Arc::new(Semaphore::new(workers));
         Self {
             holding: half(),
             decoding: half(),
+            turns,
             queue_timeout,
         }
     }
 
+    /// The patience that an upload begins with.
+    pub(super) const fn patience(&self) -> Patience {
+        Patience {
+            left: self.queue_timeout,
+            whole: self.queue_timeout,
+        }
+    }
+
     /// Waits for room to hold an upload of at most `bytes`.
-    pub(super) async fn hold(&self, bytes: u64) -> Result<Room, Error> {
-        self.reserve(&self.holding, bytes.max(LEAST_HELD_BYTES))
+    pub(super) async fn hold(&self, bytes: u64, patience: &mut Patience) -> Result<Room, Error> {
+        self.holding
+            .reserve(bytes.max(LEAST_HELD_BYTES), patience)
             .await
     }
 
     /// Waits for room to decode a picture that takes at most `bytes`.
-    pub(super) async fn decode(&self, bytes: u64) -> Result<Room, Error> {
-        self.reserve(&self.decoding, bytes).await
+    pub(super) async fn decode(&self, bytes: u64, patience: &mut Patience) -> Result<Room, Error> {
+        self.decoding.reserve(bytes, patience).await
     }
 
-    async fn reserve(&self, pot: &Pot, bytes: u64) -> Result<Room, Error> {
-        let units = bytes.div_ceil(UNIT_BYTES);
-        if units > u64::from(pot.units) {
-            return Err(Error::TooMuchMemory {
-                needed_mib: bytes.div_ceil(1 << 20),
-                available_mib: (u64::from(pot.units) * UNIT_BYTES) >> 20,
-            });
-        }
-        // The semaphore is fair: a large picture is not starved by small ones behind it.
-        let permits = Arc::clone(&pot.free).acquire_many_owned(units as u32);
-        match timeout(self.queue_timeout, permits).await {
+    /// Waits for a worker of the pool. Whoever gives up leaves the queue.
+    pub(super) async fn turn(&self, patience: &mut Patience) -> Result<Room, Error> {
+        patience.wait(&self.turns, 1).await
+    }
+}
+
+impl Patience {
+    /// Waits for so many permits, as long as there is patience. The semaphore is fair: a large
+    /// picture is not starved by small ones behind it.
+    async fn wait(&mut self, semaphore: &Arc<Semaphore>, permits: u32) -> Result<Room, Error> {
+        let begun = Instant::now();
+        let permits = Arc::clone(semaphore).acquire_many_owned(permits);
+        let waited = timeout(self.left, permits).await;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        match waited {
             Ok(Ok(permit)) => Ok(Room { _permit: permit }),
             Ok(Err(closed)) => Err(Error::Internal(Box::new(closed))),
             Err(_) => Err(Error::Overloaded {
-                retry_after: self.queue_timeout,
+                retry_after: self.whole,
             }),
         }
     }
@@ -85,6 +108,17 @@ impl Pot {
             free: Arc::new(Semaphore::new(units as usize)),
         }
     }
+
+    async fn reserve(&self, bytes: u64, patience: &mut Patience) -> Result<Room, Error> {
+        let units = bytes.div_ceil(UNIT_BYTES);
+        if units > u64::from(self.units) {
+            return Err(Error::TooMuchMemory {
+                needed_mib: bytes.div_ceil(1 << 20),
+                available_mib: (u64::from(self.units) * UNIT_BYTES) >> 20,
+            });
+        }
+        patience.wait(&self.free, units as u32).await
+    }
 }
 
 #[cfg(test)]
@@ -94,26 +128,30 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn budget() -> Budget {
-        Budget::new(64 * MIB, Duration::from_secs(10))
+        Budget::new(64 * MIB, 1, Duration::from_secs(10))
+    }
+
+    async fn decode(budget: &Budget, bytes: u64) -> Result<Room, Error> {
+        budget.decode(bytes, &mut budget.patience()).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_upload_that_finds_no_room_in_time_is_refused() {
         let budget = budget();
-        let held = budget.decode(30 * MIB).await.unwrap();
-        let refused = budget.decode(3 * MIB).await;
+        let held = decode(&budget, 30 * MIB).await.unwrap();
+        let refused = decode(&budget, 3 * MIB).await;
         assert!(matches!(refused, Err(Error::Overloaded { .. })));
         drop(held);
-        budget.decode(32 * MIB).await.unwrap();
+        decode(&budget, 32 * MIB).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn room_that_is_given_back_goes_to_whoever_waits() {
         let budget = Arc::new(budget());
-        let held = budget.decode(30 * MIB).await.unwrap();
+        let held = decode(&budget, 30 * MIB).await.unwrap();
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
-            async move { budget.decode(30 * MIB).await.map(drop) }
+            async move { decode(&budget, 30 * MIB).await.map(drop) }
         });
         tokio::time::sleep(Duration::from_secs(9)).await;
         assert!(!waiting.is_finished());
@@ -122,19 +160,51 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_waits_of_an_upload_count_together() {
+        let budget = Arc::new(budget());
+        let mut patience = budget.patience();
+        let (worker, room) = (
+            budget.turn(&mut patience).await,
+            decode(&budget, 32 * MIB).await,
+        );
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            drop(worker);
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            drop(room);
+        });
+        let begun = Instant::now();
+        let _turn = budget.turn(&mut patience).await.unwrap();
+        let refused = budget.decode(MIB, &mut patience).await;
+        assert!(matches!(refused, Err(Error::Overloaded { .. })));
+        assert_eq!(begun.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_gave_up_holds_no_place_in_the_queue() {
+        let budget = budget();
+        let turn = budget.turn(&mut budget.patience()).await.unwrap();
+        drop(
+            tokio::time::timeout(Duration::from_secs(1), budget.turn(&mut budget.patience())).await,
+        );
+        drop(turn);
+        budget.turn(&mut budget.patience()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn bodies_leave_room_to_decode() {
         let budget = budget();
         let mut bodies = Vec::new();
-        while let Ok(room) = budget.hold(5 * MIB).await {
+        while let Ok(room) = budget.hold(5 * MIB, &mut budget.patience()).await {
             bodies.push(room);
         }
         assert_eq!(bodies.len(), 6);
-        budget.decode(32 * MIB).await.unwrap();
+        decode(&budget, 32 * MIB).await.unwrap();
     }
 
     #[tokio::test]
     async fn what_never_fits_is_refused_at_once() {
-        let refused = budget().decode(33 * MIB).await;
+        let refused = decode(&budget(), 33 * MIB).await;
         let text = refused.err().unwrap().to_string();
         assert_eq!(
             text,

@@ -30,6 +30,9 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Whoever asked has given up, and nothing was changed.
+    #[error("the caller has given up")]
+    GivenUp,
     /// The current avatar is not what the caller expected.
     #[error("the current avatar is not the one that the request expects")]
     PreconditionFailed,

@@ -65,7 +65,12 @@ impl Service {
         pool: Pool,
         settings: Settings,
     ) -> Self {
-        let budget = Budget::new(settings.memory_budget, settings.queue_timeout);
+        let Settings {
+            memory_budget,
+            queue_timeout,
+            ..
+        } = settings;
+        let budget = Budget::new(memory_budget, pool.workers(), queue_timeout);
         Self {
             store,
             catalog,

@@ -6,18 +6,19 @@ use crate::avatar::{Record, SubjectId, Timestamp};
 /// What was taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// What was the current avatar; `None` where this finished what an earlier removal had begun.
-    pub record: Option<Record>,
+    /// What was the current avatar.
+    pub record: Record,
     /// How many publicly readable objects were removed.
     pub objects: usize,
 }
 
 impl Service {
     /// Removes the subject's avatar and those that it had replaced. When this returns, no object
-    /// of theirs is left.
+    /// of theirs is left; dropping it leaves the rest to the next call, or to the sweep.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is nothing to remove. With [`Error::Storage`] the avatar is
+    /// [`Error::NotFound`] where there is no current avatar; what an earlier removal has left is
+    /// removed all the same. With [`Error::Storage`] the avatar is
     /// no longer the current one, but objects may be left; calling again, or else the sweep,
     /// finishes the work. With [`Error::Catalog`] it is either.
     pub async fn remove(&self, subject: &SubjectId, now: Timestamp) -> Result<Removal, Error> {
@@ -31,9 +32,7 @@ impl Service {
             objects += self.remove_objects(outstanding.avatar).await?;
             self.catalog.forget(outstanding).await?;
         }
-        Ok(Removal {
-            record: removed.record,
-            objects,
-        })
+        let record = removed.record.ok_or(Error::NotFound)?;
+        Ok(Removal { record, objects })
     }
 }

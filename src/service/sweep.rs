@@ -1,7 +1,7 @@
 //! Cleaning up: the objects of uploads that died, and of avatars that were replaced long enough
 //! ago.
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 
 use super::{Error, Service};
 use crate::avatar::Timestamp;
@@ -37,13 +37,16 @@ impl Service {
             if claimed.is_empty() {
                 return Ok(swept);
             }
-            let counts: Vec<usize> = stream::iter(claimed)
+            let removed: Vec<_> = stream::iter(claimed)
                 .map(|outstanding| self.remove_due(outstanding))
                 .buffer_unordered(AT_ONCE)
-                .try_collect()
-                .await?;
-            swept.avatars += counts.len();
-            swept.objects += counts.iter().sum::<usize>();
+                .collect()
+                .await;
+            // One that cannot be removed does not keep the others.
+            for objects in removed {
+                swept.objects += objects?;
+                swept.avatars += 1;
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::budget::Room;
+use super::budget::{Patience, Room};
 use super::{Error, Service};
 use crate::avatar::{
     AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SubjectId, Timestamp, Version,
@@ -25,7 +25,8 @@ use crate::storage::StoreError;
 
 /// Leave to bring an upload of up to some size: room for it has been reserved.
 pub struct Admission {
-    _room: Room,
+    room: Room,
+    patience: Patience,
 }
 
 /// One upload.
@@ -48,36 +49,53 @@ impl Service {
     /// # Errors
     /// [`Error::Overloaded`] where there is none within the time that an upload may wait.
     pub async fn admit(&self, bytes: usize) -> Result<Admission, Error> {
-        Ok(Admission {
-            _room: self.budget.hold(bytes as u64).await?,
-        })
+        let mut patience = self.budget.patience();
+        let room = self.budget.hold(bytes as u64, &mut patience).await?;
+        Ok(Admission { room, patience })
     }
 
-    /// Makes the picture the subject's avatar.
+    /// Makes the picture the subject's avatar, unless `given_up` is done before the commit begins.
     ///
     /// When this returns a record, it and every object that it names are durable. Otherwise, and
-    /// where the future is dropped, the avatar before it is unchanged, and the sweep removes what
-    /// was written.
+    /// where the future is dropped before the commit, the avatar before it is unchanged, and the
+    /// sweep removes what was written.
     ///
     /// # Errors
     /// Every kind but [`Error::NotFound`].
-    pub async fn upload(&self, admission: Admission, upload: Upload) -> Result<Record, Error> {
+    pub async fn upload(
+        &self,
+        admission: Admission,
+        upload: Upload,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Record, Error> {
+        let Admission {
+            room: _held,
+            patience,
+        } = admission;
+        let started = Instant::now();
         // Given up well before the sweep may take the objects for a dead upload's.
         let limit = self.settings.upload_deadline.mul_f32(0.8);
-        match tokio::time::timeout(limit, self.upload_in_time(admission, upload)).await {
-            Ok(done) => done,
-            Err(_) => Err(Error::TimedOut),
-        }
+        let record = tokio::select! {
+            stored = self.store_all(&upload, patience) => stored?,
+            () = given_up => return Err(Error::GivenUp),
+            () = tokio::time::sleep(limit) => return Err(Error::TimedOut),
+        };
+        self.commit(&upload, record, upload.at.plus(started.elapsed()))
+            .await
     }
 
-    async fn upload_in_time(&self, admission: Admission, upload: Upload) -> Result<Record, Error> {
-        let started = Instant::now();
-        let _held = admission;
-        self.expect(&upload).await?;
-        let probe = imaging::probe_for(&upload.bytes, &self.settings.recipe, upload.crop)?;
-        let room = self.budget.decode(probe.memory_bytes).await?;
+    /// Everything of an upload up to its commit: its objects and its manifest are in the store.
+    async fn store_all(&self, upload: &Upload, mut patience: Patience) -> Result<Record, Error> {
+        self.expect(upload).await?;
+        let recipe = &self.settings.recipe;
+        let probe = imaging::probe_for(&upload.bytes, recipe, upload.crop)?;
+        let turn = self.budget.turn(&mut patience).await?;
+        let room = self
+            .budget
+            .decode(probe.memory_bytes, &mut patience)
+            .await?;
         let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
-        let mut work = self.start(&upload, room)?;
+        let mut work = self.start(upload, (turn, room))?;
 
         let mut version = None;
         let mut master = None;
@@ -88,7 +106,7 @@ impl Service {
                 output = work.outputs.recv() => {
                     let Some(output) = output else { break };
                     if version.is_none() {
-                        version = Some(self.reserve(&upload, avatar).await?);
+                        version = Some(self.reserve(upload, avatar).await?);
                     }
                     let (key, body) = match output {
                         Output::Rendition(rendition, body) => {
@@ -116,8 +134,7 @@ impl Service {
         drop(writes);
         let record = self.record(avatar, version, upload.at, renditions, master, processed);
         self.write_manifest(&upload.subject, &record).await?;
-        let committed = upload.at.plus(started.elapsed());
-        self.commit(&upload, record, committed).await
+        Ok(record)
     }
 
     /// Checks the precondition before any work is done; the commit checks it again.
@@ -134,9 +151,9 @@ impl Service {
         }
     }
 
-    /// Hands the picture to the pool. The memory it takes is given back when the worker is done
+    /// Hands the picture to the pool. What is reserved for it is given back when the worker is done
     /// with it, even where nobody waits any more.
-    fn start(&self, upload: &Upload, room: Room) -> Result<Work, Error> {
+    fn start(&self, upload: &Upload, reserved: (Room, Room)) -> Result<Work, Error> {
         let recipe = &self.settings.recipe;
         // Stills, twins and a master: the worker never waits for the store.
         let most = recipe.variants.len() * (recipe.formats.len() + 1) + 1;
@@ -158,7 +175,7 @@ impl Service {
                 Err(_) => ControlFlow::Break(()),
             }),
             on_done: Box::new(move |processed| {
-                drop(room);
+                drop(reserved);
                 // Where nobody waits any more, there is nobody to tell.
                 let _ = done.send(processed);
             }),

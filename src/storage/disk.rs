@@ -4,7 +4,7 @@
 //! synced: a crash leaves it whole or absent. What a crash left in the temporary folder is removed
 //! when the store is opened.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,7 @@ use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 /// How much of a file is held in memory at once while it is served.
 const READ_CHUNK_BYTES: usize = 64 * 1024;
 
-/// A folder as the store. One process at a time may use a folder; the embedded catalog beside it
-/// sees to that.
+/// A folder as the store. One process at a time may use a folder: opening it locks it.
 pub struct DiskStore {
     shared: Arc<Shared>,
 }
@@ -31,6 +30,8 @@ struct Shared {
     root: PathBuf,
     temporary: PathBuf,
     next_temporary: AtomicU64,
+    /// The folder itself, locked for as long as it is open.
+    _lock: File,
 }
 
 impl DiskStore {
@@ -41,20 +42,41 @@ impl DiskStore {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
         let temporary = root.join("tmp");
-        let opened = || -> io::Result<()> {
-            fs::create_dir_all(&root)?;
+        let opened = || -> io::Result<File> {
+            for folder in [&root, &root.join(PUBLIC_ROOT), &root.join(PRIVATE_ROOT)] {
+                fs::create_dir_all(folder)?;
+            }
+            let lock = File::open(&root)?;
+            lock.try_lock().map_err(|refused| match refused {
+                TryLockError::WouldBlock => io::Error::other("another process uses it"),
+                TryLockError::Error(error) => error,
+            })?;
             // Nothing in here was ever acknowledged.
             if temporary.exists() {
                 fs::remove_dir_all(&temporary)?;
             }
             fs::create_dir(&temporary)?;
-            sync_directory(&root)
+            for parent in [PUBLIC_ROOT, PRIVATE_ROOT]
+                .map(Path::new)
+                .into_iter()
+                .flat_map(Path::ancestors)
+            {
+                sync_directory(&root.join(parent))?;
+            }
+            if let Some(parent) = root
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+            {
+                sync_directory(parent)?;
+            }
+            Ok(lock)
         };
-        opened().map_err(|error| StoreError::new("open its folder", error))?;
+        let lock = opened().map_err(|error| StoreError::new("open its folder", error))?;
         let shared = Shared {
             root,
             temporary,
             next_temporary: AtomicU64::new(0),
+            _lock: lock,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -154,9 +176,15 @@ impl Shared {
         let place = self.root.join(path);
         let folder = place.parent().unwrap_or(&self.root);
         let temporary = self.write_temporary(body)?;
-        let renamed = self
-            .make_folder(folder)
-            .and_then(|()| fs::rename(&temporary, &place));
+        let into_place = || {
+            self.make_folder(folder)?;
+            fs::rename(&temporary, &place)
+        };
+        let renamed = match into_place() {
+            // Somebody who removed the folder's last object took the folder along.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => into_place(),
+            renamed => renamed,
+        };
         if let Err(error) = renamed {
             // The first error is the one to tell; the opening of the store removes the leftover.
             let _ = fs::remove_file(&temporary);
@@ -216,12 +244,17 @@ impl Shared {
             let Some(entries) = found(fs::read_dir(self.root.join(&prefix)))? else {
                 continue;
             };
+            let before = keys.len();
             for entry in entries {
                 let name = entry?.file_name();
                 keys.extend(
                     name.to_str()
                         .and_then(|name| ObjectKey::parse(&format!("{prefix}{name}"))),
                 );
+            }
+            if keys.len() == before {
+                // Its upload died before the first object. Whoever asks removes what is left.
+                let _ = fs::remove_dir(self.root.join(&prefix));
             }
         }
         keys.sort_by_key(|key| !matches!(key, ObjectKey::Manifest { .. }));
@@ -338,6 +371,7 @@ mod tests {
         let store = DiskStore::open(folder.path()).unwrap();
         store.put(&key, Bytes::from_static(b"kept")).await.unwrap();
         fs::write(folder.path().join("tmp/99"), b"half an object").unwrap();
+        drop(store);
 
         let store = DiskStore::open(folder.path()).unwrap();
         let object = store.get(&key).await.unwrap().unwrap();
@@ -361,9 +395,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_empty_folder_goes_when_somebody_asks_what_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let avatar = contract::rendition(1).avatar();
+        let store = DiskStore::open(folder.path()).unwrap();
+        let empty = folder.path().join(format!("public/avatars/{avatar}"));
+        fs::create_dir(&empty).unwrap();
+        assert_eq!(store.list(avatar).await.unwrap(), []);
+        assert!(!empty.exists());
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_use_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = DiskStore::open(folder.path()).unwrap();
+        fs::write(folder.path().join("tmp/0"), b"being written").unwrap();
+        assert!(DiskStore::open(folder.path()).is_err());
+        assert!(folder.path().join("tmp/0").exists());
+    }
+
+    #[tokio::test]
     async fn a_file_in_the_place_of_a_folder_is_an_error_that_names_the_operation() {
         let folder = tempfile::tempdir().unwrap();
         let store = DiskStore::open(folder.path()).unwrap();
+        fs::remove_dir_all(folder.path().join("public")).unwrap();
         fs::write(folder.path().join("public"), b"in the way").unwrap();
         let error = store
             .put(&contract::rendition(1), Bytes::from_static(b"x"))

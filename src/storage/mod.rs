@@ -1,7 +1,7 @@
 //! The store: where renditions lie.
 //!
 //! A [`Store`] keeps immutable objects under the keys of [`ObjectKey`]. It knows nothing of
-//! subjects, records or HTTP. Every adapter passes the same [`contract`] suite.
+//! subjects, records or HTTP. Every adapter passes the same `contract` suite.
 
 #[cfg(test)]
 pub(crate) mod contract;

@@ -86,11 +86,8 @@ async fn an_expired_token_says_so() {
 #[tokio::test]
 async fn user_ids_that_are_none_are_refused() {
     let service = TestService::start().await;
-    for path in ["..", "a%2fb", "a%20b", "%ff", "%00", &"x".repeat(129)] {
+    for path in ["a%2fb", "a%20b", "%ff", "%00", &"x".repeat(129)] {
         let path = format!("/api/v1/users/{path}/avatar");
-        if path.contains("/../") {
-            continue; // clients resolve it themselves
-        }
         let answer = service.anonymous().get(&path).await;
         assert_eq!(answer.problem(), (400, "invalid_user_id".into()), "{path}");
         let request = service

@@ -203,7 +203,10 @@ async fn bodies_that_are_no_upload_are_refused() {
     let service = TestService::start().await;
     let post = || service.owner("42").request(Method::POST, AVATAR);
     let malformed = (400, "malformed_request".to_owned());
-    assert_eq!(send(post()).await.problem(), malformed);
+    assert_eq!(
+        send(post()).await.problem(),
+        (400, "missing_file".to_owned())
+    );
     let json = post().header("content-type", "application/json").body("{}");
     let json = send(json).await;
     insta::assert_snapshot!(shape(&json, service.url()));
@@ -291,4 +294,46 @@ async fn details_say_what_was_found_and_what_is_allowed() {
         crop.contains("5,5,99,99") && crop.contains("100 × 100 px"),
         "{crop}"
     );
+}
+
+#[tokio::test]
+async fn uploads_that_wait_too_long_for_their_turn_are_answered_503() {
+    let variables = [
+        ("CAMEO_PROCESSING__WORKERS", "1"),
+        ("CAMEO_PROCESSING__QUEUE_TIMEOUT", "1ms"),
+    ];
+    let service = TestService::start_with(&variables).await;
+    let uploads = (0..6).map(|user| {
+        let owner = service.owner(&user.to_string());
+        async move {
+            owner
+                .upload(&user.to_string(), photos::jpeg(1500, 1500))
+                .await
+        }
+    });
+    let answers = futures_util::future::join_all(uploads).await;
+    let (done, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    assert!(!done.is_empty() && !refused.is_empty());
+    for answer in refused {
+        assert_eq!(answer.problem(), (503, "overloaded".to_owned()));
+        assert!(!answer.header("retry-after").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn pictures_that_are_too_much_work_are_refused() {
+    let service = TestService::start_with(&[("CAMEO_UPLOAD__MAX_FRAMES", "2")]).await;
+    let frames = service
+        .owner("42")
+        .upload("42", photos::animation(120, 3))
+        .await;
+    assert_eq!(frames.problem(), (422, "too_many_frames".to_owned()));
+
+    let tight = [("CAMEO_PROCESSING__MEMORY_BUDGET", "64MiB")];
+    let service = TestService::start_with(&tight).await;
+    let pixels = service
+        .owner("42")
+        .upload("42", photos::png(4096, 4096))
+        .await;
+    assert_eq!(pixels.problem(), (422, "too_many_pixels".to_owned()));
 }

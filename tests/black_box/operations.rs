@@ -67,10 +67,12 @@ async fn an_upload_under_way_is_answered_before_the_end() {
     let anonymous = service.anonymous();
     let upload = tokio::spawn(async move { owner.upload("42", PORTRAIT).await });
     // Once the first object is there, the upload is under way.
-    let store = service.store();
-    while !store.join("public/avatars").exists() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let under_way = tokio::time::timeout(Duration::from_secs(20), async {
+        while service.objects().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    under_way.await.unwrap();
     let (ended, _data) = service.stop();
     upload.await.unwrap().ok();
     ended.await.unwrap();

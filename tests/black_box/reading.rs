@@ -48,6 +48,7 @@ async fn size_chooses_by_name_or_by_pixels() {
         ("65", 128),
         ("300", 496),
         ("9999", 496),
+        ("99999999999", 496),
     ] {
         let image = anyone.get(&format!("{AVATAR}?size={size}")).await;
         assert_eq!(photos::decoded(&image.body).width(), edge, "{size}");
@@ -65,6 +66,8 @@ async fn size_chooses_by_name_or_by_pixels() {
     }
     let unknown = anyone.get(&format!("{AVATAR}?size=huge")).await;
     assert_eq!(unknown.problem(), (400, "malformed_request".to_owned()));
+    let twice = anyone.get(&format!("{AVATAR}?size=1&size=2")).await;
+    assert_eq!(twice.problem(), (400, "malformed_request".to_owned()));
     assert!(
         unknown.json()["detail"]
             .as_str()

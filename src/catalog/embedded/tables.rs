@@ -21,7 +21,7 @@ pub(super) const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> =
     MultimapTableDefinition::new("retired");
 /// Variant and format → (objects, bytes) of current records; `""` → (avatars, 0).
 pub(super) const STATS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stats");
-/// Written by [`Catalog::check`].
+/// Written by [`check`](crate::catalog::Catalog::check).
 pub(super) const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("probe");
 
 pub(super) type Id = [u8; 16];

@@ -113,7 +113,7 @@ const MAX_PROFILE_BYTES: usize = 4 << 20;
 pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
     let unsupported = |found: String| Error::UnsupportedFormat {
         found,
-        allowed: limits.formats.clone(),
+        allowed: taken(limits),
     };
     let format = match sniff::format_of(bytes) {
         Some(format) if limits.formats.contains(&format) => format,
@@ -134,6 +134,16 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
     })?;
     check(&header, limits)?;
     Ok(header)
+}
+
+/// The formats allowed that there is a decoder for. There is none for AVIF: every entry point of
+/// `rav1d` is an `extern "C"` function, where a panic over a damaged picture ends the process, and
+/// the other decoder in Rust has a licence that this program cannot take.
+fn taken(limits: &Limits) -> Vec<SourceFormat> {
+    let formats = limits.formats.iter().copied();
+    formats
+        .filter(|format| *format != SourceFormat::Avif)
+        .collect()
 }
 
 /// Why a header was not taken; [`header`] says it in full.

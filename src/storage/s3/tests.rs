@@ -272,3 +272,15 @@ async fn uploads_are_whole_where_a_page_ends_amid_one() {
             .all(|upload| upload.objects == 10 && upload.has_manifest)
     );
 }
+
+#[tokio::test]
+async fn cors_rules_that_a_server_does_not_take_are_told_and_do_no_harm() {
+    let server = S3Server::start().await;
+    let mut settings = server.settings();
+    settings.trusted_origins = vec!["https://app.example.com".to_owned()];
+    let (_, concerns) = S3Store::open(&settings).await.unwrap();
+    let [S3Concern::Cors { reason, .. }] = &concerns[..] else {
+        panic!("{concerns:?}")
+    };
+    assert!(reason.contains("501"), "{reason}");
+}

@@ -35,13 +35,27 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         height: picture.shown.height,
         orientation: picture.shown.orientation,
         frames: 1,
-        // Of a tile its samples, 16 bits each, and as much again for what its filters need.
         memory: Memory {
-            fixed_bytes: tile * 12,
+            fixed_bytes: tile * tile_pixel_bytes(&file, picture.tiles[0]),
             scaled_bytes: 0,
             pixel_bytes: 4,
         },
     })
+}
+
+/// What a pixel of a tile takes while it is decoded: its samples, 16 bits each, and what predicting
+/// and filtering them needs (measured).
+fn tile_pixel_bytes(file: &HeifFile<'_>, tile: ItemId) -> u64 {
+    let chroma = file
+        .hevc_config(tile)
+        .ok()
+        .flatten()
+        .map(|config| config.chroma_format);
+    match chroma {
+        Some(0 | 1) => 8,
+        Some(2) => 9,
+        _ => 11,
+    }
 }
 
 const BROKEN: Refusal = Refusal::Broken("its container is damaged");

@@ -1,0 +1,24 @@
+//! The query of a request.
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Code, Problem};
+
+/// What the query asks for.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(_) => {
+                let detail = "the query cannot be read; give each of its parameters once";
+                Err(Problem::new(Code::MalformedRequest, detail))
+            }
+        }
+    }
+}
