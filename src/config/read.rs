@@ -182,8 +182,8 @@ fn expect_room(read: &mut Reader<'_>, upload: &Upload, processing: &Processing) 
     let room = processing.memory_budget / 2;
     if upload.max_bytes as u64 > room {
         let problem = format!(
-            "is {}, more than half of processing.memory_budget, {}, which is what uploads are held \
-             in; lower it, or raise processing.memory_budget",
+            "is {}, but uploads are held in half of processing.memory_budget, {}; lower it, or \
+             raise processing.memory_budget",
             iec(upload.max_bytes as u64),
             iec(room)
         );

@@ -13,6 +13,8 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::catalog::Precondition;
+pub use crate::imaging::{Crop, Error as PictureError};
 pub use error::Error;
 pub use maintain::{Collected, Collecting, Rebuilt};
 pub use read::{Size, pick};
