@@ -22,9 +22,17 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// An empty server that keeps an append-only file, as the service wants it.
+    /// An empty server that keeps an append-only file and answers nothing before it is on the disk:
+    /// by default a busy server may put a write off and lose it when it is killed.
     pub(crate) fn start() -> Self {
-        Self::start_with(&["--appendonly", "yes", "--maxmemory-policy", "noeviction"])
+        Self::start_with(&[
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--maxmemory-policy",
+            "noeviction",
+        ])
     }
 
     /// A server with these options.
