@@ -199,14 +199,6 @@ pub struct Record {
 }
 
 impl Record {
-    /// The bytes that its renditions take in the store.
-    pub fn stored_bytes(&self) -> u64 {
-        self.renditions
-            .iter()
-            .map(|rendition| rendition.bytes)
-            .sum()
-    }
-
     /// The still rendition of `variant` in `format`.
     pub fn still(&self, variant: &VariantName, format: Format) -> Option<&Rendition> {
         self.renditions.iter().find(|rendition| {

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 use super::problem::{Code, Problem};
 use crate::avatar::{AvatarId, Format};
-use crate::catalog::Precondition;
+use crate::service::Precondition;
 
 /// What a reader takes (`Accept`, RFC 9110, section 12.5.1).
 pub(super) struct Accepts {

@@ -16,8 +16,7 @@ use serde::Deserialize;
 use super::App;
 use super::problem::{Code, Problem};
 use super::query::Asked;
-use crate::imaging::Crop;
-use crate::service::Admission;
+use crate::service::{Admission, Crop};
 
 /// What a form may take beside its picture: boundaries, part headers, small fields.
 pub(super) const FORM_OVERHEAD_BYTES: usize = 64 * 1024;

@@ -13,8 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::TokenError;
-use crate::imaging;
-use crate::service;
+use crate::service::{self, PictureError};
 
 /// A stable name for what went wrong, for programs to decide by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -207,9 +206,9 @@ impl From<service::Error> for Problem {
     }
 }
 
-impl From<imaging::Error> for Problem {
-    fn from(error: imaging::Error) -> Self {
-        use imaging::Error;
+impl From<PictureError> for Problem {
+    fn from(error: PictureError) -> Self {
+        use PictureError as Error;
         let code = match &error {
             Error::UnsupportedFormat { .. } => Code::UnsupportedFormat,
             Error::DimensionsTooSmall { .. } => Code::DimensionsTooSmall,

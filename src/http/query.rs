@@ -13,12 +13,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(asked)) => Ok(Self(asked)),
-            Err(_) => {
-                let detail = "the query cannot be read; give each of its parameters once";
-                Err(Problem::new(Code::MalformedRequest, detail))
-            }
-        }
+        let Ok(Query(asked)) = Query::try_from_uri(&parts.uri) else {
+            let detail = "the query cannot be read; give each of its parameters once";
+            return Err(Problem::new(Code::MalformedRequest, detail));
+        };
+        Ok(Self(asked))
     }
 }
