@@ -290,10 +290,10 @@ impl Catalog for RedisCatalog {
             let mut claimed = Vec::new();
             for partition in self.partitions.all().cycle().skip(first).take(count) {
                 let left = (limit - claimed.len()).to_string();
+                // What a lost answer claimed comes due again after its lease.
                 let names: Vec<Vec<u8>> = self
                     .step(
                         &self.scripts.claim,
-                        // What a lost answer claimed comes due again after its lease.
                         partition,
                         &[now.as_bytes(), lease.as_bytes(), left.as_bytes()],
                     )
