@@ -5,10 +5,10 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt-check clippy docs deny fmt bench bench-upload needs redis
+.PHONY: help run test lint fmt-check clippy docs deny fmt bench bench-upload bench-imaging fuzz needs redis
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
@@ -45,6 +45,14 @@ bench-upload: needs redis ## Measure what an upload costs outside imaging, on a 
 # The Redis that tests start for themselves.
 redis:
 	@scripts/need.sh redis-server
+
+bench-imaging: needs ## Measure imaging beside sharp, Pillow and pyvips (ARGS='--rounds 3')
+	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
+	bench/imaging/run.sh $(ARGS)
+
+fuzz: needs ## Fuzz imaging under AddressSanitizer, FUZZ_SECONDS=60 for each target
+	@scripts/need.sh c++=g++
+	fuzz/run.sh $(or $(FUZZ_SECONDS),60)
 
 # A Rust toolchain, and the C compiler that builds libwebp's encoder and links.
 needs:

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::docs::CatalogProblems;
 use super::problem::Problem;
-use crate::storage::PublicRead;
+use crate::service::PublicRead;
 
 /// How long an answer about the dependencies holds: probes are frequent, and a check writes.
 const FRESH: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub use crate::catalog::Precondition;
 pub use crate::imaging::{Crop, Error as PictureError};
+pub use crate::storage::{Checkup, PublicRead};
 pub use error::Error;
 pub use maintain::{Collected, Collecting, Rebuilt};
 pub use read::{Size, pick};
@@ -25,7 +26,7 @@ pub use upload::{Admission, Upload};
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::catalog::{Catalog, Stats};
 use crate::imaging::{Pool, Recipe};
-use crate::storage::{Checkup, Store};
+use crate::storage::Store;
 use budget::Budget;
 
 /// How the program does it.
