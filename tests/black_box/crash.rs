@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -30,7 +31,7 @@ impl Process {
             .env("CAMEO_HTTP__BIND", "127.0.0.1:0")
             .env("CAMEO_LIMITS__ENABLED", "false")
             .env("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s")
-            .env("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "2s")
+            .env("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "4s")
             .env("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -141,7 +142,7 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
         if left.is_empty() {
             break;
         }
-        // Two seconds until what was under way is given up, or what a dead sweep had claimed comes
+        // Four seconds until what was under way is given up, or what a dead sweep had claimed comes
         // due again; the rest is leave for a busy machine.
         assert!(
             begun.elapsed() < Duration::from_mins(1),
@@ -150,6 +151,86 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     every_acknowledged_avatar_is_whole(&process, &users, &last).await;
+}
+
+/// A change that the process does not live to finish: it is killed when the bucket has got so many
+/// of the change's requests, with the last of them unanswered.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Upload { at_request: usize },
+    Delete { at_request: usize },
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_between_any_two_steps_of_an_upload_or_a_delete_keeps_every_promise() {
+    // Ten renditions and the manifest; two listings, and each of those again.
+    let uploads = (1..=11).map(|at_request| Cut::Upload { at_request });
+    let deletes = (1..=13).map(|at_request| Cut::Delete { at_request });
+    let cuts = futures_util::stream::iter(uploads.chain(deletes));
+    cuts.for_each_concurrent(6, cut_off).await;
+}
+
+async fn cut_off(cut: Cut) {
+    let (folder, backend) = (TempDir::new().unwrap(), Backend::fleet().await);
+    let process = Process::start(folder.path(), &backend).await;
+    let owner = Client::new(&process.url, Some(token(folder.path(), "42")));
+    let kept = owner.upload("42", photos::png(200, 200)).await.ok();
+
+    let (method, at_request) = match cut {
+        Cut::Upload { at_request } => (reqwest::Method::POST, at_request),
+        Cut::Delete { at_request } => (reqwest::Method::DELETE, at_request),
+    };
+    let wanted = backend.requests() + at_request;
+    backend.hold_after(at_request - 1);
+    let request = owner.request(method, "/api/v1/users/42/avatar");
+    let request = match cut {
+        Cut::Upload { .. } => request.multipart(crate::support::form(photos::png(120, 120))),
+        Cut::Delete { .. } => request,
+    };
+    let change = tokio::spawn(request.send());
+    let reached = tokio::time::timeout(Duration::from_secs(30), async {
+        while backend.requests() < wanted {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    assert!(
+        reached.await.is_ok(),
+        "{cut:?}: {} of {wanted} requests",
+        backend.requests()
+    );
+    process.kill().await;
+    let answer = change.await.unwrap();
+    assert!(answer.is_err(), "{cut:?} was answered: {answer:?}");
+    backend.release();
+
+    let process = Process::start(folder.path(), &backend).await;
+    let current = Client::new(&process.url, None).avatar("42").await;
+    let objects = match cut {
+        // What was acknowledged is there as it was.
+        Cut::Upload { .. } => {
+            assert_eq!(current.ok()["avatar_id"], kept["avatar_id"], "{cut:?}");
+            11
+        }
+        // The record goes first, so nobody ever sees an avatar with half of its images.
+        Cut::Delete { .. } => {
+            assert_eq!(current.problem().0, 404, "{cut:?}");
+            0
+        }
+    };
+    let id = kept["avatar_id"].as_str().unwrap();
+    let swept = tokio::time::timeout(Duration::from_mins(1), async {
+        while objects_in(&backend.store(folder.path())).len() != objects {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let swept = swept.await;
+    let left = objects_in(&backend.store(folder.path()));
+    assert!(swept.is_ok(), "{cut:?} left {left:#?}");
+    assert!(
+        left.iter().all(|key| key.contains(id)),
+        "{cut:?} left {left:#?}"
+    );
+    process.kill().await;
 }
 
 #[tokio::test]

@@ -6,10 +6,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use redis_server::{RedisCluster, RedisServer};
 
-use super::s3::server::S3Server;
+use super::s3::server::{Fault, S3Server};
 
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // its other parts serve other tests
 #[path = "../../../src/redis/testing.rs"]
@@ -58,6 +59,31 @@ impl Backend {
     /// Starts it again.
     pub(crate) fn start_redis(&self) {
         self.redis(RedisServer::restart);
+    }
+
+    /// Lets the bucket answer so many requests more, and none after them until
+    /// [`release`](Self::release).
+    pub(crate) fn hold_after(&self, requests: usize) {
+        let s3 = self.bucket();
+        s3.fail_next(requests, Fault::Delay(Duration::ZERO));
+        s3.fail_next(1000, Fault::Delay(Duration::from_mins(1)));
+    }
+
+    /// Lets the bucket answer again.
+    pub(crate) fn release(&self) {
+        self.bucket().clear_faults();
+    }
+
+    /// How many requests the bucket has got.
+    pub(crate) fn requests(&self) -> usize {
+        self.bucket().requests().len()
+    }
+
+    fn bucket(&self) -> &S3Server {
+        match self {
+            Self::Fleet(s3, _) => s3,
+            Self::Alone => panic!("there is no bucket"),
+        }
     }
 
     fn redis(&self, change: impl FnOnce(&mut RedisServer)) {
