@@ -11,7 +11,7 @@
 //! | [`catalog`] | port and adapters: which avatar each user has, and what is still to be removed |
 //! | [`limits`] | port and adapters: how often anyone may do what |
 //! | [`redis`] | the connection that the adapters of a fleet share |
-//! | [`service`] | what the program does: upload, read, remove, sweep |
+//! | [`service`] | what the program does: upload, read, remove, sweep, maintain |
 //! | [`auth`] | who somebody is |
 //! | [`http`] | the route table, what guards it, how answers look |
 //! | [`app`] | the composition root: the only place that chooses adapters |
@@ -24,8 +24,8 @@
 //! # The way of one upload
 //!
 //! `http` extracts a permit (who asks is known, may do it, is within the rate), reserves room in
-//! the memory budget, and only then reads the body. [`service`] probes the headers, reserves room
-//! for decoding, and hands the picture to the [`imaging::Pool`]. The first rendition that comes
+//! the memory budget, and only then reads the body. [`service`] probes the headers, waits for a
+//! worker and for room to decode, and hands the picture to the [`imaging::Pool`]. The first rendition that comes
 //! back reserves the avatar's id and version in the [`catalog`]; each is written to the
 //! [`storage`] as soon as it is encoded; the manifest follows the last. Then one atomic step of
 //! the catalog makes the new record current and retires the one before.
