@@ -54,6 +54,15 @@ impl Elsewhere {
     }
 }
 
+impl Drop for Elsewhere {
+    /// Waits for work that nobody needs any more: what is reserved for the picture is given back
+    /// only when nothing of it is in use.
+    fn drop(&mut self) {
+        // It answers, or its end of the channel goes, or it has answered already.
+        let _ = self.0.recv();
+    }
+}
+
 fn lost() -> Error {
     Error::Internal {
         reason: "a panic in an encoder".to_owned(),

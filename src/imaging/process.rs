@@ -46,7 +46,23 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
 pub fn probe_for(bytes: &[u8], recipe: &Recipe, crop: Option<Crop>) -> Result<Probe, Error> {
     let header = decode::header(bytes, &recipe.limits)?;
     let want = want(&header, recipe, crop)?;
-    Ok(describe(&header, &want))
+    let mut probe = describe(&header, &want);
+    if recipe.animated && header.frames > 1 {
+        let twins = twins_bytes(&header, &want, recipe);
+        probe.memory_bytes = probe.memory_bytes.saturating_add(twins);
+    }
+    Ok(probe)
+}
+
+/// What animated twins take beside the stills: an upper bound. The whole picture some times over, as
+/// frames are put upon one another, and for each twin the frames that its encoder compares.
+fn twins_bytes(header: &Header, want: &Want, recipe: &Recipe) -> u64 {
+    let canvas = u64::from(header.width) * u64::from(header.height);
+    let edges = recipe
+        .variants
+        .iter()
+        .map(|target| target.edge_px.min(want.edge_px));
+    canvas * 16 + edges.map(|edge| u64::from(edge).pow(2) * 16).sum::<u64>()
 }
 
 fn describe(header: &Header, want: &Want) -> Probe {
@@ -56,7 +72,9 @@ fn describe(header: &Header, want: &Want) -> Probe {
         width,
         height,
         frames: header.frames,
-        memory_bytes: header.memory_bytes(want) + rendering_bytes(header, want),
+        memory_bytes: header
+            .memory_bytes(want)
+            .saturating_add(rendering_bytes(header, want)),
     }
 }
 
@@ -145,6 +163,7 @@ pub(super) fn process_with(
     let upright = header.orientation.apply(resized);
     let mut level = color::to_srgb(upright, &decoded.colors)?;
     level.drop_opaque_alpha();
+    level.forget_hidden_colors();
 
     let mut give = |output| match emit(output) {
         ControlFlow::Continue(()) => Ok(()),

@@ -83,6 +83,21 @@ impl Raster {
         self.layout = layout;
     }
 
+    /// Makes what nobody sees black: colours under full transparency are not part of the picture,
+    /// and may be what somebody meant to cut out.
+    pub(super) fn forget_hidden_colors(&mut self) {
+        let channels = match self.layout {
+            Layout::Rgba => 4,
+            Layout::GrayAlpha => 2,
+            Layout::Gray | Layout::Rgb | Layout::Cmyk => return,
+        };
+        for pixel in self.pixels.chunks_exact_mut(channels) {
+            if pixel[channels - 1] == 0 {
+                pixel.fill(0);
+            }
+        }
+    }
+
     /// An RGB picture with `background` showing through where this one, of layout RGBA, is
     /// transparent.
     pub(super) fn flattened(&self, background: [u8; 3]) -> Self {

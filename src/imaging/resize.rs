@@ -13,6 +13,9 @@ pub struct Workspace {
     resizer: Resizer,
 }
 
+/// The most that a worker keeps of its buffers between pictures.
+const MOST_KEPT_BYTES: usize = 8 << 20;
+
 impl Workspace {
     /// An empty workspace.
     pub fn new() -> Self {
@@ -50,6 +53,10 @@ impl Workspace {
         self.resizer
             .resize(&source, &mut target, &options)
             .map_err(|error| internal(&error))?;
+        // What one huge picture needed is not kept for all the others.
+        if self.resizer.size_of_internal_buffers() > MOST_KEPT_BYTES {
+            self.resizer.reset_internal_buffers();
+        }
         Ok(Raster {
             width: edge_px,
             height: edge_px,

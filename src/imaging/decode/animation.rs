@@ -16,12 +16,16 @@ pub(in crate::imaging) struct Frame<'a> {
 /// it.
 const LEAST_MS: u32 = 11;
 
+/// The longest that a frame is worth waiting for. A WebP file can say four hours for one, and 24
+/// days for all together.
+const MOST_MS: u32 = 10 * 60 * 1000;
+
 /// A frame's duration as programs show it.
-pub(super) const fn shown_ms(duration_ms: u32) -> u32 {
+pub(super) fn shown_ms(duration_ms: u32) -> u32 {
     if duration_ms < LEAST_MS {
         100
     } else {
-        duration_ms
+        duration_ms.min(MOST_MS)
     }
 }
 

@@ -123,7 +123,9 @@ impl<'a> Frames<'a> {
     fn open(bytes: &'a [u8], header: &Header) -> Result<Self, Error> {
         let mut options = gif::DecodeOptions::new();
         options.set_color_output(gif::ColorOutput::RGBA);
+        // A frame lies within the screen, whose size was checked.
         options.check_frame_consistency(true);
+        options.set_memory_limit(gif::MemoryLimit::Unlimited);
         Ok(Self {
             decoder: options
                 .read_info(Cursor::new(bytes))

@@ -68,7 +68,8 @@ impl Header {
         let edge = u64::from(want.square.edge);
         let scale = |bytes: u64| bytes * (decoded + 8).pow(2) / edge.pow(2);
         let scaled_bytes = scale(self.memory.scaled_bytes);
-        self.memory.fixed_bytes + scaled_bytes + self.memory.pixel_bytes * decoded.pow(2)
+        let of_result = scaled_bytes + self.memory.pixel_bytes * decoded.pow(2);
+        self.memory.fixed_bytes.saturating_add(of_result)
     }
 }
 
@@ -206,7 +207,7 @@ pub(super) fn decode(
     match header.format {
         SourceFormat::Jpeg => jpeg::decode(bytes, header, want),
         SourceFormat::Png => png::decode(bytes, header, want, control),
-        SourceFormat::Webp => webp::decode(bytes, want, control),
+        SourceFormat::Webp => webp::decode(bytes, header, want, control),
         SourceFormat::Gif => gif::decode(bytes, header, want),
         SourceFormat::Heic => heif::decode(bytes, want, control),
         SourceFormat::Avif => Err(Error::Internal {
@@ -229,7 +230,7 @@ pub(super) fn animate(
     match header.format {
         SourceFormat::Gif => gif::animate(bytes, header, control, visit),
         SourceFormat::Png => png::animate(bytes, header, control, visit),
-        SourceFormat::Webp => webp::animate(bytes, control, visit),
+        SourceFormat::Webp => webp::animate(bytes, header, control, visit),
         SourceFormat::Jpeg | SourceFormat::Heic | SourceFormat::Avif => Ok(()),
     }
 }

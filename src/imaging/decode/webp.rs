@@ -18,33 +18,28 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let mut frames = 0_u32;
     let mut orientation = Orientation::UPRIGHT;
     let mut animated = false;
-    for (id, payload) in Chunks::of(bytes) {
+    for (index, (id, payload)) in Chunks::of(bytes).enumerate() {
         match id {
-            b"VP8X" => {
+            b"VP8X" if index == 0 => {
                 let &[flags, _, _, _, w0, w1, w2, h0, h1, h2, ..] = payload else {
                     return Err(Refusal::Broken("its header is cut off"));
                 };
                 animated = flags & 0b10 != 0;
-                size = Some((
-                    u32::from_le_bytes([w0, w1, w2, 0]) + 1,
-                    u32::from_le_bytes([h0, h1, h2, 0]) + 1,
-                ));
+                size = Some((u24([w0, w1, w2]) + 1, u24([h0, h1, h2]) + 1));
             }
-            b"VP8 " if size.is_none() => {
-                let &[_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..] = payload else {
-                    return Err(Refusal::Broken("its header is damaged"));
-                };
-                let edge = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
-                size = Some((edge(w0, w1), edge(h0, h1)));
+            // The decoder asks the first chunk; what comes later may not say otherwise, for then
+            // more would be decoded than was checked.
+            b"VP8X" => return Err(CONTRADICTION),
+            b"VP8 " | b"VP8L" => {
+                let coded = coded_size(*id, payload)?;
+                if *size.get_or_insert(coded) != coded {
+                    return Err(CONTRADICTION);
+                }
             }
-            b"VP8L" if size.is_none() => {
-                let &[0x2f, b0, b1, b2, b3, ..] = payload else {
-                    return Err(Refusal::Broken("its header is damaged"));
-                };
-                let bits = u32::from_le_bytes([b0, b1, b2, b3]);
-                size = Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1));
+            b"ANMF" => {
+                frames = frames.saturating_add(1);
+                check_frame(payload)?;
             }
-            b"ANMF" => frames = frames.saturating_add(1),
             b"EXIF" => orientation = Orientation::from_exif_data(payload),
             _ => {}
         }
@@ -69,8 +64,51 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     })
 }
 
-pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Decoded, Error> {
-    let (mut decoder, mut raster, colors) = open(bytes)?;
+const CONTRADICTION: Refusal = Refusal::Broken("its headers contradict each other");
+
+fn u24([low, middle, high]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([low, middle, high, 0])
+}
+
+/// The size that the data of a picture or a frame begins with.
+fn coded_size(id: [u8; 4], payload: &[u8]) -> Result<(u32, u32), Refusal> {
+    match (&id, payload) {
+        (b"VP8 ", &[_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..]) => {
+            let edge = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
+            Ok((edge(w0, w1), edge(h0, h1)))
+        }
+        (b"VP8L", &[0x2f, b0, b1, b2, b3, ..]) => {
+            let bits = u32::from_le_bytes([b0, b1, b2, b3]);
+            Ok(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
+        }
+        _ => Err(Refusal::Broken("its header is damaged")),
+    }
+}
+
+/// A frame's data must have the size that the frame says.
+fn check_frame(payload: &[u8]) -> Result<(), Refusal> {
+    let Some((&[_, _, _, _, _, _, w0, w1, w2, h0, h1, h2, _, _, _, _], data)) =
+        payload.split_first_chunk::<16>()
+    else {
+        // Cut off: there is nothing of it to decode.
+        return Ok(());
+    };
+    let size = (u24([w0, w1, w2]) + 1, u24([h0, h1, h2]) + 1);
+    for (id, payload) in (Chunks { rest: data }) {
+        if matches!(id, b"VP8 " | b"VP8L") && coded_size(*id, payload)? != size {
+            return Err(CONTRADICTION);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &Header,
+    want: &Want,
+    control: &Control,
+) -> Result<Decoded, Error> {
+    let (mut decoder, mut raster, colors) = open(bytes, header)?;
     control.check()?;
     decoder
         .read_image(&mut raster.pixels)
@@ -85,10 +123,11 @@ pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Dec
 /// Gives every frame to `visit`.
 pub(super) fn animate(
     bytes: &[u8],
+    header: &Header,
     control: &Control,
     visit: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (mut decoder, mut canvas, colors) = open(bytes)?;
+    let (mut decoder, mut canvas, colors) = open(bytes, header)?;
     let plays = match decoder.loop_count() {
         LoopCount::Forever => 0,
         LoopCount::Times(times) => u32::from(times.get()),
@@ -111,7 +150,7 @@ pub(super) fn animate(
 type Decoder<'a> = WebPDecoder<Cursor<&'a [u8]>>;
 
 /// A decoder, room for its picture, and what its channels mean.
-fn open(bytes: &[u8]) -> Result<(Decoder<'_>, Raster, Colors), Error> {
+fn open<'a>(bytes: &'a [u8], header: &Header) -> Result<(Decoder<'a>, Raster, Colors), Error> {
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| corrupt(&error))?;
     let profile = decoder
         .icc_profile()
@@ -119,6 +158,12 @@ fn open(bytes: &[u8]) -> Result<(Decoder<'_>, Raster, Colors), Error> {
         .flatten()
         .filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
     let (width, height) = decoder.dimensions();
+    if (width, height) != (header.width, header.height) {
+        return Err(Error::Corrupt {
+            format: SourceFormat::Webp,
+            reason: "its headers contradict each other",
+        });
+    }
     let layout = if decoder.has_alpha() {
         Layout::Rgba
     } else {

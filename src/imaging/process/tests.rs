@@ -434,3 +434,25 @@ fn a_heic_picture_that_is_cut_off_is_corrupt() {
         ));
     }
 }
+
+#[test]
+fn a_gif_of_the_largest_size_is_taken() {
+    let mut bytes = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut bytes, 4096, 4096, &[0, 0, 0, 200, 10, 10]).unwrap();
+    let frame = gif::Frame::from_indexed_pixels(4096, 4096, vec![1; 4096 * 4096], None);
+    encoder.write_frame(&frame).unwrap();
+    drop(encoder);
+    run(&bytes, &recipe(), None).unwrap();
+}
+
+#[test]
+fn colours_that_nobody_sees_are_forgotten() {
+    let mut raster = Raster {
+        width: 2,
+        height: 1,
+        layout: Layout::Rgba,
+        pixels: vec![1, 2, 3, 0, 4, 5, 6, 7],
+    };
+    raster.forget_hidden_colors();
+    assert_eq!(raster.pixels, [0, 0, 0, 0, 4, 5, 6, 7]);
+}

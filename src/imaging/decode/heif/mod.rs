@@ -18,7 +18,11 @@ use crate::imaging::orientation::Orientation;
 use crate::imaging::raster::{Layout, Raster};
 use planes::{Coefficients, Patch};
 
-/// Phones cut a picture into tiles of 512 px; 4096 px a side are 64 of them.
+/// How far an encoder pads a tile: to whole coding blocks, of 64 px at most.
+const PADDING_PX: u32 = 64;
+/// Phones cut a picture into tiles of this size, however small the picture.
+const USUAL_TILE_PX: u32 = 512;
+/// 4096 px a side are 64 tiles of a phone.
 const MAX_TILES: usize = 1024;
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
@@ -28,7 +32,16 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
         return Err(Refusal::Kind("an HDR picture with the PQ curve"));
     }
-    let tile = u64::from(picture.tile_width) * u64::from(picture.tile_height);
+    let cover = match alpha_of(&file, file.primary_id) {
+        Some(alpha) => Some(Picture::read(&file, alpha)?),
+        None => None,
+    };
+    // One tile after the other: the largest counts.
+    let pictures = [Some(&picture), cover.as_ref()].into_iter().flatten();
+    let tiles = pictures.map(|picture| {
+        let pixels = u64::from(picture.tile_width) * u64::from(picture.tile_height);
+        pixels.saturating_mul(tile_pixel_bytes(&file, picture.tiles[0]))
+    });
     Ok(Header {
         format: SourceFormat::Heic,
         width: picture.shown.width,
@@ -36,7 +49,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         orientation: picture.shown.orientation,
         frames: 1,
         memory: Memory {
-            fixed_bytes: tile * tile_pixel_bytes(&file, picture.tiles[0]),
+            fixed_bytes: tiles.max().unwrap_or(0),
             scaled_bytes: 0,
             pixel_bytes: 4,
         },
@@ -104,10 +117,11 @@ impl Picture {
             return Err(Refusal::Broken("its header gives no size"));
         }
         let rows = tiles.len() as u32 / columns;
-        // Tiles cover the picture, and none lies wholly beyond it.
+        // Tiles cover the picture, none lies wholly beyond it, and a single one is not much larger.
         let fits = |tile: u32, count: u32, length: u32| {
             u64::from(tile) * u64::from(count) >= u64::from(length)
                 && u64::from(tile) * u64::from(count - 1) < u64::from(length)
+                && (count > 1 || tile <= length.max(USUAL_TILE_PX).saturating_add(PADDING_PX))
         };
         // An edge between tiles must not fall between two pixels that become one.
         let even = |tile: u32, count: u32| count == 1 || tile.is_multiple_of(2);
@@ -302,10 +316,9 @@ fn fill(
     control: &Control,
     mut draw: impl FnMut(&mut Patch, &Frame, ItemId, (u32, u32)) -> Result<(), Error>,
 ) -> Result<Patch, Error> {
-    // An encoder pads a tile to whole coding blocks, of 64 px at most.
-    let padded = |length: u32| u64::from(length) + 64;
+    let padded = |length: u32| u64::from(length) + u64::from(PADDING_PX);
     let options = DecodeOptions {
-        max_pixels: padded(picture.tile_width) * padded(picture.tile_height),
+        max_pixels: padded(picture.tile_width).saturating_mul(padded(picture.tile_height)),
         // They smooth single pixels at the edges of blocks, of which nothing is left at half the
         // size, and take a seventh of the time. No pixel is predicted from a smoothed one.
         skip_loop_filters: patch.shrink > 1,

@@ -74,8 +74,9 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     if markers.scans > MAX_SCANS {
         return Err(Refusal::Complex("it has more than 100 scans"));
     }
-    // With several scans, the coefficients of the whole picture, 16 bits each.
-    let fixed_bytes = if markers.scans > 1 {
+    // With several scans, and in a progressive picture with one too, the coefficients of the whole
+    // picture, 16 bits each.
+    let fixed_bytes = if markers.scans > 1 || markers.coding == Coding::Progressive {
         markers.samples * 2
     } else {
         0

@@ -19,6 +19,14 @@ impl Decoder for Turbo {
         };
         let mut decoder = libjpeg_turbo_rs::Decoder::new_with_limits(bytes, limits)
             .map_err(|error| reason(&error))?;
+        // What the limits were checked against is what is decoded.
+        let header = decoder.header();
+        let agrees = u32::from(header.width) == markers.width
+            && u32::from(header.height) == markers.height
+            && header.components.len() == usize::from(markers.components);
+        if !agrees {
+            return Err("its headers contradict each other");
+        }
         let (format, layout) = match markers.components {
             1 => (PixelFormat::Grayscale, Layout::Gray),
             3 => (PixelFormat::Rgb, Layout::Rgb),
@@ -30,7 +38,7 @@ impl Decoder for Turbo {
         let span = |from: u32, length: u32, limit: usize| {
             let begin = (from * part.eighths / 8) as usize;
             let end = ((from + length) * part.eighths).div_ceil(8) as usize;
-            (begin, end.min(limit) - begin)
+            (begin, end.min(limit).saturating_sub(begin))
         };
         let (left, width) = span(part.x, part.width, decoder.output_width());
         let (top, height) = span(part.y, part.height, decoder.output_height());

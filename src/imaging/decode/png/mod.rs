@@ -20,6 +20,12 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let mut orientation = Orientation::UPRIGHT;
     for (id, payload) in Chunks::of(bytes) {
         match id {
+            // The decoder asks the first header and nothing behind the end; so does this.
+            b"IHDR" if size.is_some() => return Err(Refusal::Broken("it has two headers")),
+            b"IEND" => break,
+            _ if size.is_none() && id != b"IHDR" => {
+                return Err(Refusal::Broken("its header does not come first"));
+            }
             b"IHDR" => {
                 let &[
                     w3,
@@ -74,7 +80,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         orientation,
         frames,
         memory: Memory {
-            fixed_bytes: pixels * stored,
+            fixed_bytes: pixels.saturating_mul(stored),
             scaled_bytes: 0,
             pixel_bytes: 4,
         },
@@ -181,7 +187,15 @@ fn open<'a>(
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_ignore_text_chunk(true);
     decoder.set_transformations(transformations);
-    decoder.read_info().map_err(|error| corrupt(&error))
+    let reader = decoder.read_info().map_err(|error| corrupt(&error))?;
+    // What the limits were checked against is what is decoded.
+    if reader.info().size() != (header.width, header.height) {
+        return Err(Error::Corrupt {
+            format: SourceFormat::Png,
+            reason: "its headers contradict each other",
+        });
+    }
+    Ok(reader)
 }
 
 fn colors_of(reader: &Reader<'_>) -> Colors {
