@@ -97,3 +97,20 @@ async fn unknown_addresses_and_methods_are_told_as_such() {
         .request(reqwest::Method::PATCH, "/api/v1/users/42/avatar");
     insta::assert_snapshot!(shape(&crate::support::send(patch).await, service.url()));
 }
+
+#[tokio::test]
+async fn a_connection_that_sends_no_request_is_closed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let service = TestService::start().await;
+    let address = service.url().trim_start_matches("http://").to_owned();
+    let closed = async |sent: &[u8]| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        let mut answer = [0; 64];
+        let answer = tokio::time::timeout(Duration::from_secs(25), stream.read(&mut answer));
+        answer.await.expect("it is closed").unwrap_or(0)
+    };
+    let (silent, partial) = tokio::join!(closed(b""), closed(b"GET /health/li"));
+    assert_eq!((silent, partial), (0, 0));
+}
