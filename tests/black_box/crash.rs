@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{Backend, Client, objects_in};
+use crate::support::{Backend, Client, objects_in, try_send};
 
 const ROUNDS: u64 = 6;
 const USERS: usize = 4;
@@ -80,20 +80,14 @@ async fn work(client: Client, user: String, last: Arc<Mutex<HashMap<String, u64>
             reqwest::Method::POST,
             &format!("/api/v1/users/{user}/avatar"),
         );
-        let Ok(answer) = request
-            .multipart(crate::support::form(picture))
-            .send()
-            .await
-        else {
+        let request = request.multipart(crate::support::form(picture));
+        let Ok(answer) = try_send(request).await else {
             return;
         };
-        if answer.status() != 200 {
+        if answer.status != 200 {
             continue;
         }
-        let Ok(body) = answer.bytes().await else {
-            return;
-        };
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let body = answer.json();
         last.lock()
             .unwrap()
             .insert(user.clone(), body["version"].as_u64().unwrap());
