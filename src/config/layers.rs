@@ -1,7 +1,7 @@
 //! Layers of settings over the defaults. The defaults hold every key there is, so they are the
 //! schema too: a key that they do not have is unknown, and a value has the type that theirs has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -70,6 +70,8 @@ impl Layers {
             }
         }
         variables.sort();
+        let links = service_links(variables.iter().map(|(name, _)| name.as_str()));
+        variables.retain(|(name, _)| !links.contains(name));
         for (name, text) in variables {
             let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
             match find(&mut self.values, &path) {
@@ -168,6 +170,24 @@ fn find<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
     let mut levels = path.split('.');
     let first = table.get_mut(levels.next()?)?;
     levels.try_fold(first, |value, level| value.get_mut(level))
+}
+
+/// The variables that Kubernetes puts into every container for a Service whose name begins with
+/// `cameo`: they look like settings and are none. Each Service has its `…_SERVICE_HOST`, which no
+/// setting is called like.
+fn service_links<'a>(names: impl Iterator<Item = &'a str> + Clone) -> BTreeSet<String> {
+    let services: Vec<&str> = names
+        .clone()
+        .filter_map(|name| name.strip_suffix("_SERVICE_HOST"))
+        .collect();
+    let is_link = |name: &&str| {
+        services.iter().any(|service| {
+            name.strip_prefix(service).is_some_and(|rest| {
+                rest == "_PORT" || rest.starts_with("_PORT_") || rest.starts_with("_SERVICE_")
+            })
+        })
+    };
+    names.filter(is_link).map(str::to_owned).collect()
 }
 
 /// Every path below a table.

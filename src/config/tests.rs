@@ -149,6 +149,28 @@ fn a_variable_is_named_in_its_fault() {
 }
 
 #[test]
+fn what_kubernetes_says_of_a_service_called_cameo_is_no_setting() {
+    let links = [
+        ("CAMEO_SERVICE_HOST", "10.0.0.11"),
+        ("CAMEO_SERVICE_PORT", "8080"),
+        ("CAMEO_SERVICE_PORT_HTTP", "8080"),
+        ("CAMEO_PORT", "tcp://10.0.0.11:8080"),
+        ("CAMEO_PORT_8080_TCP", "tcp://10.0.0.11:8080"),
+        ("CAMEO_PORT_8080_TCP_ADDR", "10.0.0.11"),
+        ("CAMEO_REDIS_SERVICE_HOST", "10.0.0.12"),
+        ("CAMEO_REDIS_PORT", "tcp://10.0.0.12:6379"),
+        ("CAMEO_DATA_DIR", "elsewhere"),
+    ];
+    assert_eq!(with(&links).unwrap().data_dir, Path::new("elsewhere"));
+    // Without the service they are somebody's mistake.
+    let faults = faults_of(&[("CAMEO_PORT", "8080")]);
+    assert!(
+        faults[0].starts_with("CAMEO_PORT: there is no setting"),
+        "{faults:?}"
+    );
+}
+
+#[test]
 fn a_file_that_is_no_toml_or_not_there_is_a_fault() {
     let faults = with_file("[http]\nbind 8080").unwrap_err();
     assert!(
