@@ -21,6 +21,8 @@ use cameo::catalog::{Catalog, Precondition, RedisCatalog, Replaced};
 use cameo::config::{Partitions, RedisSettings};
 use futures_util::StreamExt;
 
+/// As many as by default.
+const EVENTS_KEPT: u32 = 10_000;
 /// Uploads at once.
 const CONCURRENCY: usize = 256;
 
@@ -34,6 +36,7 @@ async fn main() {
     let settings = RedisSettings {
         address: server.url().parse().unwrap(),
         partitions: Partitions::new(16).unwrap(),
+        events_kept: EVENTS_KEPT,
     };
     let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
     let before = used_memory(&server);
@@ -42,13 +45,27 @@ async fn main() {
         .for_each_concurrent(CONCURRENCY, |number| upload(&catalog, number))
         .await;
     let took = begun.elapsed();
-    let used = used_memory(&server) - before;
+    let events = (0..16).map(|number| {
+        let key = format!("cameo:{{p{number:02}}}:events");
+        let length: u64 = server.ask(&format!("XLEN {key}"));
+        let bytes: u64 = server.ask(&format!("MEMORY USAGE {key} SAMPLES 0"));
+        (length, bytes)
+    });
+    let (events, event_bytes) = events.fold((0, 0), |(events, bytes), (length, more)| {
+        (events + length, bytes + more)
+    });
+    let used = used_memory(&server) - before - event_bytes;
     assert_eq!(catalog.stats().await.unwrap().avatars, count);
     println!(
         "{count} avatars of 10 renditions, user ids of 36 characters: {} bytes of Redis memory each, {:.0} uploads/s ({:.2} ms of Redis each)",
         used / count,
         count as f64 / took.as_secs_f64(),
         server_cpu_seconds(&server) * 1000.0 / count as f64,
+    );
+    println!(
+        "{events} events are kept, {} bytes each, {:.1} MiB in all",
+        event_bytes / events,
+        event_bytes as f64 / f64::from(1 << 20)
     );
 }
 
@@ -62,7 +79,9 @@ async fn upload(catalog: &RedisCatalog, number: u64) {
         .await
         .unwrap();
     let anything = Precondition::Anything;
-    let replaced = catalog.replace(&subject, &record, &anything, now).await;
+    let replaced = catalog
+        .replace(&subject, &record, &anything, now, now)
+        .await;
     assert_eq!(replaced.unwrap(), Replaced::Committed);
 }
 

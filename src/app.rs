@@ -176,10 +176,10 @@ pub(crate) struct OpenCatalog {
 /// Opens the catalog that the configuration names.
 pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::Result<OpenCatalog> {
     let settings = match &config.catalog {
-        Catalog::Embedded => {
+        Catalog::Embedded { events_kept } => {
             make_folder(&config.data_dir)?;
             let path = config.data_dir.join("catalog.redb");
-            let catalog = EmbeddedCatalog::open(&path).with_context(|| {
+            let catalog = EmbeddedCatalog::open(&path, *events_kept).with_context(|| {
                 format!("{}; does another cameo use this data_dir?", path.display())
             })?;
             return Ok(OpenCatalog {

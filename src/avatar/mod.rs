@@ -3,11 +3,13 @@
 //! A leaf module. Every type here is valid by construction: a [`SubjectId`] that exists is a legal
 //! user id, an [`ObjectKey`] that exists names an object that this program could have written.
 
+mod event;
 mod ids;
 mod key;
 mod record;
 mod time;
 
+pub use event::{Change, Event};
 pub use ids::{
     AvatarId, InvalidAvatarId, InvalidSubjectId, InvalidVariantName, SubjectId, VariantName,
 };

@@ -1,14 +1,19 @@
-//! A record as bytes, as catalogs keep it: about 220 for ten renditions.
+//! A record as bytes, as catalogs keep it: about 220 for ten renditions. The first byte is the
+//! layout's version, so that a later layout can be read beside this one.
 //!
-//! The first byte is the layout's version, so that a later layout can be read beside this one.
+//! An event is its time in Unix milliseconds as a varint (LEB128), and then the record that became
+//! current, or of one that was deleted a zero byte, its id and its version as a varint.
 
 use serde::{Deserialize, Serialize};
 
 use crate::avatar::{
-    AvatarId, Format, Placeholder, Record, Rendition, Source, Timestamp, VariantName, Version,
+    AvatarId, Change, Event, Format, Placeholder, Record, Rendition, Source, SubjectId, Timestamp,
+    VariantName, Version,
 };
 
 const LAYOUT: u8 = 1;
+/// Stands where a record's layout would, in the event of a delete.
+const DELETED: u8 = 0;
 
 /// The bytes are no record.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +129,39 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     })
 }
 
+/// The event of a record, given as [`encode`] writes it, that became current.
+pub(super) fn updated(at: Timestamp, record: &[u8]) -> Result<Vec<u8>, postcard::Error> {
+    let mut event = postcard::to_allocvec(&at.unix_ms())?;
+    event.extend_from_slice(record);
+    Ok(event)
+}
+
+/// The event of a record that was deleted.
+pub(super) fn deleted(at: Timestamp, record: &Record) -> Result<Vec<u8>, postcard::Error> {
+    let (id, version) = (*record.avatar_id.as_bytes(), record.version.0);
+    postcard::to_allocvec(&(at.unix_ms(), DELETED, id, version))
+}
+
+/// The event of a subject that these bytes are.
+pub(super) fn decode_event(subject: SubjectId, bytes: &[u8]) -> Result<Event, DecodeError> {
+    let (at, rest) = postcard::take_from_bytes(bytes).map_err(DecodeError::Damaged)?;
+    let change = match rest.split_first() {
+        Some((&DELETED, rest)) => {
+            let (id, version) = postcard::from_bytes(rest).map_err(DecodeError::Damaged)?;
+            Change::Deleted {
+                avatar_id: AvatarId::from_bytes(id),
+                version: Version(version),
+            }
+        }
+        _ => Change::Updated(decode(rest)?),
+    };
+    Ok(Event {
+        subject,
+        at: Timestamp::from_unix_ms(at),
+        change,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +173,27 @@ mod tests {
         let bytes = encode(&record).unwrap();
         assert_eq!(decode(&bytes).unwrap(), record);
         assert!(bytes.len() <= 240, "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn events_round_trip_and_are_refused_where_they_are_cut_short() {
+        let (subject, record) = (SubjectId::new("42").unwrap(), record(1, 700));
+        let at = Timestamp::from_unix_ms(1_800_000_000_000);
+        let updates = updated(at, &encode(&record).unwrap()).unwrap();
+        let deletes = deleted(at, &record).unwrap();
+        assert!(deletes.len() <= 32, "{} bytes", deletes.len());
+        for bytes in [&updates, &deletes] {
+            for end in 0..bytes.len() {
+                decode_event(subject.clone(), &bytes[..end]).unwrap_err();
+            }
+        }
+        let update = decode_event(subject.clone(), &updates).unwrap();
+        let delete = decode_event(subject.clone(), &deletes).unwrap();
+        assert_ne!(update.id(), delete.id());
+        assert_eq!((update.at, delete.at), (at, at));
+        assert_eq!(update.change, Change::Updated(record.clone()));
+        let (avatar_id, version) = (record.avatar_id, record.version);
+        assert_eq!(delete.change, Change::Deleted { avatar_id, version });
     }
 
     #[test]

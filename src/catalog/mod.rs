@@ -14,6 +14,12 @@
 //!
 //! Only a pending id can be committed, so an id that somebody has begun to remove can never come
 //! back, and an id leaves both sets only after its objects are gone.
+//!
+//! # What is told
+//!
+//! `replace` and `remove` append an [`Event`] in the very step that changes a record: never without
+//! the change, and never lost with it. Nothing else appends one: sweeping changes no record, and
+//! what is restored was told when it was committed. Only so many of the latest are kept.
 
 mod codec;
 #[cfg(test)]
@@ -26,7 +32,7 @@ use async_trait::async_trait;
 pub use self::redis::RedisCatalog;
 pub use embedded::EmbeddedCatalog;
 
-use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
+use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 
 /// Which avatar each subject has.
 ///
@@ -56,14 +62,15 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Makes `record` the subject's current one: the commit of an upload.
     ///
-    /// Where it is [`Replaced::Committed`], the id has left pending, and the record before it is
-    /// retired, its objects due at `retire_at`. Otherwise nothing changed; an id that was pending
-    /// still is.
+    /// Where it is [`Replaced::Committed`], the id has left pending, the record before it is
+    /// retired, its objects due at `retire_at`, and an event of `now` tells of it. Otherwise nothing
+    /// changed; an id that was pending still is.
     async fn replace(
         &self,
         subject: &SubjectId,
         record: &Record,
         precondition: &Precondition,
+        now: Timestamp,
         retire_at: Timestamp,
     ) -> Result<Replaced, CatalogError>;
 
@@ -72,10 +79,12 @@ pub trait Catalog: Send + Sync + 'static {
     ///
     /// Gives every retired id of the subject, the current one's first, for the caller to remove
     /// the objects of and then [`forget`](Self::forget); until `lease` nobody else is given them.
-    /// `None` where there was neither a record nor a retired id.
+    /// `None` where there was neither a record nor a retired id. Where there was a record, an event
+    /// of `now` tells of it.
     async fn remove(
         &self,
         subject: &SubjectId,
+        now: Timestamp,
         lease: Timestamp,
     ) -> Result<Option<Removed>, CatalogError>;
 
@@ -114,6 +123,20 @@ pub trait Catalog: Send + Sync + 'static {
         record: &Record,
         retire_at: Timestamp,
     ) -> Result<Restored, CatalogError>;
+
+    /// Into how many partitions the events are sorted, numbered from 0. All of a subject's are in
+    /// the same one.
+    fn event_partitions(&self) -> u16;
+
+    /// Up to `limit` events of a partition in the order in which they happened, each with its
+    /// place: those after `after`, or the oldest that are kept for [`Cursor::START`]. Those of a
+    /// subject are in the order of their versions.
+    async fn events(
+        &self,
+        partition: u16,
+        after: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, Event)>, CatalogError>;
 
     /// What the current records add up to.
     async fn stats(&self) -> Result<Stats, CatalogError>;
@@ -170,7 +193,8 @@ pub enum Restored {
     Known,
 }
 
-/// A place among all current records. What it says is the adapter's own.
+/// A place among all current records, or among the events of a partition. What it says is the
+/// adapter's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(String);
 

@@ -79,15 +79,20 @@ pub(super) fn catalog(read: &mut Reader<'_>) -> Option<Catalog> {
             None
         }
     });
+    let events_kept = read.number("catalog.events_kept", 1, 10_000_000) as u32;
     let partitions = read.number("catalog.redis.partitions", 1, 1024);
     let partitions = Partitions::new(partitions as u16).ok()?;
     let redis = address.map(|address| {
         Catalog::Redis(Box::new(RedisSettings {
             address,
             partitions,
+            events_kept,
         }))
     });
-    let choices = [("embedded", Some(Catalog::Embedded)), ("redis", redis)];
+    let choices = [
+        ("embedded", Some(Catalog::Embedded { events_kept })),
+        ("redis", redis),
+    ];
     read.choice("catalog.kind", &choices)
 }
 

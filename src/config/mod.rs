@@ -158,7 +158,10 @@ pub enum Storage {
 #[derive(Clone, Debug)]
 pub enum Catalog {
     /// A database file in `data_dir`.
-    Embedded,
+    Embedded {
+        /// How many events are kept.
+        events_kept: u32,
+    },
     /// Redis.
     Redis(Box<RedisSettings>),
 }
@@ -177,7 +180,7 @@ impl Catalog {
     /// The name in `catalog.kind`.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Embedded => "embedded",
+            Self::Embedded { .. } => "embedded",
             Self::Redis(_) => "redis",
         }
     }

@@ -13,6 +13,15 @@ pub struct RedisSettings {
     pub address: RedisAddress,
     /// How subjects are spread. It cannot be changed once there are records.
     pub partitions: Partitions,
+    /// About how many events are kept, in all partitions together.
+    pub events_kept: u32,
+}
+
+impl RedisSettings {
+    /// Each partition's share of the events kept, rounded up.
+    pub const fn events_kept_in_each(&self) -> u32 {
+        self.events_kept.div_ceil(self.partitions.count() as u32)
+    }
 }
 
 /// Where Redis is, and as whom to speak to it.

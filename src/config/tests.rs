@@ -56,6 +56,10 @@ fn the_defaults_are_the_documented_ones() {
         (5, Duration::from_mins(1))
     );
     assert_eq!(config.lifecycle.retire_after, Duration::from_hours(1));
+    let Catalog::Embedded { events_kept } = config.catalog else {
+        panic!("{:?}", config.catalog)
+    };
+    assert_eq!(events_kept, 10_000);
 }
 
 #[test]

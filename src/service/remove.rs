@@ -24,7 +24,7 @@ impl Service {
     pub async fn remove(&self, subject: &SubjectId, now: Timestamp) -> Result<Removal, Error> {
         let removed = self
             .catalog
-            .remove(subject, self.removal_lease(now))
+            .remove(subject, now, self.removal_lease(now))
             .await?;
         let removed = removed.ok_or(Error::NotFound)?;
         let mut objects = 0;

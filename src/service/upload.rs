@@ -257,7 +257,7 @@ impl Service {
         let subject = &upload.subject;
         let replaced = self
             .catalog
-            .replace(subject, &record, &upload.precondition, retire_at)
+            .replace(subject, &record, &upload.precondition, now, retire_at)
             .await?;
         let refusal = match replaced {
             Replaced::Committed => return Ok(record),

@@ -147,7 +147,7 @@ async fn nothing_deleted_comes_back(catalog: &dyn Catalog) {
     let who = subject("deleted-and-found");
     let deleted = uploaded(catalog, &who).await;
     let under_way = reserved(catalog, &who).await;
-    catalog.remove(&who, NOW).await.unwrap().unwrap();
+    catalog.remove(&who, NOW, NOW).await.unwrap().unwrap();
     swept(catalog, later(1_000_000)).await;
     for record in [&deleted, &under_way] {
         assert_eq!(restore(catalog, &who, record).await, Restored::Retired);

@@ -1,19 +1,31 @@
 //! What every catalog must do, run against each adapter.
 
+mod events;
 mod maintenance;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Catalog, Outstanding, Precondition, Removed, Replaced};
+use super::{Catalog, EmbeddedCatalog, Outstanding, Precondition, Removed, Replaced};
 use crate::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName, Version,
 };
 
+pub(crate) use events::all as events;
+
 const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
-/// Runs the whole suite against an empty catalog.
+/// How many events the catalog under test keeps: six in each of sixteen partitions.
+pub(crate) const EVENTS_KEPT: u32 = 96;
+
+/// An embedded catalog in this folder.
+pub(crate) fn embedded(folder: &Path) -> EmbeddedCatalog {
+    EmbeddedCatalog::open(&folder.join("catalog.redb"), EVENTS_KEPT).unwrap()
+}
+
+/// Runs the whole suite against an empty catalog that keeps [`EVENTS_KEPT`] events.
 pub(crate) async fn run(catalog: &dyn Catalog) {
     an_upload_becomes_the_record_only_when_it_is_committed(catalog).await;
     versions_count_up_and_survive_a_delete(catalog).await;
@@ -32,6 +44,7 @@ pub(crate) async fn run(catalog: &dyn Catalog) {
     of_many_commits_at_once_the_last_reserved_stays(catalog).await;
     stats_add_up(catalog).await;
     maintenance::run(catalog).await;
+    events::run(catalog).await;
     catalog.check().await.unwrap();
 }
 
@@ -95,7 +108,7 @@ async fn reserved(catalog: &dyn Catalog, subject: &SubjectId) -> Record {
 
 async fn commit(catalog: &dyn Catalog, subject: &SubjectId, record: &Record) -> Replaced {
     catalog
-        .replace(subject, record, &Precondition::Anything, later(3600))
+        .replace(subject, record, &Precondition::Anything, NOW, later(3600))
         .await
         .unwrap()
 }
@@ -150,7 +163,7 @@ async fn versions_count_up_and_survive_a_delete(catalog: &dyn Catalog) {
     let who = subject("versions");
     assert_eq!(uploaded(catalog, &who).await.version, Version(1));
     assert_eq!(uploaded(catalog, &who).await.version, Version(2));
-    catalog.remove(&who, later(60)).await.unwrap().unwrap();
+    catalog.remove(&who, NOW, later(60)).await.unwrap().unwrap();
     assert_eq!(uploaded(catalog, &who).await.version, Version(3));
     swept(catalog, later(1_000_000)).await;
     assert_eq!(uploaded(catalog, &who).await.version, Version(4));
@@ -285,7 +298,7 @@ async fn preconditions_are_checked_by_the_commit(catalog: &dyn Catalog) {
     let replace = async |precondition: Precondition| {
         let record = reserved(catalog, &who).await;
         let replaced = catalog
-            .replace(&who, &record, &precondition, later(3600))
+            .replace(&who, &record, &precondition, NOW, later(3600))
             .await
             .unwrap();
         (record.avatar_id, replaced)
@@ -315,7 +328,7 @@ async fn a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(cata
     let Removed {
         record,
         outstanding,
-    } = catalog.remove(&who, later(60)).await.unwrap().unwrap();
+    } = catalog.remove(&who, NOW, later(60)).await.unwrap().unwrap();
     assert_eq!(record.as_ref(), Some(&current));
     let ids: Vec<_> = outstanding
         .iter()
@@ -334,7 +347,7 @@ async fn a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(cata
     for outstanding in &outstanding {
         catalog.forget(outstanding).await.unwrap();
     }
-    assert_eq!(catalog.remove(&who, later(60)).await.unwrap(), None);
+    assert_eq!(catalog.remove(&who, NOW, later(60)).await.unwrap(), None);
     assert_eq!(
         swept(catalog, later(1_000_000)).await,
         HashSet::from([under_way.avatar_id])
@@ -348,8 +361,8 @@ async fn a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(cata
 async fn an_unfinished_delete_can_be_finished_by_the_next(catalog: &dyn Catalog) {
     let who = subject("unfinished-delete");
     let current = uploaded(catalog, &who).await;
-    let first = catalog.remove(&who, later(60)).await.unwrap().unwrap();
-    let second = catalog.remove(&who, later(90)).await.unwrap().unwrap();
+    let first = catalog.remove(&who, NOW, later(60)).await.unwrap().unwrap();
+    let second = catalog.remove(&who, NOW, later(90)).await.unwrap().unwrap();
     assert_eq!(second.record, None);
     assert_eq!(second.outstanding, first.outstanding);
     assert!(swept(catalog, later(89)).await.is_empty());
@@ -357,7 +370,7 @@ async fn an_unfinished_delete_can_be_finished_by_the_next(catalog: &dyn Catalog)
         swept(catalog, later(90)).await,
         HashSet::from([current.avatar_id])
     );
-    assert_eq!(catalog.remove(&who, later(60)).await.unwrap(), None);
+    assert_eq!(catalog.remove(&who, NOW, later(60)).await.unwrap(), None);
 }
 
 async fn a_claim_is_leased_and_comes_due_again(catalog: &dyn Catalog) {
@@ -427,7 +440,7 @@ async fn stats_add_up(catalog: &dyn Catalog) {
         .bytes;
     assert_eq!(after.avatars, before.avatars + 1);
     assert_eq!(medium_webp(&after), (objects + 1, bytes + each));
-    catalog.remove(&who, later(60)).await.unwrap().unwrap();
+    catalog.remove(&who, NOW, later(60)).await.unwrap().unwrap();
     let ended = catalog.stats().await.unwrap();
     assert_eq!(ended.avatars, before.avatars);
     assert_eq!(medium_webp(&ended), (objects, bytes));

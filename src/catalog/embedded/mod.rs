@@ -22,10 +22,10 @@ use super::{
     Catalog, CatalogError, Cursor, Outstanding, Page, Precondition, Removed, Replaced, Restored,
     Stats, StatsRow,
 };
-use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
+use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use tables::{
-    Change, DUE, Failure, Id, OUTSTANDING, PROBE, RECORDS, RESERVED, RETIRED_OF, STATS, State,
-    VERSIONS, count, due, enter, is_pending, leave,
+    Change, DUE, EVENTS, Failure, Id, OUTSTANDING, PROBE, RECORDS, RESERVED, RETIRED_OF, STATS,
+    State, VERSIONS, count, due, enter, is_pending, leave, tell,
 };
 
 /// Records given at once.
@@ -34,14 +34,16 @@ const PAGE: usize = 500;
 /// An embedded database as the catalog. Opening its file locks it against other processes.
 pub struct EmbeddedCatalog {
     database: Arc<Database>,
+    events_kept: u32,
 }
 
 impl EmbeddedCatalog {
-    /// Opens the database file at `path`, making it where it is not there.
+    /// Opens the database file at `path`, making it where it is not there. The latest
+    /// `events_kept` events are kept.
     ///
     /// # Errors
     /// Where the file cannot be made, is in use by another process, or is no catalog.
-    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+    pub fn open(path: &Path, events_kept: u32) -> Result<Self, CatalogError> {
         let opened = || -> Result<Database, Failure> {
             let database = Database::create(path)?;
             let transaction = database.begin_write()?;
@@ -52,6 +54,7 @@ impl EmbeddedCatalog {
             transaction.open_table(RESERVED)?;
             transaction.open_multimap_table(RETIRED_OF)?;
             transaction.open_table(STATS)?;
+            transaction.open_table(EVENTS)?;
             transaction.open_table(PROBE)?;
             transaction.commit()?;
             Ok(database)
@@ -59,6 +62,7 @@ impl EmbeddedCatalog {
         let database = opened().map_err(|failure| CatalogError::new("be opened", failure))?;
         Ok(Self {
             database: Arc::new(database),
+            events_kept,
         })
     }
 
@@ -156,10 +160,12 @@ impl Catalog for EmbeddedCatalog {
         subject: &SubjectId,
         record: &Record,
         precondition: &Precondition,
+        now: Timestamp,
         retire_at: Timestamp,
     ) -> Result<Replaced, CatalogError> {
         let (subject, record, precondition) =
             (subject.clone(), record.clone(), precondition.clone());
+        let kept = self.events_kept;
         self.write("commit an upload", move |transaction| {
             let mut records = transaction.open_table(RECORDS)?;
             let current = match records.get(subject.as_str())? {
@@ -186,8 +192,10 @@ impl Catalog for EmbeddedCatalog {
             if !precondition.holds(current_id) {
                 return Ok(Replaced::PreconditionFailed);
             }
-            records.insert(subject.as_str(), codec::encode(&record)?.as_slice())?;
+            let bytes = codec::encode(&record)?;
+            records.insert(subject.as_str(), bytes.as_slice())?;
             leave(transaction, record.avatar_id)?;
+            tell(transaction, kept, &subject, &codec::updated(now, &bytes)?)?;
             count(transaction, &record, Change::Appeared)?;
             if let Some(current) = current {
                 enter(
@@ -207,9 +215,10 @@ impl Catalog for EmbeddedCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
+        now: Timestamp,
         lease: Timestamp,
     ) -> Result<Option<Removed>, CatalogError> {
-        let subject = subject.clone();
+        let (subject, kept) = (subject.clone(), self.events_kept);
         self.write("remove a record", move |transaction| {
             let mut records = transaction.open_table(RECORDS)?;
             let record = match records.remove(subject.as_str())? {
@@ -223,6 +232,7 @@ impl Catalog for EmbeddedCatalog {
                     .map_or(record.version.0, |versions| versions.value().0);
                 versions.insert(subject.as_str(), (last, last))?;
                 count(transaction, record, Change::Gone)?;
+                tell(transaction, kept, &subject, &codec::deleted(now, record)?)?;
             }
             let retired: Vec<Id> = transaction
                 .open_multimap_table(RETIRED_OF)?
@@ -392,6 +402,40 @@ impl Catalog for EmbeddedCatalog {
                 count(transaction, &current, Change::Gone)?;
             }
             Ok(Restored::Current(superseded))
+        })
+        .await
+    }
+
+    fn event_partitions(&self) -> u16 {
+        1
+    }
+
+    async fn events(
+        &self,
+        partition: u16,
+        after: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, Event)>, CatalogError> {
+        if partition >= self.event_partitions() {
+            return Ok(Vec::new());
+        }
+        let after = after.clone();
+        self.blocking("read its events", move |database| {
+            // The first event's number is 1.
+            let after: u64 = if after == Cursor::START {
+                0
+            } else {
+                after.0.parse()?
+            };
+            let events = database.begin_read()?.open_table(EVENTS)?;
+            let range = events.range((Bound::Excluded(after), Bound::Unbounded))?;
+            let event = |entry: Result<(AccessGuard<'_, u64>, AccessGuard<'_, _>), _>| {
+                let (number, entry) = entry?;
+                let (subject, bytes): (&str, &[u8]) = entry.value();
+                let event = codec::decode_event(SubjectId::new(subject)?, bytes)?;
+                Ok((Cursor(number.value().to_string()), event))
+            };
+            range.take(limit).map(event).collect()
         })
         .await
     }

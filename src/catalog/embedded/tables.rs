@@ -21,6 +21,8 @@ pub(super) const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> =
     MultimapTableDefinition::new("retired");
 /// Variant and format → (objects, bytes) of current records; `""` → (avatars, 0).
 pub(super) const STATS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stats");
+/// Number, from 1 → (subject, an event of its, as [`codec`] writes it).
+pub(super) const EVENTS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("events");
 /// Written by [`check`](crate::catalog::Catalog::check).
 pub(super) const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("probe");
 
@@ -124,6 +126,26 @@ pub(super) fn count(
     Ok(())
 }
 
+/// Appends an event, and lets those go that are older than the latest `kept`.
+pub(super) fn tell(
+    transaction: &WriteTransaction,
+    kept: u32,
+    subject: &SubjectId,
+    event: &[u8],
+) -> Result<(), Failure> {
+    let mut events = transaction.open_table(EVENTS)?;
+    let number = events.last()?.map_or(0, |(last, _)| last.value()) + 1;
+    events.insert(number, (subject.as_str(), event))?;
+    let dropped = number.saturating_sub(u64::from(kept));
+    while events
+        .first()?
+        .is_some_and(|(first, _)| first.value() <= dropped)
+    {
+        events.pop_first()?;
+    }
+    Ok(())
+}
+
 /// What can go wrong inside a step.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -145,6 +167,8 @@ pub(super) enum Failure {
     Subject(#[from] crate::avatar::InvalidSubjectId),
     #[error("a key of the database is damaged")]
     Variant(#[from] crate::avatar::InvalidVariantName),
+    #[error("the place among the events is no number")]
+    Place(#[from] std::num::ParseIntError),
     #[error("a sum is of an unknown format")]
     UnknownFormat,
 }

@@ -1,6 +1,6 @@
 //! Redis as the catalog: one for any number of replicas.
 //!
-//! Subjects are spread over [`Partitions`]; each partition has six keys, all in one slot of a
+//! Subjects are spread over [`Partitions`]; each partition has seven keys, all in one slot of a
 //! Cluster, and every step of the catalog is one script on them:
 //!
 //! | key | holds |
@@ -11,9 +11,14 @@
 //! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to go, by due time |
 //! | `cameo:{p07}:retired-of` | the same, in the order of their subjects |
 //! | `cameo:{p07}:stats` | hash: what the current records add up to |
+//! | `cameo:{p07}:events` | stream: the latest changes, each with its subject |
 //!
-//! A step whose answer was lost is sent again, so every script may run twice. The scripts do not change anything before they have read and understood all that they need, so
-//! one that fails has done nothing.
+//! A step whose answer was lost is sent again, so every script may run twice. The scripts do not
+//! change anything before they have read and understood all that they need, so one that fails has
+//! done nothing.
+//!
+//! Redis drops old events by whole nodes of a stream, which is cheap: of each partition up to 100
+//! more than its share are kept (`stream-node-max-entries`).
 
 mod scripts;
 mod values;
@@ -30,11 +35,11 @@ use super::{
     Catalog, CatalogError, Cursor, Outstanding, Page, Precondition, Removed, Replaced, Restored,
     Stats,
 };
-use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
+use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisSettings};
 use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Script};
 use scripts::Scripts;
-use values::{Failure, add_up, avatar_id, outstanding, record_of};
+use values::{Failure, StreamEntry, add_up, avatar_id, event, outstanding, record_of};
 
 /// Says with how many partitions the records were written.
 const PARTITIONS_KEY: &str = "cameo:partitions";
@@ -68,7 +73,7 @@ impl RedisCatalog {
         let catalog = Self {
             link,
             partitions: settings.partitions,
-            scripts: Scripts::new(),
+            scripts: Scripts::new(settings.events_kept_in_each()),
             next_claim: AtomicUsize::new(0),
         };
         let stored = catalog.agree_on_partitions().await.map_err(failed)?;
@@ -121,6 +126,7 @@ impl RedisCatalog {
             "retired",
             "retired-of",
             "stats",
+            "events",
         ];
         let keys = keys.map(|name| partition.key(name));
         Ok(self.link.call(script, &keys, arguments).await?)
@@ -199,11 +205,12 @@ impl Catalog for RedisCatalog {
         subject: &SubjectId,
         record: &Record,
         precondition: &Precondition,
+        now: Timestamp,
         retire_at: Timestamp,
     ) -> Result<Replaced, CatalogError> {
         let replaced = async {
             let bytes = codec::encode(record)?;
-            let retire_at = retire_at.unix_ms().to_string();
+            let (now, retire_at) = (now.unix_ms().to_string(), retire_at.unix_ms().to_string());
             let (word, ids) = match precondition {
                 Precondition::Anything => ("anything", &[][..]),
                 Precondition::Absent => ("absent", &[][..]),
@@ -213,6 +220,7 @@ impl Catalog for RedisCatalog {
             let mut arguments = vec![
                 subject.as_str().as_bytes(),
                 &bytes,
+                now.as_bytes(),
                 retire_at.as_bytes(),
                 word.as_bytes(),
             ];
@@ -240,16 +248,21 @@ impl Catalog for RedisCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
+        now: Timestamp,
         lease: Timestamp,
     ) -> Result<Option<Removed>, CatalogError> {
         let removed = async {
-            let lease = lease.unix_ms().to_string();
+            let (now, lease) = (now.unix_ms().to_string(), lease.unix_ms().to_string());
             // Where an answer was lost, the next gives the ids again, but not the record.
             let answer: Vec<Vec<u8>> = self
                 .step(
                     &self.scripts.remove,
                     self.partitions.of(subject.as_str()),
-                    &[subject.as_str().as_bytes(), lease.as_bytes()],
+                    &[
+                        subject.as_str().as_bytes(),
+                        now.as_bytes(),
+                        lease.as_bytes(),
+                    ],
                 )
                 .await?;
             let (record, ids) = answer.split_first().ok_or(Failure::Answer)?;
@@ -408,6 +421,36 @@ impl Catalog for RedisCatalog {
         restored
             .await
             .map_err(|failure: Failure| failure.of("restore a record"))
+    }
+
+    fn event_partitions(&self) -> u16 {
+        self.partitions.count()
+    }
+
+    async fn events(
+        &self,
+        partition: u16,
+        after: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, Event)>, CatalogError> {
+        let read = async {
+            let place = if *after == Cursor::START {
+                "0"
+            } else {
+                &after.0
+            };
+            let mut read = redis::cmd("XREAD");
+            read.arg("COUNT").arg(limit).arg("STREAMS");
+            read.arg(Partition(partition).key("events")).arg(place);
+            let streams: Option<Vec<(String, Vec<StreamEntry>)>> = self.link.run(&read).await?;
+            let entries = streams
+                .into_iter()
+                .flatten()
+                .flat_map(|(_, entries)| entries);
+            entries.map(event).collect::<Result<_, _>>()
+        };
+        read.await
+            .map_err(|failure: Failure| failure.of("read its events"))
     }
 
     async fn stats(&self) -> Result<Stats, CatalogError> {

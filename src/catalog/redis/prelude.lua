@@ -1,4 +1,4 @@
--- What every script of the catalog begins with.
+-- What every script of the catalog begins with, after a line that says how many events are kept.
 --
 -- A subject's entry in `subjects` is: the last version given out, the last version that a delete
 -- took away, and the current record or nothing; the versions as varints (LEB128), the record as
@@ -8,7 +8,7 @@
 -- An upload is named by its subject, a zero byte (no subject has one) and the 16 bytes of its id.
 
 local SUBJECTS, PENDING, RESERVED = KEYS[1], KEYS[2], KEYS[3]
-local RETIRED, RETIRED_OF, STATS = KEYS[4], KEYS[5], KEYS[6]
+local RETIRED, RETIRED_OF, STATS, EVENTS = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 
 local function upload(subject, id)
   return subject .. '\0' .. id
@@ -120,4 +120,17 @@ local function retire(name, due)
   redis.call('ZADD', RETIRED, due, name)
   redis.call('ZADD', RETIRED_OF, 0, name)
   leave_pending(name)
+end
+
+-- Appends an event, as src/catalog/codec.rs reads it: `what` is the record that became current, or
+-- what `deleted` makes of one.
+local function tell(subject, at, what)
+  local event = to_varint(tonumber(at)) .. what
+  redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'subject', subject, 'event', event)
+end
+
+-- A zero byte, and the id and version of a record as they stand in it.
+local function deleted(record)
+  local _, at = varint(record, 18)
+  return '\0' .. record:sub(2, at - 1)
 end

@@ -1,5 +1,5 @@
 -- Answers the record that was current, and every id of the subject that has objects, its id first.
-local subject, lease = ARGV[1], ARGV[2]
+local subject, now, lease = ARGV[1], ARGV[2], ARGV[3]
 local entry = load(subject)
 local record = entry.record
 local current = head(record)
@@ -12,6 +12,7 @@ if current ~= '' then
   entry.record = ''
   save(subject, entry)
   retire(upload(subject, current), lease)
+  tell(subject, now, deleted(record))
   answer[2] = current
 end
 for _, name in ipairs(retired) do

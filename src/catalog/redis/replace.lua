@@ -1,5 +1,5 @@
 -- Answers how it ended.
-local subject, record, retire_at, precondition = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local subject, record, now, retire_at, precondition = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local id, version = head(record)
 local name = upload(subject, id)
 local entry = load(subject)
@@ -17,7 +17,7 @@ end
 local holds = precondition == 'anything'
   or precondition == 'absent' and current == ''
   or precondition == 'present' and current ~= ''
-for number = 5, #ARGV do
+for number = 6, #ARGV do
   holds = holds or ARGV[number] == current
 end
 if not holds then
@@ -32,5 +32,6 @@ if current ~= '' then
   retire(upload(subject, current), retire_at)
 end
 leave_pending(name)
+tell(subject, now, record)
 save_sums(sums)
 return 'committed'

@@ -14,8 +14,10 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
-        let script = |step| Script::new(&[include_str!("prelude.lua"), step]);
+    /// The scripts of a catalog that keeps about so many events in each partition.
+    pub(super) fn new(events_kept: u32) -> Self {
+        let kept = format!("local EVENTS_KEPT = {events_kept}\n");
+        let script = |step| Script::new(&[&kept, include_str!("prelude.lua"), step]);
         Self {
             reserve: script(include_str!("reserve.lua")),
             replace: script(include_str!("replace.lua")),

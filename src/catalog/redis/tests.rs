@@ -1,4 +1,5 @@
 use super::*;
+use crate::avatar::Change;
 use crate::catalog::contract;
 use crate::redis::testing::{RedisCluster, RedisSentinel, RedisServer};
 
@@ -6,6 +7,7 @@ fn settings(url: &str) -> RedisSettings {
     RedisSettings {
         address: url.parse().unwrap(),
         partitions: Partitions::new(16).unwrap(),
+        events_kept: contract::EVENTS_KEPT,
     }
 }
 
@@ -45,7 +47,7 @@ async fn uploaded(catalog: &RedisCatalog, subject: &SubjectId) -> Record {
         .await
         .unwrap();
     let anything = Precondition::Anything;
-    let replaced = catalog.replace(subject, &record, &anything, now).await;
+    let replaced = catalog.replace(subject, &record, &anything, now, now).await;
     assert!(matches!(replaced, Ok(Replaced::Committed)));
     record
 }
@@ -71,11 +73,13 @@ async fn a_dead_redis_is_told_at_once_and_a_restarted_one_is_found_with_its_reco
         catalog.get(&subject("42")).await.unwrap_err();
         let anything = Precondition::Anything;
         let now = Timestamp::now();
-        let commit = catalog.replace(&who, &record, &anything, now);
+        let commit = catalog.replace(&who, &record, &anything, now, now);
         commit.await.unwrap_err();
     }
     assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
     server.restart();
+    let told = contract::events(&catalog).await;
+    assert_eq!(told[0].change, Change::Updated(record.clone()));
     assert_eq!(catalog.get(&subject("42")).await.unwrap(), Some(record));
     // The scripts are gone with the old process, and come back by themselves.
     assert_eq!(uploaded(&catalog, &subject("42")).await.version, Version(2));
@@ -218,6 +222,7 @@ async fn a_damaged_record_is_an_error_and_no_step_touches_it() {
     let key = catalog.partitions.of("42").key("subjects");
     server.ask::<()>(&format!("HSET {key} 42 AAx"));
     catalog.get(&who).await.unwrap_err();
-    catalog.remove(&who, Timestamp::now()).await.unwrap_err();
+    let now = Timestamp::now();
+    catalog.remove(&who, now, now).await.unwrap_err();
     assert_eq!(server.ask::<String>(&format!("HGET {key} 42")), "AAx");
 }

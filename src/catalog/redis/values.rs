@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use redis::RedisError;
 
 use crate::avatar::{
-    AvatarId, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
+    AvatarId, Event, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
 };
 use crate::catalog::codec;
-use crate::catalog::{CatalogError, Outstanding, Stats, StatsRow};
+use crate::catalog::{CatalogError, Cursor, Outstanding, Stats, StatsRow};
 
 /// The record in a subject's entry, behind its two versions.
 pub(super) fn record_of(entry: &[u8]) -> Result<Option<Record>, Failure> {
@@ -37,6 +37,17 @@ pub(super) fn outstanding(name: &[u8]) -> Result<Outstanding, Failure> {
 pub(super) fn avatar_id(bytes: &[u8]) -> Result<AvatarId, Failure> {
     let bits = bytes.try_into().map_err(|_| Failure::Answer)?;
     Ok(AvatarId::from_bytes(bits))
+}
+
+/// An entry of a stream: its place, and its fields.
+pub(super) type StreamEntry = (String, HashMap<String, Vec<u8>>);
+
+/// The event in an entry, with its place.
+pub(super) fn event((place, fields): StreamEntry) -> Result<(Cursor, Event), Failure> {
+    let field = |name| fields.get(name).ok_or(Failure::Answer);
+    let subject = String::from_utf8_lossy(field("subject")?).into_owned();
+    let event = codec::decode_event(SubjectId::new(subject)?, field("event")?)?;
+    Ok((Cursor(place), event))
 }
 
 /// Adds up what the partitions hold.

@@ -66,7 +66,8 @@ pub struct Collected {
 impl Service {
     /// Brings every upload that is whole back into the catalog, with its version: the
     /// newest of each user as the current one, the others to be swept. What the catalog knows
-    /// stays as it is, so that this may be repeated, and run beside a working service.
+    /// stays as it is, so that this may be repeated, and run beside a working service. No event tells
+    /// of it: nothing of it is new.
     ///
     /// Begins after the upload `after`; `progress` is told the last upload done.
     ///

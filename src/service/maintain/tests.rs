@@ -21,7 +21,7 @@ impl Parts {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = DiskStore::open(folder.path().join("store")).unwrap();
-        let catalog = EmbeddedCatalog::open(&folder.path().join("catalog.redb")).unwrap();
+        let catalog = contract::embedded(folder.path());
         Self {
             _folder: folder,
             store: Arc::new(store),
@@ -78,7 +78,7 @@ impl Parts {
         let (anything, now) = (Precondition::Anything, Timestamp::now());
         let replaced = self
             .catalog
-            .replace(&subject(), record, &anything, now)
+            .replace(&subject(), record, &anything, now, now)
             .await;
         assert_eq!(replaced.unwrap(), Replaced::Committed);
     }
