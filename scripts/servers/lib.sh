@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts that run a server have in common; sourced by each of them.
 #
 #     scripts/servers/NAME.sh install        installs it where it is missing
