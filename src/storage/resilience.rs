@@ -463,7 +463,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bucket_that_stumbles_is_hidden_from_its_users() {
-        let server = S3Server::start().await;
+        let server = S3Server::start_with_faults().await;
         let (inner, _) = S3Store::open(&server.settings()).await.unwrap();
         let patience = Patience {
             attempt: Duration::from_millis(300),

@@ -100,7 +100,7 @@ async fn user_ids_that_are_none_are_refused() {
             "{path}"
         );
     }
-    assert_eq!(service.objects(), [""; 0]);
+    assert_eq!(service.objects().await, [""; 0]);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_cookie_counts_from_trusted_pages_only() {
     rejected(upload().header("origin", "https://app.example.com.evil.example.com")).await;
     rejected(upload().header("sec-fetch-site", "cross-site")).await;
     rejected(upload().header("sec-fetch-site", "same-site")).await;
-    assert_eq!(service.objects(), [""; 0]);
+    assert_eq!(service.objects().await, [""; 0]);
 
     send(upload().header("origin", "https://app.example.com"))
         .await

@@ -124,7 +124,7 @@ async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
     let owner = service.owner("42");
     owner.upload("42", PORTRAIT).await.ok();
     let before = service.anonymous().avatar("42").await;
-    let objects = service.objects();
+    let objects = service.objects().await;
 
     let mut told = String::new();
     for (what, bytes, status, code) in unacceptable() {
@@ -146,7 +146,7 @@ async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
     }
     insta::assert_snapshot!(told);
     assert_eq!(service.anonymous().avatar("42").await.body, before.body);
-    assert_eq!(service.objects(), objects);
+    assert_eq!(service.objects().await, objects);
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn forms_without_one_picture_are_refused() {
         let form = Form::new().text("crop", crop).part("file", part());
         assert_eq!(code(form).await, (400, "invalid_crop".into()), "{crop:?}");
     }
-    assert_eq!(service.objects(), [""; 0]);
+    assert_eq!(service.objects().await, [""; 0]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{Backend, Client, objects_in, try_send};
+use crate::support::{Backend, Client, try_send};
 
 const ROUNDS: u64 = 6;
 const USERS: usize = 4;
@@ -129,7 +129,9 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
     let kept = every_acknowledged_avatar_is_whole(&process, &users, &last).await;
     let begun = Instant::now();
     loop {
-        let left: Vec<_> = objects_in(&backend.store(data))
+        let left: Vec<_> = backend
+            .objects(data)
+            .await
             .into_iter()
             .filter(|key| !kept.iter().any(|id| key.contains(id.as_str())))
             .collect();
@@ -165,7 +167,7 @@ async fn killing_between_any_two_steps_of_an_upload_or_a_delete_keeps_every_prom
 }
 
 async fn cut_off(cut: Cut) {
-    let (folder, backend) = (TempDir::new().unwrap(), Backend::fleet().await);
+    let (folder, backend) = (TempDir::new().unwrap(), Backend::fleet_with_faults().await);
     let process = Process::start(folder.path(), &backend).await;
     let owner = Client::new(&process.url, Some(token(folder.path(), "42")));
     let kept = owner.upload("42", photos::png(200, 200)).await.ok();
@@ -213,12 +215,12 @@ async fn cut_off(cut: Cut) {
     };
     let id = kept["avatar_id"].as_str().unwrap();
     let swept = tokio::time::timeout(Duration::from_mins(1), async {
-        while objects_in(&backend.store(folder.path())).len() != objects {
+        while backend.objects(folder.path()).await.len() != objects {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     let swept = swept.await;
-    let left = objects_in(&backend.store(folder.path()));
+    let left = backend.objects(folder.path()).await;
     assert!(swept.is_ok(), "{cut:?} left {left:#?}");
     assert!(
         left.iter().all(|key| key.contains(id)),

@@ -19,7 +19,7 @@ async fn replicas_see_each_others_uploads_and_deletes() {
     assert_eq!(seen["avatar_id"], replaced["avatar_id"]);
     other.owner("42").delete("42").await.ok();
     assert_eq!(one.anonymous().avatar("42").await.status, 404);
-    assert_eq!(one.objects(), [""; 0]);
+    assert_eq!(one.objects().await, [""; 0]);
 }
 
 #[tokio::test]

@@ -4,16 +4,16 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{TestService, shape};
+use crate::support::{Backend, TestService, shape};
 
 /// Waits, for a bounded time, until the store holds this many objects.
 async fn until_objects(service: &TestService, wanted: usize) {
     let in_time = tokio::time::timeout(Duration::from_secs(20), async {
-        while service.objects().len() != wanted {
+        while service.objects().await.len() != wanted {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    assert!(in_time.await.is_ok(), "{:#?}", service.objects());
+    assert!(in_time.await.is_ok(), "{:#?}", service.objects().await);
 }
 
 #[tokio::test]
@@ -23,13 +23,13 @@ async fn a_delete_leaves_nothing() {
     let avatar = owner.upload("42", PORTRAIT).await.ok();
     owner.upload("42", photos::png(100, 100)).await.ok();
     assert_eq!(
-        service.objects().len(),
+        service.objects().await.len(),
         22,
         "the replaced one is still there, for whoever has its URL"
     );
     let answer = owner.delete("42").await;
     insta::assert_snapshot!(shape(&answer, service.url()));
-    assert_eq!(service.objects(), [""; 0]);
+    assert_eq!(service.objects().await, [""; 0]);
     assert_eq!(service.anonymous().avatar("42").await.problem().0, 404);
     let url = avatar["avatar_url"].as_str().unwrap();
     assert_eq!(service.anonymous().get(url).await.problem().0, 404);
@@ -58,7 +58,7 @@ async fn a_replaced_avatar_goes_after_its_grace() {
     );
     until_objects(&service, 11).await;
     let kept = second["avatar_id"].as_str().unwrap();
-    assert!(service.objects().iter().all(|key| key.contains(kept)));
+    assert!(service.objects().await.iter().all(|key| key.contains(kept)));
 }
 
 #[tokio::test]
@@ -119,10 +119,10 @@ async fn an_upload_beside_a_delete_is_current_or_leaves_nothing() {
     // Reserved after the delete, it is there; before it, it lost, or was there and went with it.
     if current.status == 200 {
         assert_eq!(upload.ok()["avatar_id"], current.json()["avatar_id"]);
-        assert_eq!(service.objects().len(), 11);
+        assert_eq!(service.objects().await.len(), 11);
     } else {
         assert!(upload.status == 200 || upload.problem() == (409, "superseded".to_owned()));
-        assert_eq!(service.objects(), [""; 0]);
+        assert_eq!(service.objects().await, [""; 0]);
     }
 }
 
@@ -139,12 +139,12 @@ async fn of_deletes_at_once_one_is_answered_200() {
         .collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 404, 404, 404]);
-    assert_eq!(service.objects(), [""; 0]);
+    assert_eq!(service.objects().await, [""; 0]);
 }
 
 #[tokio::test]
 async fn a_delete_comes_to_its_end_though_nobody_waits() {
-    let service = TestService::start_fleet(&[]).await;
+    let service = TestService::start_on(Backend::fleet_with_faults().await, &[]).await;
     let owner = service.owner("42");
     owner.upload("42", PORTRAIT).await.ok();
     let asked = service.backend().requests();

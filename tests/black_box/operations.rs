@@ -30,9 +30,7 @@ async fn health_tells_what_is_up_and_what_there_is() {
 #[tokio::test]
 async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
     let service = TestService::start().await;
-    let store = service.store();
-    std::fs::remove_dir_all(&store).unwrap();
-    std::fs::write(&store, "in the way").unwrap();
+    service.remove_store().await;
     let ready = service.anonymous().get("/health/ready").await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["store"], "unavailable");
@@ -68,7 +66,7 @@ async fn an_upload_under_way_is_answered_before_the_end() {
     let upload = tokio::spawn(async move { owner.upload("42", PORTRAIT).await });
     // Once the first object is there, the upload is under way.
     let under_way = tokio::time::timeout(Duration::from_secs(20), async {
-        while service.objects().is_empty() {
+        while service.objects().await.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });

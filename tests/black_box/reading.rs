@@ -140,6 +140,7 @@ async fn files_are_served_for_ever_and_nothing_but_public_ones() {
     assert!(
         service
             .objects()
+            .await
             .contains(&format!("private/avatars/{id}/manifest.json"))
     );
     for path in [
@@ -187,6 +188,6 @@ async fn a_record_whose_object_is_gone_is_not_found_rather_than_broken() {
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let id = avatar["avatar_id"].as_str().unwrap();
     let path = format!("public/avatars/{id}/medium.webp");
-    std::fs::remove_file(service.store().join(path)).unwrap();
+    service.remove_object(&path).await;
     assert_eq!(service.anonymous().get(AVATAR).await.problem().0, 404);
 }

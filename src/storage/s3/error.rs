@@ -14,8 +14,10 @@ pub(super) enum Failure {
     #[error("no answer from s3")]
     NoAnswer(#[source] Box<dyn Error + Send + Sync>),
     /// It said no.
-    #[error("s3 answered {status} {code}: {message}")]
+    #[error("{call}: {status} {code}{}{message}", if message.is_empty() { "" } else { ": " })]
     Refused {
+        /// What was asked of it, by S3's name.
+        call: &'static str,
         status: u16,
         /// S3's word for the reason; empty where it gave none.
         code: String,
@@ -74,20 +76,27 @@ impl Failure {
     }
 }
 
-impl<E> From<SdkError<E, HttpResponse>> for Failure
+/// Reduces what the SDK reports of a call, by S3's name for it.
+pub(super) fn of_call<E>(call: &'static str) -> impl FnOnce(SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
-    fn from(error: SdkError<E, HttpResponse>) -> Self {
+    move |error| {
         let Some(response) = error.raw_response() else {
-            return Self::NoAnswer(error.into());
+            return Failure::NoAnswer(error.into());
         };
-        let header = |name| response.headers().get(name).map(str::to_owned);
-        Self::Refused {
-            status: response.status().as_u16(),
-            region: header("x-amz-bucket-region"),
-            code: error.code().unwrap_or_default().to_owned(),
-            message: error.message().unwrap_or_default().to_owned(),
+        let status = response.status().as_u16();
+        let region = response.headers().get("x-amz-bucket-region");
+        let region = region.map(str::to_owned);
+        // An answer to HEAD has no body to say why.
+        let code = error.code().unwrap_or_default().to_owned();
+        let message = error.message().unwrap_or_default().to_owned();
+        Failure::Refused {
+            call,
+            status,
+            code,
+            message,
+            region,
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 use crate::config::S3Settings;
 #[cfg(test)]
 use crate::config::{PublicAccess, S3Credentials};
-use error::Failure;
+use error::{Failure, of_call};
 use startup::Probe;
 pub use startup::{S3Concern, S3StartError};
 
@@ -62,14 +62,15 @@ impl S3Store {
             .cache_control(cache_control)
             .body(ByteStream::from(body))
             .send()
-            .await?;
+            .await
+            .map_err(of_call("PutObject"))?;
         Ok(())
     }
 
     /// Opens an object; `None` where there is none.
     async fn open_path(&self, path: &str) -> Result<Option<GetObjectOutput>, Failure> {
         let get = self.client.get_object().bucket(&self.bucket).key(path);
-        match get.send().await.map_err(Failure::from) {
+        match get.send().await.map_err(of_call("GetObject")) {
             Ok(object) => Ok(Some(object)),
             Err(failure) if failure.is_missing_object() => Ok(None),
             Err(failure) => Err(failure),
@@ -78,7 +79,7 @@ impl S3Store {
 
     async fn delete_path(&self, path: &str) -> Result<(), Failure> {
         let delete = self.client.delete_object().bucket(&self.bucket).key(path);
-        match delete.send().await.map_err(Failure::from) {
+        match delete.send().await.map_err(of_call("DeleteObject")) {
             Err(failure) if !failure.is_missing_object() => Err(failure),
             _ => Ok(()),
         }
@@ -98,7 +99,7 @@ impl S3Store {
             return Ok(PublicRead::Proxy);
         };
         let get = anyone.get_object().bucket(&self.bucket).key(&probe.path);
-        match get.send().await.map_err(Failure::from) {
+        match get.send().await.map_err(of_call("GetObject")) {
             Ok(_) => Ok(PublicRead::Anyone),
             Err(failure) if failure.may_pass() => Err(failure),
             Err(_) => Ok(PublicRead::Refused),
@@ -123,7 +124,8 @@ impl S3Store {
                 .prefix(prefix)
                 .set_continuation_token(next)
                 .send()
-                .await?;
+                .await
+                .map_err(of_call("ListObjectsV2"))?;
             paths.extend(
                 page.contents
                     .unwrap_or_default()
@@ -154,7 +156,8 @@ impl S3Store {
                 .prefix(format!("{root}/"))
                 .set_start_after(after)
                 .send()
-                .await?;
+                .await
+                .map_err(of_call("ListObjectsV2"))?;
             let listed = page.contents.unwrap_or_default();
             if page.is_truncated == Some(true)
                 && let Some(last) = listed.last().and_then(|object| object.key.as_deref())

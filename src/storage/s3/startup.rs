@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{
 };
 
 use super::client::{self, Clients};
-use super::error::Failure;
+use super::error::{Failure, of_call};
 use super::{S3Store, policy};
 use crate::avatar::AvatarId;
 use crate::config::{PublicAccess, S3Settings};
@@ -104,7 +104,7 @@ pub enum S3StartError {
         source: Source,
     },
     #[error(
-        "not everybody can read public/ in bucket {bucket}; let these credentials do s3:PutBucketPolicy, or allow reading yourself, or set storage.s3.public_access = \"none\" and delivery.mode = \"proxy\""
+        "not everybody can read public/ in bucket {bucket}; let these credentials do s3:GetBucketPolicy and s3:PutBucketPolicy, or allow reading yourself, or set storage.s3.public_access = \"none\" and delivery.mode = \"proxy\""
     )]
     NotPublic {
         bucket: String,
@@ -249,7 +249,7 @@ impl Opening<'_> {
             .client
             .head_bucket()
             .bucket(&self.settings.bucket);
-        let Err(failure) = head.send().await.map_err(Failure::from) else {
+        let Err(failure) = head.send().await.map_err(of_call("HeadBucket")) else {
             return Ok(true);
         };
         match failure.status() {
@@ -278,7 +278,7 @@ impl Opening<'_> {
             .create_bucket()
             .bucket(bucket)
             .set_create_bucket_configuration(location);
-        match create.send().await.map_err(Failure::from) {
+        match create.send().await.map_err(of_call("CreateBucket")) {
             Ok(_) => {}
             // Another replica was faster.
             Err(failure) if failure.code() == "BucketAlreadyOwnedByYou" => {}
@@ -342,17 +342,17 @@ impl Opening<'_> {
         }
         let S3Settings { bucket, region, .. } = self.settings;
         let client = &self.store.client;
-        let existing = client.get_bucket_policy().bucket(bucket).send().await;
-        let existing = existing.ok().and_then(|answer| answer.policy);
+        let get = client.get_bucket_policy().bucket(bucket).send().await;
+        let existing = match get.map_err(of_call("GetBucketPolicy")) {
+            Ok(answer) => answer.policy,
+            Err(failure) if failure.status() == 404 => None,
+            // What cannot be read must not be overwritten: it may hold what others rely on.
+            Err(failure) => return Err(self.without_policy(failure)),
+        };
         let policy = policy::with_public_read(existing.as_deref(), bucket, region);
         let put = client.put_bucket_policy().bucket(bucket).policy(policy);
-        if let Err(failure) = put.send().await.map_err(Failure::from) {
-            return Err(match failure {
-                failure if failure.may_pass() => {
-                    self.sort("set the bucket's policy", "s3:PutBucketPolicy", failure)
-                }
-                failure => self.not_public(Some(failure)),
-            });
+        if let Err(failure) = put.send().await.map_err(of_call("PutBucketPolicy")) {
+            return Err(self.without_policy(failure));
         }
         for wait in POLICY_WAITS {
             if self.anyone_reads(probe).await {
@@ -361,6 +361,14 @@ impl Opening<'_> {
             tokio::time::sleep(wait).await;
         }
         Err(self.not_public(None))
+    }
+
+    fn without_policy(&self, failure: Failure) -> S3StartError {
+        if failure.may_pass() {
+            self.sort("set the bucket's policy", "s3:PutBucketPolicy", failure)
+        } else {
+            self.not_public(Some(failure))
+        }
     }
 
     fn not_public(&self, failure: Option<Failure>) -> S3StartError {
@@ -396,7 +404,7 @@ impl Opening<'_> {
                 let put = self.store.client.put_bucket_cors().bucket(bucket);
                 match put.cors_configuration(rules).send().await {
                     Ok(_) => return,
-                    Err(error) => Failure::from(error).to_string(),
+                    Err(error) => of_call("PutBucketCors")(error).to_string(),
                 }
             }
             Err(error) => error.to_string(),

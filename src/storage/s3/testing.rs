@@ -1,14 +1,22 @@
-//! An S3 server for tests: `s3s-fs` in this process, over real HTTP on the loopback.
+//! An S3 server for tests: `s3s-fs` in this process, over real HTTP on the loopback; or, where
+//! `TEST_S3_ENDPOINT` names one, a real server.
 //!
 //! What `s3s-fs` lacks of S3 stands in front of it: bucket policies, anonymous reading by them, a
-//! bucket that is there already, a bucket that is missing. So do faults: the next requests can be
-//! answered 503, dropped or held up.
+//! bucket that is there already, a bucket that is missing. So do faults, in front of a real server
+//! too: the next requests can be answered 503, dropped or held up.
+//!
+//! A real server is named by `TEST_S3_ENDPOINT`, `TEST_S3_ACCESS_KEY_ID`,
+//! `TEST_S3_SECRET_ACCESS_KEY`, `TEST_S3_REGION` and `TEST_S3_PUBLIC_ACCESS` (`policy` or `none`).
+//! Every [`S3Server`] is then a bucket of its own there.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_sdk_s3::config::{
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use futures_util::stream::{self, StreamExt};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -38,52 +46,78 @@ pub(crate) enum Fault {
 
 /// A running server; it ends with the value.
 pub(crate) struct S3Server {
+    settings: S3Settings,
+    front: Option<Front>,
+}
+
+/// What stands before the server, and has to for faults to happen and requests to be seen.
+struct Front {
     shared: Arc<Shared>,
-    address: String,
     task: tokio::task::JoinHandle<()>,
 }
 
 struct Shared {
-    service: S3Service,
-    root: TempDir,
-    policy: Arc<Mutex<Option<String>>>,
+    behind: Behind,
     faults: Mutex<VecDeque<Fault>>,
     /// What is refused with `AccessDenied`, by the query or method that tells it.
-    denied: Mutex<Vec<&'static str>>,
+    denied: Mutex<Vec<String>>,
     requests: Mutex<Vec<String>>,
 }
 
+/// Who answers what the front lets through.
+enum Behind {
+    InProcess(InProcess),
+    Real {
+        http: reqwest::Client,
+        endpoint: String,
+    },
+}
+
+struct InProcess {
+    service: S3Service,
+    root: TempDir,
+    policy: Arc<Mutex<Option<String>>>,
+}
+
 impl S3Server {
-    /// An empty server.
+    /// An empty server, or on a real one a bucket that is not there yet. Faults cannot happen on a
+    /// real one: it is spoken to directly.
     pub(crate) async fn start() -> Self {
+        match real() {
+            Some(settings) => Self {
+                settings,
+                front: None,
+            },
+            None => Self::start_in_process().await,
+        }
+    }
+
+    /// The same, where requests can be seen and faults can happen.
+    pub(crate) async fn start_with_faults() -> Self {
+        let Some(settings) = real() else {
+            return Self::start_in_process().await;
+        };
+        let behind = Behind::Real {
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .unwrap(),
+            endpoint: settings.endpoint.clone().unwrap(),
+        };
+        Self::start_front(settings, behind).await
+    }
+
+    async fn start_in_process() -> Self {
         let root = tempfile::tempdir().unwrap();
         let policy = Arc::default();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         builder.set_access(ByPolicy(Arc::clone(&policy)));
-        let shared = Arc::new(Shared {
-            service: builder.build(),
-            root,
-            policy,
-            faults: Mutex::default(),
-            denied: Mutex::default(),
-            requests: Mutex::default(),
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
-        Self {
-            shared,
-            address,
-            task,
-        }
-    }
-
-    /// Settings for a bucket on this server.
-    pub(crate) fn settings(&self) -> S3Settings {
-        S3Settings {
+        let service = builder.build();
+        let settings = S3Settings {
             bucket: "avatars".into(),
-            endpoint: Some(self.address.clone()),
+            endpoint: None,
             region: "us-east-1".into(),
             path_style: true,
             public_access: PublicAccess::Policy,
@@ -93,47 +127,202 @@ impl S3Server {
                 access_key_id: ACCESS_KEY.into(),
                 secret_access_key: SECRET_KEY.into(),
             }),
-        }
+        };
+        let behind = Behind::InProcess(InProcess {
+            service,
+            root,
+            policy,
+        });
+        Self::start_front(settings, behind).await
+    }
+
+    async fn start_front(mut settings: S3Settings, behind: Behind) -> Self {
+        let shared = Arc::new(Shared {
+            behind,
+            faults: Mutex::default(),
+            denied: Mutex::default(),
+            requests: Mutex::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        settings.endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
+        let front = Some(Front { shared, task });
+        Self { settings, front }
+    }
+
+    /// Settings for a bucket on this server.
+    pub(crate) fn settings(&self) -> S3Settings {
+        self.settings.clone()
+    }
+
+    /// The bucket's name.
+    pub(crate) fn bucket(&self) -> &str {
+        &self.settings.bucket
     }
 
     /// Lets this happen to the next `count` requests.
     pub(crate) fn fail_next(&self, count: usize, fault: Fault) {
-        let mut faults = self.shared.faults.lock().unwrap();
+        let mut faults = self.front().faults.lock().unwrap();
         faults.extend(std::iter::repeat_n(fault, count));
     }
 
     /// Nothing happens to later requests.
     pub(crate) fn clear_faults(&self) {
-        self.shared.faults.lock().unwrap().clear();
+        self.front().faults.lock().unwrap().clear();
     }
 
     /// Refuses every request whose method and address contain this, such as `PUT /avatars?policy`.
-    pub(crate) fn deny(&self, what: &'static str) {
-        self.shared.denied.lock().unwrap().push(what);
+    pub(crate) fn deny(&self, what: impl Into<String>) {
+        self.front().denied.lock().unwrap().push(what.into());
     }
 
-    /// The bucket's policy.
-    pub(crate) fn policy(&self) -> Option<String> {
-        self.shared.policy.lock().unwrap().clone()
-    }
-
-    /// Puts a policy there, as an operator would.
-    pub(crate) fn set_policy(&self, policy: &str) {
-        *self.shared.policy.lock().unwrap() = Some(policy.to_owned());
+    /// Refuses nothing any more.
+    pub(crate) fn deny_nothing(&self) {
+        self.front().denied.lock().unwrap().clear();
     }
 
     /// Method and address of every request so far.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.shared.requests.lock().unwrap().clone()
+        self.front().requests.lock().unwrap().clone()
     }
 
-    /// The folder that holds the bucket's objects, by their paths.
-    pub(crate) fn bucket_folder(&self) -> PathBuf {
-        self.shared.root.path().join("avatars")
+    fn front(&self) -> &Shared {
+        let front = self.front.as_ref();
+        &front.expect("it was started with faults").shared
+    }
+
+    /// The bucket's policy.
+    pub(crate) async fn policy(&self) -> Option<String> {
+        let get = self.client().get_bucket_policy().bucket(self.bucket());
+        get.send().await.ok()?.policy
+    }
+
+    /// Puts a policy there, as an operator would.
+    pub(crate) async fn set_policy(&self, policy: &str) {
+        let put = self.client().put_bucket_policy().bucket(self.bucket());
+        put.policy(policy).send().await.unwrap();
+    }
+
+    /// Takes the policy away.
+    pub(crate) async fn delete_policy(&self) {
+        let delete = self.client().delete_bucket_policy().bucket(self.bucket());
+        delete.send().await.unwrap();
+    }
+
+    /// Makes the bucket, as an operator would.
+    pub(crate) async fn create_bucket(&self) {
+        let create = self.client().create_bucket().bucket(self.bucket());
+        create.send().await.unwrap();
+    }
+
+    /// The keys of every object, sorted; none where there is no bucket.
+    pub(crate) async fn objects(&self) -> Vec<String> {
+        let client = self.client();
+        let list = client.list_objects_v2().bucket(self.bucket());
+        let mut pages = list.into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => keys.extend(page.contents.into_iter().flatten()),
+                Err(error) => {
+                    let status = error.raw_response().map(|answer| answer.status().as_u16());
+                    assert_eq!(status, Some(404), "{error:?}");
+                }
+            }
+        }
+        let mut keys: Vec<_> = keys.into_iter().filter_map(|object| object.key).collect();
+        keys.sort();
+        keys
+    }
+
+    /// The bytes of an object.
+    pub(crate) async fn read_object(&self, key: &str) -> Vec<u8> {
+        let get = self.client().get_object().bucket(self.bucket()).key(key);
+        let body = get.send().await.unwrap().body;
+        body.collect().await.unwrap().to_vec()
+    }
+
+    /// Writes objects behind the service's back.
+    pub(crate) async fn put_objects(&self, keys: &[String], body: &'static [u8]) {
+        let client = self.client();
+        let puts = stream::iter(keys).map(|key| {
+            let put = client.put_object().bucket(self.bucket()).key(key);
+            put.body(body.to_vec().into()).send()
+        });
+        let mut puts = puts.buffer_unordered(16);
+        while let Some(put) = puts.next().await {
+            put.unwrap();
+        }
+    }
+
+    /// Takes an object away.
+    pub(crate) async fn remove_object(&self, key: &str) {
+        let delete = self.client().delete_object().bucket(self.bucket());
+        delete.key(key).send().await.unwrap();
+    }
+
+    /// Takes the bucket away, with all that is in it.
+    pub(crate) async fn remove_bucket(&self) {
+        for key in self.objects().await {
+            self.remove_object(&key).await;
+        }
+        let delete = self.client().delete_bucket().bucket(self.bucket());
+        delete.send().await.unwrap();
+    }
+
+    /// A client of the operator's.
+    fn client(&self) -> aws_sdk_s3::Client {
+        let S3Settings {
+            endpoint,
+            region,
+            credentials,
+            ..
+        } = self.settings();
+        let credentials = credentials.unwrap();
+        let (key, secret) = (credentials.access_key_id, credentials.secret_access_key);
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .endpoint_url(endpoint.unwrap())
+            .region(Region::new(region))
+            .force_path_style(true)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .credentials_provider(Credentials::new(key, secret, None, None, "test"))
+            .build();
+        aws_sdk_s3::Client::from_conf(config)
     }
 }
 
-impl Drop for S3Server {
+/// A bucket of its own on the server that the environment names, where it names one.
+fn real() -> Option<S3Settings> {
+    let variable = |name: &str| std::env::var(format!("TEST_S3_{name}"));
+    let given = |name: &str| {
+        variable(name).unwrap_or_else(|_| panic!("TEST_S3_ENDPOINT is set, TEST_S3_{name} is not"))
+    };
+    let endpoint = variable("ENDPOINT").ok()?;
+    let mut number = [0; 8];
+    getrandom::fill(&mut number).unwrap();
+    Some(S3Settings {
+        bucket: format!("cameo-{:016x}", u64::from_ne_bytes(number)),
+        endpoint: Some(endpoint),
+        region: given("REGION"),
+        path_style: true,
+        public_access: match given("PUBLIC_ACCESS").as_str() {
+            "policy" => PublicAccess::Policy,
+            "none" => PublicAccess::None,
+            other => panic!("TEST_S3_PUBLIC_ACCESS is {other:?}; give policy or none"),
+        },
+        ca_file: None,
+        trusted_origins: Vec::new(),
+        credentials: Some(S3Credentials {
+            access_key_id: given("ACCESS_KEY_ID"),
+            secret_access_key: given("SECRET_ACCESS_KEY"),
+        }),
+    })
+}
+
+impl Drop for Front {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -153,10 +342,9 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(
-    shared: Arc<Shared>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+type Answered = Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>>;
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answered {
     let line = format!("{} {}", request.method(), request.uri());
     shared.requests.lock().unwrap().push(line.clone());
     let fault = shared.faults.lock().unwrap().pop_front();
@@ -178,19 +366,26 @@ async fn answer(
         .lock()
         .unwrap()
         .iter()
-        .any(|what| line.contains(what))
+        .any(|what| line.contains(what.as_str()))
     {
         return Ok(refusal(StatusCode::FORBIDDEN, "AccessDenied"));
     }
+    match &shared.behind {
+        Behind::InProcess(server) => answer_in_process(server, request).await,
+        Behind::Real { http, endpoint } => pass_on(http, endpoint, request).await,
+    }
+}
+
+async fn answer_in_process(server: &InProcess, request: Request<Incoming>) -> Answered {
     let path = request.uri().path().to_owned();
     let (bucket, key) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
-    let exists = shared.root.path().join(bucket).is_dir();
+    let exists = server.root.path().join(bucket).is_dir();
     let query = request.uri().query().unwrap_or_default();
     if query
         .split('&')
         .any(|part| part == "policy" || part == "policy=")
     {
-        return policy(&shared, request).await;
+        return policy(server, request).await;
     }
     if key.is_empty() && request.method() == Method::PUT && query.is_empty() && exists {
         return Ok(refusal(StatusCode::CONFLICT, "BucketAlreadyOwnedByYou"));
@@ -198,25 +393,47 @@ async fn answer(
     if !key.is_empty() && !exists {
         return Ok(refusal(StatusCode::NOT_FOUND, "NoSuchBucket"));
     }
-    Ok(shared.service.call(request.map(Body::from)).await?)
+    Ok(server.service.call(request.map(Body::from)).await?)
 }
 
-async fn policy(
-    shared: &Shared,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
-    if request.method() == Method::PUT {
-        let body = axum::body::to_bytes(axum::body::Body::new(request.into_body()), 20_000).await?;
-        *shared.policy.lock().unwrap() = Some(String::from_utf8(body.to_vec())?);
+async fn policy(server: &InProcess, request: Request<Incoming>) -> Answered {
+    let changed = match *request.method() {
+        Method::PUT => {
+            let body = axum::body::Body::new(request.into_body());
+            let body = axum::body::to_bytes(body, 20_000).await?;
+            Some(Some(String::from_utf8(body.to_vec())?))
+        }
+        Method::DELETE => Some(None),
+        _ => None,
+    };
+    if let Some(policy) = changed {
+        *server.policy.lock().unwrap() = policy;
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
-    let policy = shared.policy.lock().unwrap().clone();
+    let policy = server.policy.lock().unwrap().clone();
     Ok(match policy {
         Some(policy) => Response::new(Body::from(policy)),
         None => refusal(StatusCode::NOT_FOUND, "NoSuchBucketPolicy"),
     })
+}
+
+/// Sends a request to the real server as it is: its signature covers the name by which the front
+/// was called.
+async fn pass_on(http: &reqwest::Client, endpoint: &str, request: Request<Incoming>) -> Answered {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(axum::body::Body::new(body), usize::MAX).await?;
+    let url = format!("{endpoint}{}", parts.uri);
+    let sent = http.request(parts.method, url).headers(parts.headers);
+    let answer = sent.body(body).send().await?;
+    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    // Bodies are whole here, however they came.
+    headers.remove("transfer-encoding");
+    let mut response = Response::new(Body::from(answer.bytes().await?));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
 fn refusal(status: StatusCode, code: &str) -> Response<Body> {

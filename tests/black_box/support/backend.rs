@@ -1,14 +1,15 @@
 //! What the service keeps its avatars in while it is tested.
 //!
 //! `TEST_BACKEND` chooses for the whole suite: `alone` (the default), a folder and the
-//! embedded catalog; `fleet`, a bucket and Redis; `cluster`, a bucket and a Redis Cluster. Every
-//! test has servers of its own.
+//! embedded catalog; `fleet`, a bucket and Redis; `cluster`, a bucket and a Redis Cluster;
+//! `sentinel`, a bucket and a Redis that a Sentinel knows. Every test has servers of its own, or a
+//! bucket of its own where `TEST_S3_ENDPOINT` names a real S3 server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use redis_server::{RedisCluster, RedisServer};
+use redis_server::{RedisCluster, RedisSentinel, RedisServer};
 
 use super::s3::server::{Fault, S3Server};
 
@@ -24,6 +25,7 @@ pub(crate) enum Backend {
 pub(crate) enum Redis {
     One(RedisServer),
     Cluster(RedisCluster),
+    Sentinel(RedisSentinel),
 }
 
 impl Backend {
@@ -36,7 +38,13 @@ impl Backend {
                 let cluster = Redis::Cluster(RedisCluster::start());
                 Self::Fleet(S3Server::start().await, Mutex::new(cluster))
             }
-            Ok(other) => panic!("TEST_BACKEND is {other:?}; give alone, fleet or cluster"),
+            Ok("sentinel") => {
+                let sentinel = Redis::Sentinel(RedisSentinel::start());
+                Self::Fleet(S3Server::start().await, Mutex::new(sentinel))
+            }
+            Ok(other) => {
+                panic!("TEST_BACKEND is {other:?}; give alone, fleet, cluster or sentinel")
+            }
         }
     }
 
@@ -44,6 +52,12 @@ impl Backend {
     pub(crate) async fn fleet() -> Self {
         let redis = Redis::One(RedisServer::start());
         Self::Fleet(S3Server::start().await, Mutex::new(redis))
+    }
+
+    /// The same, where the bucket can be held up.
+    pub(crate) async fn fleet_with_faults() -> Self {
+        let redis = Redis::One(RedisServer::start());
+        Self::Fleet(S3Server::start_with_faults().await, Mutex::new(redis))
     }
 
     /// Makes a single Redis forget everything.
@@ -92,7 +106,7 @@ impl Backend {
         };
         match &mut *redis.lock().unwrap() {
             Redis::One(server) => change(server),
-            Redis::Cluster(_) => panic!("there are several"),
+            Redis::Cluster(_) | Redis::Sentinel(_) => panic!("there are several"),
         }
     }
 
@@ -106,10 +120,12 @@ impl Backend {
         let redis = match &*redis.lock().unwrap() {
             Redis::One(server) => server.url(),
             Redis::Cluster(cluster) => cluster.url(),
+            Redis::Sentinel(sentinel) => sentinel.url(),
         };
         vec![
             ("CAMEO_STORAGE__KIND", "s3".to_owned()),
             ("CAMEO_STORAGE__S3__BUCKET", settings.bucket),
+            ("CAMEO_STORAGE__S3__REGION", settings.region),
             ("CAMEO_STORAGE__S3__ENDPOINT", settings.endpoint.unwrap()),
             // Objects have the same addresses as with a folder, and so the same tests.
             ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "none".to_owned()),
@@ -126,11 +142,67 @@ impl Backend {
         ]
     }
 
-    /// The folder that holds the objects by their keys, of a service whose data is in `data`.
-    pub(crate) fn store(&self, data: &Path) -> PathBuf {
+    /// Every object of a service whose data is in `data`, as keys, sorted.
+    pub(crate) async fn objects(&self, data: &Path) -> Vec<String> {
         match self {
-            Self::Alone => data.join("store"),
-            Self::Fleet(s3, _) => s3.bucket_folder(),
+            Self::Alone => objects_in(&store_in(data)),
+            Self::Fleet(s3, _) => s3.objects().await,
         }
     }
+
+    /// The bytes of an object.
+    pub(crate) async fn read_object(&self, data: &Path, key: &str) -> Vec<u8> {
+        match self {
+            Self::Alone => std::fs::read(store_in(data).join(key)).unwrap(),
+            Self::Fleet(s3, _) => s3.read_object(key).await,
+        }
+    }
+
+    /// Takes an object away behind the service's back.
+    pub(crate) async fn remove_object(&self, data: &Path, key: &str) {
+        match self {
+            Self::Alone => std::fs::remove_file(store_in(data).join(key)).unwrap(),
+            Self::Fleet(s3, _) => s3.remove_object(key).await,
+        }
+    }
+
+    /// Puts an object into the bucket behind the service's back.
+    pub(crate) async fn put_object(&self, key: &str, body: &'static [u8]) {
+        self.bucket().put_objects(&[key.to_owned()], body).await;
+    }
+
+    /// Takes the whole store away, in such a way that it does not come back.
+    pub(crate) async fn remove_store(&self, data: &Path) {
+        match self {
+            Self::Alone => {
+                std::fs::remove_dir_all(store_in(data)).unwrap();
+                std::fs::write(store_in(data), "in the way").unwrap();
+            }
+            Self::Fleet(s3, _) => s3.remove_bucket().await,
+        }
+    }
+}
+
+/// The folder that holds the objects by their keys, where there is no bucket.
+fn store_in(data: &Path) -> PathBuf {
+    data.join("store")
+}
+
+/// Every object below a store's folder, as keys, sorted.
+fn objects_in(store: &Path) -> Vec<String> {
+    fn walk(folder: &Path, root: &Path, keys: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, root, keys);
+            } else {
+                let key = path.strip_prefix(root).unwrap();
+                keys.push(key.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    walk(store, store, &mut keys);
+    keys.sort();
+    keys
 }

@@ -10,5 +10,5 @@ mod snapshot;
 
 pub(crate) use backend::Backend;
 pub(crate) use client::{Answer, Client, form, form_named, send, try_send};
-pub(crate) use service::{TestService, objects_in};
+pub(crate) use service::TestService;
 pub(crate) use snapshot::shape;

@@ -1,6 +1,5 @@
 //! The service under test, in this process, on a port of its own.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,14 +128,27 @@ impl TestService {
         &self.config.http.public_url
     }
 
-    /// The folder that holds the objects, by their keys.
-    pub(crate) fn store(&self) -> PathBuf {
-        self.data.backend.store(self.data.folder.path())
+    /// Every object, as keys, sorted.
+    pub(crate) async fn objects(&self) -> Vec<String> {
+        self.data.backend.objects(self.data.folder.path()).await
     }
 
-    /// Every object, as keys, sorted.
-    pub(crate) fn objects(&self) -> Vec<String> {
-        objects_in(&self.store())
+    /// The bytes of an object.
+    pub(crate) async fn read_object(&self, key: &str) -> Vec<u8> {
+        let data = self.data.folder.path();
+        self.data.backend.read_object(data, key).await
+    }
+
+    /// Takes an object away behind the service's back.
+    pub(crate) async fn remove_object(&self, key: &str) {
+        let data = self.data.folder.path();
+        self.data.backend.remove_object(data, key).await;
+    }
+
+    /// Takes the whole store away.
+    pub(crate) async fn remove_store(&self) {
+        let data = self.data.folder.path();
+        self.data.backend.remove_store(data).await;
     }
 
     pub(crate) fn anonymous(&self) -> Client {
@@ -171,28 +183,4 @@ impl TestService {
         )
         .unwrap()
     }
-}
-
-/// Every object below a store's folder, as keys, sorted.
-pub(crate) fn objects_in(store: &Path) -> Vec<String> {
-    fn walk(folder: &Path, root: &Path, keys: &mut Vec<String>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, root, keys);
-            } else {
-                keys.push(
-                    path.strip_prefix(root)
-                        .unwrap()
-                        .to_str()
-                        .unwrap()
-                        .to_owned(),
-                );
-            }
-        }
-    }
-    let mut keys = Vec::new();
-    walk(store, store, &mut keys);
-    keys.sort();
-    keys
 }
