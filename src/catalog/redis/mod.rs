@@ -39,10 +39,15 @@ use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisSettings};
 use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Script};
 use scripts::Scripts;
-use values::{Failure, StreamEntry, add_up, avatar_id, event, outstanding, record_of};
+use values::{
+    Failure, StreamEntry, add_up, avatar_id, event, last_version_of, outstanding, record_of,
+};
 
 /// Says with how many partitions the records were written.
 const PARTITIONS_KEY: &str = "cameo:partitions";
+/// How often a removal looks again because an upload was reserved since. It takes one that falls
+/// between two commands each time, so more are no accident.
+const MOST_LOOKS: u32 = 8;
 /// About how many records are given at once.
 const PAGE: usize = 500;
 
@@ -112,6 +117,18 @@ impl RedisCatalog {
         future::try_join_all(writes).await.map(drop)
     }
 
+    /// The last version that was given to an upload of the subject, and its current record.
+    async fn entry(&self, subject: &SubjectId) -> Result<(Version, Option<Record>), Failure> {
+        let mut get = redis::cmd("HGET");
+        let partition = self.partitions.of(subject.as_str());
+        get.arg(partition.key("subjects")).arg(subject.as_str());
+        let entry: Option<Vec<u8>> = self.link.run(&get).await?;
+        match entry {
+            None => Ok((Version(0), None)),
+            Some(entry) => Ok((last_version_of(&entry)?, record_of(&entry)?)),
+        }
+    }
+
     /// Runs one step on the keys of a partition.
     async fn step<T: FromRedisValue>(
         &self,
@@ -136,14 +153,9 @@ impl RedisCatalog {
 #[async_trait]
 impl Catalog for RedisCatalog {
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError> {
-        let got = async {
-            let mut get = redis::cmd("HGET");
-            let partition = self.partitions.of(subject.as_str());
-            get.arg(partition.key("subjects")).arg(subject.as_str());
-            let entry: Option<Vec<u8>> = self.link.run(&get).await?;
-            entry.map_or(Ok(None), |entry| record_of(&entry))
-        };
-        got.await.map_err(|failure| failure.of("read a record"))
+        let got = self.entry(subject).await;
+        got.map(|(_, record)| record)
+            .map_err(|failure| failure.of("read a record"))
     }
 
     async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError> {
@@ -253,21 +265,36 @@ impl Catalog for RedisCatalog {
     ) -> Result<Option<Removed>, CatalogError> {
         let removed = async {
             let (now, lease) = (now.unix_ms().to_string(), lease.unix_ms().to_string());
-            // Where an answer was lost, the next gives the ids again, but not the record.
-            let answer: Vec<Vec<u8>> = self
-                .step(
-                    &self.scripts.remove,
-                    self.partitions.of(subject.as_str()),
-                    &[
-                        subject.as_str().as_bytes(),
-                        now.as_bytes(),
-                        lease.as_bytes(),
-                    ],
-                )
-                .await?;
+            // What there was when it was first looked at. Where the answer to a step was lost, and
+            // the next one finds nothing, that is what was removed.
+            let mut gone = None;
+            let mut looks = 0;
+            let answer = loop {
+                let (seen, current) = self.entry(subject).await?;
+                gone = gone.or(current);
+                let seen = seen.0.to_string();
+                let answer: Option<Vec<Vec<u8>>> = self
+                    .step(
+                        &self.scripts.remove,
+                        self.partitions.of(subject.as_str()),
+                        &[
+                            subject.as_str().as_bytes(),
+                            now.as_bytes(),
+                            lease.as_bytes(),
+                            seen.as_bytes(),
+                        ],
+                    )
+                    .await?;
+                looks += 1;
+                match answer {
+                    Some(answer) => break answer,
+                    None if looks == MOST_LOOKS => return Err(Failure::Restless),
+                    None => {}
+                }
+            };
             let (record, ids) = answer.split_first().ok_or(Failure::Answer)?;
             let record = match record.as_slice() {
-                [] => None,
+                [] => gone,
                 bytes => Some(codec::decode(bytes)?),
             };
             let outstanding = ids

@@ -1,6 +1,11 @@
 -- Answers the record that was current, and every id of the subject that has objects, its id first.
-local subject, now, lease = ARGV[1], ARGV[2], ARGV[3]
+-- Nothing where an upload was reserved since the caller looked: this command may come out of a
+-- network that held it up, long after its caller was told that it failed.
+local subject, now, lease, seen = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local entry = load(subject)
+if entry.last ~= seen then
+  return false
+end
 local record = entry.record
 local current = head(record)
 local answer = { record }

@@ -1,3 +1,7 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
 use super::*;
 use crate::avatar::Change;
 use crate::catalog::contract;
@@ -114,6 +118,123 @@ async fn a_failover_is_followed() {
     let _ = catalog.check().await;
     assert_eq!(catalog.get(&subject("42")).await.unwrap(), Some(before));
     assert_eq!(uploaded(&catalog, &subject("42")).await.version, Version(2));
+}
+
+/// What happens on the way to a server.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// After so many commands the next one is held up, and arrives when this is over.
+    Hold {
+        after: u32,
+    },
+    /// After so many answers the next one is lost, with its connection.
+    Lose {
+        after: u32,
+    },
+}
+
+/// A way to the server on which things happen; its address.
+async fn way_to(server: &RedisServer, set: &watch::Sender<Fault>) -> String {
+    let port: u16 = server.port().parse().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let set = set.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let (set, mut fault) = (set.clone(), set.subscribe());
+            tokio::spawn(async move {
+                let (mut asked, mut answered) = ([0; 4096], [0; 4096]);
+                let (mut commands, mut answers) = (0, 0);
+                loop {
+                    if fault.has_changed().unwrap() {
+                        (commands, answers) = (0, 0);
+                    }
+                    let now = *fault.borrow_and_update();
+                    tokio::select! {
+                        read = client.read(&mut asked) => {
+                            if matches!(now, Fault::Hold { after } if commands == after) {
+                                fault.wait_for(|fault| *fault == Fault::None).await.unwrap();
+                            }
+                            commands += 1;
+                            server.write_all(&asked[..read.unwrap()]).await.unwrap();
+                        }
+                        read = server.read(&mut answered) => {
+                            if matches!(now, Fault::Lose { after } if answers == after) {
+                                set.send_replace(Fault::None);
+                                return;
+                            }
+                            answers += 1;
+                            client.write_all(&answered[..read.unwrap()]).await.unwrap();
+                        }
+                        _ = fault.changed() => (commands, answers) = (0, 0),
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_delete_that_the_network_held_up_takes_no_later_upload_away() {
+    let server = RedisServer::start();
+    let fault = watch::Sender::new(Fault::None);
+    let held_up = open(&way_to(&server, &fault).await).await;
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    // Both scripts are known from here on.
+    uploaded(&catalog, &who).await;
+    held_up
+        .remove(&who, Timestamp::now(), Timestamp::now())
+        .await
+        .unwrap();
+    uploaded(&catalog, &who).await;
+    let scripts = || {
+        let calls = server.ask::<String>("INFO commandstats");
+        let evalsha = calls
+            .lines()
+            .find(|line| line.starts_with("cmdstat_evalsha:"));
+        evalsha.map(|line| line.split(',').next().unwrap().to_owned())
+    };
+
+    fault.send_replace(Fault::Hold { after: 1 });
+    held_up
+        .remove(&who, Timestamp::now(), Timestamp::now())
+        .await
+        .unwrap_err();
+    let record = uploaded(&catalog, &who).await;
+    let before = scripts();
+    fault.send_replace(Fault::None);
+    while scripts() == before {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(record));
+}
+
+#[tokio::test]
+async fn a_delete_whose_answer_was_lost_still_tells_what_it_took_away() {
+    let server = RedisServer::start();
+    let fault = watch::Sender::new(Fault::None);
+    let catalog = open(&way_to(&server, &fault).await).await;
+    let who = subject("42");
+    uploaded(&catalog, &who).await;
+    catalog
+        .remove(&who, Timestamp::now(), Timestamp::now())
+        .await
+        .unwrap();
+    let record = uploaded(&catalog, &who).await;
+
+    fault.send_replace(Fault::Lose { after: 1 });
+    let removed = catalog
+        .remove(&who, Timestamp::now(), Timestamp::now())
+        .await
+        .unwrap();
+    let removed = removed.unwrap();
+    assert_eq!(removed.record, Some(record));
+    assert_eq!(removed.outstanding.len(), 2);
+    assert_eq!(catalog.get(&who).await.unwrap(), None);
 }
 
 async fn refused(url: &str) -> RedisStartError {

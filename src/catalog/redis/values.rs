@@ -6,9 +6,16 @@ use redis::RedisError;
 
 use crate::avatar::{
     AvatarId, Event, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
+    Version,
 };
 use crate::catalog::codec;
 use crate::catalog::{CatalogError, Cursor, Outstanding, Stats, StatsRow};
+
+/// The last version given out, with which a subject's entry begins (LEB128).
+pub(super) fn last_version_of(entry: &[u8]) -> Result<Version, Failure> {
+    let (version, _): (u64, _) = postcard::take_from_bytes(entry).map_err(|_| Failure::Answer)?;
+    Ok(Version(version))
+}
 
 /// The record in a subject's entry, behind its two versions.
 pub(super) fn record_of(entry: &[u8]) -> Result<Option<Record>, Failure> {
@@ -94,6 +101,8 @@ pub(super) enum Failure {
     Subject(#[from] InvalidSubjectId),
     #[error("a key in redis is damaged")]
     Variant(#[from] InvalidVariantName),
+    #[error("uploads of the subject came between each time")]
+    Restless,
     #[error("redis answered something that the catalog never wrote")]
     Answer,
 }
