@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AvatarId, ObjectKey, SubjectId, Timestamp, VariantName};
 
-/// Counts a subject's uploads: 1 for the first, never going back, not even across a delete.
+/// Counts a subject's uploads, never going back, not even across a delete: from 1, or from above the
+/// floor that a rebuild of the catalog left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);

@@ -116,13 +116,21 @@ pub trait Catalog: Send + Sync + 'static {
     ///
     /// It becomes current unless the catalog knows better: a record of the same or a higher
     /// version, or a later delete. What is not current by then is retired, its objects due at
-    /// `retire_at`. Nothing is ever given a version that an upload found so has had.
+    /// `retire_at`. Nothing is ever given a version that an upload found so has had; what was
+    /// deleted cannot be found, and [`raise_floor`](Self::raise_floor) is for that.
     async fn restore(
         &self,
         subject: &SubjectId,
         record: &Record,
         retire_at: Timestamp,
     ) -> Result<Restored, CatalogError>;
+
+    /// Has every subject that was never given a version begin above `floor`; the others go on from
+    /// theirs. A floor never sinks.
+    ///
+    /// Whoever rebuilds a lost catalog does this first: versions that deleted avatars have had are
+    /// lost with it, and must not be given again.
+    async fn raise_floor(&self, floor: Version) -> Result<(), CatalogError>;
 
     /// Into how many partitions the events are sorted, numbered from 0. All of a subject's are in
     /// the same one.

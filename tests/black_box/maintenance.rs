@@ -22,10 +22,15 @@ async fn cameo(service: &TestService, words: &[&str], variables: &[(&str, &str)]
 #[tokio::test]
 async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
     let service = TestService::start_fleet(&[]).await;
-    for user in ["replaced", "replaced", "once", "deleted"] {
+    for user in ["replaced", "replaced", "once"] {
         service.owner(user).upload(user, PORTRAIT).await.ok();
     }
-    service.owner("deleted").delete("deleted").await.ok();
+    let deleted = service.owner("deleted");
+    for version in 1..=3 {
+        let avatar = deleted.upload("deleted", PORTRAIT).await.ok();
+        assert_eq!(avatar["version"], version);
+    }
+    deleted.delete("deleted").await.ok();
     let before = [
         service.anonymous().avatar("replaced").await.ok(),
         service.anonymous().avatar("once").await.ok(),
@@ -56,10 +61,15 @@ async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
         .await
         .ok();
     assert_eq!(next["version"], 3);
+    let next = deleted.upload("deleted", PORTRAIT).await.ok();
+    let version = next["version"].as_u64().unwrap();
+    assert!(version > 3, "{version}");
+    let next = deleted.upload("deleted", PORTRAIT).await.ok();
+    assert_eq!(next["version"], version + 1);
     let (code, said) = cameo(&service, &["rebuild"], &[]).await;
     assert_eq!(code, 0, "{said}");
     assert!(
-        said.contains("0 are current now, 0 are older and will be swept, 4 were known"),
+        said.contains("0 are current now, 0 are older and will be swept, 6 were known"),
         "{said}"
     );
 }

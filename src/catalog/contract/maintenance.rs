@@ -155,3 +155,37 @@ async fn nothing_deleted_comes_back(catalog: &dyn Catalog) {
     assert_eq!(catalog.get(&who).await.unwrap(), None);
     assert_eq!(swept(catalog, later(60)).await.len(), 2);
 }
+
+/// Last of all, because a floor never sinks.
+pub(super) async fn run_with_a_floor(catalog: &dyn Catalog) {
+    above_a_floor_begin_those_who_never_had_a_version(catalog).await;
+}
+
+async fn above_a_floor_begin_those_who_never_had_a_version(catalog: &dyn Catalog) {
+    let (known, deleted) = (subject("had-versions"), subject("had-versions-once"));
+    uploaded(catalog, &known).await;
+    uploaded(catalog, &deleted).await;
+    catalog.remove(&deleted, NOW, later(60)).await.unwrap();
+    for floor in [60_000_000, 59_000_000] {
+        catalog.raise_floor(Version(floor)).await.unwrap();
+    }
+    // One in each partition, of whatever adapter.
+    for number in 0..64 {
+        let who = subject(&format!("never-had-a-version-{number}"));
+        let record = reserved(catalog, &who).await;
+        assert_eq!(record.version, Version(60_000_001));
+        let again = catalog.reserve(&who, record.avatar_id, later(120)).await;
+        assert_eq!(again.unwrap(), Version(60_000_001));
+        assert_eq!(commit(catalog, &who, &record).await, Replaced::Committed);
+    }
+    assert_eq!(uploaded(catalog, &known).await.version, Version(2));
+    assert_eq!(uploaded(catalog, &deleted).await.version, Version(2));
+
+    let restored = subject("restored-above-a-floor");
+    let record = found(7);
+    restore(catalog, &restored, &record).await;
+    let current = catalog.get(&restored).await.unwrap();
+    assert_eq!(current, Some(record));
+    assert_eq!(uploaded(catalog, &restored).await.version, Version(8));
+    swept(catalog, later(1_000_000)).await;
+}

@@ -45,6 +45,7 @@ pub(crate) async fn run(catalog: &dyn Catalog) {
     stats_add_up(catalog).await;
     maintenance::run(catalog).await;
     events::run(catalog).await;
+    maintenance::run_with_a_floor(catalog).await;
     catalog.check().await.unwrap();
 }
 

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use tables::{
-    Change, DUE, EVENTS, Failure, Id, OUTSTANDING, PROBE, RECORDS, RESERVED, RETIRED_OF, STATS,
-    State, VERSIONS, count, due, enter, is_pending, leave, tell,
+    Change, DUE, EVENTS, FLOOR, Failure, Id, OUTSTANDING, PROBE, RECORDS, RESERVED, RETIRED_OF,
+    STATS, State, VERSIONS, count, due, enter, floor, is_pending, leave, tell,
 };
 
 /// Records given at once.
@@ -54,6 +54,7 @@ impl EmbeddedCatalog {
             transaction.open_table(RESERVED)?;
             transaction.open_multimap_table(RETIRED_OF)?;
             transaction.open_table(STATS)?;
+            transaction.open_table(FLOOR)?;
             transaction.open_table(EVENTS)?;
             transaction.open_table(PROBE)?;
             transaction.commit()?;
@@ -141,9 +142,13 @@ impl Catalog for EmbeddedCatalog {
                 }
             }
             let mut versions = transaction.open_table(VERSIONS)?;
-            let (last, deleted) = versions
+            let known = versions
                 .get(subject.as_str())?
-                .map_or((0, 0), |versions| versions.value());
+                .map(|versions| versions.value());
+            let (last, deleted) = match known {
+                Some(versions) => versions,
+                None => (floor(transaction)?, 0),
+            };
             if transaction.open_table(OUTSTANDING)?.get(id)?.is_some() {
                 return Ok(Version(last));
             }
@@ -402,6 +407,16 @@ impl Catalog for EmbeddedCatalog {
                 count(transaction, &current, Change::Gone)?;
             }
             Ok(Restored::Current(superseded))
+        })
+        .await
+    }
+
+    async fn raise_floor(&self, Version(to): Version) -> Result<(), CatalogError> {
+        self.write("raise the floor of its versions", move |transaction| {
+            if floor(transaction)? < to {
+                transaction.open_table(FLOOR)?.insert((), to)?;
+            }
+            Ok(())
         })
         .await
     }

@@ -9,6 +9,8 @@ use crate::catalog::codec;
 pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Subject → (the last version given out, the last version that a delete took away).
 pub(super) const VERSIONS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("versions");
+/// Above it begin subjects that were never given a version.
+pub(super) const FLOOR: TableDefinition<'_, (), u64> = TableDefinition::new("floor");
 /// Avatar id → (whether it is pending, when it is due in Unix milliseconds, subject).
 pub(super) const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> =
     TableDefinition::new("outstanding");
@@ -124,6 +126,12 @@ pub(super) fn count(
         add(&name, 1, rendition.bytes)?;
     }
     Ok(())
+}
+
+/// Above what number begin subjects that were never given a version.
+pub(super) fn floor(transaction: &WriteTransaction) -> Result<u64, Failure> {
+    let floor = transaction.open_table(FLOOR)?;
+    Ok(floor.get(())?.map_or(0, |floor| floor.value()))
 }
 
 /// Appends an event, and lets those go that are older than the latest `kept`.

@@ -1,6 +1,6 @@
 //! Redis as the catalog: one for any number of replicas.
 //!
-//! Subjects are spread over [`Partitions`]; each partition has seven keys, all in one slot of a
+//! Subjects are spread over [`Partitions`]; each partition has eight keys, all in one slot of a
 //! Cluster, and every step of the catalog is one script on them:
 //!
 //! | key | holds |
@@ -11,6 +11,7 @@
 //! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to go, by due time |
 //! | `cameo:{p07}:retired-of` | the same, in the order of their subjects |
 //! | `cameo:{p07}:stats` | hash: what the current records add up to |
+//! | `cameo:{p07}:floor` | number: above it begin subjects that were never given a version |
 //! | `cameo:{p07}:events` | stream: the latest changes, each with its subject |
 //!
 //! A step whose answer was lost is sent again, so every script may run twice. The scripts do not
@@ -144,6 +145,7 @@ impl RedisCatalog {
             "retired-of",
             "stats",
             "events",
+            "floor",
         ];
         let keys = keys.map(|name| partition.key(name));
         Ok(self.link.call(script, &keys, arguments).await?)
@@ -448,6 +450,21 @@ impl Catalog for RedisCatalog {
         restored
             .await
             .map_err(|failure: Failure| failure.of("restore a record"))
+    }
+
+    async fn raise_floor(&self, floor: Version) -> Result<(), CatalogError> {
+        let floor = floor.to_string();
+        let raised = self.partitions.all().map(|partition| {
+            let arguments = [floor.as_bytes()];
+            async move {
+                let raise = &self.scripts.raise_floor;
+                self.step::<()>(raise, partition, &arguments).await
+            }
+        });
+        let raised = future::try_join_all(raised).await;
+        raised
+            .map(drop)
+            .map_err(|failure| failure.of("raise the floor of its versions"))
     }
 
     fn event_partitions(&self) -> u16 {

@@ -8,7 +8,8 @@
 -- An upload is named by its subject, a zero byte (no subject has one) and the 16 bytes of its id.
 
 local SUBJECTS, PENDING, RESERVED = KEYS[1], KEYS[2], KEYS[3]
-local RETIRED, RETIRED_OF, STATS, EVENTS = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local RETIRED, RETIRED_OF, STATS = KEYS[4], KEYS[5], KEYS[6]
+local EVENTS, FLOOR = KEYS[7], KEYS[8]
 
 local function upload(subject, id)
   return subject .. '\0' .. id
@@ -34,6 +35,11 @@ local function to_varint(value)
     value = math.floor(value / 128)
   end
   return bytes .. string.char(value)
+end
+
+-- Above it begin subjects that were never given a version.
+local function floor()
+  return tonumber(redis.call('GET', FLOOR) or 0)
 end
 
 local function load(subject)

@@ -14,6 +14,9 @@ end
 if redis.call('ZSCORE', RETIRED, name) then
   return entry.last
 end
+if entry.last == 0 then
+  entry.last = floor()
+end
 entry.last = entry.last + 1
 save(subject, entry)
 redis.call('ZADD', PENDING, deadline, name)

@@ -11,6 +11,7 @@ pub(super) struct Scripts {
     pub(super) forget: Script,
     pub(super) knows: Script,
     pub(super) restore: Script,
+    pub(super) raise_floor: Script,
 }
 
 impl Scripts {
@@ -26,6 +27,7 @@ impl Scripts {
             forget: script(include_str!("forget.lua")),
             knows: script(include_str!("knows.lua")),
             restore: script(include_str!("restore.lua")),
+            raise_floor: script(include_str!("raise_floor.lua")),
         }
     }
 }

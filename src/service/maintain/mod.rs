@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Error, Service};
-use crate::avatar::{AvatarId, Manifest, ObjectKey, Record, Timestamp};
+use crate::avatar::{AvatarId, Manifest, ObjectKey, Record, Timestamp, Version};
 use crate::catalog::{Cursor, Restored};
 use crate::storage::StoredUpload;
 
@@ -65,7 +65,9 @@ pub struct Collected {
 
 impl Service {
     /// Brings every upload that is whole back into the catalog, with its version: the
-    /// newest of each user as the current one, the others to be swept. What the catalog knows
+    /// newest of each user as the current one, the others to be swept. A deleted avatar has left no
+    /// manifest that tells of its versions: a user whom the catalog does not know from then on
+    /// begins above [`floor_at`] `now`, and above any version that is found. What the catalog knows
     /// stays as it is, so that this may be repeated, and run beside a working service. No event tells
     /// of it: nothing of it is new.
     ///
@@ -80,6 +82,9 @@ impl Service {
         mut progress: impl FnMut(AvatarId, &Rebuilt),
     ) -> Result<Rebuilt, Error> {
         let retire_at = now.plus(self.settings.retire_after);
+        // Before all else, because users may upload meanwhile, and this may be interrupted.
+        let floor = floor_at(now);
+        self.catalog.raise_floor(floor).await?;
         let mut rebuilt = Rebuilt::default();
         let mut after = after;
         loop {
@@ -89,7 +94,7 @@ impl Service {
             };
             for some in uploads.chunks(AT_ONCE * 8) {
                 let mut done = stream::iter(some)
-                    .map(|upload| self.rebuild_one(upload, retire_at))
+                    .map(|upload| self.rebuild_one(upload, floor, retire_at))
                     .buffer_unordered(AT_ONCE);
                 while let Some(done) = done.next().await {
                     rebuilt.uploads += 1;
@@ -114,12 +119,20 @@ impl Service {
         }
     }
 
-    async fn rebuild_one(&self, upload: &StoredUpload, at: Timestamp) -> Result<Found, Error> {
+    async fn rebuild_one(
+        &self,
+        upload: &StoredUpload,
+        floor: Version,
+        retire_at: Timestamp,
+    ) -> Result<Found, Error> {
         let Manifest { subject, record } = match self.manifest(upload).await? {
             Ok(Some(manifest)) => manifest,
             Ok(None) => return Ok(Found::Nothing),
             Err(Unreadable) => return Ok(Found::Damaged),
         };
+        if record.version > floor {
+            self.catalog.raise_floor(record.version).await?;
+        }
         // First the catalog, then the store. An upload that is given up or removed meanwhile is
         // known until its objects are gone: what is not known, and whole after that, is nobody's
         // to remove.
@@ -129,7 +142,7 @@ impl Service {
         if !self.is_whole(&record).await? {
             return Ok(Found::Incomplete);
         }
-        let restored = self.catalog.restore(&subject, &record, at).await?;
+        let restored = self.catalog.restore(&subject, &record, retire_at).await?;
         Ok(Found::Restored(restored))
     }
 
@@ -275,6 +288,14 @@ impl Service {
     pub async fn holds_uploads(&self) -> Result<bool, Error> {
         Ok(!self.store.uploads(None).await?.is_empty())
     }
+}
+
+/// A version that no deleted avatar can have had by `now`: the seconds since 2025-01-01 UTC. Nobody
+/// uploads more than one avatar a second over all the time that this program has existed; and
+/// whoever began above the floor of an earlier rebuild is by the same reckoning below this one.
+fn floor_at(now: Timestamp) -> Version {
+    const BEGINNING: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
+    Version(now.since(BEGINNING).as_secs())
 }
 
 enum Found {

@@ -207,3 +207,70 @@ async fn an_upload_under_way_is_left_alone() {
     parts.committed(&upload).await;
     assert_eq!(rebuilt(&service).await.known, 1);
 }
+
+#[tokio::test]
+async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
+    let parts = Parts::new();
+    let service = parts.service();
+    let began = async |name: &str, id: u8| {
+        let who = SubjectId::new(name).unwrap();
+        let (id, deadline) = (AvatarId::from_bytes([id; 16]), Timestamp::now());
+        parts.catalog.reserve(&who, id, deadline).await.unwrap().0
+    };
+    let seconds = |date_ms: u64| (date_ms - 1_735_689_600_000) / 1000;
+    let now = Timestamp::from_unix_ms(1_800_000_000_000);
+    service.rebuild(now, None, |_, _| {}).await.unwrap();
+    assert_eq!(began("a", 101).await, seconds(1_800_000_000_000) + 1);
+
+    // Somebody's clock was wrong: what is found counts more.
+    let mut found = contract::record(1, 3_000_000_000);
+    found.avatar_id = AvatarId::from_bytes([1; 16]);
+    parts.stored(&found).await;
+    service.rebuild(now, None, |_, _| {}).await.unwrap();
+    assert_eq!(parts.catalog.get(&subject()).await.unwrap(), Some(found));
+    assert_eq!(began("b", 102).await, 3_000_000_001);
+}
+
+/// A store whose listing fails.
+struct Unlisted(Arc<DiskStore>);
+
+#[async_trait]
+impl Store for Unlisted {
+    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+        self.0.put(key, body).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete(key).await
+    }
+
+    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+        self.0.list(avatar).await
+    }
+
+    async fn uploads(&self, _: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+        Err(StoreError::new("list its uploads", "on purpose"))
+    }
+
+    async fn check(&self) -> Result<Checkup, StoreError> {
+        self.0.check().await
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
+    let parts = Parts::new();
+    let service = parts.service_on(Arc::new(Unlisted(parts.store.clone())));
+    let rebuilt = service.rebuild(Timestamp::now(), None, |_, _| {}).await;
+    rebuilt.unwrap_err();
+    let id = AvatarId::from_bytes([1; 16]);
+    let version = parts
+        .catalog
+        .reserve(&subject(), id, Timestamp::now())
+        .await;
+    assert!(version.unwrap() > Version(50_000_000));
+}
