@@ -3,23 +3,28 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::auth::Verifier;
-use crate::catalog::{self, EmbeddedCatalog, RedisCatalog};
+use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
 use crate::http;
 use crate::imaging::{self, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
 use crate::redis::{RedisLink, RedisStartError};
 use crate::service::{Service, Settings};
-use crate::storage::{self, DiskStore, Patience, PatientStore, S3StartError, S3Store};
+use crate::storage::{
+    self, DiskStore, MeteredStore, Patience, PatientStore, S3StartError, S3Store,
+};
+use crate::telemetry::Metrics;
 
 /// The program, put together and ready to serve.
 pub struct App {
@@ -31,6 +36,8 @@ pub struct App {
     pub limiter: Option<Arc<dyn Limiter>>,
     /// How often what is due is removed.
     pub sweep_every: Duration,
+    /// Where `/metrics` is answered, if it has an address of its own.
+    pub metrics: Option<TcpListener>,
     /// Raised when the program begins to shut down.
     pub draining: Arc<AtomicBool>,
 }
@@ -40,19 +47,25 @@ impl App {
     /// not up yet is waited for, for as long as the caller has patience.
     ///
     /// # Errors
-    /// Where the data folder, the store or the catalog cannot be opened;
-    /// [`is_configuration`] tells whether somebody has to change a setting.
+    /// Where the address of the metrics is taken; where the data folder, the store or the catalog
+    /// cannot be opened; [`is_configuration`] tells whether somebody has to change a setting.
     pub async fn open(config: &Config, secret: &SecretString) -> anyhow::Result<Self> {
+        // What is wrong at once is told at once, before anything is waited for.
+        let metrics_listener = match config.http.metrics_bind {
+            Some(address) => Some(listen("http.metrics_bind", address).await?),
+            None => None,
+        };
+        let metrics = Metrics::new();
         // The catalog first: where another process has it, that one's store is left alone.
         let catalog = open_catalog(config, Waiting::UntilItIsUp).await?;
-        let store = open_store(config, Waiting::UntilItIsUp).await?;
+        let store = open_store(config, Waiting::UntilItIsUp, &metrics).await?;
         for concern in store.concerns.iter().chain(&catalog.concerns) {
             warn!("{concern}");
         }
         info!("{}", store.summary);
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
-        let service = Arc::new(put_together(config, store, catalog)?);
+        let service = Arc::new(put_together(config, store, catalog, &metrics)?);
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
             (Some(limits), None) => Some(Arc::new(LocalLimiter::new(limits))),
@@ -71,6 +84,11 @@ impl App {
             primary_variant: config.images.primary_variant.clone(),
             storage_kind: config.storage.kind(),
             catalog_kind: config.catalog.kind(),
+            metrics,
+            metrics_at: match metrics_listener {
+                Some(_) => http::MetricsAt::ItsOwn,
+                None => http::MetricsAt::Main,
+            },
             draining: Arc::clone(&draining),
         });
         let sweep_every = config.lifecycle.sweep_every;
@@ -79,9 +97,20 @@ impl App {
             http,
             limiter,
             sweep_every,
+            metrics: metrics_listener,
             draining,
         })
     }
+}
+
+/// Listens on the address that a setting gives.
+///
+/// # Errors
+/// Where somebody else does already, or the system does not allow it.
+pub(crate) async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{setting}: cannot listen on {address}"))
 }
 
 /// Whether to wait for a bucket or a Redis that is not up yet.
@@ -98,8 +127,9 @@ pub(crate) enum Waiting {
 pub(crate) async fn open_service(config: &Config) -> anyhow::Result<Service> {
     // The catalog first: where another process has it, that one's store is left alone.
     let catalog = open_catalog(config, Waiting::Not).await?;
-    let store = open_store(config, Waiting::Not).await?;
-    put_together(config, store, catalog)
+    let metrics = Metrics::new();
+    let store = open_store(config, Waiting::Not, &metrics).await?;
+    put_together(config, store, catalog, &metrics)
 }
 
 /// Makes a service of its parts.
@@ -107,10 +137,14 @@ pub(crate) fn put_together(
     config: &Config,
     store: OpenStore,
     catalog: OpenCatalog,
+    metrics: &Metrics,
 ) -> anyhow::Result<Service> {
     let pool = Pool::new(config.processing.workers).context("threads for pictures")?;
     let settings = settings(config, store.objects_url);
-    Ok(Service::new(store.store, catalog.catalog, pool, settings))
+    let store = Arc::new(MeteredStore::new(store.store, metrics));
+    let catalog = Arc::new(MeteredCatalog::new(catalog.catalog, metrics));
+    let metrics = metrics.clone();
+    Ok(Service::new(store, catalog, pool, settings, metrics))
 }
 
 /// A store that works.
@@ -125,7 +159,11 @@ pub(crate) struct OpenStore {
 }
 
 /// Opens the store that the configuration names.
-pub(crate) async fn open_store(config: &Config, waiting: Waiting) -> anyhow::Result<OpenStore> {
+pub(crate) async fn open_store(
+    config: &Config,
+    waiting: Waiting,
+    metrics: &Metrics,
+) -> anyhow::Result<OpenStore> {
     let own_url = || format!("{}{}", config.http.public_url, http::FILES_ROOT);
     let (settings, public_base_url) = match &config.storage {
         Storage::Disk => {
@@ -152,7 +190,11 @@ pub(crate) async fn open_store(config: &Config, waiting: Waiting) -> anyhow::Res
         (None, PublicAccess::None) => (own_url(), "the service hands images out"),
     };
     Ok(OpenStore {
-        store: Arc::new(PatientStore::new(Arc::new(store), Patience::default())),
+        store: Arc::new(PatientStore::new(
+            Arc::new(store),
+            Patience::default(),
+            metrics.clone(),
+        )),
         summary: format!(
             "the store is the bucket {bucket}: an object was written, read, listed and deleted; \
              {readable}, nobody private/; URLs begin with {objects_url}"

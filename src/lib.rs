@@ -16,10 +16,11 @@
 //! | [`http`] | the route table, what guards it, how answers look |
 //! | [`app`] | the composition root: the only place that chooses adapters |
 //! | [`server`] | connections, the sweep, an end in order |
-//! | [`telemetry`], [`cli`] | lines for the operator, the command line |
+//! | [`telemetry`] | lines and metrics for the operator; a leaf |
+//! | [`cli`] | the command line |
 //!
 //! `main → cli → app, server`; `server → http → service`; `service → imaging, ports`;
-//! `adapters → their port`; everything may use [`avatar`]. Nothing calls upward.
+//! `adapters → their port`; everything may use [`avatar`] and [`telemetry::Metrics`]. Nothing calls upward.
 //!
 //! # The way of one upload
 //!

@@ -1,7 +1,8 @@
 //! Running: connections in, the sweep beside them, and an end in order.
 //!
 //! The order of the end: `/health/ready` says so; no further connection is taken; requests under
-//! way are answered, for a while; the sweep ends at its next step. Whatever is cut off then is an
+//! way are answered, for a while; the sweep ends at its next step, and with it an address of the
+//! metrics' own. Whatever is cut off then is an
 //! upload that was not acknowledged, and the next sweep removes what it wrote.
 
 use std::future::Future;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use axum::Router;
 use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,6 +30,8 @@ use crate::service::Service;
 
 /// The most connections at once; further ones wait in the system's queue.
 const MOST_CONNECTIONS: usize = 4096;
+/// The most at an address of the metrics' own.
+const MOST_SCRAPERS: usize = 64;
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most that is held of what a connection has sent and nobody has read: a request's head, or a
@@ -45,9 +49,17 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
         http,
         limiter,
         sweep_every,
+        metrics,
         draining,
     } = app;
     let (stop, stopped) = watch::channel(());
+    let metrics = metrics.map(|listener| {
+        let (router, mut stopped) = (http::metrics_router(http.clone()), stopped.clone());
+        tokio::spawn(async move {
+            let shutdown = async move { drop(stopped.changed().await) };
+            accept(listener, router, MOST_SCRAPERS, shutdown, || {}).await;
+        })
+    });
     let sweeper = tokio::spawn(async move {
         let mut stopped = stopped;
         let mut tick = interval(sweep_every);
@@ -67,14 +79,23 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
         }
     });
 
-    accept(listener, http, shutdown, || {
-        draining.store(true, Ordering::Relaxed);
-    })
+    accept(
+        listener,
+        http::router(http),
+        MOST_CONNECTIONS,
+        shutdown,
+        || draining.store(true, Ordering::Relaxed),
+    )
     .await;
 
     drop(stop);
     if let Err(died) = sweeper.await {
         error!(error = &died as &dyn std::error::Error, "the sweeper died");
+    }
+    if let Some(metrics) = metrics
+        && let Err(died) = metrics.await
+    {
+        error!(error = &died as &dyn std::error::Error, "the metrics died");
     }
     info!("ended");
 }
@@ -99,14 +120,15 @@ async fn sweep(service: &Service) {
     }
 }
 
-/// Takes connections until `shutdown` is done, then answers what is under way.
+/// Takes connections, so many at once at the most, until `shutdown` is done, then answers what is under way.
 async fn accept(
     listener: TcpListener,
-    app: http::App,
+    router: Router,
+    most: usize,
     shutdown: impl Future<Output = ()>,
     draining: impl FnOnce(),
 ) {
-    let router = TowerToHyperService::new(http::router(app));
+    let router = TowerToHyperService::new(router);
     // HTTP/1.1, which every gateway speaks to what is behind it.
     let mut builder = http1::Builder::new();
     builder
@@ -114,7 +136,7 @@ async fn accept(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER_BYTES);
     let connections = GracefulShutdown::new();
-    let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let free = Arc::new(Semaphore::new(most));
     let mut shutdown = pin!(shutdown);
     loop {
         let (stream, place) = tokio::select! {

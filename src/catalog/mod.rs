@@ -25,12 +25,14 @@ mod codec;
 #[cfg(test)]
 pub(crate) mod contract;
 mod embedded;
+mod metered;
 mod redis;
 
 use async_trait::async_trait;
 
 pub use self::redis::RedisCatalog;
 pub use embedded::EmbeddedCatalog;
+pub use metered::MeteredCatalog;
 
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 

@@ -9,6 +9,7 @@ use crate::app::{self, Waiting};
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
 use crate::service::{Collecting, Rebuilt, Service};
+use crate::telemetry::Metrics;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -140,7 +141,8 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
             wrong_setting |= app::is_configuration(error);
         }
     };
-    let store = app::open_store(config, Waiting::Not).await;
+    let metrics = Metrics::new();
+    let store = app::open_store(config, Waiting::Not, &metrics).await;
     told(
         &store
             .as_ref()
@@ -153,7 +155,7 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
             .map(|catalog| (&catalog.summary, &catalog.concerns)),
     );
     if let (Ok(store), Ok(catalog)) = (store, catalog) {
-        sound &= agree(&app::put_together(config, store, catalog)?).await?;
+        sound &= agree(&app::put_together(config, store, catalog, &metrics)?).await?;
     }
     Ok(if wrong_setting {
         ExitCode::from(super::WRONG_USAGE)

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
@@ -153,9 +151,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     telemetry::start(config.environment)?;
     let secret = app::jwt_secret(config)?;
     runtime()?.block_on(async {
-        let listener = TcpListener::bind(config.http.bind)
-            .await
-            .with_context(|| format!("http.bind: cannot listen on {}", config.http.bind))?;
+        let listener = app::listen("http.bind", config.http.bind).await?;
         let address = listener.local_addr()?;
         let config = &with_real_port(config, address.port());
         let mut shutdown = Box::pin(shutdown()?);
@@ -164,6 +160,9 @@ fn serve(config: &Config) -> anyhow::Result<()> {
             () = &mut shutdown => return Ok(()),
         };
         info!(%address, storage = config.storage.kind(), catalog = config.catalog.kind(), "ready");
+        if let Some(metrics) = &app.metrics {
+            info!(address = %metrics.local_addr()?, "metrics have an address of their own");
+        }
         if config.environment == Environment::Development {
             print_welcome(config, &secret)?;
         }

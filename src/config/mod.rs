@@ -78,6 +78,8 @@ pub struct Http {
     pub public_url: String,
     /// Origins that browsers may call from.
     pub trusted_origins: Vec<String>,
+    /// The address that `/metrics` has for itself; `None` where it is on the main one.
+    pub metrics_bind: Option<SocketAddr>,
 }
 
 /// `[auth]`

@@ -91,7 +91,7 @@ pub(super) fn url(text: &str) -> Option<String> {
 }
 
 fn http(read: &mut Reader<'_>) -> Option<Http> {
-    let bind = read.parsed("http.bind", |text| {
+    let bind: Option<SocketAddr> = read.parsed("http.bind", |text| {
         text.parse()
             .map_err(|_| format!("is {text:?}; give an address such as \"0.0.0.0:8080\""))
     });
@@ -112,12 +112,27 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
             )),
         }
     });
+    let metrics_bind: Option<Option<SocketAddr>> =
+        read.parsed("http.metrics_bind", |text| match text {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                format!("is {text:?}; give an address such as \"127.0.0.1:9090\", or nothing")
+            }),
+        });
+    if let (Some(bind), Some(Some(metrics))) = (bind, metrics_bind)
+        && bind == metrics
+        && bind.port() != 0
+    {
+        let problem = format!("is {metrics}, as is http.bind; give another address, or nothing");
+        read.fault("http.metrics_bind", problem);
+    }
     let (bind, public_url) = (bind?, public_url?);
     let follows = read.layers.is_default("http.public_url");
     Some(Http {
         bind,
         public_url: if follows { url_of(bind) } else { public_url },
         trusted_origins,
+        metrics_bind: metrics_bind?,
     })
 }
 

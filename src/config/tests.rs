@@ -117,6 +117,37 @@ fn the_public_url_follows_the_address_until_it_is_set() {
 }
 
 #[test]
+fn metrics_are_on_the_main_address_or_on_another() {
+    let of = |variables: &[(&str, &str)]| with(variables).unwrap().http.metrics_bind;
+    let own = ("CAMEO_HTTP__METRICS_BIND", "127.0.0.1:9090");
+    assert_eq!(of(&[]), None);
+    assert_eq!(of(&[own]).unwrap().to_string(), "127.0.0.1:9090");
+    let faults = faults_of(&[own, ("CAMEO_HTTP__BIND", "127.0.0.1:9090")]);
+    assert_eq!(
+        faults,
+        [
+            "CAMEO_HTTP__METRICS_BIND: is 127.0.0.1:9090, as is http.bind; give another address, or nothing"
+        ]
+    );
+    let faults = faults_of(&[("CAMEO_HTTP__METRICS_BIND", "9090")]);
+    assert_eq!(
+        faults,
+        [
+            "CAMEO_HTTP__METRICS_BIND: is \"9090\"; give an address such as \"127.0.0.1:9090\", or nothing"
+        ]
+    );
+}
+
+#[test]
+fn the_events_kept_are_bounded() {
+    for wrong in ["0", "10000001"] {
+        let faults = faults_of(&[("CAMEO_CATALOG__EVENTS_KEPT", wrong)]);
+        let fault = format!("CAMEO_CATALOG__EVENTS_KEPT: is {wrong}; give 1 to 10000000");
+        assert_eq!(faults, [fault]);
+    }
+}
+
+#[test]
 fn all_faults_are_told_together_with_their_place_and_what_would_be_right() {
     let faults = with_file(
         r#"

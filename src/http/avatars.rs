@@ -216,6 +216,7 @@ async fn image(
             if let Some(response) = object(app, &key).await? {
                 return Ok(response);
             }
+            app.metrics.missed_an_object();
             error!(%key, "a record names an object that is not there");
             Err(Problem::new(Code::AvatarNotFound, "there is no avatar"))
         }

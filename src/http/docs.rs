@@ -95,6 +95,8 @@ problems! {
     ];
     /// What reading a file may answer.
     FileProblems: [NotFound, Internal, StorageUnavailable];
+    /// What reading the metrics may answer.
+    MetricsProblems: [NotFound, Internal];
     /// What anything that only asks the catalog may answer.
     CatalogProblems: [Internal, CatalogUnavailable];
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use hyper::body::Body as _;
 use tracing::{Instrument, error, info, info_span};
 
+use super::App;
 use super::drain;
 use super::problem::{Code, Problem, ProblemBody};
 use crate::avatar::AvatarId;
@@ -34,6 +35,8 @@ pub(super) struct Exchange(Arc<Inner>);
 
 struct Inner {
     request_id: String,
+    /// The change that is asked for.
+    attempted: OnceLock<Action>,
     rate: OnceLock<(Action, Decision)>,
 }
 
@@ -41,6 +44,11 @@ impl Exchange {
     /// The id that the request came with or was given.
     pub(super) fn request_id(&self) -> &str {
         &self.0.request_id
+    }
+
+    /// Has the answer counted as that of a change.
+    pub(super) fn attempt(&self, action: Action) {
+        let _ = self.0.attempted.set(action);
     }
 
     /// Has the answer tell how the caller's limit stands.
@@ -51,11 +59,12 @@ impl Exchange {
 }
 
 /// The outermost layer.
-pub(super) async fn wrap(mut request: Request, next: Next) -> Response {
+pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = request_id(&request);
     let exchange = Exchange(Arc::new(Inner {
         request_id,
+        attempted: OnceLock::new(),
         rate: OnceLock::new(),
     }));
     request.extensions_mut().insert(exchange.clone());
@@ -89,6 +98,9 @@ pub(super) async fn wrap(mut request: Request, next: Next) -> Response {
             "there is nothing at this address",
         )));
     }
+    let outcome = problem
+        .as_ref()
+        .map_or("done", |problem| problem.code.name());
     if let Some(problem) = problem {
         report(&problem);
         write(&mut response, problem, &exchange);
@@ -102,7 +114,13 @@ pub(super) async fn wrap(mut request: Request, next: Next) -> Response {
         tell_rate(&mut response, *action, decision);
     }
     let status = response.status().as_u16();
-    let elapsed_ms = started.elapsed().as_millis() as u64;
+    let elapsed = started.elapsed();
+    app.metrics
+        .answered(method.as_str(), route, status, elapsed);
+    if let Some(action) = exchange.0.attempted.get() {
+        app.metrics.changed(action.name(), outcome);
+    }
+    let elapsed_ms = elapsed.as_millis() as u64;
     info!(target: "cameo::access", %method, route, status, elapsed_ms, "answered");
     response
 }

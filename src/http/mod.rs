@@ -7,6 +7,7 @@ mod dto;
 mod envelope;
 mod files;
 mod health;
+mod metrics;
 mod negotiate;
 mod permit;
 mod picture;
@@ -35,6 +36,7 @@ use crate::avatar::VariantName;
 use crate::config::Delivery;
 use crate::limits::Limiter;
 use crate::service::{Service, Size};
+use crate::telemetry::Metrics;
 use problem::{Code, Problem};
 
 /// What every handler may use.
@@ -66,8 +68,21 @@ pub struct Parts {
     pub storage_kind: &'static str,
     /// Which catalog, for people.
     pub catalog_kind: &'static str,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Who answers `/metrics`.
+    pub metrics_at: MetricsAt,
     /// Raised when the program has begun to shut down.
     pub draining: Arc<AtomicBool>,
+}
+
+/// Who answers `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAt {
+    /// The main address.
+    Main,
+    /// An address of its own ([`metrics_router`]).
+    ItsOwn,
 }
 
 impl App {
@@ -93,7 +108,18 @@ impl Deref for App {
 }
 
 /// The whole HTTP surface, and with it the OpenAPI document.
-fn table() -> OpenApiRouter<App> {
+fn table(metrics: MetricsAt) -> OpenApiRouter<App> {
+    match metrics {
+        MetricsAt::Main => without_metrics().merge(metrics_alone()),
+        MetricsAt::ItsOwn => without_metrics(),
+    }
+}
+
+fn metrics_alone() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(metrics::read))
+}
+
+fn without_metrics() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(docs::Document::openapi())
         .routes(routes!(avatars::upload, avatars::read, avatars::delete))
         .routes(routes!(files::read))
@@ -104,29 +130,41 @@ fn table() -> OpenApiRouter<App> {
 
 /// The OpenAPI 3.1 document of the whole surface.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    table().into_openapi()
+    table(MetricsAt::Main).into_openapi()
 }
 
 /// Everything that answers, from the request's first byte read to the answer's last.
 pub fn router(app: App) -> Router {
-    let (routes, document) = table().split_for_parts();
+    let (routes, document) = table(app.metrics_at).split_for_parts();
     let most = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
+    let routes = routes.merge(
+        SwaggerUi::new("/docs")
+            .url("/openapi.json", document)
+            // Its badge would ask a validator on the internet.
+            .config(Config::default().validator_url("none")),
+    );
+    with_fallbacks(routes)
+        .layer(DefaultBodyLimit::max(most))
+        .layer(cors(&app.trusted_origins))
+        .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
+        .with_state(app)
+}
+
+/// What answers at an address of the metrics' own, where there is one.
+pub fn metrics_router(app: App) -> Router {
+    let (routes, _) = metrics_alone().split_for_parts();
+    with_fallbacks(routes)
+        .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
+        .with_state(app)
+}
+
+fn with_fallbacks(routes: Router<App>) -> Router<App> {
     routes
-        .merge(
-            SwaggerUi::new("/docs")
-                .url("/openapi.json", document)
-                // Its badge would ask a validator on the internet.
-                .config(Config::default().validator_url("none")),
-        )
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this address"))
         .method_not_allowed_fallback(async |method: Method| {
             let detail = format!("{method} means nothing here; Allow tells what does");
             Problem::new(Code::MethodNotAllowed, detail)
         })
-        .layer(DefaultBodyLimit::max(most))
-        .layer(cors(&app.trusted_origins))
-        .layer(middleware::from_fn(envelope::wrap))
-        .with_state(app)
 }
 
 /// Lets pages of the trusted origins call from a browser, cookies included.

@@ -51,6 +51,8 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let exchange = exchange(parts)?;
+        exchange.attempt(A::ACTION);
         let (principal, way) = authenticate(&parts.headers, app)?.ok_or_else(unauthenticated)?;
         let subject = named_subject(parts, app).await?.resolve(Some(&principal))?;
         if !principal.may_change(&subject) {
@@ -59,10 +61,15 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
         if way == Way::Cookie {
             refuse_foreign_pages(&parts.headers, app)?;
         }
-        let exchange = exchange(parts)?;
         if let Some(limiter) = &app.limiter {
             let decision = limiter.check(A::ACTION, &subject).await;
             exchange.tell_rate(A::ACTION, decision);
+            let verdict = match decision.verdict {
+                Verdict::Allowed { .. } => "allowed",
+                Verdict::Denied { .. } => "denied",
+            };
+            let counted_by = decision.counted_by.name();
+            app.metrics.decided(A::ACTION.name(), counted_by, verdict);
             if let Verdict::Denied { retry_after } = decision.verdict {
                 let (count, seconds) = (decision.quota.count, decision.quota.per.as_secs());
                 let action = A::ACTION.name();

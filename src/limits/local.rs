@@ -9,7 +9,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota as Rate, RateLimiter};
 
-use super::{Action, Decision, Limiter, Verdict};
+use super::{Action, CountedBy, Decision, Limiter, Verdict};
 use crate::avatar::SubjectId;
 use crate::config::{Limits, Quota};
 
@@ -85,7 +85,12 @@ where
         Decision {
             quota: *quota,
             verdict,
+            counted_by: CountedBy::Process,
         }
+    }
+
+    fn falls_back(&self) -> bool {
+        false
     }
 
     fn forget_idle(&self) {

@@ -41,6 +41,9 @@ pub trait Limiter: Send + Sync + 'static {
     /// Counts one attempt, or says why it must wait; a refused attempt does not count.
     async fn check(&self, action: Action, subject: &SubjectId) -> Decision;
 
+    /// Whether it did not count as it should when it was last asked.
+    fn falls_back(&self) -> bool;
+
     /// Lets go of whatever counts nothing any more. To be called now and then.
     fn forget_idle(&self);
 }
@@ -52,6 +55,30 @@ pub struct Decision {
     pub quota: Quota,
     /// Whether this attempt is, and how the count stands.
     pub verdict: Verdict,
+    /// Who counted it.
+    pub counted_by: CountedBy,
+}
+
+/// Who counted an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedBy {
+    /// Redis, for all replicas together.
+    Redis,
+    /// This process, for itself.
+    Process,
+    /// Nobody: Redis does not, and nothing is allowed without it.
+    Nobody,
+}
+
+impl CountedBy {
+    /// The name in metrics: `redis`, `local`, `none`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Process => "local",
+            Self::Nobody => "none",
+        }
+    }
 }
 
 /// Whether an attempt is allowed.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use redis::RedisResult;
 use tracing::{info, warn};
 
-use super::{Action, Decision, Limiter, LocalLimiter, Verdict};
+use super::{Action, CountedBy, Decision, Limiter, LocalLimiter, Verdict};
 use crate::avatar::SubjectId;
 use crate::config::{Limits, Partitions, Quota, WhenRedisIsDown};
 use crate::redis::{RedisLink, Script};
@@ -84,7 +84,11 @@ impl Limiter for RedisLimiter {
                 if self.is_down.swap(false, Ordering::Relaxed) {
                     info!("redis counts the limits again");
                 }
-                Decision { quota, verdict }
+                Decision {
+                    quota,
+                    verdict,
+                    counted_by: CountedBy::Redis,
+                }
             }
             Err(error) => {
                 if !self.is_down.swap(true, Ordering::Relaxed) {
@@ -99,10 +103,15 @@ impl Limiter for RedisLimiter {
                         verdict: Verdict::Denied {
                             retry_after: RETRY_AFTER,
                         },
+                        counted_by: CountedBy::Nobody,
                     },
                 }
             }
         }
+    }
+
+    fn falls_back(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
     }
 
     fn forget_idle(&self) {
@@ -150,7 +159,8 @@ mod tests {
         let other = limiter(&server.url(), WhenRedisIsDown::Deny).await;
         for used in 1..=5_u32 {
             let limiter = if used % 2 == 0 { &one } else { &other };
-            let Decision { quota, verdict } = limiter.check(Action::Upload, &subject("42")).await;
+            let Decision { quota, verdict, .. } =
+                limiter.check(Action::Upload, &subject("42")).await;
             assert_eq!(quota, one.limits.upload);
             let Verdict::Allowed {
                 remaining,

@@ -6,6 +6,7 @@
 //! ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,7 +24,33 @@ pub(super) struct Budget {
     holding: Pot,
     decoding: Pot,
     turns: Arc<Semaphore>,
+    workers: usize,
+    waiting: Arc<AtomicUsize>,
     queue_timeout: Duration,
+}
+
+/// What uploads take and wait for at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Memory for uploads held.
+    pub uploads: Share,
+    /// Memory for pictures decoded.
+    pub pictures: Share,
+    /// Workers that process pictures.
+    pub workers: usize,
+    /// Of them, those taken.
+    pub workers_busy: usize,
+    /// Uploads that wait for memory or for a worker.
+    pub waiting: usize,
+}
+
+/// How much is reserved of what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Reserved, or set aside for whoever is next, in bytes.
+    pub reserved_bytes: u64,
+    /// To be reserved at most, in bytes.
+    pub budget_bytes: u64,
 }
 
 /// Something that was reserved; given back when dropped.
@@ -35,6 +62,7 @@ pub(super) struct Room {
 pub(super) struct Patience {
     left: Duration,
     whole: Duration,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Budget {
@@ -46,15 +74,18 @@ impl Budget {
             holding: half(),
             decoding: half(),
             turns,
+            workers,
+            waiting: Arc::default(),
             queue_timeout,
         }
     }
 
     /// The patience that an upload begins with.
-    pub(super) const fn patience(&self) -> Patience {
+    pub(super) fn patience(&self) -> Patience {
         Patience {
             left: self.queue_timeout,
             whole: self.queue_timeout,
+            waiting: Arc::clone(&self.waiting),
         }
     }
 
@@ -74,13 +105,30 @@ impl Budget {
     pub(super) async fn turn(&self, patience: &mut Patience) -> Result<Room, Error> {
         patience.wait(&self.turns, 1).await
     }
+
+    /// What is taken and waited for at this moment.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            uploads: self.holding.share(),
+            pictures: self.decoding.share(),
+            workers: self.workers,
+            workers_busy: self.workers.saturating_sub(self.turns.available_permits()),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl Patience {
+    /// How long it has waited so far.
+    pub(super) fn waited(&self) -> Duration {
+        self.whole.saturating_sub(self.left)
+    }
+
     /// Waits for so many permits, as long as there is patience. The semaphore is fair: a large
     /// picture is not starved by small ones behind it.
     async fn wait(&mut self, semaphore: &Arc<Semaphore>, permits: u32) -> Result<Room, Error> {
         let begun = Instant::now();
+        let _counted = Waiting::begin(&self.waiting);
         let permits = Arc::clone(semaphore).acquire_many_owned(permits);
         let waited = timeout(self.left, permits).await;
         self.left = self.left.saturating_sub(begun.elapsed());
@@ -91,6 +139,22 @@ impl Patience {
                 retry_after: self.whole,
             }),
         }
+    }
+}
+
+/// Counts one that waits, for as long as it does.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -106,6 +170,15 @@ impl Pot {
         Self {
             units,
             free: Arc::new(Semaphore::new(units as usize)),
+        }
+    }
+
+    fn share(&self) -> Share {
+        let free = self.free.available_permits() as u64;
+        let units = u64::from(self.units);
+        Share {
+            reserved_bytes: units.saturating_sub(free) * UNIT_BYTES,
+            budget_bytes: units * UNIT_BYTES,
         }
     }
 
@@ -155,8 +228,19 @@ mod tests {
         });
         tokio::time::sleep(Duration::from_secs(9)).await;
         assert!(!waiting.is_finished());
+        let load = budget.load();
+        assert_eq!((load.waiting, load.workers_busy, load.workers), (1, 0, 1));
+        // The rest is set aside for whoever waits.
+        let share = Share {
+            reserved_bytes: 32 * MIB,
+            budget_bytes: 32 * MIB,
+        };
+        assert_eq!(load.pictures, share);
+        assert_eq!(load.uploads.reserved_bytes, 0);
         drop(held);
         waiting.await.unwrap().unwrap();
+        assert_eq!(budget.load().waiting, 0);
+        assert_eq!(budget.load().pictures.reserved_bytes, 0);
     }
 
     #[tokio::test(start_paused = true)]

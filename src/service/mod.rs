@@ -8,6 +8,8 @@ mod maintain;
 mod read;
 mod remove;
 mod sweep;
+#[cfg(test)]
+mod testing;
 mod upload;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::time::Duration;
 pub use crate::catalog::Precondition;
 pub use crate::imaging::{Crop, Error as PictureError};
 pub use crate::storage::{Checkup, PublicRead};
+pub use budget::{Load, Share};
 pub use error::Error;
 pub use maintain::{Collected, Collecting, Rebuilt};
 pub use read::{Size, pick};
@@ -27,6 +30,7 @@ use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::catalog::{Catalog, Stats};
 use crate::imaging::{Pool, Recipe};
 use crate::storage::Store;
+use crate::telemetry::Metrics;
 use budget::Budget;
 
 /// How the program does it.
@@ -58,15 +62,17 @@ pub struct Service {
     pool: Pool,
     budget: Budget,
     settings: Settings,
+    metrics: Metrics,
 }
 
 impl Service {
-    /// Puts the parts together.
+    /// Puts the parts together; what they do is counted there.
     pub fn new(
         store: Arc<dyn Store>,
         catalog: Arc<dyn Catalog>,
         pool: Pool,
         settings: Settings,
+        metrics: Metrics,
     ) -> Self {
         let Settings {
             memory_budget,
@@ -80,6 +86,7 @@ impl Service {
             pool,
             budget,
             settings,
+            metrics,
         }
     }
 
@@ -91,6 +98,11 @@ impl Service {
     /// Where anyone may read a public object.
     pub fn url_of(&self, key: &ObjectKey) -> String {
         format!("{}/{key}", self.settings.objects_url)
+    }
+
+    /// What uploads take and wait for at this moment.
+    pub fn load(&self) -> Load {
+        self.budget.load()
     }
 
     /// What the current avatars add up to.

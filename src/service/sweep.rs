@@ -28,6 +28,12 @@ impl Service {
     /// # Errors
     /// The first failure. What was claimed and not removed is due again after its lease.
     pub async fn sweep(&self, now: Timestamp) -> Result<Swept, Error> {
+        let swept = self.sweep_all(now).await;
+        self.metrics.sweep_ended(swept.is_ok().then_some(now));
+        swept
+    }
+
+    async fn sweep_all(&self, now: Timestamp) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         loop {
             let claimed = self
@@ -37,6 +43,7 @@ impl Service {
             if claimed.is_empty() {
                 return Ok(swept);
             }
+            self.metrics.sweep_claimed(claimed.len());
             let removed: Vec<_> = stream::iter(claimed)
                 .map(|outstanding| self.remove_due(outstanding))
                 .buffer_unordered(AT_ONCE)
@@ -53,6 +60,7 @@ impl Service {
     async fn remove_due(&self, outstanding: Outstanding) -> Result<usize, Error> {
         let objects = self.remove_objects(outstanding.avatar).await?;
         self.catalog.forget(&outstanding).await?;
+        self.metrics.sweep_removed(objects);
         Ok(objects)
     }
 }

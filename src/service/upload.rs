@@ -17,7 +17,8 @@ use tracing::warn;
 use super::budget::{Patience, Room};
 use super::{Error, Service};
 use crate::avatar::{
-    AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SubjectId, Timestamp, Version,
+    AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId, Timestamp,
+    Version,
 };
 use crate::catalog::{Outstanding, Precondition, Replaced};
 use crate::imaging::{self, CancelToken, Crop, Job, Output, Processed};
@@ -94,8 +95,9 @@ impl Service {
             .budget
             .decode(probe.memory_bytes, &mut patience)
             .await?;
+        self.metrics.waited(patience.waited());
         let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
-        let mut work = self.start(upload, (turn, room))?;
+        let mut work = self.start(upload, probe.format, (turn, room))?;
 
         let mut version = None;
         let mut master = None;
@@ -153,7 +155,12 @@ impl Service {
 
     /// Hands the picture to the pool. What is reserved for it is given back when the worker is done
     /// with it, even where nobody waits any more.
-    fn start(&self, upload: &Upload, reserved: (Room, Room)) -> Result<Work, Error> {
+    fn start(
+        &self,
+        upload: &Upload,
+        format: SourceFormat,
+        reserved: (Room, Room),
+    ) -> Result<Work, Error> {
         let recipe = &self.settings.recipe;
         // Stills, twins and a master: the worker never waits for the store.
         let most = recipe.variants.len() * (recipe.formats.len() + 1) + 1;
@@ -164,6 +171,8 @@ impl Service {
             outcome,
             cancel: CancelToken::new(),
         };
+        // Its worker is free: the time from now on is the work's.
+        let (metrics, begun) = (self.metrics.clone(), Instant::now());
         let job = Job {
             bytes: upload.bytes.clone(),
             recipe: Arc::clone(recipe),
@@ -176,6 +185,7 @@ impl Service {
             }),
             on_done: Box::new(move |processed| {
                 drop(reserved);
+                metrics.processed(format, begun.elapsed());
                 // Where nobody waits any more, there is nobody to tell.
                 let _ = done.send(processed);
             }),

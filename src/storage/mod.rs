@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod contract;
 mod disk;
+mod metered;
 mod resilience;
 mod s3;
 
@@ -17,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, StreamExt};
 
 pub use disk::DiskStore;
+pub use metered::MeteredStore;
 pub use resilience::{Patience, PatientStore};
 pub use s3::{S3Concern, S3StartError, S3Store};
 

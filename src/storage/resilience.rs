@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{Checkup, Object, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
+use crate::telemetry::Metrics;
 
 /// How patient to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub struct PatientStore {
     inner: Arc<dyn Store>,
     patience: Patience,
     breaker: Breaker,
+    metrics: Metrics,
 }
 
 /// Why an operation was not carried out to its end.
@@ -72,12 +74,13 @@ enum Impatience {
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 impl PatientStore {
-    /// The store, asked with patience.
-    pub fn new(inner: Arc<dyn Store>, patience: Patience) -> Self {
+    /// The store, asked with patience; what that takes is counted there.
+    pub fn new(inner: Arc<dyn Store>, patience: Patience, metrics: Metrics) -> Self {
         Self {
             inner,
             patience,
             breaker: Breaker::default(),
+            metrics,
         }
     }
 
@@ -92,7 +95,7 @@ impl PatientStore {
         // What becomes of the operation counts, not of each attempt: an upload writes some ten
         // objects at once, and one hiccup that fails them all is what attempts are for.
         let answer = self.keep_asking(operation, ask).await;
-        self.breaker.note(&answer, &self.patience);
+        self.note(&answer);
         answer
     }
 
@@ -121,6 +124,7 @@ impl PatientStore {
             );
             tokio::time::sleep(pause).await;
             attempt += 1;
+            self.metrics.retried();
         }
     }
 
@@ -135,6 +139,12 @@ impl PatientStore {
             let late = Impatience::Late(self.patience.attempt);
             Err(StoreError::passing(operation, late))
         })
+    }
+
+    /// Takes what became of an operation into account.
+    fn note<T>(&self, answer: &Result<T, StoreError>) {
+        let is_open = self.breaker.note(answer, &self.patience);
+        self.metrics.set_breaker(is_open);
     }
 
     /// A random pause after this attempt, up to a bound that doubles.
@@ -207,7 +217,7 @@ impl Store for PatientStore {
                 self.inner.check(),
             )
             .await;
-        self.breaker.note(&answer, &self.patience);
+        self.note(&answer);
         answer
     }
 }
@@ -253,7 +263,8 @@ impl Breaker {
         }
     }
 
-    fn note<T>(&self, answer: &Result<T, StoreError>, patience: &Patience) {
+    /// Counts an answer, and gives whether it is open now.
+    fn note<T>(&self, answer: &Result<T, StoreError>, patience: &Patience) -> bool {
         let mut state = self.lock();
         match answer {
             // A refusal is an answer: the store is there.
@@ -274,6 +285,7 @@ impl Breaker {
                 state.failures = 0;
             }
         }
+        state.open_until.is_some()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BreakerState> {
@@ -378,24 +390,33 @@ mod tests {
     async fn it_keeps_the_contract_of_a_store() {
         let folder = tempfile::tempdir().unwrap();
         let inner = Arc::new(DiskStore::open(folder.path()).unwrap());
-        contract::run(&PatientStore::new(inner, Patience::default())).await;
+        contract::run(&PatientStore::new(
+            inner,
+            Patience::default(),
+            Metrics::new(),
+        ))
+        .await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
         let inner = Flaky::new(3, passing);
-        put(&PatientStore::new(inner.clone(), Patience::default()))
-            .await
-            .unwrap();
+        put(&PatientStore::new(
+            inner.clone(),
+            Patience::default(),
+            Metrics::new(),
+        ))
+        .await
+        .unwrap();
         assert_eq!(inner.asked(), 4);
 
         let inner = Flaky::new(9, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default());
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
         put(&store).await.unwrap_err();
         assert_eq!(inner.asked(), 4);
 
         let inner = Flaky::new(1, lasting);
-        let store = PatientStore::new(inner.clone(), Patience::default());
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
         put(&store).await.unwrap_err();
         assert_eq!(inner.asked(), 1);
     }
@@ -403,14 +424,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_does_not_come_is_given_up_in_time() {
         let inner = Flaky::new(u32::MAX, never);
-        let store = PatientStore::new(inner.clone(), Patience::default());
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
         let begun = Instant::now();
         let error = put(&store).await.unwrap_err();
         assert!(error.may_pass());
         assert!(begun.elapsed() <= Patience::default().deadline + Duration::from_millis(1));
         assert!(inner.asked() >= 2);
 
-        let object = PatientStore::new(Flaky::new(0, never), Patience::default())
+        let object = PatientStore::new(Flaky::new(0, never), Patience::default(), Metrics::new())
             .get(&contract::rendition(1))
             .await
             .unwrap()
@@ -423,7 +444,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_failing_is_left_alone_and_found_again() {
         let inner = Flaky::new(11 * 4, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default());
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
         }
@@ -443,7 +464,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_hiccup_under_all_the_writes_of_an_upload_is_hidden() {
         let inner = Flaky::new(10, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default());
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
         for written in futures_util::future::join_all((0..10).map(|_| put(&store))).await {
             written.unwrap();
         }
@@ -453,7 +474,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_check_asks_in_any_case_and_finds_the_store_again() {
         let inner = Flaky::new(10 * 4, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default());
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
         }
@@ -469,7 +490,7 @@ mod tests {
             attempt: Duration::from_millis(300),
             ..Patience::default()
         };
-        let store = PatientStore::new(Arc::new(inner), patience);
+        let store = PatientStore::new(Arc::new(inner), patience, Metrics::new());
         for fault in [
             Fault::Status(503),
             Fault::Drop,

@@ -1,10 +1,14 @@
-//! What the program tells about itself: structured lines on standard error.
+//! What the program tells about itself: structured lines on standard error, and metrics.
+
+mod metrics;
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+pub use metrics::{Metrics, Operations};
 
 use crate::config::Environment;
 

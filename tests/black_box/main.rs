@@ -13,6 +13,7 @@ mod fleet;
 mod lifecycle;
 mod limits;
 mod maintenance;
+mod metrics;
 mod operations;
 mod reading;
 mod uploads;

@@ -5,65 +5,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::avatar::SubjectId;
-use crate::catalog::{Catalog, EmbeddedCatalog, Outstanding, Precondition, Replaced, contract};
-use crate::imaging::{Limits, Pool, Recipe};
-use crate::service::Settings;
+use crate::catalog::{Catalog, Outstanding, Precondition, Replaced, contract};
+use crate::service::testing::Parts;
 use crate::storage::{Checkup, DiskStore, Object, Store, StoreError};
 
-/// A store and a catalog, for a service that only mends.
-struct Parts {
-    _folder: tempfile::TempDir,
-    store: Arc<DiskStore>,
-    catalog: Arc<EmbeddedCatalog>,
-}
-
 impl Parts {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(folder.path().join("store")).unwrap();
-        let catalog = contract::embedded(folder.path());
-        Self {
-            _folder: folder,
-            store: Arc::new(store),
-            catalog: Arc::new(catalog),
-        }
-    }
-
-    fn service(&self) -> Service {
-        self.service_on(self.store.clone())
-    }
-
-    fn service_on(&self, store: Arc<dyn Store>) -> Service {
-        let limits = Limits {
-            formats: Vec::new(),
-            min_edge_px: 1,
-            max_edge_px: 1,
-            max_frames: 1,
-        };
-        let recipe = Recipe {
-            limits,
-            variants: Vec::new(),
-            formats: Vec::new(),
-            webp_quality: 80,
-            jpeg_quality: 80,
-            background: [0; 3],
-            animated: false,
-            keep_master: false,
-        };
-        let second = Duration::from_secs(1);
-        let settings = Settings {
-            recipe: Arc::new(recipe),
-            max_upload_bytes: 1,
-            memory_budget: 1,
-            queue_timeout: second,
-            picture_deadline: second,
-            retire_after: second,
-            upload_deadline: second,
-            objects_url: String::new(),
-        };
-        Service::new(store, self.catalog.clone(), Pool::new(1).unwrap(), settings)
-    }
-
     /// Reserves an upload's id, which gives it the version that it has.
     async fn reserved(&self, record: &Record) {
         let deadline = Timestamp::now().plus(Duration::from_mins(2));

@@ -83,6 +83,11 @@ impl Backend {
         s3.fail_next(1000, Fault::Delay(Duration::from_mins(1)));
     }
 
+    /// Has the bucket fail every request until [`release`](Self::release).
+    pub(crate) fn fail(&self) {
+        self.bucket().fail_next(1000, Fault::Status(503));
+    }
+
     /// Lets the bucket answer again.
     pub(crate) fn release(&self) {
         self.bucket().clear_faults();

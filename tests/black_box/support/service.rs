@@ -1,5 +1,6 @@
 //! The service under test, in this process, on a port of its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ const SECRET: &str = "a secret that only the tests know, 32 bytes";
 pub(crate) struct TestService {
     pub(crate) config: Config,
     data: Arc<Data>,
+    metrics: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -100,12 +102,15 @@ impl TestService {
         let app = App::open(&config, &SecretString::from(SECRET))
             .await
             .unwrap();
+        let metrics = app.metrics.as_ref();
+        let metrics = metrics.map(|listener| listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { stopped.await.unwrap_or(()) };
         let server = tokio::spawn(server::run(app, listener, shutdown));
         Self {
             config,
             data,
+            metrics,
             stop: Some(stop),
             server,
         }
@@ -122,6 +127,11 @@ impl TestService {
     pub(crate) fn stop(mut self) -> (JoinHandle<()>, Arc<Data>) {
         self.stop.take().unwrap().send(()).unwrap();
         (self.server, self.data)
+    }
+
+    /// Where its metrics are, if they have an address of their own.
+    pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     pub(crate) fn url(&self) -> &str {

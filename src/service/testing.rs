@@ -1,0 +1,74 @@
+//! A service on a store and a catalog of its own, for tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Service, Settings};
+use crate::avatar::{Format, SourceFormat, VariantName};
+use crate::catalog::{EmbeddedCatalog, contract};
+use crate::imaging::{Limits, Pool, Recipe, Target};
+use crate::storage::{DiskStore, Store};
+use crate::telemetry::Metrics;
+
+/// A store and a catalog, for services to share.
+pub(super) struct Parts {
+    _folder: tempfile::TempDir,
+    pub(super) store: Arc<DiskStore>,
+    pub(super) catalog: Arc<EmbeddedCatalog>,
+}
+
+impl Parts {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DiskStore::open(folder.path().join("store")).unwrap();
+        let catalog = contract::embedded(folder.path());
+        Self {
+            _folder: folder,
+            store: Arc::new(store),
+            catalog: Arc::new(catalog),
+        }
+    }
+
+    pub(super) fn service(&self) -> Service {
+        self.service_on(self.store.clone())
+    }
+
+    /// One that is patient, and makes three small sizes in two formats.
+    pub(super) fn service_on(&self, store: Arc<dyn Store>) -> Service {
+        let limits = Limits {
+            formats: SourceFormat::ALL.to_vec(),
+            min_edge_px: 1,
+            max_edge_px: 4096,
+            max_frames: 1,
+        };
+        let target = |(name, edge_px): (&str, u32)| Target {
+            name: VariantName::new(name).unwrap(),
+            edge_px,
+        };
+        let recipe = Recipe {
+            limits,
+            variants: [("medium", 32), ("small", 16), ("tiny", 8)]
+                .map(target)
+                .to_vec(),
+            formats: vec![Format::Webp, Format::Jpeg],
+            webp_quality: 80,
+            jpeg_quality: 80,
+            background: [0; 3],
+            animated: false,
+            keep_master: false,
+        };
+        let minute = Duration::from_mins(1);
+        let settings = Settings {
+            recipe: Arc::new(recipe),
+            max_upload_bytes: 1 << 20,
+            memory_budget: 256 << 20,
+            queue_timeout: minute,
+            picture_deadline: minute,
+            retire_after: Duration::from_secs(1),
+            upload_deadline: minute,
+            objects_url: String::new(),
+        };
+        let pool = Pool::new(1).unwrap();
+        Service::new(store, self.catalog.clone(), pool, settings, Metrics::new())
+    }
+}

@@ -1,0 +1,58 @@
+//! Counting and measuring what a store is asked, as a decorator round the port.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Checkup, Object, Store, StoreError, StoredUpload};
+use crate::avatar::{AvatarId, ObjectKey};
+use crate::telemetry::{Metrics, Operations};
+
+/// A store whose operations are counted and measured. Reading an object's bytes is not: how fast
+/// they go is the reader's.
+pub struct MeteredStore {
+    inner: Arc<dyn Store>,
+    operations: Operations,
+}
+
+impl MeteredStore {
+    /// The store, with its operations counted there.
+    pub fn new(inner: Arc<dyn Store>, metrics: &Metrics) -> Self {
+        Self {
+            inner,
+            operations: metrics.operations("store"),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for MeteredStore {
+    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+        let answer = self.inner.put(key, body);
+        self.operations.measure("put", answer).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        self.operations.measure("get", self.inner.get(key)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let answer = self.inner.delete(key);
+        self.operations.measure("delete", answer).await
+    }
+
+    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+        let answer = self.inner.list(avatar);
+        self.operations.measure("list", answer).await
+    }
+
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+        let answer = self.inner.uploads(after);
+        self.operations.measure("uploads", answer).await
+    }
+
+    async fn check(&self) -> Result<Checkup, StoreError> {
+        self.operations.measure("check", self.inner.check()).await
+    }
+}
