@@ -64,3 +64,96 @@ impl Service {
         Ok(objects)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::avatar::{AvatarId, ObjectKey, SubjectId};
+    use crate::catalog::{Catalog, Precondition, contract};
+    use crate::service::Upload;
+    use crate::service::testing::Parts;
+    use crate::storage::{Checkup, DiskStore, Object, Store, StoreError, StoredUpload};
+
+    const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
+
+    /// A store in which an upload is swept as one that died, as soon as it has written an object.
+    struct SweptUnderWay {
+        store: Arc<DiskStore>,
+        sweeper: Service,
+        is_swept: AtomicBool,
+        written_after: Arc<AtomicUsize>,
+    }
+
+    #[async_trait]
+    impl Store for SweptUnderWay {
+        async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+            self.store.put(key, body).await?;
+            if self.is_swept.swap(true, Ordering::Relaxed) {
+                self.written_after.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            let past_its_deadline = Timestamp::now().plus(Duration::from_hours(1));
+            let swept = self.sweeper.sweep(past_its_deadline).await.unwrap();
+            assert_eq!(swept.avatars, 1);
+            Ok(())
+        }
+
+        async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+            self.store.get(key).await
+        }
+
+        async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+            self.store.delete(key).await
+        }
+
+        async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+            self.store.list(avatar).await
+        }
+
+        async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+            self.store.uploads(after).await
+        }
+
+        async fn check(&self) -> Result<Checkup, StoreError> {
+            self.store.check().await
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_goes_on_after_it_was_swept_leaves_nothing() {
+        let parts = Parts::new();
+        let written_after = Arc::new(AtomicUsize::new(0));
+        let service = parts.service_on(Arc::new(SweptUnderWay {
+            store: parts.store.clone(),
+            sweeper: parts.service(),
+            is_swept: AtomicBool::new(false),
+            written_after: Arc::clone(&written_after),
+        }));
+        let subject = SubjectId::new("42").unwrap();
+        let upload = Upload {
+            subject: subject.clone(),
+            bytes: Bytes::from_static(PICTURE),
+            crop: None,
+            precondition: Precondition::Anything,
+            at: Timestamp::now(),
+        };
+        let admission = service.admit(PICTURE.len()).await.unwrap();
+        let uploaded = service.upload(admission, upload, std::future::pending());
+        let error = uploaded.await.unwrap_err();
+        assert!(matches!(error, Error::TimedOut), "{error:?}");
+
+        // Five more renditions and the manifest were written, that at least after the sweep.
+        assert_eq!(written_after.load(Ordering::Relaxed), 6);
+        assert_eq!(parts.store.uploads(None).await.unwrap(), []);
+        assert_eq!(parts.catalog.get(&subject).await.unwrap(), None);
+        assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
+        assert_eq!(contract::events(&*parts.catalog).await, []);
+    }
+}

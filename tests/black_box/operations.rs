@@ -112,3 +112,29 @@ async fn a_connection_that_sends_no_request_is_closed() {
     let (silent, partial) = tokio::join!(closed(b""), closed(b"GET /health/li"));
     assert_eq!((silent, partial), (0, 0));
 }
+
+#[tokio::test]
+async fn a_head_is_read_up_to_64_kib_and_no_further() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const BOUND: usize = 64 * 1024;
+    let service = TestService::start().await;
+    let address = service.url().trim_start_matches("http://").to_owned();
+    let status = async |head: &[u8]| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(head).await.unwrap();
+        let mut status = [0; "HTTP/1.1 200".len()];
+        let answer = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut status));
+        answer.await.expect("it answers").unwrap();
+        String::from_utf8(status.to_vec()).unwrap()
+    };
+    let filled = |bytes: usize, end: &str| {
+        let begin = "GET /health/live HTTP/1.1\r\nHost: cameo\r\nConnection: close\r\nX-Filler: ";
+        let filler = "x".repeat(bytes - begin.len() - end.len());
+        format!("{begin}{filler}{end}").into_bytes()
+    };
+    let within = filled(BOUND - 1024, "\r\n\r\n");
+    assert_eq!(status(&within).await, "HTTP/1.1 200");
+    // Nothing says that it ends: it is not waited for.
+    assert_eq!(status(&filled(BOUND, "")).await, "HTTP/1.1 431");
+}
