@@ -1,0 +1,233 @@
+//! Lossless WebP, VP8L (RFC 9649, section 3.4 to 4).
+//!
+//! Pixels are read into the place where the picture will be, and then made what they are row by
+//! row in that place; where fewer pixels are stored than shown, they lie at its end. So decoding
+//! takes four bytes for each pixel, and what [`memory_bytes`] says beside them.
+
+mod bits;
+mod entropy;
+mod groups;
+mod huffman;
+mod predict;
+mod transform;
+
+use bits::Bits;
+use entropy::read_pixels;
+use groups::Groups;
+use predict::Predictor;
+use transform::{Color, Palette, Transform};
+
+use super::DAMAGED;
+use crate::imaging::Error;
+use crate::imaging::control::Control;
+use crate::imaging::raster::{Layout, Raster};
+
+/// Red, green, blue, alpha.
+type Pixel = [u8; 4];
+
+/// A picture that says something of the tiles of another.
+struct Rows {
+    width: usize,
+    pixels: Vec<Pixel>,
+}
+
+/// What a picture's data begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) alpha: bool,
+}
+
+/// Reads what the payload of a `VP8L` chunk begins with; `None` where it begins with nothing known.
+pub(super) fn shape(payload: &[u8]) -> Option<Shape> {
+    let &[0x2f, b0, b1, b2, b3, ..] = payload else {
+        return None;
+    };
+    let bits = u32::from_le_bytes([b0, b1, b2, b3]);
+    (bits >> 29 == 0).then_some(Shape {
+        width: (bits & 0x3fff) + 1,
+        height: (bits >> 14 & 0x3fff) + 1,
+        alpha: bits >> 28 & 1 == 1,
+    })
+}
+
+/// What is made of the pixels' channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channels {
+    Rgba,
+    Rgb,
+    /// Alpha channels are stored as green.
+    Green,
+}
+
+/// What decoding takes at its peak, from above.
+pub(super) fn memory_bytes(pixels: u64) -> u64 {
+    // The pixels; a sixteenth of them in three transforms, while one of them is read; tables; rows
+    // and the colour cache.
+    pixels * 4 + pixels / 2 + most_table_bytes(pixels) + (1 << 20)
+}
+
+/// What the tables of codes may take together: more than encoders make of as many pixels, and less
+/// than a file can ask for.
+const fn most_table_bytes(pixels: u64) -> u64 {
+    let bytes = (1 << 20) + pixels * 4;
+    if bytes < 16 << 20 { bytes } else { 16 << 20 }
+}
+
+/// Decodes the payload of a `VP8L` chunk.
+pub(super) fn decode(payload: &[u8], control: &Control) -> Result<Raster, Error> {
+    let shape = shape(payload).ok_or(DAMAGED)?;
+    let (layout, channels) = if shape.alpha {
+        (Layout::Rgba, Channels::Rgba)
+    } else {
+        (Layout::Rgb, Channels::Rgb)
+    };
+    let (width, height) = (shape.width as usize, shape.height as usize);
+    let pixels = decode_stream(&payload[5..], width, height, channels, control)?;
+    Raster::new(shape.width, shape.height, layout, pixels).ok_or(DAMAGED)
+}
+
+/// Decodes pixels that come without a header.
+pub(super) fn decode_stream(
+    stream: &[u8],
+    width: usize,
+    height: usize,
+    channels: Channels,
+    control: &Control,
+) -> Result<Vec<u8>, Error> {
+    let mut bits = Bits::new(stream);
+    let mut transforms = Vec::new();
+    let mut stored_width = width;
+    let mut seen = [false; 4];
+    while bits.read_flag() {
+        let kind = bits.read(2) as usize;
+        // Each comes once.
+        if std::mem::replace(&mut seen[kind], true) {
+            return Err(DAMAGED);
+        }
+        let transform = match kind {
+            0 | 1 => {
+                let tile_bits = bits.read(3) + 2;
+                let tiles = read_tiles(&mut bits, stored_width, height, tile_bits, control)?;
+                if kind == 0 {
+                    Transform::Predictor(Predictor::new(stored_width, tile_bits, &tiles))
+                } else {
+                    Transform::Color(Color::new(tile_bits, &tiles))
+                }
+            }
+            2 => Transform::SubtractGreen,
+            _ => {
+                let colors = bits.read(8) as usize + 1;
+                let differences = read_small(&mut bits, colors, 1, control)?;
+                let palette = Palette::new(stored_width, &differences.pixels);
+                stored_width = palette.stored_width();
+                Transform::Palette(Box::new(palette))
+            }
+        };
+        transforms.push(transform);
+    }
+    let cache_bits = read_cache_bits(&mut bits)?;
+    let groups = if bits.read_flag() {
+        let tile_bits = bits.read(3) + 2;
+        let map = read_tiles(&mut bits, stored_width, height, tile_bits, control)?;
+        let most_bytes = most_table_bytes(width as u64 * height as u64) as usize;
+        Groups::read_many(&mut bits, cache_bits, map, tile_bits, most_bytes, control)?
+    } else {
+        Groups::read_one(&mut bits, cache_bits)?
+    };
+    let mut picture = vec![0; width * height * 4];
+    let stored = stored_width * height * 4;
+    let at_end = picture.len() - stored;
+    let (pixels, _) = picture[at_end..].as_chunks_mut();
+    read_pixels(&mut bits, &groups, cache_bits, stored_width, pixels, control)?;
+    drop(groups);
+    finish(&mut picture, width, height, stored_width, &mut transforms, channels, control)?;
+    Ok(picture)
+}
+
+fn read_cache_bits(bits: &mut Bits<'_>) -> Result<u32, Error> {
+    if !bits.read_flag() {
+        return Ok(0);
+    }
+    match bits.read(4) {
+        cache_bits @ 1..=11 => Ok(cache_bits),
+        _ => Err(DAMAGED),
+    }
+}
+
+/// Reads a pixel for each tile of a picture.
+fn read_tiles(
+    bits: &mut Bits<'_>,
+    width: usize,
+    height: usize,
+    tile_bits: u32,
+    control: &Control,
+) -> Result<Rows, Error> {
+    let tiles = |edge: usize| edge.div_ceil(1 << tile_bits);
+    read_small(bits, tiles(width), tiles(height), control)
+}
+
+/// Reads a picture without transforms and with one group of codes.
+fn read_small(
+    bits: &mut Bits<'_>,
+    width: usize,
+    height: usize,
+    control: &Control,
+) -> Result<Rows, Error> {
+    let cache_bits = read_cache_bits(bits)?;
+    let groups = Groups::read_one(bits, cache_bits)?;
+    let mut pixels = vec![[0; 4]; width * height];
+    read_pixels(bits, &groups, cache_bits, width, &mut pixels, control)?;
+    Ok(Rows { width, pixels })
+}
+
+/// Makes pixels of what was stored, from the first row to the last, in its place.
+fn finish(
+    picture: &mut Vec<u8>,
+    width: usize,
+    height: usize,
+    stored_width: usize,
+    transforms: &mut [Transform],
+    channels: Channels,
+    control: &Control,
+) -> Result<(), Error> {
+    if transforms.is_empty() && channels == Channels::Rgba {
+        return Ok(());
+    }
+    let bytes = match channels {
+        Channels::Rgba => 4,
+        Channels::Rgb => 3,
+        Channels::Green => 1,
+    };
+    let mut row: Vec<Pixel> = Vec::with_capacity(width + 7);
+    for y in 0..height {
+        if y % 64 == 0 {
+            control.check()?;
+        }
+        let begin = picture.len() - (height - y) * stored_width * 4;
+        let (stored, _) = picture[begin..begin + stored_width * 4].as_chunks();
+        row.clear();
+        row.extend_from_slice(stored);
+        for transform in transforms.iter_mut().rev() {
+            transform.undo(&mut row, y);
+        }
+        // What is stored of the next row lies behind this one's end.
+        let target = &mut picture[y * width * bytes..(y + 1) * width * bytes];
+        match channels {
+            Channels::Rgba => target.copy_from_slice(row.as_flattened()),
+            Channels::Rgb => {
+                for (target, pixel) in target.as_chunks_mut::<3>().0.iter_mut().zip(&row) {
+                    *target = [pixel[0], pixel[1], pixel[2]];
+                }
+            }
+            Channels::Green => {
+                for (target, pixel) in target.iter_mut().zip(&row) {
+                    *target = pixel[1];
+                }
+            }
+        }
+    }
+    picture.truncate(width * height * bytes);
+    Ok(())
+}
