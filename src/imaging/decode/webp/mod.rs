@@ -1,106 +1,57 @@
-//! WebP (RFC 9649), decoded by `image-webp`.
+//! WebP (RFC 9649): stills and animations, lossy and lossless.
 
-use std::io::Cursor;
+mod alpha;
+mod container;
+mod vp8l;
 
-use image_webp::{DecodingError, LoopCount, WebPDecoder};
+use container::{Content, Data, File, FrameData, Picture};
 
-use super::animation::{Frame, shown_ms};
+use super::animation::{Area, Canvas, Frame, shown_ms};
 use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
 use crate::imaging::geometry::Window;
-use crate::imaging::orientation::Orientation;
 use crate::imaging::raster::{Layout, Raster};
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
-    let mut size = None;
-    let mut frames = 0_u32;
-    let mut orientation = Orientation::UPRIGHT;
-    let mut animated = false;
-    for (index, (id, payload)) in Chunks::of(bytes).enumerate() {
-        match id {
-            b"VP8X" if index == 0 => {
-                let &[flags, _, _, _, w0, w1, w2, h0, h1, h2, ..] = payload else {
-                    return Err(Refusal::Broken("its header is cut off"));
-                };
-                animated = flags & 0b10 != 0;
-                size = Some((u24([w0, w1, w2]) + 1, u24([h0, h1, h2]) + 1));
-            }
-            // The decoder asks the first chunk; what comes later may not say otherwise, for then
-            // more would be decoded than was checked.
-            b"VP8X" => return Err(CONTRADICTION),
-            b"VP8 " | b"VP8L" => {
-                let coded = coded_size(*id, payload)?;
-                if *size.get_or_insert(coded) != coded {
-                    return Err(CONTRADICTION);
-                }
-            }
-            b"ANMF" => {
-                frames = frames.saturating_add(1);
-                check_frame(payload)?;
-            }
-            b"EXIF" => orientation = Orientation::from_exif_data(payload),
-            _ => {}
+    let file = File::read(bytes)?;
+    let pixels = u64::from(file.width) * u64::from(file.height);
+    let (frames, memory) = match &file.content {
+        Content::Still(picture) => (1, picture.map_or(NO_MEMORY, |picture| picture.memory())),
+        Content::Moving(animation) => {
+            // The canvas, and the frame that takes most.
+            let pictures = animation.frames().filter_map(|frame| frame.picture);
+            let frame_bytes = pictures.map(|picture| {
+                let Memory {
+                    fixed_bytes,
+                    pixel_bytes,
+                    ..
+                } = picture.memory();
+                fixed_bytes + pixels * pixel_bytes
+            });
+            let memory = Memory {
+                fixed_bytes: pixels * 4 + frame_bytes.max().unwrap_or(0),
+                ..NO_MEMORY
+            };
+            (animation.frames.max(1), memory)
         }
-    }
-    let (width, height) = size.ok_or(Refusal::Broken("it has a header and no picture"))?;
-    if width == 0 || height == 0 {
-        return Err(Refusal::Broken("its header gives no size"));
-    }
-    let pixels = u64::from(width) * u64::from(height);
+    };
     Ok(Header {
         format: SourceFormat::Webp,
-        width,
-        height,
-        orientation,
-        frames: if animated { frames.max(1) } else { 1 },
-        // The picture in four channels, the decoder's own copy of it, and a canvas for animations.
-        memory: Memory {
-            fixed_bytes: pixels * if animated { 12 } else { 8 },
-            scaled_bytes: 0,
-            pixel_bytes: 0,
-        },
+        width: file.width,
+        height: file.height,
+        orientation: file.orientation,
+        frames,
+        memory,
     })
 }
 
-const CONTRADICTION: Refusal = Refusal::Broken("its headers contradict each other");
-
-fn u24([low, middle, high]: [u8; 3]) -> u32 {
-    u32::from_le_bytes([low, middle, high, 0])
-}
-
-/// The size that the data of a picture or a frame begins with.
-fn coded_size(id: [u8; 4], payload: &[u8]) -> Result<(u32, u32), Refusal> {
-    match (&id, payload) {
-        (b"VP8 ", &[_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..]) => {
-            let edge = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
-            Ok((edge(w0, w1), edge(h0, h1)))
-        }
-        (b"VP8L", &[0x2f, b0, b1, b2, b3, ..]) => {
-            let bits = u32::from_le_bytes([b0, b1, b2, b3]);
-            Ok(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
-        }
-        _ => Err(Refusal::Broken("its header is damaged")),
-    }
-}
-
-/// A frame's data must have the size that the frame says.
-fn check_frame(payload: &[u8]) -> Result<(), Refusal> {
-    let Some((&[_, _, _, _, _, _, w0, w1, w2, h0, h1, h2, _, _, _, _], data)) =
-        payload.split_first_chunk::<16>()
-    else {
-        // Cut off: there is nothing of it to decode.
-        return Ok(());
-    };
-    let size = (u24([w0, w1, w2]) + 1, u24([h0, h1, h2]) + 1);
-    for (id, payload) in (Chunks { rest: data }) {
-        if matches!(id, b"VP8 " | b"VP8L") && coded_size(*id, payload)? != size {
-            return Err(CONTRADICTION);
-        }
-    }
-    Ok(())
-}
+const NO_MEMORY: Memory = Memory {
+    fixed_bytes: 0,
+    scaled_bytes: 0,
+    pixel_bytes: 0,
+};
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -108,15 +59,41 @@ pub(super) fn decode(
     want: &Want,
     control: &Control,
 ) -> Result<Decoded, Error> {
-    let (mut decoder, mut raster, colors) = open(bytes, header)?;
-    control.check()?;
-    decoder
-        .read_image(&mut raster.pixels)
-        .map_err(|error| corrupt(&error))?;
+    let file = open(bytes, header)?;
+    let square = want.square;
+    let picture = match &file.content {
+        Content::Still(picture) => *picture,
+        Content::Moving(animation) => {
+            let first = animation.frames().next().ok_or(MISSING)?;
+            if first.area != Area::whole(file.width, file.height) {
+                let mut canvas = Canvas::new(file.width, file.height);
+                draw(&mut canvas, &first, control)?;
+                return Ok(Decoded {
+                    raster: canvas.into_raster(),
+                    window: Window::from(square),
+                    colors: colors(&file),
+                });
+            }
+            first.picture
+        }
+    };
+    let picture = picture.ok_or(MISSING)?;
+    let layout = picture.layout();
+    let part = Area {
+        x: square.x as usize,
+        y: square.y as usize,
+        width: square.edge as usize,
+        height: square.edge as usize,
+    };
+    let pixels = picture.decode(part, layout, control)?;
     Ok(Decoded {
-        raster,
-        window: Window::from(want.square),
-        colors,
+        raster: Raster::new(square.edge, square.edge, layout, pixels).ok_or(DAMAGED)?,
+        window: Window {
+            x: 0.0,
+            y: 0.0,
+            edge: square.edge.into(),
+        },
+        colors: colors(&file),
     })
 }
 
@@ -127,107 +104,164 @@ pub(super) fn animate(
     control: &Control,
     visit: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (mut decoder, mut canvas, colors) = open(bytes, header)?;
-    let plays = match decoder.loop_count() {
-        LoopCount::Forever => 0,
-        LoopCount::Times(times) => u32::from(times.get()),
+    let file = open(bytes, header)?;
+    let Content::Moving(animation) = &file.content else {
+        return Ok(());
     };
-    for _ in 0..decoder.num_frames() {
+    let plays = animation.plays.ok_or(MISSING)?;
+    let colors = colors(&file);
+    let mut canvas = Canvas::new(file.width, file.height);
+    let mut left = header.frames;
+    for frame in animation.frames() {
         control.check()?;
-        let duration_ms = decoder
-            .read_frame(&mut canvas.pixels)
-            .map_err(|error| corrupt(&error))?;
+        draw(&mut canvas, &frame, control)?;
+        left -= 1;
         visit(Frame {
-            canvas: &canvas,
-            duration_ms: shown_ms(duration_ms),
+            canvas: canvas.raster(),
+            duration_ms: shown_ms(frame.duration_ms),
             plays,
             colors: &colors,
         })?;
     }
+    if left > 0 {
+        return Err(CUT_OFF);
+    }
     Ok(())
 }
 
-type Decoder<'a> = WebPDecoder<Cursor<&'a [u8]>>;
+/// What a file holds whose header was taken. One that ends too early is not taken, whatever it has
+/// lost.
+fn open<'a>(bytes: &'a [u8], header: &Header) -> Result<File<'a>, Error> {
+    let file = File::read(bytes).map_err(|_| DAMAGED)?;
+    if !file.whole {
+        return Err(CUT_OFF);
+    }
+    debug_assert_eq!((file.width, file.height), (header.width, header.height));
+    Ok(file)
+}
 
-/// A decoder, room for its picture, and what its channels mean.
-fn open<'a>(bytes: &'a [u8], header: &Header) -> Result<(Decoder<'a>, Raster, Colors), Error> {
-    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| corrupt(&error))?;
-    let profile = decoder
-        .icc_profile()
-        .ok()
-        .flatten()
+fn colors(file: &File<'_>) -> Colors {
+    let profile = file
+        .profile
         .filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
-    let (width, height) = decoder.dimensions();
-    if (width, height) != (header.width, header.height) {
-        return Err(Error::Corrupt {
-            format: SourceFormat::Webp,
-            reason: "its headers contradict each other",
-        });
+    Colors::from(profile.map(<[u8]>::to_vec))
+}
+
+fn draw(canvas: &mut Canvas, frame: &FrameData<'_>, control: &Control) -> Result<(), Error> {
+    let picture = frame.picture.ok_or(MISSING)?;
+    let whole = Area::whole(picture.width, picture.height);
+    let pixels = picture.decode(whole, Layout::Rgba, control)?;
+    canvas.draw(frame.area, &pixels, frame.over, frame.disposal);
+    Ok(())
+}
+
+impl Picture<'_> {
+    /// With alpha where it has any.
+    fn layout(&self) -> Layout {
+        let alpha = match self.data {
+            Data::Lossy(_, alpha) => alpha.is_some(),
+            Data::Lossless(payload) => vp8l::shape(payload).is_some_and(|shape| shape.alpha),
+        };
+        if alpha { Layout::Rgba } else { Layout::Rgb }
     }
-    let layout = if decoder.has_alpha() {
-        Layout::Rgba
-    } else {
-        Layout::Rgb
-    };
-    let raster = Raster {
-        width,
-        height,
-        layout,
-        pixels: vec![0; Raster::len_of(width, height, layout)],
-    };
-    Ok((decoder, raster, Colors::from(profile)))
-}
 
-fn corrupt(error: &DecodingError) -> Error {
-    Error::Corrupt {
-        format: SourceFormat::Webp,
-        reason: reason(error),
+    fn memory(&self) -> Memory {
+        let pixels = u64::from(self.width) * u64::from(self.height);
+        match self.data {
+            // Decoded in place.
+            Data::Lossless(_) => Memory {
+                fixed_bytes: vp8l::memory_bytes(pixels),
+                ..NO_MEMORY
+            },
+            Data::Lossy(_, None) => Memory {
+                fixed_bytes: lossy_bytes(pixels),
+                pixel_bytes: 3,
+                ..NO_MEMORY
+            },
+            // Alpha is decoded first.
+            Data::Lossy(_, Some(_)) => Memory {
+                fixed_bytes: vp8l::memory_bytes(pixels).max(pixels + lossy_bytes(pixels)),
+                pixel_bytes: 4,
+                ..NO_MEMORY
+            },
+        }
     }
-}
 
-fn reason(error: &DecodingError) -> &'static str {
-    match error {
-        DecodingError::IoError(_) => "it ends before its last row",
-        DecodingError::ChunkMissing => "a part of it is missing",
-        _ => "its data is damaged",
-    }
-}
-
-/// The chunks of a RIFF file, as far as they are whole.
-struct Chunks<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Chunks<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes.get(12..).unwrap_or_default(),
+    /// The pixels of a part, row by row.
+    fn decode(&self, part: Area, layout: Layout, control: &Control) -> Result<Vec<u8>, Error> {
+        match self.data {
+            Data::Lossless(payload) => vp8l::decode(payload, part, layout, control),
+            Data::Lossy(payload, alpha) => {
+                let (width, height) = (self.width as usize, self.height as usize);
+                let alpha = alpha
+                    .map(|alpha| alpha::decode(alpha, width, height, control))
+                    .transpose()?;
+                control.check()?;
+                let mut pixels = decode_lossy(payload, part, layout)?;
+                if let Some(plane) = alpha {
+                    let rows = plane.chunks_exact(width).skip(part.y).take(part.height);
+                    let values = rows.flat_map(|row| &row[part.x..part.x + part.width]);
+                    for (pixel, alpha) in pixels.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                        pixel[3] = *alpha;
+                    }
+                }
+                Ok(pixels)
+            }
         }
     }
 }
 
-impl<'a> Iterator for Chunks<'a> {
-    type Item = (&'a [u8; 4], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (id, rest) = self.rest.split_first_chunk::<4>()?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let length = u32::from_le_bytes(*length) as usize;
-        // A chunk that is cut off still has its header in what is there.
-        let payload = &rest[..length.min(rest.len())];
-        self.rest = rest.get(length + (length & 1)..).unwrap_or_default();
-        Some((id, payload))
-    }
+fn lossy_bytes(pixels: u64) -> u64 {
+    pixels * 8
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Decodes the payload of a `VP8 ` chunk; alpha is full.
+fn decode_lossy(payload: &[u8], part: Area, layout: Layout) -> Result<Vec<u8>, Error> {
+    let length = (payload.len() as u32).to_le_bytes();
+    let riff = (payload.len() as u32 + 12).to_le_bytes();
+    let file = [b"RIFF", &riff[..], b"WEBPVP8 ", &length, payload].concat();
+    let mut decoder =
+        image_webp::WebPDecoder::new(std::io::Cursor::new(file)).map_err(|_| DAMAGED)?;
+    let width = decoder.dimensions().0 as usize;
+    let mut pixels = vec![0; decoder.output_buffer_size().ok_or(DAMAGED)?];
+    decoder
+        .read_image(&mut pixels)
+        .map_err(|error| match error {
+            image_webp::DecodingError::IoError(_) => CUT_OFF,
+            _ => DAMAGED,
+        })?;
+    let rows = pixels
+        .chunks_exact(width * 3)
+        .skip(part.y)
+        .take(part.height);
+    let wanted = rows.flat_map(|row| &row[part.x * 3..(part.x + part.width) * 3]);
+    if layout == Layout::Rgb {
+        return Ok(wanted.copied().collect());
+    }
+    let mut rgba = Vec::with_capacity(part.width * part.height * 4);
+    for row in pixels
+        .chunks_exact(width * 3)
+        .skip(part.y)
+        .take(part.height)
+    {
+        let row = &row[part.x * 3..(part.x + part.width) * 3];
+        rgba.extend(
+            row.as_chunks::<3>()
+                .0
+                .iter()
+                .flat_map(|&[r, g, b]| [r, g, b, 255]),
+        );
+    }
+    Ok(rgba)
+}
 
-    #[test]
-    fn a_claimed_size_is_known_from_32_bytes() {
-        let bomb = b"RIFF\x18\0\0\0WEBPVP8L\x0c\0\0\0\x2f\x7f\xfe\x9f\x0f\0\0\0\0\0\0\0";
-        let header = header(bomb).unwrap();
-        assert_eq!((header.width, header.height), (16000, 16000));
+const CUT_OFF: Error = corrupt("it ends before its last row");
+const DAMAGED: Error = corrupt("its data is damaged");
+const MISSING: Error = corrupt("a part of it is missing");
+
+const fn corrupt(reason: &'static str) -> Error {
+    Error::Corrupt {
+        format: SourceFormat::Webp,
+        reason,
     }
 }

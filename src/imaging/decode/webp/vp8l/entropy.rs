@@ -133,37 +133,46 @@ fn copy(pixels: &mut [Pixel], at: usize, distance: usize, length: usize) -> Resu
 
 /// Colours seen lately, found by their hash.
 struct Cache {
-    colors: Vec<Pixel>,
+    colors: Vec<u32>,
     bits: u32,
     /// How many pixels are in it already.
     filled: usize,
+    /// The last of them.
+    last: u32,
 }
 
 impl Cache {
     fn new(bits: u32) -> Self {
         let len = if bits == 0 { 0 } else { 1 << bits };
         Self {
-            colors: vec![[0; 4]; len],
+            colors: vec![0; len],
             bits,
             filled: 0,
+            last: 0,
         }
     }
 
-    /// Puts in what was not yet of all `pixels` so far.
+    /// Puts in what was not yet of all `pixels` so far. At first all is 0, so the colour 0 need not
+    /// be put in.
     #[inline(always)]
     fn fill(&mut self, pixels: &[Pixel]) {
         for &pixel in &pixels[self.filled..] {
-            let [red, green, blue, alpha] = pixel;
-            let argb = u32::from_be_bytes([alpha, red, green, blue]);
+            let color = u32::from_le_bytes(pixel);
+            if color == self.last {
+                continue;
+            }
+            self.last = color;
+            // The hash is that of alpha, red, green, blue from the highest byte.
+            let argb = color.swap_bytes().rotate_right(8);
             let index = argb.wrapping_mul(0x1e35_a7bd) >> (32 - self.bits);
-            self.colors[index as usize] = pixel;
+            self.colors[index as usize] = color;
         }
         self.filled = pixels.len();
     }
 
     #[inline(always)]
     fn get(&self, index: u16) -> Pixel {
-        self.colors[usize::from(index)]
+        self.colors[usize::from(index)].to_le_bytes()
     }
 }
 

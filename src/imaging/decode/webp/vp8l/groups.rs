@@ -1,18 +1,10 @@
 //! Groups of five prefix codes, and which of them a pixel is coded by (RFC 9649, section 3.7.2.2).
 
+use super::Rows;
 use super::bits::Bits;
 use super::huffman::{Builder, Code, Place, TOO_MANY, Table, Tables};
-use super::Rows;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
-
-/// Green values, lengths of copies, places in the colour cache.
-pub(super) const GREEN: usize = 0;
-const RED: usize = 1;
-const BLUE: usize = 2;
-const ALPHA: usize = 3;
-/// Distances of copies.
-pub(super) const DISTANCE: usize = 4;
 
 /// The symbols of the first code that are green values.
 pub(super) const LITERALS: u16 = 256;
@@ -23,7 +15,8 @@ const DISTANCES: usize = 40;
 /// What one group may take: more than its five codes can.
 const ONE_GROUP_BYTES: usize = 1 << 17;
 
-/// Five codes.
+/// Five codes: of green values, lengths of copies and places in the colour cache; of red; of blue;
+/// of alpha; of distances of copies.
 pub(super) struct Group {
     places: [Place; 5],
     pub(super) literals: Literals,
@@ -94,7 +87,10 @@ impl Groups {
         control: &Control,
     ) -> Result<Self, Error> {
         let mut map_of_tiles = Vec::with_capacity(map.pixels.len());
-        let named = map.pixels.iter().map(|&[red, green, ..]| u16::from_be_bytes([red, green]));
+        let named = map
+            .pixels
+            .iter()
+            .map(|&[red, green, ..]| u16::from_be_bytes([red, green]));
         map_of_tiles.extend(named);
         let tiles_across = map.width;
         drop(map);
@@ -164,7 +160,7 @@ impl Groups {
         });
         let channel = |value: Option<u8>| value.unwrap_or(0);
         let constant = [red, green, blue, alpha].map(channel);
-        let longest: u32 = codes[..DISTANCE].iter().map(|code| code.longest).sum();
+        let longest: u32 = codes[..4].iter().map(|code| code.longest).sum();
         let literals = match (green, red, blue, alpha) {
             (Some(_), Some(_), Some(_), Some(_)) => Literals::Solid,
             _ if longest <= PACKED_BITS && self.tables.pay(size_of::<Packed>()) => {
@@ -210,7 +206,10 @@ impl Groups {
     /// The group of the pixel at column `x` of row `y`.
     #[inline]
     pub(super) fn at(&self, x: usize, y: usize) -> &Group {
-        let number = match self.map.get((y >> self.tile_bits) * self.tiles_across + (x >> self.tile_bits)) {
+        let number = match self
+            .map
+            .get((y >> self.tile_bits) * self.tiles_across + (x >> self.tile_bits))
+        {
             Some(&number) => usize::from(number),
             None => 0,
         };

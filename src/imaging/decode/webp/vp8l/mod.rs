@@ -17,10 +17,11 @@ use groups::Groups;
 use predict::Predictor;
 use transform::{Color, Palette, Transform};
 
+use super::super::animation::Area;
 use super::DAMAGED;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
-use crate::imaging::raster::{Layout, Raster};
+use crate::imaging::raster::Layout;
 
 /// Red, green, blue, alpha.
 type Pixel = [u8; 4];
@@ -57,6 +58,8 @@ pub(super) fn shape(payload: &[u8]) -> Option<Shape> {
 pub(super) enum Channels {
     Rgba,
     Rgb,
+    /// Alpha is full, whatever is stored.
+    Opaque,
     /// Alpha channels are stored as green.
     Green,
 }
@@ -75,24 +78,34 @@ const fn most_table_bytes(pixels: u64) -> u64 {
     if bytes < 16 << 20 { bytes } else { 16 << 20 }
 }
 
-/// Decodes the payload of a `VP8L` chunk.
-pub(super) fn decode(payload: &[u8], control: &Control) -> Result<Raster, Error> {
+/// Decodes a part of the payload of a `VP8L` chunk, with or without alpha. Alpha is full where the
+/// picture says that it has none.
+pub(super) fn decode(
+    payload: &[u8],
+    part: Area,
+    layout: Layout,
+    control: &Control,
+) -> Result<Vec<u8>, Error> {
     let shape = shape(payload).ok_or(DAMAGED)?;
-    let (layout, channels) = if shape.alpha {
-        (Layout::Rgba, Channels::Rgba)
-    } else {
-        (Layout::Rgb, Channels::Rgb)
+    let channels = match (layout, shape.alpha) {
+        (Layout::Rgba, true) => Channels::Rgba,
+        (Layout::Rgba, false) => Channels::Opaque,
+        _ => Channels::Rgb,
     };
-    let (width, height) = (shape.width as usize, shape.height as usize);
-    let pixels = decode_stream(&payload[5..], width, height, channels, control)?;
-    Raster::new(shape.width, shape.height, layout, pixels).ok_or(DAMAGED)
+    let size = (shape.width as usize, shape.height as usize);
+    decode_stream(&payload[5..], size, part, channels, control)
 }
 
-/// Decodes pixels that come without a header.
+/// Decodes a part of a picture that comes without a header: rows of the channels asked for.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] unless every pixel, also of the rest, was decoded from data that is there;
+/// [`Error::TooComplex`] where codes take more memory than pixels pay for; and what `control` says.
 pub(super) fn decode_stream(
     stream: &[u8],
-    width: usize,
-    height: usize,
+    (width, height): (usize, usize),
+    part: Area,
     channels: Channels,
     control: &Control,
 ) -> Result<Vec<u8>, Error> {
@@ -137,13 +150,24 @@ pub(super) fn decode_stream(
         Groups::read_one(&mut bits, cache_bits)?
     };
     let mut picture = vec![0; width * height * 4];
-    let stored = stored_width * height * 4;
-    let at_end = picture.len() - stored;
-    let (pixels, _) = picture[at_end..].as_chunks_mut();
-    read_pixels(&mut bits, &groups, cache_bits, stored_width, pixels, control)?;
+    let begin = picture.len() - stored_width * height * 4;
+    let (pixels, _) = picture[begin..].as_chunks_mut();
+    read_pixels(
+        &mut bits,
+        &groups,
+        cache_bits,
+        stored_width,
+        pixels,
+        control,
+    )?;
     drop(groups);
-    finish(&mut picture, width, height, stored_width, &mut transforms, channels, control)?;
-    Ok(picture)
+    let stored = Stored {
+        picture,
+        size: (width, height),
+        stored_width,
+        transforms,
+    };
+    stored.finish(part, channels, control)
 }
 
 fn read_cache_bits(bits: &mut Bits<'_>) -> Result<u32, Error> {
@@ -182,52 +206,76 @@ fn read_small(
     Ok(Rows { width, pixels })
 }
 
-/// Makes pixels of what was stored, from the first row to the last, in its place.
-fn finish(
-    picture: &mut Vec<u8>,
-    width: usize,
-    height: usize,
+/// A picture as it was stored, at the end of the room for all of it.
+struct Stored {
+    picture: Vec<u8>,
+    size: (usize, usize),
     stored_width: usize,
-    transforms: &mut [Transform],
-    channels: Channels,
-    control: &Control,
-) -> Result<(), Error> {
-    if transforms.is_empty() && channels == Channels::Rgba {
-        return Ok(());
-    }
-    let bytes = match channels {
-        Channels::Rgba => 4,
-        Channels::Rgb => 3,
-        Channels::Green => 1,
-    };
-    let mut row: Vec<Pixel> = Vec::with_capacity(width + 7);
-    for y in 0..height {
-        if y % 64 == 0 {
-            control.check()?;
+    transforms: Vec<Transform>,
+}
+
+impl Stored {
+    /// Makes what is asked for of what was stored, from the first row to the last, in its place.
+    fn finish(
+        mut self,
+        part: Area,
+        channels: Channels,
+        control: &Control,
+    ) -> Result<Vec<u8>, Error> {
+        let (width, height) = self.size;
+        let all = (part.width, part.height) == self.size && channels == Channels::Rgba;
+        if all && self.transforms.is_empty() {
+            return Ok(self.picture);
         }
-        let begin = picture.len() - (height - y) * stored_width * 4;
-        let (stored, _) = picture[begin..begin + stored_width * 4].as_chunks();
-        row.clear();
-        row.extend_from_slice(stored);
-        for transform in transforms.iter_mut().rev() {
-            transform.undo(&mut row, y);
-        }
-        // What is stored of the next row lies behind this one's end.
-        let target = &mut picture[y * width * bytes..(y + 1) * width * bytes];
-        match channels {
-            Channels::Rgba => target.copy_from_slice(row.as_flattened()),
-            Channels::Rgb => {
-                for (target, pixel) in target.as_chunks_mut::<3>().0.iter_mut().zip(&row) {
-                    *target = [pixel[0], pixel[1], pixel[2]];
-                }
+        let pixel_bytes = match channels {
+            Channels::Rgba | Channels::Opaque => 4,
+            Channels::Rgb => 3,
+            Channels::Green => 1,
+        };
+        let row_bytes = part.width * pixel_bytes;
+        let stored_bytes = self.stored_width * 4;
+        let end = self.picture.len();
+        let mut row: Vec<Pixel> = Vec::with_capacity(width + 7);
+        for y in 0..part.y + part.height {
+            if y % 64 == 0 {
+                control.check()?;
             }
-            Channels::Green => {
-                for (target, pixel) in target.iter_mut().zip(&row) {
-                    *target = pixel[1];
-                }
+            let begin = end - (height - y) * stored_bytes;
+            let (stored, _) = self.picture[begin..begin + stored_bytes].as_chunks();
+            row.clear();
+            row.extend_from_slice(stored);
+            for transform in self.transforms.iter_mut().rev() {
+                transform.undo(&mut row, y);
+            }
+            if let Some(y) = y.checked_sub(part.y) {
+                // What is stored of later rows lies behind the end of this one.
+                let target = &mut self.picture[y * row_bytes..(y + 1) * row_bytes];
+                write(&row[part.x..part.x + part.width], channels, target);
+            }
+        }
+        self.picture.truncate(part.height * row_bytes);
+        self.picture.shrink_to_fit();
+        Ok(self.picture)
+    }
+}
+
+fn write(row: &[Pixel], channels: Channels, target: &mut [u8]) {
+    match channels {
+        Channels::Rgba => target.copy_from_slice(row.as_flattened()),
+        Channels::Opaque => {
+            for (target, &[red, green, blue, _]) in target.as_chunks_mut().0.iter_mut().zip(row) {
+                *target = [red, green, blue, 255];
+            }
+        }
+        Channels::Rgb => {
+            for (target, &[red, green, blue, _]) in target.as_chunks_mut().0.iter_mut().zip(row) {
+                *target = [red, green, blue];
+            }
+        }
+        Channels::Green => {
+            for (target, pixel) in target.iter_mut().zip(row) {
+                *target = pixel[1];
             }
         }
     }
-    picture.truncate(width * height * bytes);
-    Ok(())
 }

@@ -62,59 +62,129 @@ fn predict(mode: u8, row: &mut [Pixel], above: &[Pixel]) {
     let Some((&mut first, row)) = row.split_first_mut() else {
         return;
     };
-    let corner = above;
-    let top = &above[1..];
+    let corners = above;
+    let (tops, rights) = (&above[1..], &above[2..]);
     match mode {
         1 => add_left(row, first),
-        2 => add_each(row, top),
-        3 => add_each(row, &above[2..]),
-        4 => add_each(row, corner),
+        2 => add_each(row, tops),
+        3 => add_each(row, rights),
+        4 => add_each(row, corners),
         5 => with_left(row, above, first, |left, [_, top, right]| {
-            average(average(left, right), top)
+            // What is shifted into the lane is shifted on, and cut off in the end.
+            half(half(left + right) + top) & LANES
         }),
-        6 => with_left(row, above, first, |left, [corner, ..]| average(left, corner)),
-        7 => with_left(row, above, first, |left, [_, top, _]| average(left, top)),
-        8 => add_averages(row, corner, top),
-        9 => add_averages(row, top, &above[2..]),
+        6 => with_left(row, above, first, |left, [corner, ..]| {
+            half(left + corner) & LANES
+        }),
+        7 => with_left(row, above, first, |left, [_, top, _]| {
+            half(left + top) & LANES
+        }),
+        8 => add_averages(row, corners, tops),
+        9 => add_averages(row, tops, rights),
         10 => with_left(row, above, first, |left, [corner, top, right]| {
-            average(average(left, corner), average(top, right))
+            half(half(left + corner) + (half(top + right) & LANES)) & LANES
         }),
-        11 => with_left(row, above, first, |left, [corner, top, _]| select(left, top, corner)),
+        11 => with_left(row, above, first, select),
         12 => with_left(row, above, first, |left, [corner, top, _]| {
-            std::array::from_fn(|c| {
-                let sum = i16::from(left[c]) + i16::from(top[c]) - i16::from(corner[c]);
-                sum.clamp(0, 255) as u8
-            })
+            clamp(left + (top + RANGE - corner))
         }),
         13 => with_left(row, above, first, |left, [corner, top, _]| {
-            let mean = average(left, top);
-            std::array::from_fn(|c| {
-                let (mean, corner) = (i16::from(mean[c]), i16::from(corner[c]));
-                (mean + (mean - corner) / 2).clamp(0, 255) as u8
-            })
+            let mean = half(left + top);
+            // Half of the difference, towards 0: of a negative one, half of what is greater by one.
+            let more = (mean + (2 * RANGE - corner)) >> 9 & ONES;
+            let half_more = half(mean + (2 * RANGE + ONES - corner) - more);
+            clamp((mean & LANES) + half_more)
         }),
         // Two modes are not defined; they are taken for the first.
         _ => row.iter_mut().for_each(|pixel| *pixel = add(*pixel, BLACK)),
     }
 }
 
+// Where each pixel needs the one before, its four channels lie in lanes of 16 bits and are computed
+// at once: a sum of two channels stays in its lane.
+
+/// What of each lane is a channel.
+const LANES: u64 = 0x00ff_00ff_00ff_00ff;
+const ONES: u64 = 0x0001_0001_0001_0001;
+/// How much a difference is lifted to stay above 0.
+const RANGE: u64 = ONES << 8;
+
+#[inline(always)]
+fn spread(pixel: Pixel) -> u64 {
+    let value = u64::from(u32::from_le_bytes(pixel));
+    (value & 0x00ff_00ff) | (value & 0xff00_ff00) << 24
+}
+
+#[inline(always)]
+const fn gather(lanes: u64) -> Pixel {
+    ((lanes | lanes >> 24) as u32).to_le_bytes()
+}
+
+/// Makes pixels one by one of the one before and those above: to the upper left, above, to the
+/// upper right. What `predict` gives may have any bits in a lane above its channel but the highest.
 #[inline(always)]
 fn with_left(
     row: &mut [Pixel],
     above: &[Pixel],
-    mut left: Pixel,
-    predict: impl Fn(Pixel, [Pixel; 3]) -> Pixel,
+    first: Pixel,
+    predict: impl Fn(u64, [u64; 3]) -> u64,
 ) {
+    let mut left = spread(first);
     for (pixel, above) in row.iter_mut().zip(above.array_windows::<3>()) {
-        left = add(*pixel, predict(left, *above));
-        *pixel = left;
+        left = (predict(left, above.map(spread)) + spread(*pixel)) & LANES;
+        *pixel = gather(left);
     }
 }
 
-fn add_left(row: &mut [Pixel], mut left: Pixel) {
+/// Half of each lane; its highest bit is of no meaning.
+#[inline(always)]
+const fn half(lanes: u64) -> u64 {
+    lanes >> 1
+}
+
+/// The one of the pixels to the left and above that is nearer to their sum less the one between.
+#[inline(always)]
+fn select(left: u64, [corner, top, _]: [u64; 3]) -> u64 {
+    let without_top = differences(left, corner);
+    let without_left = differences(top, corner);
+    let mask = ((without_left.cast_signed() - without_top.cast_signed()) >> 63).cast_unsigned();
+    left & mask | top & !mask
+}
+
+/// How much two pixels differ, all channels together.
+#[inline(always)]
+const fn differences(one: u64, other: u64) -> u64 {
+    let lifted = one + RANGE - other;
+    let negative = !lifted & RANGE;
+    let mask = negative - (negative >> 8);
+    let absolute = ((lifted ^ mask) & LANES) + (negative >> 8);
+    // The highest lane of the product is the sum of all.
+    absolute.wrapping_mul(ONES) >> 48
+}
+
+/// Each lane less 256, as the nearest from 0 to 255. Of the lanes, the lower 10 bits count.
+#[inline(always)]
+fn clamp(lifted: u64) -> u64 {
+    // Nearly always all are within, and knowing so early is quicker than computing.
+    if lifted & (3 * RANGE) == RANGE {
+        return lifted;
+    }
+    clamp_some(lifted)
+}
+
+#[cold]
+#[inline(never)]
+const fn clamp_some(lifted: u64) -> u64 {
+    let within = lifted & RANGE;
+    let above = lifted & (2 * RANGE);
+    lifted & (within - (within >> 8)) | ((above >> 1) - (above >> 9))
+}
+
+fn add_left(row: &mut [Pixel], first: Pixel) {
+    let mut left = spread(first);
     for pixel in row {
-        left = add(*pixel, left);
-        *pixel = left;
+        left = (left + spread(*pixel)) & LANES;
+        *pixel = gather(left);
     }
 }
 
@@ -132,24 +202,6 @@ fn add_averages(row: &mut [Pixel], ones: &[Pixel], others: &[Pixel]) {
     }
 }
 
-#[inline(always)]
 fn add(one: Pixel, other: Pixel) -> Pixel {
-    std::array::from_fn(|c| one[c].wrapping_add(other[c]))
-}
-
-#[inline(always)]
-fn average(one: Pixel, other: Pixel) -> Pixel {
-    let (one, other) = (u32::from_le_bytes(one), u32::from_le_bytes(other));
-    ((one & other) + (((one ^ other) & 0xfefe_fefe) >> 1)).to_le_bytes()
-}
-
-/// The one of `left` and `top` that is nearer to `left + top - corner`.
-#[inline(always)]
-fn select(left: Pixel, top: Pixel, corner: Pixel) -> Pixel {
-    let mut difference = 0;
-    for c in 0..4 {
-        difference += i32::from(top[c].abs_diff(corner[c]));
-        difference -= i32::from(left[c].abs_diff(corner[c]));
-    }
-    if difference < 0 { left } else { top }
+    std::array::from_fn(|channel| one[channel].wrapping_add(other[channel]))
 }

@@ -70,42 +70,57 @@ impl Color {
 
 impl Shares {
     fn undo(&self, pixels: &mut [Pixel]) {
-        let (chunks, rest) = pixels.as_chunks_mut::<8>();
+        if self.none() {
+            return;
+        }
+        let (chunks, rest) = pixels.as_chunks_mut();
         for chunk in chunks {
             self.undo_some(chunk);
         }
-        let mut last = [[0; 4]; 8];
+        let mut last = [[0; 4]; CHUNK];
         last[..rest.len()].copy_from_slice(rest);
         self.undo_some(&mut last);
         rest.copy_from_slice(&last[..rest.len()]);
     }
 
-    /// Eight at a time, in halves of 16 bits: red below green, blue below alpha. A channel in the
-    /// upper byte, times a share eight times too large, has what it adds in the upper half of the
+    const fn none(&self) -> bool {
+        self.green_in_red == 0 && self.green_in_blue == 0 && self.red_in_blue == 0
+    }
+
+    /// Each pixel in halves of 16 bits: green above red, alpha above blue. A channel in the upper
+    /// byte, times a share eight times too large, has what it adds in the upper half of the
     /// product.
     #[inline(always)]
-    fn undo_some(&self, pixels: &mut [Pixel; 8]) {
+    fn undo_some(&self, pixels: &mut [Pixel; CHUNK]) {
         let share = |value: i8| i16::from(value) << 3;
-        let part = |channel: i16, share: i16| ((i32::from(channel) * i32::from(share)) >> 16) as i16;
+        let part =
+            |channel: i16, share: i16| ((i32::from(channel) * i32::from(share)) >> 16) as i16;
         let (green_in_red, green_in_blue) = (share(self.green_in_red), share(self.green_in_blue));
         let red_in_blue = share(self.red_in_blue);
-        let values = pixels.map(u32::from_le_bytes);
-        let low = values.map(|value| value as i16);
-        let high = values.map(|value| (value >> 16) as i16);
-        let green = low.map(|half| half & !0xff);
-        let mut out = [0_u32; 8];
-        for i in 0..8 {
-            let red = low[i].wrapping_add(part(green[i], green_in_red));
-            let blue = high[i]
-                .wrapping_add(part(green[i], green_in_blue))
-                .wrapping_add(part(red << 8, red_in_blue));
-            let low = green[i] | red & 0xff;
-            let high = high[i] & !0xff | blue & 0xff;
-            out[i] = u32::from(low.cast_unsigned()) | u32::from(high.cast_unsigned()) << 16;
+        let (mut low, mut high) = ([0; CHUNK], [0; CHUNK]);
+        for (i, pixel) in pixels.iter().enumerate() {
+            let value = u32::from_le_bytes(*pixel);
+            low[i] = value as i16;
+            high[i] = (value >> 16) as i16;
         }
-        *pixels = out.map(u32::to_le_bytes);
+        for i in 0..CHUNK {
+            let green = low[i] & !0xff;
+            let red = low[i].wrapping_add(part(green, green_in_red));
+            let blue = high[i]
+                .wrapping_add(part(green, green_in_blue))
+                .wrapping_add(part(red << 8, red_in_blue));
+            low[i] = green | red & 0xff;
+            high[i] = high[i] & !0xff | blue & 0xff;
+        }
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            let (low, high) = (low[i].cast_unsigned(), high[i].cast_unsigned());
+            *pixel = (u32::from(low) | u32::from(high) << 16).to_le_bytes();
+        }
     }
 }
+
+/// How many pixels the colour transform takes at once.
+const CHUNK: usize = 8;
 
 /// The colour indexing transform (section 4.4): pixels are stored as numbers of colours, several
 /// in one where there are few.
