@@ -30,6 +30,8 @@ pub(super) struct Picture<'a> {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) data: Data<'a>,
+    /// Whether all of its data is there.
+    pub(super) whole: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -92,7 +94,9 @@ impl<'a> File<'a> {
         let mut size = None;
         let (mut picture, mut alpha) = (None, None);
         let (mut plays, mut frames) = (None, 0_u32);
-        for (index, Chunk { id, payload }) in chunks.enumerate() {
+        for (index, chunk) in chunks.enumerate() {
+            let Chunk { id, payload, whole } = chunk;
+            file.whole &= whole;
             match id {
                 b"VP8X" if index == 0 => {
                     let &[first, _, _, _, w0, w1, w2, h0, h1, h2, ..] = payload else {
@@ -104,7 +108,7 @@ impl<'a> File<'a> {
                 // What comes later may not say otherwise than what comes first.
                 b"VP8X" => return Err(CONTRADICTION),
                 b"VP8 " | b"VP8L" => {
-                    let found = Picture::read(id, payload, alpha)?;
+                    let found = Picture::read(&chunk, alpha)?;
                     let coded = (found.width, found.height);
                     if *size.get_or_insert(coded) != coded {
                         return Err(CONTRADICTION);
@@ -142,14 +146,16 @@ impl<'a> File<'a> {
 }
 
 impl<'a> Picture<'a> {
-    /// The picture in the payload of a `VP8 ` or `VP8L` chunk, and in that of an `ALPH` chunk.
-    fn read(id: &[u8; 4], payload: &'a [u8], alpha: Option<&'a [u8]>) -> Result<Self, Refusal> {
+    /// The picture in a `VP8 ` or `VP8L` chunk, and in the payload of an `ALPH` chunk.
+    fn read(chunk: &Chunk<'a>, alpha: Option<&'a [u8]>) -> Result<Self, Refusal> {
+        let Chunk { id, payload, whole } = *chunk;
         if id == b"VP8L" {
             let shape = vp8l::shape(payload).ok_or(DAMAGED)?;
             return Ok(Self {
                 width: shape.width,
                 height: shape.height,
                 data: Data::Lossless(payload),
+                whole,
             });
         }
         let &[_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..] = payload else {
@@ -160,6 +166,7 @@ impl<'a> Picture<'a> {
             width: edge(w0, w1),
             height: edge(h0, h1),
             data: Data::Lossy(payload, alpha),
+            whole,
         })
     }
 }
@@ -215,11 +222,11 @@ impl<'a> FrameData<'a> {
             picture: None,
         };
         let mut alpha = None;
-        for Chunk { id, payload } in (Chunks { rest: data }) {
-            match id {
-                b"ALPH" => alpha = Some(payload),
+        for chunk in (Chunks { rest: data }) {
+            match chunk.id {
+                b"ALPH" => alpha = Some(chunk.payload),
                 b"VP8 " | b"VP8L" => {
-                    let found = Picture::read(id, payload, alpha)?;
+                    let found = Picture::read(&chunk, alpha)?;
                     if (found.width, found.height) != (width, height) {
                         return Err(CONTRADICTION);
                     }
@@ -259,6 +266,8 @@ fn u24([low, middle, high]: [u8; 3]) -> u32 {
 struct Chunk<'a> {
     id: &'a [u8; 4],
     payload: &'a [u8],
+    /// Whether the payload is as long as it should be.
+    whole: bool,
 }
 
 /// Chunks one after the other. Of one that is cut off, what is there still says what it begins with.
@@ -278,6 +287,7 @@ impl<'a> Iterator for Chunks<'a> {
         self.rest = rest
             .get(length.saturating_add(length & 1)..)
             .unwrap_or_default();
-        Some(Chunk { id, payload })
+        let whole = payload.len() == length;
+        Some(Chunk { id, payload, whole })
     }
 }

@@ -189,6 +189,9 @@ impl Picture<'_> {
 
     /// The pixels of a part, row by row.
     fn decode(&self, part: Area, layout: Layout, control: &Control) -> Result<Vec<u8>, Error> {
+        if !self.whole {
+            return Err(CUT_OFF);
+        }
         match self.data {
             Data::Lossless(payload) => vp8l::decode(payload, part, layout, control),
             Data::Lossy(payload, alpha) => {
