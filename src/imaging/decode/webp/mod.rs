@@ -1,4 +1,6 @@
-//! WebP (RFC 9649), decoded by `image-webp`.
+//! WebP (RFC 9649): lossy stills without transparency by [`vp8`], all others by `image-webp`.
+
+mod vp8;
 
 use std::io::Cursor;
 
@@ -57,7 +59,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         frames: if animated { frames.max(1) } else { 1 },
         // The picture in four channels, the decoder's own copy of it, and a canvas for animations.
         memory: Memory {
-            fixed_bytes: pixels * if animated { 12 } else { 8 },
+            fixed_bytes: (pixels * if animated { 12 } else { 8 })
+                .max(pixels * 4 + vp8::memory_bytes(width, height)),
             scaled_bytes: 0,
             pixel_bytes: 0,
         },
@@ -110,6 +113,28 @@ pub(super) fn decode(
 ) -> Result<Decoded, Error> {
     let (mut decoder, mut raster, colors) = open(bytes, header)?;
     control.check()?;
+    if let Some(payload) = opaque_lossy_still(bytes) {
+        let planes = vp8::decode(payload, control)?;
+        let (width, height) = (planes.width, planes.height);
+        let mut pixels = vec![0; Raster::len_of(width, height, Layout::Rgb)];
+        planes.write_rgb(
+            0..height as usize,
+            0..width as usize,
+            Layout::Rgb,
+            &mut pixels,
+        );
+        raster = Raster {
+            width,
+            height,
+            layout: Layout::Rgb,
+            pixels,
+        };
+        return Ok(Decoded {
+            raster,
+            window: Window::from(want.square),
+            colors,
+        });
+    }
     decoder
         .read_image(&mut raster.pixels)
         .map_err(|error| corrupt(&error))?;
@@ -118,6 +143,19 @@ pub(super) fn decode(
         window: Window::from(want.square),
         colors,
     })
+}
+
+/// The frame of a still that is lossy and has no alpha channel.
+fn opaque_lossy_still(bytes: &[u8]) -> Option<&[u8]> {
+    let mut payload = None;
+    for (id, chunk) in Chunks::of(bytes) {
+        match id {
+            b"VP8 " => payload = payload.or(Some(chunk)),
+            b"VP8L" | b"ALPH" | b"ANMF" | b"ANIM" => return None,
+            _ => {}
+        }
+    }
+    payload
 }
 
 /// Gives every frame to `visit`.
