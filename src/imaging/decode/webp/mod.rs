@@ -2,6 +2,7 @@
 
 mod alpha;
 mod container;
+mod vp8;
 mod vp8l;
 
 use container::{Content, Data, File, FrameData, Picture};
@@ -167,6 +168,7 @@ impl Picture<'_> {
 
     fn memory(&self) -> Memory {
         let pixels = u64::from(self.width) * u64::from(self.height);
+        let lossy_bytes = vp8::memory_bytes(self.width, self.height);
         match self.data {
             // Decoded in place.
             Data::Lossless(_) => Memory {
@@ -174,13 +176,13 @@ impl Picture<'_> {
                 ..NO_MEMORY
             },
             Data::Lossy(_, None) => Memory {
-                fixed_bytes: lossy_bytes(pixels),
+                fixed_bytes: lossy_bytes,
                 pixel_bytes: 3,
                 ..NO_MEMORY
             },
             // Alpha is decoded first.
             Data::Lossy(_, Some(_)) => Memory {
-                fixed_bytes: vp8l::memory_bytes(pixels).max(pixels + lossy_bytes(pixels)),
+                fixed_bytes: vp8l::memory_bytes(pixels).max(pixels + lossy_bytes),
                 pixel_bytes: 4,
                 ..NO_MEMORY
             },
@@ -199,8 +201,10 @@ impl Picture<'_> {
                 let alpha = alpha
                     .map(|alpha| alpha::decode(alpha, width, height, control))
                     .transpose()?;
-                control.check()?;
-                let mut pixels = decode_lossy(payload, part, layout)?;
+                let planes = vp8::decode(payload, control)?;
+                let (rows, columns) = (part.y..part.y + part.height, part.x..part.x + part.width);
+                let mut pixels = vec![0; part.width * part.height * layout.channels()];
+                planes.write_rgb(rows, columns, layout, &mut pixels);
                 if let Some(plane) = alpha {
                     let rows = plane.chunks_exact(width).skip(part.y).take(part.height);
                     let values = rows.flat_map(|row| &row[part.x..part.x + part.width]);
@@ -212,50 +216,6 @@ impl Picture<'_> {
             }
         }
     }
-}
-
-fn lossy_bytes(pixels: u64) -> u64 {
-    pixels * 8
-}
-
-/// Decodes the payload of a `VP8 ` chunk; alpha is full.
-fn decode_lossy(payload: &[u8], part: Area, layout: Layout) -> Result<Vec<u8>, Error> {
-    let length = (payload.len() as u32).to_le_bytes();
-    let riff = (payload.len() as u32 + 12).to_le_bytes();
-    let file = [b"RIFF", &riff[..], b"WEBPVP8 ", &length, payload].concat();
-    let mut decoder =
-        image_webp::WebPDecoder::new(std::io::Cursor::new(file)).map_err(|_| DAMAGED)?;
-    let width = decoder.dimensions().0 as usize;
-    let mut pixels = vec![0; decoder.output_buffer_size().ok_or(DAMAGED)?];
-    decoder
-        .read_image(&mut pixels)
-        .map_err(|error| match error {
-            image_webp::DecodingError::IoError(_) => CUT_OFF,
-            _ => DAMAGED,
-        })?;
-    let rows = pixels
-        .chunks_exact(width * 3)
-        .skip(part.y)
-        .take(part.height);
-    let wanted = rows.flat_map(|row| &row[part.x * 3..(part.x + part.width) * 3]);
-    if layout == Layout::Rgb {
-        return Ok(wanted.copied().collect());
-    }
-    let mut rgba = Vec::with_capacity(part.width * part.height * 4);
-    for row in pixels
-        .chunks_exact(width * 3)
-        .skip(part.y)
-        .take(part.height)
-    {
-        let row = &row[part.x * 3..(part.x + part.width) * 3];
-        rgba.extend(
-            row.as_chunks::<3>()
-                .0
-                .iter()
-                .flat_map(|&[r, g, b]| [r, g, b, 255]),
-        );
-    }
-    Ok(rgba)
 }
 
 const CUT_OFF: Error = corrupt("it ends before its last row");
