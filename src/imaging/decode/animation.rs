@@ -38,6 +38,18 @@ pub(super) struct Area {
     pub(super) height: usize,
 }
 
+impl Area {
+    /// All of a picture.
+    pub(super) const fn whole(width: u32, height: u32) -> Self {
+        Self {
+            x: 0,
+            y: 0,
+            width: width as usize,
+            height: height as usize,
+        }
+    }
+}
+
 /// What becomes of a frame's area before the next frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disposal {

@@ -1,0 +1,142 @@
+//! The boolean entropy decoder (section 7 of RFC 6386).
+
+/// How far a range below 128 must be shifted to reach it.
+static SHIFTS: [u8; 256] = {
+    let mut shifts = [0; 256];
+    let mut range = 1;
+    while range < 128 {
+        shifts[range] = (range as u8).leading_zeros() as u8;
+        range += 1;
+    }
+    shifts
+};
+
+/// Reads booleans of known probabilities from one partition.
+///
+/// It differs from the RFC's in two ways that cannot be seen from outside. It holds up to eight
+/// bytes at once; and it shifts the range up as a boolean is begun, not as it ends, so that the
+/// multiplication need not wait for the shift.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BoolDecoder<'a> {
+    /// What was read and not yet used, from the top bit down.
+    value: u64,
+    /// 1 to 255; its shift is still to come.
+    range: u32,
+    /// How many bits of `value` are filled beyond the eight that are always needed.
+    spare_bits: i32,
+    rest: &'a [u8],
+    past_end: bool,
+}
+
+impl<'a> BoolDecoder<'a> {
+    pub(super) fn new(partition: &'a [u8]) -> Self {
+        let mut decoder = Self {
+            value: 0,
+            range: 255,
+            spare_bits: -8,
+            rest: partition,
+            past_end: false,
+        };
+        decoder.refill();
+        decoder
+    }
+
+    /// Whether something was read that is not there. It was read as zeros.
+    pub(super) const fn is_past_end(&self) -> bool {
+        self.past_end
+    }
+
+    /// A boolean that is false with a probability of `probability` in 256.
+    #[inline(always)]
+    pub(super) fn read(&mut self, probability: u8) -> bool {
+        let probability = u32::from(probability);
+        let shift = SHIFTS[(self.range & 255) as usize];
+        let product = self.range * probability;
+        let range = self.range << shift;
+        self.shift(shift);
+        // 1 + (((range - 1) * probability) >> 8)
+        let split = (((product << shift) - probability) >> 8) + 1;
+        let big_split = u64::from(split) << 56;
+        if self.value >= big_split {
+            self.range = range - split;
+            self.value -= big_split;
+            true
+        } else {
+            self.range = split;
+            false
+        }
+    }
+
+    /// A boolean of even chances, without a branch on it: all ones for true.
+    #[inline(always)]
+    pub(super) fn read_mask(&mut self) -> i32 {
+        let shift = SHIFTS[(self.range & 255) as usize];
+        let range = self.range << shift;
+        self.shift(shift);
+        let split = (range + 1) >> 1;
+        let big_split = u64::from(split) << 56;
+        let mask = -i32::from(self.value >= big_split);
+        self.value -= big_split & i64::from(mask) as u64;
+        self.range = split - ((range & 1) & mask as u32);
+        mask
+    }
+
+    #[inline(always)]
+    fn shift(&mut self, shift: u8) {
+        self.value <<= shift;
+        self.spare_bits -= i32::from(shift);
+        if self.spare_bits < 0 {
+            self.refill();
+        }
+    }
+
+    #[inline(always)]
+    fn refill(&mut self) {
+        // One to seven bits are filled, or none at the very start.
+        let filled = (self.spare_bits + 8) as u32 & 7;
+        if let Some((bytes, _)) = self.rest.split_first_chunk::<8>() {
+            // What of the eighth byte fits is there already when that byte comes again.
+            self.value |= u64::from_be_bytes(*bytes) >> filled;
+            self.rest = &self.rest[7..];
+            self.spare_bits += 56;
+        } else {
+            *self = self.refilled_at_end(filled);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refilled_at_end(mut self, filled: u32) -> Self {
+        let mut bytes = [0; 8];
+        bytes[..self.rest.len()].copy_from_slice(self.rest);
+        self.value |= u64::from_be_bytes(bytes) >> filled;
+        if self.rest.is_empty() {
+            self.past_end = true;
+            self.spare_bits += 56;
+        }
+        self.spare_bits += 8 * i32::from(self.rest.len() as u8);
+        self.rest = &[];
+        self
+    }
+
+    /// A flag (section 8).
+    pub(super) fn flag(&mut self) -> bool {
+        self.read(128)
+    }
+
+    /// An unsigned number of `bits` bits, the highest first.
+    pub(super) fn literal(&mut self, bits: u32) -> u32 {
+        (0..bits).fold(0, |value, _| value << 1 | u32::from(self.flag()))
+    }
+
+    /// A number of `bits` bits and its sign.
+    pub(super) fn signed(&mut self, bits: u32) -> i32 {
+        let magnitude = self.literal(bits).cast_signed();
+        if self.flag() { -magnitude } else { magnitude }
+    }
+
+    /// A flag, and a signed number where it is set.
+    pub(super) fn optional_signed(&mut self, bits: u32) -> Option<i32> {
+        self.flag().then(|| self.signed(bits))
+    }
+}
