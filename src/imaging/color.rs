@@ -9,37 +9,67 @@ use super::Error;
 use super::decode::Colors;
 use super::raster::{Layout, Raster};
 
-/// Converts a picture to RGB, or RGBA where it has alpha, in sRGB. Where nothing says what its
-/// channels mean, or what does is broken or for other channels, they are taken as sRGB, grey or
-/// plain inks.
-///
-/// # Errors
-///
-/// [`Error::Internal`] where a profile that was accepted cannot be applied.
-pub(super) fn to_srgb(raster: Raster, colors: &Colors) -> Result<Raster, Error> {
-    let target = if raster.layout.has_alpha() {
-        Layout::Rgba
-    } else {
-        Layout::Rgb
-    };
-    let Some(transform) = transform_of(colors, raster.layout) else {
-        return Ok(without_profile(raster, target));
-    };
-    let mut pixels = vec![0; Raster::len_of(raster.width, raster.height, target)];
-    transform
-        .transform(&raster.pixels, &mut pixels)
-        .map_err(|error| Error::Internal {
-            reason: format!("colour transform: {error}"),
-        })?;
-    Ok(Raster {
-        width: raster.width,
-        height: raster.height,
-        layout: target,
-        pixels,
-    })
-}
+/// The way into sRGB from what the channels of a picture mean.
+pub(super) struct Conversion(Option<Transform>);
 
 type Transform = std::sync::Arc<moxcms::Transform8BitExecutor>;
+
+impl Conversion {
+    /// The way from `colors` in pixels of `layout`. Where nothing says what the channels mean, or
+    /// what does is broken or for other channels, they are taken as sRGB, grey or plain inks.
+    pub(super) fn of(colors: &Colors, layout: Layout) -> Self {
+        let transform = transform_of(colors, layout);
+        Self(transform.filter(|transform| layout != Layout::Rgb || moves_colors(transform)))
+    }
+
+    /// Whether the colours are those of sRGB as they are.
+    pub(super) const fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Converts a picture of the layout that this was made for to RGB, or RGBA where it has alpha.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] where a profile that was accepted cannot be applied.
+    pub(super) fn apply(&self, raster: Raster) -> Result<Raster, Error> {
+        let target = if raster.layout.has_alpha() {
+            Layout::Rgba
+        } else {
+            Layout::Rgb
+        };
+        let Some(transform) = &self.0 else {
+            return Ok(without_profile(raster, target));
+        };
+        let mut pixels = vec![0; Raster::len_of(raster.width, raster.height, target)];
+        transform
+            .transform(&raster.pixels, &mut pixels)
+            .map_err(|error| Error::Internal {
+                reason: format!("colour transform: {error}"),
+            })?;
+        Ok(Raster {
+            width: raster.width,
+            height: raster.height,
+            layout: target,
+            pixels,
+        })
+    }
+}
+
+/// Whether a transform from RGB to RGB changes anything by more than its own rounding. Many files
+/// carry a profile that says sRGB in other words.
+fn moves_colors(transform: &Transform) -> bool {
+    let steps = [0, 32, 64, 96, 128, 160, 192, 224, 255_u8];
+    let colors: Vec<u8> = steps
+        .iter()
+        .flat_map(|&red| steps.iter().map(move |&green| (red, green)))
+        .flat_map(|(red, green)| steps.iter().map(move |&blue| [red, green, blue]))
+        .flatten()
+        .collect();
+    let mut moved = vec![0; colors.len()];
+    transform.transform(&colors, &mut moved).is_err()
+        || colors.iter().zip(&moved).any(|(a, b)| a.abs_diff(*b) > 1)
+}
 
 fn transform_of(colors: &Colors, layout: Layout) -> Option<Transform> {
     let profile = match colors {
@@ -150,6 +180,10 @@ fn under_inks(ink: u8, key: u8) -> u8 {
 mod tests {
     use super::*;
 
+    fn to_srgb(raster: Raster, colors: &Colors) -> Result<Raster, Error> {
+        Conversion::of(colors, raster.layout).apply(raster)
+    }
+
     fn one(layout: Layout, pixel: &[u8]) -> Raster {
         Raster::new(1, 1, layout, pixel.to_vec()).unwrap()
     }
@@ -174,6 +208,15 @@ mod tests {
         }
         let alpha = to_srgb(one(Layout::Rgba, &[200, 60, 60, 77]), &profile).unwrap();
         assert_eq!(alpha.pixels[3], 77);
+    }
+
+    #[test]
+    fn a_profile_that_says_srgb_is_nothing_to_convert() {
+        let marked = |profile: ColorProfile| Colors::Profile(profile.encode().unwrap());
+        let of = |colors| Conversion::of(&colors, Layout::Rgb);
+        assert!(of(marked(ColorProfile::new_srgb())).is_none());
+        assert!(!of(marked(ColorProfile::new_display_p3())).is_none());
+        assert!(!of(marked(ColorProfile::new_adobe_rgb())).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What part of a picture becomes the avatar.
 
+use super::raster::Raster;
 use super::{Crop, Error};
 
 /// A square of whole pixels inside a picture.
@@ -49,6 +50,17 @@ pub(super) struct Window {
     pub(super) x: f64,
     pub(super) y: f64,
     pub(super) edge: f64,
+}
+
+impl Window {
+    /// All of a square raster.
+    pub(super) fn of(raster: &Raster) -> Self {
+        Self {
+            x: 0.0,
+            y: 0.0,
+            edge: f64::from(raster.width),
+        }
+    }
 }
 
 impl From<Square> for Window {

@@ -16,6 +16,7 @@ mod error;
 mod geometry;
 mod orientation;
 mod placeholder;
+mod planes;
 mod pool;
 mod process;
 mod raster;

@@ -1,6 +1,7 @@
 //! Which way up a stored picture is, and turning it.
 
 use super::geometry::Square;
+use super::planes::{Picture, Planes};
 use super::raster::Raster;
 
 /// The eight ways a picture may lie, as EXIF numbers them (CIPA DC-008, tag 0x0112).
@@ -99,7 +100,22 @@ impl Orientation {
         }
     }
 
-    /// Turns a stored picture upright.
+    /// Turns a stored picture upright, its planes each by itself.
+    pub(super) fn apply_to_picture(self, stored: Picture) -> Picture {
+        match stored {
+            Picture::Pixels(raster) => Picture::Pixels(self.apply(raster)),
+            Picture::Planes(planes) => {
+                let (across, down) = planes.shared;
+                Picture::Planes(Planes {
+                    luma: self.apply(planes.luma),
+                    chroma: planes.chroma.map(|plane| self.apply(plane)),
+                    shared: self.upright_size(across, down),
+                })
+            }
+        }
+    }
+
+    /// Turns a stored raster upright.
     pub(super) fn apply(self, stored: Raster) -> Raster {
         if self == Self::UPRIGHT {
             return stored;

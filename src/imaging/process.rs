@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::decode::{self, Header, Want};
+use super::color::Conversion;
+use super::decode::{self, Chroma, Colors, Header, Want};
 use super::elsewhere::{Elsewhere, Helper, Nobody};
 use super::geometry::{Square, Window};
-use super::raster::{Layout, Raster};
+use super::planes::Picture;
+use super::raster::Layout;
 use super::sizes::Size;
 use super::{
-    Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Workspace, color, encode,
-    placeholder, twins,
+    Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Workspace, encode, placeholder,
+    twins,
 };
-use crate::avatar::Source;
+use crate::avatar::{Format, Source};
 
 /// The longest side of a master in pixels.
 const MASTER_EDGE_PX: u32 = 2048;
@@ -34,6 +36,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
     let want = Want {
         square: Square { x: 0, y: 0, edge },
         edge_px: edge,
+        chroma: Chroma::Whole,
     };
     Ok(describe(&header, &want))
 }
@@ -102,6 +105,10 @@ fn want(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Want, Er
             .orientation
             .to_stored(square, header.width, header.height),
         edge_px: largest.clamp(1, square.edge),
+        chroma: match recipe.formats.contains(&Format::Png) || recipe.keep_master {
+            true => Chroma::Whole,
+            false => Chroma::Halved,
+        },
     })
 }
 
@@ -158,12 +165,10 @@ pub(super) fn process_with(
 
     // What is costly by the pixel comes after the picture has become small, and the large one goes
     // before anything is encoded.
-    let resized = workspace.resize(&decoded.raster, decoded.window, want.edge_px)?;
+    let resized = workspace.resize_picture(&decoded.raster, decoded.window, want.edge_px)?;
     drop(decoded.raster);
-    let upright = header.orientation.apply(resized);
-    let mut level = color::to_srgb(upright, &decoded.colors)?;
-    level.drop_opaque_alpha();
-    level.forget_hidden_colors();
+    let upright = header.orientation.apply_to_picture(resized);
+    let level = in_srgb(upright, &decoded.colors)?;
 
     let mut give = |output| match emit(output) {
         ControlFlow::Continue(()) => Ok(()),
@@ -172,7 +177,7 @@ pub(super) fn process_with(
     if recipe.keep_master {
         let smaller;
         let edge = MASTER_EDGE_PX.min(square.edge);
-        let master = if level.width > edge {
+        let master = if level.width() > edge {
             smaller = shrink(&level, edge, workspace)?;
             &smaller
         } else {
@@ -184,7 +189,7 @@ pub(super) fn process_with(
     let mut level = Arc::new(level);
     let mut elsewhere = None;
     for (index, size) in Size::all(recipe, square.edge).into_iter().enumerate() {
-        if level.width > size.edge_px {
+        if level.width() > size.edge_px {
             level = Arc::new(shrink(&level, size.edge_px, workspace)?);
         }
         for (number, &format) in recipe.formats.iter().enumerate() {
@@ -216,28 +221,42 @@ pub(super) fn process_with(
         )?;
     }
     let small = match placeholder::MAX_EDGE_PX {
-        edge if level.width > edge => shrink(&level, edge, workspace)?,
+        edge if level.width() > edge => shrink(&level, edge, workspace)?,
         _ => Arc::unwrap_or_clone(level),
     };
     Ok(Processed {
         source,
-        placeholder: placeholder::placeholder(&small),
+        placeholder: placeholder::placeholder(&small.into_pixels()),
     })
 }
 
-/// The square picture at `edge_px`, less than it has.
-pub(super) fn shrink(
-    level: &Raster,
-    edge_px: u32,
-    workspace: &mut Workspace,
-) -> Result<Raster, Error> {
-    debug_assert!(matches!(level.layout, Layout::Rgb | Layout::Rgba));
-    let whole = Window {
-        x: 0.0,
-        y: 0.0,
-        edge: f64::from(level.width),
+/// An upright picture in sRGB: RGB, or RGBA where anything shows through, or planes.
+fn in_srgb(upright: Picture, colors: &Colors) -> Result<Picture, Error> {
+    let raster = match upright {
+        Picture::Pixels(raster) => {
+            let mut raster = Conversion::of(colors, raster.layout).apply(raster)?;
+            raster.drop_opaque_alpha();
+            raster.forget_hidden_colors();
+            raster
+        }
+        Picture::Planes(planes) => {
+            let conversion = Conversion::of(colors, Layout::Rgb);
+            if conversion.is_none() {
+                return Ok(Picture::Planes(planes));
+            }
+            conversion.apply(planes.to_rgb())?
+        }
     };
-    workspace.resize(level, whole, edge_px)
+    Ok(Picture::Pixels(raster))
+}
+
+/// The square picture at `edge_px`, less than it has.
+fn shrink(level: &Picture, edge_px: u32, workspace: &mut Workspace) -> Result<Picture, Error> {
+    let raster = match level {
+        Picture::Pixels(raster) => raster,
+        Picture::Planes(planes) => &planes.luma,
+    };
+    workspace.resize_picture(level, Window::of(raster), edge_px)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 
 use super::Error;
 use super::geometry::Window;
+use super::planes::{Picture, Planes};
 use super::raster::{Layout, Raster};
 
 /// What one worker keeps from picture to picture, so that it need not be made again.
@@ -34,6 +35,49 @@ impl Workspace {
         window: Window,
         edge_px: u32,
     ) -> Result<Raster, Error> {
+        let Window { x, y, edge } = window;
+        self.resize_part(raster, [x, y, edge, edge], edge_px)
+    }
+
+    /// The same for pixels or planes. Chroma comes out with half the samples of luma in each
+    /// direction, rounded up.
+    pub(super) fn resize_picture(
+        &mut self,
+        picture: &Picture,
+        window: Window,
+        edge_px: u32,
+    ) -> Result<Picture, Error> {
+        let planes = match picture {
+            Picture::Pixels(raster) => {
+                return self.resize(raster, window, edge_px).map(Picture::Pixels);
+            }
+            Picture::Planes(planes) => planes,
+        };
+        let chroma_px = edge_px.div_ceil(2);
+        // An odd edge leaves the last sample half empty.
+        let edge = window.edge * f64::from(chroma_px * 2) / f64::from(edge_px);
+        let (across, down) = (f64::from(planes.shared.0), f64::from(planes.shared.1));
+        let mut resize_chroma = |plane: &Raster| {
+            let (x, y) = (window.x / across, window.y / down);
+            let width = (edge / across).min(f64::from(plane.width) - x);
+            let height = (edge / down).min(f64::from(plane.height) - y);
+            self.resize_part(plane, [x, y, width, height], chroma_px)
+        };
+        let [blue, red] = &planes.chroma;
+        Ok(Picture::Planes(Planes {
+            chroma: [resize_chroma(blue)?, resize_chroma(red)?],
+            luma: self.resize(&planes.luma, window, edge_px)?,
+            shared: (2, 2),
+        }))
+    }
+
+    /// Resizes a part (left, top, width and height) to a square.
+    fn resize_part(
+        &mut self,
+        raster: &Raster,
+        [left, top, width, height]: [f64; 4],
+        edge_px: u32,
+    ) -> Result<Raster, Error> {
         let internal = |error: &dyn std::fmt::Display| Error::Internal {
             reason: format!("resize: {error}"),
         };
@@ -48,7 +92,7 @@ impl Workspace {
         let mut target = Image::new(edge_px, edge_px, pixel_type);
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
-            .crop(window.x, window.y, window.edge, window.edge)
+            .crop(left, top, width, height)
             .use_alpha(raster.layout.has_alpha());
         self.resizer
             .resize(&source, &mut target, &options)

@@ -1,11 +1,11 @@
 //! The animated twins of an animation's stills.
 
+use super::color::Conversion;
 use super::decode::{self, Header, Want};
 use super::encode::Animation;
 use super::geometry::Window;
-use super::process::shrink;
 use super::sizes::{Give, Size};
-use super::{Control, Error, Recipe, Workspace, color};
+use super::{Control, Error, Recipe, Workspace};
 
 /// The most pixels that the frames of all twins may have together, for encoding is what costs: 40
 /// frames of 1024 × 1024.
@@ -31,15 +31,19 @@ pub(super) fn make(
         return Ok(());
     };
     let mut animations: Vec<Animation> = Vec::new();
+    // The colours of all frames mean the same.
+    let mut conversion = None;
     let window = Window::from(want.square);
     decode::animate(bytes, header, control, &mut |frame| {
         let resized = workspace.resize(frame.canvas, window, largest)?;
         let upright = header.orientation.apply(resized);
-        let mut level = color::to_srgb(upright, frame.colors)?;
+        let mut level = conversion
+            .get_or_insert_with(|| Conversion::of(frame.colors, upright.layout))
+            .apply(upright)?;
         for (index, size) in sizes.iter().enumerate() {
             control.check()?;
             if level.width > size.edge_px {
-                level = shrink(&level, size.edge_px, workspace)?;
+                level = workspace.resize(&level, Window::of(&level), size.edge_px)?;
             }
             if animations.len() == index {
                 let animation = Animation::new(size.edge_px, frame.plays, recipe.webp_quality)?;

@@ -13,6 +13,7 @@ pub(super) use animation::Frame;
 use super::control::Control;
 use super::geometry::{Square, Window};
 use super::orientation::Orientation;
+use super::planes::Picture;
 use super::raster::Raster;
 use super::{Error, Limits, sniff};
 use crate::avatar::SourceFormat;
@@ -48,6 +49,16 @@ pub(super) struct Want {
     pub(super) square: Square,
     /// The edge that the part must still have after decoding, if it has it at all.
     pub(super) edge_px: u32,
+    pub(super) chroma: Chroma,
+}
+
+/// How much of the colours' detail is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chroma {
+    /// All that there is.
+    Whole,
+    /// Half of luma's in each direction, which is what lossy WebP and JPEG keep.
+    Halved,
 }
 
 impl Header {
@@ -73,12 +84,22 @@ impl Header {
     }
 }
 
-/// What came out: at least the part that was wanted.
-pub(super) struct Decoded {
-    pub(super) raster: Raster,
+/// What came out: at least the part that was wanted, in pixels where a decoder gives nothing else.
+pub(super) struct Decoded<P = Raster> {
+    pub(super) raster: P,
     /// Where in the raster the wanted square lies.
     pub(super) window: Window,
     pub(super) colors: Colors,
+}
+
+impl From<Decoded> for Decoded<Picture> {
+    fn from(decoded: Decoded) -> Self {
+        Self {
+            raster: Picture::Pixels(decoded.raster),
+            window: decoded.window,
+            colors: decoded.colors,
+        }
+    }
 }
 
 /// What the channels of a picture mean.
@@ -203,9 +224,9 @@ pub(super) fn decode(
     header: &Header,
     want: &Want,
     control: &Control,
-) -> Result<Decoded, Error> {
-    match header.format {
-        SourceFormat::Jpeg => jpeg::decode(bytes, header, want),
+) -> Result<Decoded<Picture>, Error> {
+    let decoded = match header.format {
+        SourceFormat::Jpeg => return jpeg::decode(bytes, header, want),
         SourceFormat::Png => png::decode(bytes, header, want, control),
         SourceFormat::Webp => webp::decode(bytes, header, want, control),
         SourceFormat::Gif => gif::decode(bytes, header, want),
@@ -213,7 +234,8 @@ pub(super) fn decode(
         SourceFormat::Avif => Err(Error::Internal {
             reason: format!("no decoder for {}", header.format.name()),
         }),
-    }
+    };
+    decoded.map(Decoded::from)
 }
 
 /// Gives every frame of an animation whose header was taken to `visit`, as it is shown.

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::tests::{png_of, recipe, run};
 use super::*;
 use crate::avatar::{Format, SourceFormat};
+use crate::imaging::raster::Raster;
 
 /// Every picture by its file name.
 fn fixtures() -> BTreeMap<String, Vec<u8>> {

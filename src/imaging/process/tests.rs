@@ -5,6 +5,7 @@ use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 use super::*;
 use crate::avatar::{Format, SourceFormat, VariantName};
 use crate::imaging::Target;
+use crate::imaging::raster::Raster;
 
 pub(super) fn recipe() -> Recipe {
     Recipe {

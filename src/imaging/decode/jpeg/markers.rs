@@ -36,10 +36,15 @@ pub(super) struct Markers {
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
+/// Says how many lines there are once they are coded.
+const DNL: u8 = 0xdc;
 const APP1: u8 = 0xe1;
 const APP2: u8 = 0xe2;
 const APP14: u8 = 0xee;
 const PROFILE_LABEL: &[u8] = b"ICC_PROFILE\0";
+
+/// What is checked must be what is decoded, by whichever program.
+pub(super) const CONTRADICTION: &str = "its headers contradict each other";
 
 impl Markers {
     /// Reads the markers of one picture; what follows its end is not looked at.
@@ -49,15 +54,19 @@ impl Markers {
     /// A reason that is safe to show.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut frame = None;
+        let mut lines = None;
         let mut scans = 0_u32;
         let mut orientation = None;
         let mut adobe_transform = None;
         let mut has_profile = false;
         for (marker, payload) in Segments::of(bytes) {
             match marker {
-                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) && frame.is_none() => {
-                    frame = Some((marker, payload));
+                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                    if frame.replace((marker, payload)).is_some() {
+                        return Err(CONTRADICTION);
+                    }
                 }
+                DNL => lines = payload.first_chunk(),
                 SOS => scans = scans.saturating_add(1),
                 APP1 if orientation.is_none() && payload.starts_with(b"Exif\0\0") => {
                     orientation = Some(Orientation::from_exif_data(payload));
@@ -77,6 +86,9 @@ impl Markers {
         let height = u32::from(u16::from_be_bytes([h1, h0]));
         if width == 0 || height == 0 {
             return Err("its header gives no size");
+        }
+        if lines.is_some_and(|lines| *lines != [h1, h0]) {
+            return Err(CONTRADICTION);
         }
         let samples = samples(
             width,
@@ -233,6 +245,26 @@ mod tests {
             0
         );
         assert!(Markers::read(&[b"\xff\xd8", &FRAME[..7]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_picture_of_two_sizes_is_refused() {
+        let second = b"\xff\xc0\0\x0b\x08\x40\0\x40\0\x01\x01\x11\0";
+        let lines = |count: u8| [0xff, 0xdc, 0, 4, 0, count];
+        for parts in [
+            &[FRAME, second, SCAN][..],
+            &[FRAME, SCAN, second, SCAN],
+            &[FRAME, FRAME, SCAN],
+            &[FRAME, SCAN, &lines(16)],
+        ] {
+            let bytes = [&[&b"\xff\xd8"[..]], parts].concat().concat();
+            assert_eq!(Markers::read(&bytes).unwrap_err(), CONTRADICTION);
+        }
+        let bytes = [b"\xff\xd8", FRAME, SCAN, &lines(32)].concat();
+        assert_eq!(Markers::read(&bytes).unwrap().height, 32);
+        // Behind the end nothing counts.
+        let bytes = [b"\xff\xd8", FRAME, SCAN, b"\xff\xd9", second].concat();
+        assert_eq!(Markers::read(&bytes).unwrap().height, 32);
     }
 
     #[test]

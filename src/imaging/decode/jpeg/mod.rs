@@ -8,10 +8,11 @@ mod turbo;
 )]
 mod zune;
 
-use super::{Colors, Decoded, Header, Memory, Refusal, Want};
+use super::{Chroma, Colors, Decoded, Header, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
-use crate::imaging::geometry::Window;
+use crate::imaging::geometry::{Square, Window};
+use crate::imaging::planes::{Picture, Planes};
 use crate::imaging::raster::{Layout, Raster};
 use markers::{Coding, Markers};
 
@@ -23,6 +24,18 @@ trait Decoder {
     ///
     /// A reason that is safe to show where any part of the picture cannot be decoded.
     fn decode(bytes: &[u8], markers: &Markers, part: Part) -> Result<Scaled, &'static str>;
+
+    /// Decodes all of a picture at `eighths`/8 as the planes that it is stored in, at no more than
+    /// luma's size. `None` where it is not stored in luma and chroma, or this decoder cannot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::decode`].
+    fn decode_planes(
+        bytes: &[u8],
+        markers: &Markers,
+        eighths: u32,
+    ) -> Result<Option<Planes>, &'static str>;
 }
 
 /// The part of a stored picture to decode, and at what scale.
@@ -53,6 +66,10 @@ type Chosen = turbo::Turbo;
 /// walks the whole picture, however few its bytes are.
 const MAX_SCANS: u32 = 100;
 
+/// Samples times scans: as many as all scans of 4096 × 4096 pixels in three full channels walk. The
+/// decoder cannot be stopped on its way, so that this is what bounds its time.
+const MAX_WALKED_SAMPLES: u64 = MAX_SCANS as u64 * 4096 * 4096 * 3;
+
 pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let markers = Markers::read(bytes).map_err(Refusal::Broken)?;
     match markers.coding {
@@ -73,6 +90,14 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     }
     if markers.scans > MAX_SCANS {
         return Err(Refusal::Complex("it has more than 100 scans"));
+    }
+    if markers.samples * u64::from(markers.scans) > MAX_WALKED_SAMPLES {
+        return Err(Refusal::Complex("it has too many scans for its size"));
+    }
+    // T.81, A.2: in a picture that is not progressive, each channel is in one scan. Each further
+    // one would cost as much as the whole picture.
+    if markers.coding == Coding::Baseline && markers.scans > u32::from(markers.components) {
+        return Err(Refusal::Complex("it has more scans than channels"));
     }
     // With several scans, and in a progressive picture with one too, the coefficients of the whole
     // picture, 16 bits each.
@@ -103,12 +128,18 @@ pub(super) fn eighths(want: &Want) -> u32 {
     (want.edge_px * 8).div_ceil(want.square.edge).clamp(1, 8)
 }
 
-pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decoded, Error> {
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &Header,
+    want: &Want,
+) -> Result<Decoded<Picture>, Error> {
     let corrupt = |reason| Error::Corrupt {
         format: SourceFormat::Jpeg,
         reason,
     };
     let markers = Markers::read(bytes).map_err(corrupt)?;
+    debug_assert!(header.width == markers.width && header.height == markers.height);
+    let colors = Colors::from(markers.icc_profile(bytes));
     let square = want.square;
     let part = Part {
         eighths: eighths(want),
@@ -117,25 +148,45 @@ pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decod
         width: square.edge,
         height: square.edge,
     };
+    if planes_serve(&markers, want)
+        && let Some(planes) =
+            Chosen::decode_planes(bytes, &markers, part.eighths).map_err(corrupt)?
+    {
+        return Ok(Decoded {
+            raster: Picture::Planes(planes),
+            window: window_in(square, part.eighths, 0, 0),
+            colors,
+        });
+    }
     let mut scaled = Chosen::decode(bytes, &markers, part).map_err(corrupt)?;
     if scaled.raster.layout == Layout::Cmyk && markers.inks_are_inverted() {
         for ink in &mut scaled.raster.pixels {
             *ink = 255 - *ink;
         }
     }
-    let scale = f64::from(scaled.eighths) / 8.0;
-    let whole = Window::from(square);
-    let window = Window {
-        x: whole.x * scale - f64::from(scaled.left),
-        y: whole.y * scale - f64::from(scaled.top),
-        edge: whole.edge * scale,
-    };
-    debug_assert!(header.width == markers.width && header.height == markers.height);
     Ok(Decoded {
-        raster: scaled.raster,
-        window,
-        colors: Colors::from(markers.icc_profile(bytes)),
+        window: window_in(square, scaled.eighths, scaled.left, scaled.top),
+        raster: Picture::Pixels(scaled.raster),
+        colors,
     })
+}
+
+/// Whether planes are worth it: they hold the whole picture, of which a small part may be wanted.
+const fn planes_serve(markers: &Markers, want: &Want) -> bool {
+    markers.components == 3
+        && matches!(want.chroma, Chroma::Halved)
+        && want.square.edge >= markers.height / 2
+}
+
+/// Where a square lies in a scaled picture whose corner lies at `left` and `top`.
+fn window_in(square: Square, eighths: u32, left: u32, top: u32) -> Window {
+    let scale = f64::from(eighths) / 8.0;
+    let whole = Window::from(square);
+    Window {
+        x: whole.x * scale - f64::from(left),
+        y: whole.y * scale - f64::from(top),
+        edge: whole.edge * scale,
+    }
 }
 
 #[cfg(test)]
@@ -209,17 +260,87 @@ mod tests {
         .encode()
         .unwrap();
         let header = header(&bytes).ok().unwrap();
-        for edge_px in [200, 130, 60, 25] {
-            let square = crate::imaging::geometry::Square {
+        for (edge_px, chroma) in [200, 130, 60, 25]
+            .into_iter()
+            .flat_map(|edge_px| [(edge_px, Chroma::Whole), (edge_px, Chroma::Halved)])
+        {
+            let square = Square {
                 x: 77,
                 y: 31,
                 edge: 200,
             };
-            let decoded = decode(&bytes, &header, &Want { square, edge_px }).unwrap();
+            let want = Want {
+                square,
+                edge_px,
+                chroma,
+            };
+            let decoded = decode(&bytes, &header, &want).unwrap();
+            let (width, height) = match &decoded.raster {
+                Picture::Pixels(raster) => (raster.width, raster.height),
+                Picture::Planes(planes) => (planes.luma.width, planes.luma.height),
+            };
+            assert_eq!(
+                matches!(decoded.raster, Picture::Planes(_)),
+                chroma == Chroma::Halved
+            );
             let window = decoded.window;
             assert!(window.edge >= f64::from(edge_px));
-            assert!(window.x >= 0.0 && window.x + window.edge <= f64::from(decoded.raster.width));
-            assert!(window.y >= 0.0 && window.y + window.edge <= f64::from(decoded.raster.height));
+            assert!(window.x >= 0.0 && window.x + window.edge <= f64::from(width));
+            assert!(window.y >= 0.0 && window.y + window.edge <= f64::from(height));
         }
+    }
+
+    /// Planes of odd sizes, in every way of sharing chroma, show what pixels show.
+    #[test]
+    fn planes_are_the_same_picture() {
+        let (width, height) = (203, 117);
+        let pixels = soft_picture(width, height);
+        for (sampling, shared) in [
+            (Subsampling::S444, (1, 1)),
+            (Subsampling::S422, (2, 1)),
+            (Subsampling::S420, (2, 2)),
+            (Subsampling::S440, (1, 2)),
+            (Subsampling::S411, (4, 1)),
+        ] {
+            let bytes = Encoder::new(&pixels, width, height, PixelFormat::Rgb)
+                .quality(95)
+                .subsampling(sampling)
+                .encode()
+                .unwrap();
+            let markers = Markers::read(&bytes).unwrap();
+            for eighths in [8, 5, 4, 3, 1] {
+                let planes = turbo::Turbo::decode_planes(&bytes, &markers, eighths)
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(planes.shared, shared);
+                let part = Part {
+                    eighths,
+                    x: 0,
+                    y: 0,
+                    width: width as u32,
+                    height: height as u32,
+                };
+                let whole = turbo::Turbo::decode(&bytes, &markers, part).unwrap().raster;
+                let rgb = planes.to_rgb();
+                assert_eq!((rgb.width, rgb.height), (whole.width, whole.height));
+                let sum: u32 = (rgb.pixels.iter().zip(&whole.pixels))
+                    .map(|(a, b)| u32::from(a.abs_diff(*b)))
+                    .sum();
+                let mean = f64::from(sum) / rgb.pixels.len() as f64;
+                assert!(mean < 4.0, "{sampling:?} at {eighths}/8: {mean}");
+            }
+        }
+    }
+
+    /// What is stored as red, green and blue has no luma.
+    #[test]
+    fn planes_are_given_of_luma_and_chroma_only() {
+        let bytes = Encoder::new(&soft_picture(32, 32), 32, 32, PixelFormat::Rgb)
+            .colorspace(libjpeg_turbo_rs::ColorSpace::Rgb)
+            .subsampling(Subsampling::S444)
+            .encode()
+            .unwrap();
+        let markers = Markers::read(&bytes).unwrap();
+        assert_eq!(turbo::Turbo::decode_planes(&bytes, &markers, 8), Ok(None));
     }
 }

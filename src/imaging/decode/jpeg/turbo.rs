@@ -1,9 +1,12 @@
 //! `libjpeg-turbo-rs`: pure Rust, and able to decode at a fraction of the size for a fraction of
 //! the work.
 
-use libjpeg_turbo_rs::{DecodeLimits, JpegError, PixelFormat, ScalingFactor};
+use libjpeg_turbo_rs::tj3::{TjHandle, TjParam};
+use libjpeg_turbo_rs::{DecodeLimits, JpegError, PixelFormat, ScalingFactor, Subsampling};
 
+use super::markers::CONTRADICTION;
 use super::{Decoder, MAX_SCANS, Markers, Part, Scaled};
+use crate::imaging::planes::Planes;
 use crate::imaging::raster::{Layout, Raster};
 
 pub(super) struct Turbo;
@@ -25,7 +28,7 @@ impl Decoder for Turbo {
             && u32::from(header.height) == markers.height
             && header.components.len() == usize::from(markers.components);
         if !agrees {
-            return Err("its headers contradict each other");
+            return Err(CONTRADICTION);
         }
         let (format, layout) = match markers.components {
             1 => (PixelFormat::Grayscale, Layout::Gray),
@@ -58,6 +61,80 @@ impl Decoder for Turbo {
             top: top as u32,
         })
     }
+
+    fn decode_planes(
+        bytes: &[u8],
+        markers: &Markers,
+        eighths: u32,
+    ) -> Result<Option<Planes>, &'static str> {
+        // Only this interface gives planes at a scale. It tells pixels apart by a signed number.
+        let pixels = i32::try_from(u64::from(markers.width) * u64::from(markers.height))
+            .map_err(|_| "it has more pixels than can be counted")?;
+        let scale = scaling_factor(eighths);
+        let mut handle = TjHandle::new();
+        let header = handle
+            .set(TjParam::MaxPixels, pixels)
+            .and_then(|()| handle.set(TjParam::ScanLimit, MAX_SCANS.cast_signed()))
+            .and_then(|()| handle.set(TjParam::SaveMarkers, SAVE_NOTHING))
+            .and_then(|()| handle.set_scaling_factor(scale.num(), scale.denom()))
+            .and_then(|()| handle.decompress_header_info(bytes))
+            .map_err(|error| reason(&error))?;
+        if header.num_components != 3
+            || header.subsampling == Subsampling::Unknown
+            || handle.get(TjParam::ColorSpace) != YCBCR
+        {
+            return Ok(None);
+        }
+        // What the limits were checked against is what is decoded.
+        if (header.width as u32, header.height as u32) != (markers.width, markers.height) {
+            return Err(CONTRADICTION);
+        }
+        let (planes, width, height, subsampling) = handle
+            .decompress_to_yuv_planes(bytes)
+            .map_err(|error| reason(&error))?;
+        let (across, down) = subsampling.sampling_factors();
+        let (across, down) = (usize::from(across), usize::from(down));
+        let expected = |edge: u32| (edge * eighths).div_ceil(8) as usize;
+        if subsampling != header.subsampling
+            || (width, height) != (expected(markers.width), expected(markers.height))
+        {
+            return Err(CONTRADICTION);
+        }
+        let [luma, blue, red] = <[Vec<u8>; 3]>::try_from(planes).map_err(|_| CONTRADICTION)?;
+        // Its planes are rounded up to whole samples of chroma.
+        let (chroma_width, chroma_height) = (width.div_ceil(across), height.div_ceil(down));
+        let stride = chroma_width * across;
+        let chroma = |plane| gray(plane, chroma_width, chroma_width, chroma_height);
+        let luma = gray(luma, stride, width, height);
+        let (Some(luma), Some(blue), Some(red)) = (luma, chroma(blue), chroma(red)) else {
+            return Err("its parts do not fit together");
+        };
+        Ok(Some(Planes {
+            luma,
+            chroma: [blue, red],
+            shared: (across as u32, down as u32),
+        }))
+    }
+}
+
+/// TurboJPEG's number for JFIF's colours.
+const YCBCR: i32 = 1;
+
+/// TurboJPEG's number for markers that are of no use here.
+const SAVE_NOTHING: i32 = 0;
+
+/// A plane of `width` by `height` samples, in rows of `stride`.
+fn gray(mut plane: Vec<u8>, stride: usize, width: usize, height: usize) -> Option<Raster> {
+    if plane.len() < stride * height {
+        return None;
+    }
+    if stride != width {
+        for y in 1..height {
+            plane.copy_within(y * stride..y * stride + width, y * width);
+        }
+    }
+    plane.truncate(width * height);
+    Raster::new(width as u32, height as u32, Layout::Gray, plane)
 }
 
 fn scaling_factor(eighths: u32) -> ScalingFactor {

@@ -6,6 +6,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::{Decoder, Markers, Part, Scaled};
+use crate::imaging::planes::Planes;
 use crate::imaging::raster::{Layout, Raster};
 
 pub(super) struct Zune;
@@ -33,5 +34,13 @@ impl Decoder for Zune {
             left: 0,
             top: 0,
         })
+    }
+
+    fn decode_planes(
+        _bytes: &[u8],
+        _markers: &Markers,
+        _eighths: u32,
+    ) -> Result<Option<Planes>, &'static str> {
+        Ok(None)
     }
 }

@@ -5,6 +5,7 @@
 )]
 
 use std::ffi::c_int;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -17,6 +18,7 @@ use libwebp_sys::{
 };
 
 use super::Effort;
+use crate::imaging::planes::Planes;
 use crate::imaging::raster::{Layout, Raster};
 
 /// Why libwebp did not encode.
@@ -35,16 +37,28 @@ pub(super) enum Fault {
 }
 
 pub(super) fn encode(raster: &Raster, quality: u8, effort: Effort) -> Result<Vec<u8>, Fault> {
+    encode_picture(Picture::of(raster, false)?, quality, effort)
+}
+
+/// Encodes planes in the studio range, of halved chroma.
+pub(super) fn encode_planes(
+    planes: &Planes,
+    quality: u8,
+    effort: Effort,
+) -> Result<Vec<u8>, Fault> {
+    encode_picture(Picture::of_planes(planes)?, quality, effort)
+}
+
+fn encode_picture(mut picture: Picture<'_>, quality: u8, effort: Effort) -> Result<Vec<u8>, Fault> {
     let config = configure(quality, effort)?;
-    let mut picture = Picture::of(raster, false)?;
     let mut bytes: Vec<u8> = Vec::new();
-    picture.0.writer = Some(append);
-    picture.0.custom_ptr = (&raw mut bytes).cast();
+    picture.inner.writer = Some(append);
+    picture.inner.custom_ptr = (&raw mut bytes).cast();
     // SAFETY: configuration and picture are initialised; `append` gets `bytes` by `custom_ptr`,
     // which lives until after the call and is not touched in between.
-    let encoded = unsafe { WebPEncode(&raw const config, &raw mut picture.0) };
+    let encoded = unsafe { WebPEncode(&raw const config, &raw mut picture.inner) };
     if encoded == 0 {
-        return Err(Fault::Encode(picture.0.error_code as u32));
+        return Err(Fault::Encode(picture.inner.error_code as u32));
     }
     Ok(bytes)
 }
@@ -60,16 +74,27 @@ fn configure(quality: u8, effort: Effort) -> Result<WebPConfig, Fault> {
     Ok(config)
 }
 
-/// A picture as libwebp holds it, freed when dropped.
-struct Picture(WebPPicture);
+/// A picture as libwebp holds it, freed when dropped: what it borrows stays, what it copied goes.
+struct Picture<'a> {
+    inner: WebPPicture,
+    borrowed: PhantomData<&'a Planes>,
+}
 
-impl Picture {
+impl<'a> Picture<'a> {
+    fn new(width: u32, height: u32, argb: bool) -> Result<Self, Fault> {
+        let mut inner = WebPPicture::new().map_err(|()| Fault::Version)?;
+        inner.use_argb = c_int::from(argb);
+        inner.width = side(width)?;
+        inner.height = side(height)?;
+        Ok(Self {
+            inner,
+            borrowed: PhantomData,
+        })
+    }
+
     /// Copies a raster, as ARGB where `argb` says so and as YUV otherwise.
     fn of(raster: &Raster, argb: bool) -> Result<Self, Fault> {
-        let mut picture = Self(WebPPicture::new().map_err(|()| Fault::Version)?);
-        picture.0.use_argb = c_int::from(argb);
-        picture.0.width = side(raster.width)?;
-        picture.0.height = side(raster.height)?;
+        let mut picture = Self::new(raster.width, raster.height, argb)?;
         let stride = c_int::try_from(raster.stride()).map_err(|_| Fault::TooLarge(raster.width))?;
         debug_assert_eq!(
             raster.pixels.len(),
@@ -80,9 +105,9 @@ impl Picture {
         // every raster ensures and which outlive the call; libwebp copies them.
         let imported = unsafe {
             if raster.layout == Layout::Rgba {
-                WebPPictureImportRGBA(&raw mut picture.0, pixels, stride)
+                WebPPictureImportRGBA(&raw mut picture.inner, pixels, stride)
             } else {
-                WebPPictureImportRGB(&raw mut picture.0, pixels, stride)
+                WebPPictureImportRGB(&raw mut picture.inner, pixels, stride)
             }
         };
         if imported == 0 {
@@ -90,12 +115,41 @@ impl Picture {
         }
         Ok(picture)
     }
+
+    /// Borrows planes: without alpha, libwebp only reads what it encodes.
+    fn of_planes(planes: &'a Planes) -> Result<Self, Fault> {
+        let Planes { luma, chroma, .. } = planes;
+        let mut picture = Self::new(luma.width, luma.height, false)?;
+        // What libwebp reads by its pointers: all of every plane, at half the size for chroma.
+        let [blue, red] = chroma;
+        let halved = (luma.width.div_ceil(2), luma.height.div_ceil(2));
+        for (plane, size) in [
+            (luma, (luma.width, luma.height)),
+            (blue, halved),
+            (red, halved),
+        ] {
+            if (plane.width, plane.height) != size
+                || plane.pixels.len() != size.0 as usize * size.1 as usize
+            {
+                return Err(Fault::Import);
+            }
+        }
+        let inner = &mut picture.inner;
+        (inner.y, inner.y_stride) = (luma.pixels.as_ptr().cast_mut(), inner.width);
+        (inner.u, inner.v) = (
+            blue.pixels.as_ptr().cast_mut(),
+            red.pixels.as_ptr().cast_mut(),
+        );
+        inner.uv_stride = side(halved.0)?;
+        Ok(picture)
+    }
 }
 
-impl Drop for Picture {
+impl Drop for Picture<'_> {
     fn drop(&mut self) {
-        // SAFETY: the picture was initialised by `WebPPicture::new`, and is freed once.
-        unsafe { WebPPictureFree(&raw mut self.0) }
+        // SAFETY: the picture was initialised by `WebPPicture::new`, and is freed once. Only what
+        // libwebp allocated itself is freed with it.
+        unsafe { WebPPictureFree(&raw mut self.inner) }
     }
 }
 
@@ -140,7 +194,7 @@ impl Animation {
     /// Adds a frame that is shown from `at_ms` on.
     pub(super) fn add(&mut self, raster: &Raster, at_ms: u32) -> Result<(), Fault> {
         let mut picture = Picture::of(raster, true)?;
-        self.add_picture(&raw mut picture.0, at_ms)
+        self.add_picture(&raw mut picture.inner, at_ms)
     }
 
     /// Ends the animation at `at_ms` and gives its file.

@@ -5,6 +5,7 @@ mod ffi;
 
 use super::internal;
 use crate::imaging::Error;
+use crate::imaging::planes::Planes;
 use crate::imaging::raster::Raster;
 
 /// How libwebp is asked to encode.
@@ -40,12 +41,21 @@ const THOROUGH_UP_TO_PX: u32 = 512;
 
 /// Encodes an RGB or RGBA picture at a quality of 1 to 100; alpha is kept without loss.
 pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Error> {
-    let effort = if raster.width.max(raster.height) <= THOROUGH_UP_TO_PX {
+    ffi::encode(raster, quality, effort_for(raster)).map_err(|error| internal("libwebp", &error))
+}
+
+/// Encodes planes of halved chroma at a quality of 1 to 100.
+pub(super) fn encode_planes(planes: &Planes, quality: u8) -> Result<Vec<u8>, Error> {
+    ffi::encode_planes(&planes.in_studio_range(), quality, effort_for(&planes.luma))
+        .map_err(|error| internal("libwebp", &error))
+}
+
+fn effort_for(raster: &Raster) -> Effort {
+    if raster.width.max(raster.height) <= THOROUGH_UP_TO_PX {
         THOROUGH
     } else {
         QUICK
-    };
-    ffi::encode(raster, quality, effort).map_err(|error| internal("libwebp", &error))
+    }
 }
 
 /// An animation in the making: every frame is a square of the same size.

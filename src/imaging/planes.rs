@@ -1,0 +1,168 @@
+//! Luma and chroma apart, as JPEG and lossy WebP hold pictures.
+
+use super::raster::{Layout, Raster};
+
+/// A picture in the colours of JFIF (ITU-T T.871): luma, and by how much blue and red differ from
+/// it, eight bits each of the full range. Chroma covers the same picture as luma does, with as many
+/// samples or fewer in each direction, each in the middle of the luma samples that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Planes {
+    /// In the layout of grey pictures, as all three are.
+    pub(super) luma: Raster,
+    /// Blue and red, of the same size.
+    pub(super) chroma: [Raster; 2],
+    /// How many luma samples a sample of chroma stands for, across and down.
+    pub(super) shared: (u32, u32),
+}
+
+/// Pixels, or planes where a decoder gives them and whoever encodes takes them: there is half as
+/// much to resize and to turn, and nothing to convert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Picture {
+    Pixels(Raster),
+    Planes(Planes),
+}
+
+impl Picture {
+    /// In pixels.
+    pub(super) const fn width(&self) -> u32 {
+        match self {
+            Self::Pixels(raster) => raster.width,
+            Self::Planes(planes) => planes.luma.width,
+        }
+    }
+
+    /// The picture in pixels, converted where it is in planes.
+    pub(super) fn into_pixels(self) -> Raster {
+        match self {
+            Self::Pixels(raster) => raster,
+            Self::Planes(planes) => planes.to_rgb(),
+        }
+    }
+}
+
+/// Bits behind the point of the factors below.
+const POINT: u32 = 16;
+
+/// A factor as an integer.
+const fn fixed(factor: f64) -> i32 {
+    (factor * (1 << POINT) as f64 + 0.5) as i32
+}
+
+impl Planes {
+    /// The picture in RGB, the pixels that share a sample of chroma all with its colour: averaged
+    /// again they give the same chroma.
+    pub(super) fn to_rgb(&self) -> Raster {
+        let (width, height) = (self.luma.width as usize, self.luma.height);
+        let (across, down) = (self.shared.0 as usize, self.shared.1 as usize);
+        let [blue, red] = &self.chroma;
+        let mut pixels = vec![0; Raster::len_of(self.luma.width, height, Layout::Rgb)];
+        let rows = pixels.chunks_exact_mut(width * 3);
+        for (y, (target, luma)) in rows.zip(self.luma.pixels.chunks_exact(width)).enumerate() {
+            let from = y / down * blue.width as usize;
+            let chroma = blue.pixels[from..].iter().zip(&red.pixels[from..]);
+            let groups = target.chunks_mut(3 * across).zip(luma.chunks(across));
+            for ((target, luma), (&blue, &red)) in groups.zip(chroma) {
+                let offsets = offsets(blue, red);
+                let (target, _) = target.as_chunks_mut::<3>();
+                for (pixel, &luma) in target.iter_mut().zip(luma) {
+                    *pixel = offsets.map(|offset| (i32::from(luma) + offset).clamp(0, 255) as u8);
+                }
+            }
+        }
+        Raster {
+            width: self.luma.width,
+            height,
+            layout: Layout::Rgb,
+            pixels,
+        }
+    }
+
+    /// The same picture in the range of television (ITU-R BT.601), as WebP has it: 16 to 235 for
+    /// luma and 16 to 240 for chroma.
+    pub(super) fn in_studio_range(&self) -> Self {
+        let narrow = |plane: &Raster, steps: u32| Raster {
+            pixels: plane
+                .pixels
+                .iter()
+                .map(|&sample| ((u32::from(sample) * steps + 127) / 255 + 16) as u8)
+                .collect(),
+            ..*plane
+        };
+        let [blue, red] = &self.chroma;
+        Self {
+            luma: narrow(&self.luma, 235 - 16),
+            chroma: [narrow(blue, 240 - 16), narrow(red, 240 - 16)],
+            shared: self.shared,
+        }
+    }
+}
+
+/// What is added to luma for red, green and blue.
+fn offsets(blue: u8, red: u8) -> [i32; 3] {
+    let (blue, red) = (i32::from(blue) - 128, i32::from(red) - 128);
+    let half = 1 << (POINT - 1);
+    [
+        (fixed(1.402) * red + half) >> POINT,
+        (half - fixed(0.344_136_286) * blue - fixed(0.714_136_286) * red) >> POINT,
+        (fixed(1.772) * blue + half) >> POINT,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gray(width: u32, height: u32, pixels: &[u8]) -> Raster {
+        Raster::new(width, height, Layout::Gray, pixels.to_vec()).unwrap()
+    }
+
+    /// One colour in 3 × 3 pixels, four samples of chroma each.
+    fn plain(luma: u8, blue: u8, red: u8) -> Planes {
+        Planes {
+            luma: gray(3, 3, &[luma; 9]),
+            chroma: [gray(2, 2, &[blue; 4]), gray(2, 2, &[red; 4])],
+            shared: (2, 2),
+        }
+    }
+
+    #[test]
+    fn colours_are_those_of_jfif() {
+        // The primaries, as T.871 has them.
+        for ((luma, blue, red), expected) in [
+            ((76, 85, 255), [254, 0, 0]),
+            ((150, 44, 21), [0, 255, 1]),
+            ((29, 255, 107), [0, 0, 254]),
+            ((0, 128, 128), [0, 0, 0]),
+            ((255, 128, 128), [255, 255, 255]),
+        ] {
+            let found = plain(luma, blue, red).to_rgb();
+            assert_eq!(found.pixels, expected.repeat(9));
+        }
+    }
+
+    #[test]
+    fn pixels_take_the_chroma_that_they_share() {
+        let planes = Planes {
+            luma: gray(3, 2, &[100; 6]),
+            chroma: [gray(2, 1, &[128, 128]), gray(2, 1, &[128, 178])],
+            shared: (2, 2),
+        };
+        let row = [[100; 3], [100; 3], [170, 64, 100]].concat();
+        assert_eq!(planes.to_rgb().pixels, row.repeat(2));
+    }
+
+    #[test]
+    fn the_studio_range_keeps_black_white_and_grey() {
+        for (full, studio) in [
+            ((0, 0, 0), (16, 16, 16)),
+            ((255, 255, 255), (235, 240, 240)),
+        ] {
+            assert_eq!(
+                plain(full.0, full.1, full.2).in_studio_range(),
+                plain(studio.0, studio.1, studio.2)
+            );
+        }
+        assert_eq!(plain(128, 128, 128).in_studio_range(), plain(126, 128, 128));
+    }
+}
