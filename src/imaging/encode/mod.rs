@@ -5,6 +5,8 @@ mod png;
 mod webp;
 
 pub(super) use webp::Animation;
+#[cfg(test)]
+pub(super) use webp::encode_lossless;
 
 use super::planes::Picture;
 use super::raster::{Layout, Raster};

@@ -94,7 +94,7 @@ impl<'a> File<'a> {
         let mut size = None;
         let (mut picture, mut alpha) = (None, None);
         let (mut plays, mut frames) = (None, 0_u32);
-        for (index, chunk) in chunks.enumerate() {
+        for (index, chunk) in chunks.clone().enumerate() {
             let Chunk { id, payload, whole } = chunk;
             file.whole &= whole;
             match id {
@@ -175,6 +175,7 @@ impl<'a> Animation<'a> {
     /// The frames, as far as their headers are whole.
     pub(super) fn frames(&self) -> impl Iterator<Item = FrameData<'a>> {
         self.chunks
+            .clone()
             .filter(|chunk| chunk.id == b"ANMF")
             .map_while(|chunk| FrameData::read(chunk.payload).ok().flatten())
     }
@@ -271,7 +272,7 @@ struct Chunk<'a> {
 }
 
 /// Chunks one after the other. Of one that is cut off, what is there still says what it begins with.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Chunks<'a> {
     rest: &'a [u8],
 }

@@ -228,3 +228,6 @@ const fn corrupt(reason: &'static str) -> Error {
         reason,
     }
 }
+
+#[cfg(test)]
+mod tests;

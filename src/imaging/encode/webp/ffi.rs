@@ -37,7 +37,7 @@ pub(super) enum Fault {
 }
 
 pub(super) fn encode(raster: &Raster, quality: u8, effort: Effort) -> Result<Vec<u8>, Fault> {
-    encode_picture(Picture::of(raster, false)?, quality, effort)
+    encode_picture(Picture::of(raster, false)?, &configure(quality, effort)?)
 }
 
 /// Encodes planes in the studio range, of halved chroma.
@@ -46,17 +46,27 @@ pub(super) fn encode_planes(
     quality: u8,
     effort: Effort,
 ) -> Result<Vec<u8>, Fault> {
-    encode_picture(Picture::of_planes(planes)?, quality, effort)
+    encode_picture(Picture::of_planes(planes)?, &configure(quality, effort)?)
 }
 
-fn encode_picture(mut picture: Picture<'_>, quality: u8, effort: Effort) -> Result<Vec<u8>, Fault> {
-    let config = configure(quality, effort)?;
+/// Encodes without loss at a method of 0 to 6 and an effort of 0 to 100, for tests of the decoder.
+#[cfg(test)]
+pub(super) fn encode_lossless(raster: &Raster, method: u8, effort: u8) -> Result<Vec<u8>, Fault> {
+    let mut config = WebPConfig::new().map_err(|()| Fault::Version)?;
+    config.lossless = 1;
+    config.exact = 1;
+    config.method = method.into();
+    config.quality = effort.into();
+    encode_picture(Picture::of(raster, true)?, &config)
+}
+
+fn encode_picture(mut picture: Picture<'_>, config: &WebPConfig) -> Result<Vec<u8>, Fault> {
     let mut bytes: Vec<u8> = Vec::new();
     picture.inner.writer = Some(append);
     picture.inner.custom_ptr = (&raw mut bytes).cast();
     // SAFETY: configuration and picture are initialised; `append` gets `bytes` by `custom_ptr`,
     // which lives until after the call and is not touched in between.
-    let encoded = unsafe { WebPEncode(&raw const config, &raw mut picture.inner) };
+    let encoded = unsafe { WebPEncode(config, &raw mut picture.inner) };
     if encoded == 0 {
         return Err(Fault::Encode(picture.inner.error_code as u32));
     }

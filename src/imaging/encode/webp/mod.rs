@@ -58,6 +58,12 @@ fn effort_for(raster: &Raster) -> Effort {
     }
 }
 
+/// Encodes without loss, for tests of the decoder.
+#[cfg(test)]
+pub(in crate::imaging) fn encode_lossless(raster: &Raster, method: u8, effort: u8) -> Vec<u8> {
+    ffi::encode_lossless(raster, method, effort).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// An animation in the making: every frame is a square of the same size.
 pub(in crate::imaging) struct Animation {
     inner: ffi::Animation,

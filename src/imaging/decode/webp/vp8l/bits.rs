@@ -34,7 +34,7 @@ impl<'a> Bits<'a> {
             self.window |= u64::from_le_bytes(*next) << self.count;
             let bytes = (!self.count >> 3) & 7;
             self.rest = &self.rest[bytes as usize..];
-            self.count |= 56;
+            self.count |= 0b11_1000;
         } else {
             self.refill_at_the_end();
         }

@@ -145,13 +145,13 @@ impl Groups {
         cache_bits: u32,
     ) -> Result<(), Error> {
         let [green, red, blue, alpha, distance] = alphabets(cache_bits);
-        let mut read = |symbols| builder.read(bits, symbols, &mut self.tables);
+        let mut code = |symbols| builder.read(bits, symbols, &mut self.tables);
         let codes = [
-            read(green)?,
-            read(red)?,
-            read(blue)?,
-            read(alpha)?,
-            read(distance)?,
+            code(green)?,
+            code(red)?,
+            code(blue)?,
+            code(alpha)?,
+            code(distance)?,
         ];
         let places = codes.map(|code| code.place);
         let [green, red, blue, alpha, _] = codes.map(|code: Code| {

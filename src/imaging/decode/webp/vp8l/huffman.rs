@@ -15,6 +15,11 @@ const ROOT_LEN: usize = 1 << ROOT_BITS;
 /// The most symbols of a code: 256 literals, 24 lengths, 2048 places of the colour cache.
 const MAX_SYMBOLS: usize = 256 + 24 + (1 << 11);
 
+/// The order in which the lengths of the codes for lengths are stored.
+const ORDER: [usize; 19] = [
+    17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+];
+
 /// What bits mean: a symbol of 12 bits above the length of its code in 4. A length above
 /// [`ROOT_BITS`] stands in the first level only, for that many bits less of the second, which
 /// begins as many entries behind the first as the symbol says.
@@ -114,8 +119,8 @@ impl Tables {
     }
 
     fn keep(&mut self, table: &[Entry]) -> Result<Place, Error> {
-        let fits = |block: &&mut Vec<Entry>| block.len() + table.len() <= BLOCK_LEN;
-        if self.blocks.last_mut().filter(fits).is_none() {
+        let full = |block: &Vec<Entry>| block.len() + table.len() > BLOCK_LEN;
+        if self.blocks.last().is_none_or(full) {
             if !self.pay(BLOCK_LEN * size_of::<Entry>()) {
                 return Err(TOO_MANY);
             }
@@ -204,9 +209,6 @@ impl Builder {
             }
             return bits.check();
         }
-        const ORDER: [usize; 19] = [
-            17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
-        ];
         let mut lengths = [0; 19];
         let count = bits.read(4) as usize + 4;
         for place in ORDER.into_iter().take(count) {

@@ -4,6 +4,11 @@
 //! row in that place; where fewer pixels are stored than shown, they lie at its end. So decoding
 //! takes four bytes for each pixel, and what [`memory_bytes`] says beside them.
 
+#![allow(
+    clippy::inline_always,
+    reason = "what is done for each pixel belongs into one loop, whatever its size"
+)]
+
 mod bits;
 mod entropy;
 mod groups;

@@ -91,9 +91,9 @@ fn predict(mode: u8, row: &mut [Pixel], above: &[Pixel]) {
         13 => with_left(row, above, first, |left, [corner, top, _]| {
             let mean = half(left + top);
             // Half of the difference, towards 0: of a negative one, half of what is greater by one.
-            let more = (mean + (2 * RANGE - corner)) >> 9 & ONES;
-            let half_more = half(mean + (2 * RANGE + ONES - corner) - more);
-            clamp((mean & LANES) + half_more)
+            let negative = ONES - ((mean + (2 * RANGE - corner)) >> 9 & ONES);
+            let share = half(mean + (2 * RANGE - corner) + negative);
+            clamp((mean & LANES) + share)
         }),
         // Two modes are not defined; they are taken for the first.
         _ => row.iter_mut().for_each(|pixel| *pixel = add(*pixel, BLACK)),

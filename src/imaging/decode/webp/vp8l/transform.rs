@@ -90,7 +90,7 @@ impl Shares {
     /// Each pixel in halves of 16 bits: green above red, alpha above blue. A channel in the upper
     /// byte, times a share eight times too large, has what it adds in the upper half of the
     /// product.
-    #[inline(always)]
+    #[inline]
     fn undo_some(&self, pixels: &mut [Pixel; CHUNK]) {
         let share = |value: i8| i16::from(value) << 3;
         let part =
