@@ -268,6 +268,7 @@ pub struct StatsRow {
 #[error("the catalog could not {operation}")]
 pub struct CatalogError {
     operation: &'static str,
+    is_damage: bool,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -280,7 +281,24 @@ impl CatalogError {
     ) -> Self {
         Self {
             operation,
+            is_damage: false,
             source: source.into(),
         }
+    }
+
+    /// The same, where the catalog answers, but what it holds cannot be understood.
+    pub fn damaged(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            is_damage: true,
+            ..Self::new(operation, source)
+        }
+    }
+
+    /// Whether somebody has to mend what the catalog holds: trying again does not help.
+    pub const fn is_damage(&self) -> bool {
+        self.is_damage
     }
 }

@@ -45,10 +45,21 @@ pub enum Error {
     /// The store failed.
     #[error("the store does not answer as it should")]
     Storage(#[from] StoreError),
-    /// The catalog failed.
+    /// The catalog failed, and may be asked again.
     #[error("the catalog does not answer as it should")]
-    Catalog(#[from] CatalogError),
-    /// A fault of this program.
+    Catalog(#[source] CatalogError),
+    /// A fault of this program, or of what the catalog holds.
     #[error("an internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<CatalogError> for Error {
+    fn from(error: CatalogError) -> Self {
+        // Nobody is told to try again what will fail again.
+        if error.is_damage() {
+            Self::Internal(Box::new(error))
+        } else {
+            Self::Catalog(error)
+        }
+    }
 }

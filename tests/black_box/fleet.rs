@@ -74,3 +74,23 @@ async fn a_redis_that_is_gone_is_told_and_found_again() {
     let again = service.anonymous().avatar("42").await.ok();
     assert_eq!(again["avatar_id"], avatar["avatar_id"]);
 }
+
+#[tokio::test]
+async fn nobody_is_told_to_try_again_what_a_damaged_record_makes_fail() {
+    let service = TestService::start_fleet(&[]).await;
+    for user in ["42", "43"] {
+        service.owner(user).upload(user, PORTRAIT).await.ok();
+    }
+    service.backend().damage("42");
+    let owner = service.owner("42");
+    for refused in [
+        owner.avatar("42").await,
+        owner.upload("42", PORTRAIT).await,
+        owner.delete("42").await,
+    ] {
+        assert_eq!(refused.problem(), (500, "internal".to_owned()));
+        assert_eq!(refused.header("retry-after"), "");
+    }
+    service.owner("43").upload("43", PORTRAIT).await.ok();
+    assert_eq!(owner.get("/health/ready").await.status, 200);
+}

@@ -74,7 +74,7 @@ impl EmbeddedCatalog {
     ) -> Result<T, CatalogError> {
         let database = Arc::clone(&self.database);
         match tokio::task::spawn_blocking(move || work(&database)).await {
-            Ok(done) => done.map_err(|failure| CatalogError::new(operation, failure)),
+            Ok(done) => done.map_err(|failure| failure.of(operation)),
             Err(died) => Err(CatalogError::new(operation, died)),
         }
     }

@@ -3,7 +3,7 @@
 use redb::{MultimapTableDefinition, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp};
-use crate::catalog::codec;
+use crate::catalog::{CatalogError, codec};
 
 /// Subject → current record, as [`codec`] writes it.
 pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
@@ -179,6 +179,24 @@ pub(super) enum Failure {
     Place(#[from] std::num::ParseIntError),
     #[error("a sum is of an unknown format")]
     UnknownFormat,
+}
+
+impl Failure {
+    pub(super) fn of(self, operation: &'static str) -> CatalogError {
+        match self {
+            Self::Database(_)
+            | Self::Transaction(_)
+            | Self::Table(_)
+            | Self::Storage(_)
+            | Self::Commit(_) => CatalogError::new(operation, self),
+            Self::Decode(_)
+            | Self::Encode(_)
+            | Self::Subject(_)
+            | Self::Variant(_)
+            | Self::Place(_)
+            | Self::UnknownFormat => CatalogError::damaged(operation, self),
+        }
+    }
 }
 
 impl From<redb::TransactionError> for Failure {

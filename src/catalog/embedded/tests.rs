@@ -61,3 +61,28 @@ async fn records_versions_and_events_survive_reopening() {
         .unwrap();
     assert_eq!(version, Version(2));
 }
+
+#[tokio::test]
+async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = contract::embedded(folder.path());
+    let write = catalog.database.begin_write().unwrap();
+    let damaged: &[u8] = b"AAx";
+    write
+        .open_table(RECORDS)
+        .unwrap()
+        .insert("42", damaged)
+        .unwrap();
+    write.commit().unwrap();
+    let subject = SubjectId::new("42").unwrap();
+    let now = Timestamp::now();
+    for error in [
+        catalog.get(&subject).await.unwrap_err(),
+        catalog.remove(&subject, now, now).await.unwrap_err(),
+    ] {
+        assert!(error.is_damage(), "{error:?}");
+    }
+    let read = catalog.database.begin_read().unwrap();
+    let kept = read.open_table(RECORDS).unwrap().get("42").unwrap();
+    assert_eq!(kept.unwrap().value(), damaged);
+}

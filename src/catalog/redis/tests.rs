@@ -74,11 +74,12 @@ async fn a_dead_redis_is_told_at_once_and_a_restarted_one_is_found_with_its_reco
     server.kill();
     let begun = std::time::Instant::now();
     for _ in 0..3 {
-        catalog.get(&subject("42")).await.unwrap_err();
+        let error = catalog.get(&subject("42")).await.unwrap_err();
+        assert!(!error.is_damage());
         let anything = Precondition::Anything;
         let now = Timestamp::now();
         let commit = catalog.replace(&who, &record, &anything, now, now);
-        commit.await.unwrap_err();
+        assert!(!commit.await.unwrap_err().is_damage());
     }
     assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
     server.restart();
@@ -342,8 +343,14 @@ async fn a_damaged_record_is_an_error_and_no_step_touches_it() {
     uploaded(&catalog, &who).await;
     let key = catalog.partitions.of("42").key("subjects");
     server.ask::<()>(&format!("HSET {key} 42 AAx"));
-    catalog.get(&who).await.unwrap_err();
     let now = Timestamp::now();
-    catalog.remove(&who, now, now).await.unwrap_err();
+    let id = AvatarId::random().unwrap();
+    for error in [
+        catalog.get(&who).await.unwrap_err(),
+        catalog.remove(&who, now, now).await.unwrap_err(),
+        catalog.reserve(&who, id, now).await.unwrap_err(),
+    ] {
+        assert!(error.is_damage(), "{error:?}");
+    }
     assert_eq!(server.ask::<String>(&format!("HGET {key} 42")), "AAx");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use redis::RedisError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::avatar::{
     AvatarId, Event, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
@@ -109,6 +109,27 @@ pub(super) enum Failure {
 
 impl Failure {
     pub(super) fn of(self, operation: &'static str) -> CatalogError {
-        CatalogError::new(operation, self)
+        let is_damage = match &self {
+            Self::Redis(error) => is_of_a_script(error),
+            Self::Restless => false,
+            Self::Decode(_)
+            | Self::Encode(_)
+            | Self::Subject(_)
+            | Self::Variant(_)
+            | Self::Answer => true,
+        };
+        if is_damage {
+            CatalogError::damaged(operation, self)
+        } else {
+            CatalogError::new(operation, self)
+        }
     }
+}
+
+/// Whether a script broke off, as it does at what it cannot understand. Redis says so in words only.
+fn is_of_a_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
+        && error
+            .detail()
+            .is_some_and(|detail| detail.contains("user_script"))
 }

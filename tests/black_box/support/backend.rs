@@ -19,7 +19,7 @@ mod redis_server;
 
 pub(crate) enum Backend {
     Alone,
-    Fleet(S3Server, Mutex<Redis>),
+    Fleet(S3Server, Box<Mutex<Redis>>),
 }
 
 pub(crate) enum Redis {
@@ -36,11 +36,11 @@ impl Backend {
             Ok("fleet") => Self::fleet().await,
             Ok("cluster") => {
                 let cluster = Redis::Cluster(RedisCluster::start());
-                Self::Fleet(S3Server::start().await, Mutex::new(cluster))
+                Self::Fleet(S3Server::start().await, Box::new(Mutex::new(cluster)))
             }
             Ok("sentinel") => {
                 let sentinel = Redis::Sentinel(RedisSentinel::start());
-                Self::Fleet(S3Server::start().await, Mutex::new(sentinel))
+                Self::Fleet(S3Server::start().await, Box::new(Mutex::new(sentinel)))
             }
             Ok(other) => {
                 panic!("TEST_BACKEND is {other:?}; give alone, fleet, cluster or sentinel")
@@ -51,18 +51,32 @@ impl Backend {
     /// A bucket and one Redis.
     pub(crate) async fn fleet() -> Self {
         let redis = Redis::One(RedisServer::start());
-        Self::Fleet(S3Server::start().await, Mutex::new(redis))
+        Self::Fleet(S3Server::start().await, Box::new(Mutex::new(redis)))
     }
 
     /// The same, where the bucket can be held up.
     pub(crate) async fn fleet_with_faults() -> Self {
         let redis = Redis::One(RedisServer::start());
-        Self::Fleet(S3Server::start_with_faults().await, Mutex::new(redis))
+        Self::Fleet(
+            S3Server::start_with_faults().await,
+            Box::new(Mutex::new(redis)),
+        )
     }
 
     /// Makes a single Redis forget everything.
     pub(crate) fn empty_redis(&self) {
         self.redis(|server| server.ask("FLUSHALL"));
+    }
+
+    /// Makes what a single Redis holds of a user unreadable.
+    pub(crate) fn damage(&self, user: &str) {
+        self.redis(|server| {
+            for key in server.ask::<Vec<String>>("KEYS cameo:{p*}:subjects") {
+                if server.ask(&format!("HEXISTS {key} {user}")) {
+                    server.ask::<()>(&format!("HSET {key} {user} x"));
+                }
+            }
+        });
     }
 
     /// Kills a single Redis, which keeps its files.
