@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt-check clippy docs deny fmt bench bench-upload bench-imaging fuzz needs redis
+.PHONY: help run test lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs redis
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,10 +37,17 @@ fmt: needs ## Format the code
 
 bench: needs redis ## Run the benchmarks, on a 12-megapixel phone photo among others
 	scripts/bench-photo.sh
-	cargo bench --locked --bench '*'
+	cargo bench --locked --bench service --bench imaging --bench upload
 
-bench-upload: needs redis ## Measure what an upload costs outside imaging, on a bucket and Redis
-	cargo bench --locked --bench upload
+bench-upload: needs redis ## Measure uploads on SeaweedFS and Redis, beside FastAPI and Fastify (ARGS='--rounds 1')
+	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
+	bench/peers/run.sh $(ARGS)
+
+bench-scale: needs redis ## Measure a catalog of a million avatars, and gc and rebuild on 99,000 objects
+	@scripts/need.sh python3=python3,python3-venv
+	scripts/servers/seaweedfs.sh install
+	cargo bench --locked --bench catalog
+	cargo bench --locked --bench upload -- maintain
 
 # The Redis that tests start for themselves.
 redis:

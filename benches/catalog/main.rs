@@ -1,14 +1,16 @@
-//! How much memory Redis needs for an avatar: a million of them, committed as uploads are.
+//! What a catalog of a million avatars takes of Redis: memory, processor time, a snapshot.
 //!
-//!     cargo bench --bench redis_memory [-- COUNT]
+//!     cargo bench --bench catalog [-- COUNT]
 //!
-//! It starts a `redis-server` of its own and takes a few minutes.
+//! The avatars are committed as uploads are, then read, listed, replaced and swept. It starts a
+//! `redis-server` of its own and takes a few minutes.
 
 // The benchmark talks to whoever runs it.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
+mod steps;
 #[allow(dead_code, unreachable_pub, clippy::expect_used)]
-#[path = "../src/redis/testing.rs"]
+#[path = "../../src/redis/testing.rs"]
 mod testing;
 
 use std::time::Instant;
@@ -32,7 +34,7 @@ async fn main() {
         .skip(1)
         .find_map(|word| word.parse().ok())
         .unwrap_or(1_000_000_u64);
-    let server = testing::RedisServer::start_with(&[]);
+    let mut server = testing::RedisServer::start_with(&[]);
     let settings = RedisSettings {
         address: server.url().parse().unwrap(),
         partitions: Partitions::new(16).unwrap(),
@@ -67,11 +69,12 @@ async fn main() {
         event_bytes / events,
         event_bytes as f64 / f64::from(1 << 20)
     );
+    steps::measure(&mut server, &catalog, count).await;
 }
 
 /// What an upload does to the catalog.
 async fn upload(catalog: &RedisCatalog, number: u64) {
-    let subject = SubjectId::new(format!("6f1c2d8e-4b7a-4c3e-9f00-{number:012x}")).unwrap();
+    let subject = subject(number);
     let mut record = record(number);
     let now = Timestamp::now();
     record.version = catalog
@@ -83,6 +86,10 @@ async fn upload(catalog: &RedisCatalog, number: u64) {
         .replace(&subject, &record, &anything, now, now)
         .await;
     assert_eq!(replaced.unwrap(), Replaced::Committed);
+}
+
+fn subject(number: u64) -> SubjectId {
+    SubjectId::new(format!("6f1c2d8e-4b7a-4c3e-9f00-{number:012x}")).unwrap()
 }
 
 /// Five variants in two formats, with the sizes that photos have.

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Measures uploads to Cameo and to the services beside this file, on SeaweedFS and Redis.
+#
+#     bench/peers/run.sh [--picture NAME]... [--at-once N]... [--rounds N] [--flood N]
+#
+# NAME is 12mp.jpg, 2000.jpg or 1200.png. Without arguments: all of them, 1, 4 and 16 uploads at
+# once, three rounds, then a flood of 200 uploads of the first. Everything is installed below .tools
+# and bench/peers/fastify/node_modules, and everything that is started ends with this script.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+fail() {
+    echo "bench-peers: $*" >&2
+    exit 1
+}
+
+scripts/bench-photo.sh
+scripts/servers/seaweedfs.sh install
+
+python=.tools/bench-peers/python
+wanted=bench/peers/fastapi/requirements.txt
+if ! cmp -s "$wanted" "$python/installed.txt"; then
+    echo "bench-peers: installing FastAPI and Pillow into $python"
+    rm -rf "$python"
+    python3 -m venv "$python" || fail "python3 cannot make a virtual environment (Debian: apt-get install python3-venv)"
+    "$python/bin/pip" install -q --disable-pip-version-check -r "$wanted" || fail "cannot install $wanted"
+    cp "$wanted" "$python/installed.txt"
+fi
+
+modules=bench/peers/fastify/node_modules
+if ! cmp -s bench/peers/fastify/package-lock.json "$modules/.installed"; then
+    echo "bench-peers: installing Fastify and sharp into $modules"
+    (cd bench/peers/fastify && npm ci --silent --no-fund --no-audit) || fail "npm ci failed in bench/peers/fastify"
+    cp bench/peers/fastify/package-lock.json "$modules/.installed"
+fi
+"$python/bin/python" bench/peers/pictures.py target/bench/phone-12mp.jpg target/bench/peers
+
+# The build may take its time, the measuring may not: it ends after a quarter of an hour.
+cargo bench --locked --bench upload --no-run
+timeout 2m cargo bench --locked --bench upload -- outside --seaweedfs
+timeout 15m cargo bench --locked --bench upload -- beside "$@"

@@ -1,0 +1,149 @@
+//! What a filled catalog takes for everything that is asked of it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use cameo::avatar::{SubjectId, Timestamp};
+use cameo::catalog::{Catalog, Cursor, RedisCatalog};
+use futures_util::StreamExt;
+
+use super::testing::RedisServer;
+use super::{CONCURRENCY, server_cpu_seconds, subject, upload, used_memory};
+
+/// Records in one lookup, the most that the API takes.
+const LOOKUP: u64 = 100;
+/// Lookups at once.
+const LOOKUPS_AT_ONCE: usize = 16;
+/// What one process claims at once, as the sweeper does.
+const CLAIMED: usize = 64;
+/// What it removes at once, likewise.
+const REMOVED_AT_ONCE: usize = 4;
+
+/// Measures on a catalog of `count` avatars, and prints a line for each step.
+pub(crate) async fn measure(server: &mut RedisServer, catalog: &RedisCatalog, count: u64) {
+    reads(server, catalog, count).await;
+    pages(server, catalog, count).await;
+    sweep(server, catalog, count / 10).await;
+    snapshot(server, count);
+}
+
+async fn reads(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
+    let lookups = 5_000;
+    let clock = Clock::start(server);
+    futures_util::stream::iter(0..lookups)
+        .for_each_concurrent(LOOKUPS_AT_ONCE, |lookup| async move {
+            let subjects: Vec<SubjectId> = (0..LOOKUP)
+                .map(|number| subject(anywhere(lookup * LOOKUP + number, count)))
+                .collect();
+            let found = catalog.get_many(&subjects).await.unwrap();
+            assert!(found.iter().all(Option::is_some));
+        })
+        .await;
+    clock.stop("avatars looked up, a hundred at a time", lookups * LOOKUP);
+
+    let reads = 200_000;
+    let clock = Clock::start(server);
+    futures_util::stream::iter(0..reads)
+        .for_each_concurrent(CONCURRENCY, |number| async move {
+            let found = catalog.get(&subject(anywhere(number, count))).await;
+            assert!(found.unwrap().is_some());
+        })
+        .await;
+    clock.stop("avatars read one by one", reads);
+}
+
+/// Goes through all records, as `cameo gc` does.
+async fn pages(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
+    let clock = Clock::start(server);
+    let (mut next, mut seen) = (Some(Cursor::START), 0);
+    while let Some(from) = next {
+        let page = catalog.page(&from).await.unwrap();
+        seen += page.records.len() as u64;
+        next = page.next;
+    }
+    assert_eq!(seen, count);
+    clock.stop("records gone through", seen);
+}
+
+/// Replaces some avatars and sweeps up what they leave, but for the objects.
+async fn sweep(server: &RedisServer, catalog: &RedisCatalog, replaced: u64) {
+    let before = used_memory(server);
+    let clock = Clock::start(server);
+    futures_util::stream::iter(0..replaced)
+        .for_each_concurrent(CONCURRENCY, |number| upload(catalog, number))
+        .await;
+    clock.stop("avatars replaced", replaced);
+    println!(
+        "{} bytes of Redis memory for each that waits for the sweep",
+        (used_memory(server) - before) / replaced
+    );
+    let clock = Clock::start(server);
+    let mut swept = 0;
+    loop {
+        let now = Timestamp::now();
+        let lease = now.plus(std::time::Duration::from_mins(2));
+        let claimed = catalog.claim(now, lease, CLAIMED).await.unwrap();
+        if claimed.is_empty() {
+            break;
+        }
+        swept += claimed.len() as u64;
+        futures_util::stream::iter(claimed)
+            .for_each_concurrent(REMOVED_AT_ONCE, |one| async move {
+                catalog.forget(&one).await.unwrap();
+            })
+            .await;
+    }
+    assert_eq!(swept, replaced);
+    clock.stop("claimed and forgotten by one sweeper", swept);
+}
+
+fn snapshot(server: &mut RedisServer, count: u64) {
+    let begun = Instant::now();
+    server.ask::<()>("SAVE");
+    let saved = begun.elapsed().as_secs_f64();
+    let folder: Vec<String> = server.ask("CONFIG GET dir");
+    let bytes = fs::metadata(PathBuf::from(&folder[1]).join("dump.rdb"))
+        .unwrap()
+        .len();
+    server.kill();
+    let begun = Instant::now();
+    server.restart();
+    println!(
+        "the snapshot has {} bytes an avatar; it is written in {saved:.1} s and read in {:.1} s",
+        bytes / count,
+        begun.elapsed().as_secs_f64()
+    );
+}
+
+/// A number below `count`, far from that of the step before.
+fn anywhere(step: u64, count: u64) -> u64 {
+    step.wrapping_mul(0x9E37_79B9_7F4A_7C15) % count
+}
+
+/// Wall time, and Redis's processor time.
+struct Clock<'a> {
+    server: &'a RedisServer,
+    begun: Instant,
+    cpu_seconds: f64,
+}
+
+impl<'a> Clock<'a> {
+    fn start(server: &'a RedisServer) -> Self {
+        Self {
+            server,
+            cpu_seconds: server_cpu_seconds(server),
+            begun: Instant::now(),
+        }
+    }
+
+    fn stop(self, what: &str, count: u64) {
+        let took = self.begun.elapsed().as_secs_f64();
+        let cpu_seconds = server_cpu_seconds(self.server) - self.cpu_seconds;
+        println!(
+            "{count} {what}: {:.0}/s, {:.1} µs of Redis each",
+            count as f64 / took,
+            cpu_seconds * 1e6 / count as f64
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! The sides: the program and the services of bench/peers, each started as an operator would, and
+//! the servers that they share.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::load::Load;
+use crate::root;
+use crate::tree::Tree;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cameo");
+const BUCKET: &str = "avatars";
+/// How long anything may take to come up.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A process with its descendants, killed when this is dropped.
+pub(crate) struct Group(Child);
+
+impl Group {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn();
+        Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn tree(&self) -> Tree {
+        Tree::of(self.0.id())
+    }
+
+    /// Waits until it has done what it was to do; gives its processor time, looked at often enough.
+    pub(crate) async fn wait(&mut self) -> f64 {
+        let tree = self.tree();
+        let mut cpu_seconds = 0.0;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                return cpu_seconds;
+            }
+            cpu_seconds = tree.cpu_seconds();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn still_runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("sh")
+            .args(["-c", "kill -KILL \"$0\"", &group])
+            .status();
+        let _ = self.0.wait();
+    }
+}
+
+/// The bucket and Redis that all sides use, by address.
+pub(crate) struct Servers {
+    pub(crate) endpoint: String,
+    pub(crate) access_key_id: String,
+    pub(crate) secret_access_key: String,
+    pub(crate) redis_url: String,
+}
+
+/// A running `SeaweedFS`; scripts/servers/seaweedfs.sh says how.
+pub(crate) struct SeaweedFs {
+    _group: Group,
+    _folder: TempDir,
+    facts: String,
+}
+
+impl SeaweedFs {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(root().join("scripts/servers/seaweedfs.sh"));
+        command.arg("0").arg(folder.path());
+        let mut group = Group::start(&mut command);
+        let file = folder.path().join("server.env");
+        wait_until(&mut group, async || file.exists()).await;
+        Self {
+            _group: group,
+            facts: fs::read_to_string(file).unwrap(),
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn with_redis(&self, redis_url: String) -> Servers {
+        Servers {
+            endpoint: self.fact("ENDPOINT="),
+            access_key_id: self.fact("ACCESS_KEY_ID="),
+            secret_access_key: self.fact("SECRET_ACCESS_KEY="),
+            redis_url,
+        }
+    }
+
+    fn fact(&self, name: &str) -> String {
+        let mut lines = self.facts.lines();
+        lines
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+            .into()
+    }
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    /// Cameo, with the formats named.
+    Cameo(&'static str),
+    /// `FastAPI` with Pillow, in the form named.
+    FastApi(&'static str),
+    /// Fastify with sharp.
+    Fastify,
+}
+
+impl Side {
+    /// The first one is what the others are compared with, and makes the bucket.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Cameo("webp"),
+        Self::Cameo("webp,jpeg"),
+        Self::FastApi("common"),
+        Self::FastApi("best"),
+        Self::Fastify,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cameo("webp") => "Cameo, WebP",
+            Self::Cameo(_) => "Cameo, WebP and JPEG",
+            Self::FastApi("common") => "FastAPI, Pillow",
+            Self::FastApi(_) => "FastAPI, Pillow at its best",
+            Self::Fastify => "Fastify, sharp",
+        }
+    }
+
+    fn command(self, port: u16, servers: &Servers, data_dir: &Path) -> Command {
+        match self {
+            Self::Cameo(formats) => {
+                let mut command = cameo(formats, servers, data_dir);
+                command
+                    .env("CAMEO_HTTP__BIND", format!("127.0.0.1:{port}"))
+                    .env("CAMEO_LIMITS__ENABLED", "false")
+                    // A flood is answered to its end, as the others do it, not with 503.
+                    .env("CAMEO_PROCESSING__QUEUE_TIMEOUT", "90s")
+                    .stderr(Stdio::null());
+                command
+            }
+            Self::FastApi(form) => {
+                let app = root().join("bench/peers/fastapi");
+                let mut command =
+                    Command::new(root().join(".tools/bench-peers/python/bin/uvicorn"));
+                command
+                    .arg("--app-dir")
+                    .arg(app)
+                    .args(["app:app", "--host", "127.0.0.1", "--workers", "2"])
+                    .args(["--no-access-log", "--log-level", "warning", "--port"])
+                    .arg(port.to_string())
+                    .env("PICTURES", form)
+                    .env("PYTHONDONTWRITEBYTECODE", "1");
+                for_peers(&mut command, servers);
+                command
+            }
+            Self::Fastify => {
+                let mut command = Command::new("node");
+                command
+                    .arg(root().join("bench/peers/fastify/server.mjs"))
+                    .env("NODE_ENV", "production")
+                    // It may say that it would rather have a newer Node.js.
+                    .env("NODE_NO_WARNINGS", "1")
+                    .env("PORT", port.to_string());
+                for_peers(&mut command, servers);
+                command
+            }
+        }
+    }
+}
+
+/// The program on these servers, by its environment.
+pub(crate) fn cameo(formats: &str, servers: &Servers, data_dir: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .env("CAMEO_DATA_DIR", data_dir)
+        .env("CAMEO_STORAGE__KIND", "s3")
+        .env("CAMEO_STORAGE__S3__BUCKET", BUCKET)
+        .env("CAMEO_STORAGE__S3__ENDPOINT", &servers.endpoint)
+        .env("CAMEO_STORAGE__S3__ACCESS_KEY_ID", &servers.access_key_id)
+        .env(
+            "CAMEO_STORAGE__S3__SECRET_ACCESS_KEY",
+            &servers.secret_access_key,
+        )
+        .env("CAMEO_CATALOG__KIND", "redis")
+        .env("CAMEO_CATALOG__REDIS__URL", &servers.redis_url)
+        .env("CAMEO_IMAGES__FORMATS", formats);
+    command
+}
+
+fn for_peers(command: &mut Command, servers: &Servers) {
+    command
+        .env("S3_ENDPOINT", &servers.endpoint)
+        .env("S3_BUCKET", BUCKET)
+        .env("AWS_ACCESS_KEY_ID", &servers.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &servers.secret_access_key)
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_DEFAULT_REGION", "us-east-1")
+        .env("REDIS_URL", &servers.redis_url);
+}
+
+/// A side that answers.
+pub(crate) struct Running {
+    pub(crate) side: Side,
+    group: Group,
+    folder: TempDir,
+    url: String,
+}
+
+impl Running {
+    pub(crate) async fn start(side: Side, servers: &Servers) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let mut command = side.command(port, servers, folder.path());
+        let mut group = Group::start(&mut command);
+        let url = format!("http://127.0.0.1:{port}");
+        let health = match side {
+            Side::Cameo(_) => format!("{url}/health/ready"),
+            Side::FastApi(_) | Side::Fastify => format!("{url}/health"),
+        };
+        wait_until(&mut group, async || {
+            let answer = reqwest::get(&health).await;
+            answer.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+        Self {
+            side,
+            group,
+            folder,
+            url,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.group.id()
+    }
+
+    pub(crate) fn tree(&self) -> Tree {
+        self.group.tree()
+    }
+
+    /// How many avatars Cameo says there are.
+    pub(crate) async fn avatars(&self) -> u64 {
+        let answer = reqwest::get(format!("{}/health/avatar", self.url)).await;
+        let text = answer.unwrap().text().await.unwrap();
+        let health: serde_json::Value = serde_json::from_str(&text).unwrap();
+        health["avatars"].as_u64().unwrap()
+    }
+
+    pub(crate) fn load(&self, picture: &[u8]) -> Load {
+        match self.side {
+            Side::Cameo(_) => {
+                let url = format!("{}/api/v1/users/{{}}/avatar", self.url);
+                Load::new(url, self.token(), picture)
+            }
+            Side::FastApi(_) | Side::Fastify => {
+                let url = format!("{}/users/{{}}/avatar", self.url);
+                Load::new(url, String::new(), picture)
+            }
+        }
+    }
+
+    fn token(&self) -> String {
+        let output = Command::new(PROGRAM)
+            .args(["token", "--sub", "bench", "--role", "service"])
+            .env("CAMEO_DATA_DIR", self.folder.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Asks until it holds: servers tell in no other way that they are up.
+async fn wait_until(group: &mut Group, holds: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(group.still_runs(), "it ended instead of coming up");
+        assert!(begun.elapsed() < PATIENCE, "it does not come up");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,126 @@
+//! What a process and its descendants use, from `/proc`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What `/proc/PID/stat` counts in: user space sees 100 a second on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// How often memory is looked at.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+
+/// A process and its descendants, as they were when it was looked at.
+#[derive(Clone)]
+pub(crate) struct Tree {
+    processes: Vec<PathBuf>,
+}
+
+impl Tree {
+    pub(crate) fn of(root: u32) -> Self {
+        let mut processes = Vec::new();
+        let mut found = vec![root];
+        while let Some(process) = found.pop() {
+            let folder = PathBuf::from(format!("/proc/{process}"));
+            for task in fs::read_dir(folder.join("task")).unwrap() {
+                let children = fs::read_to_string(task.unwrap().path().join("children"));
+                let children = children.expect("a kernel that tells children of a process");
+                found.extend(
+                    children
+                        .split_whitespace()
+                        .map(|id| id.parse::<u32>().unwrap()),
+                );
+            }
+            processes.push(folder);
+        }
+        Self { processes }
+    }
+
+    /// Processor time so far, user and system, also of threads that have ended.
+    ///
+    /// # Panics
+    /// Where one of the processes has ended.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.processes
+            .iter()
+            .map(|process| cpu_seconds(process))
+            .sum()
+    }
+
+    /// The proportional set size (PSS): resident pages, each shared one divided among who has it.
+    fn pss_kib(&self) -> u64 {
+        self.processes.iter().map(|process| pss_kib(process)).sum()
+    }
+}
+
+fn cpu_seconds(process: &Path) -> f64 {
+    let stat = fs::read_to_string(process.join("stat")).expect("it still runs");
+    // The name, in parentheses, may hold spaces; user and system time are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let mut ticks = fields.split_whitespace().skip(11);
+    let mut next = || ticks.next().unwrap().parse::<f64>().unwrap();
+    (next() + next()) / TICKS_PER_SECOND
+}
+
+fn pss_kib(process: &Path) -> u64 {
+    let text = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .map_or(0, |number| number.parse().unwrap())
+}
+
+/// Processor time so far of one process's threads: all, and of them those whose name begins so.
+/// Threads that have ended are not counted.
+pub(crate) fn thread_cpu_seconds(process: u32, name: &str) -> (f64, f64) {
+    let (mut all, mut named) = (0.0, 0.0);
+    for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let task = task.unwrap().path();
+        let stat = fs::read_to_string(task.join("schedstat")).unwrap();
+        let nanoseconds = stat.split_whitespace().next().unwrap();
+        let seconds = nanoseconds.parse::<f64>().unwrap() / 1e9;
+        all += seconds;
+        if fs::read_to_string(task.join("comm"))
+            .unwrap()
+            .starts_with(name)
+        {
+            named += seconds;
+        }
+    }
+    (all, named)
+}
+
+/// Looks at a tree's memory until it is told to stop.
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Watch {
+    pub(crate) fn start(tree: Tree) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                let mut peak = 0;
+                loop {
+                    peak = peak.max(tree.pss_kib());
+                    if stop.load(Ordering::Relaxed) {
+                        return peak;
+                    }
+                    std::thread::sleep(SAMPLE_EVERY);
+                }
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// The most that was seen.
+    pub(crate) fn peak_mib(self) -> f64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap() as f64 / 1024.0
+    }
+}
