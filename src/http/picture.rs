@@ -75,15 +75,18 @@ impl FromRequest<App> for Picture {
         let crop = query.crop.as_deref().map(parse_crop).transpose()?;
         // Not a byte of the body is read before there is room for all of it.
         let expected = declared.unwrap_or(most).min(most);
-        let admission = app.service.admit(expected).await?;
+        let mut admission = app.service.admit(expected).await?;
         let limits = Limits { most, expected };
-        let (bytes, crop) = match shape {
-            Shape::Bare => (in_time(read_bare(request.into_body(), limits)).await?, crop),
-            Shape::Form => {
-                let form = in_time(read_form(request, limits)).await?;
-                (form.file, form.crop.or(crop))
-            }
-        };
+        let read = in_time(async {
+            Ok(match shape {
+                Shape::Bare => (read_bare(request.into_body(), limits).await?, crop),
+                Shape::Form => {
+                    let form = read_form(request, limits).await?;
+                    (form.file, form.crop.or(crop))
+                }
+            })
+        });
+        let (bytes, crop) = admission.while_reading(read).await?;
         if bytes.is_empty() {
             return Err(Problem::new(Code::MissingFile, "the picture has no bytes"));
         }

@@ -4,6 +4,10 @@
 //! for what decoding takes. They are apart because an upload that holds its body waits for room
 //! to decode: were there one pot, bodies could fill it, and each would wait for the others for
 //! ever.
+//!
+//! A flood does not fill that half for nothing: only so many uploads as keep the workers busy are
+//! let in to wait for one with their bodies in memory, and the others wait with theirs unread. Whose
+//! body is slow to come gives its seat up; the memory alone bounds how many of those there are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +23,16 @@ const UNIT_BYTES: u64 = 1024;
 /// The least that holding an upload takes: its renditions may be larger than itself.
 const LEAST_HELD_BYTES: u64 = 1024 * 1024;
 
+/// Uploads let in for each worker: enough that none is idle while bodies come, each as fast as
+/// [`SEATED`] says.
+const SEATS_PER_WORKER: usize = 8;
+/// How long a body may be on its way while its upload keeps a seat. From a gateway that has it
+/// already it takes some milliseconds, from a telephone seconds.
+pub(super) const SEATED: Duration = Duration::from_millis(100);
+
 /// What uploads may take at once.
 pub(super) struct Budget {
+    seats: Arc<Semaphore>,
     holding: Pot,
     decoding: Pot,
     turns: Arc<Semaphore>,
@@ -71,6 +83,7 @@ impl Budget {
         let half = || Pot::new(bytes / 2);
         let turns = Arc::new(Semaphore::new(workers));
         Self {
+            seats: Arc::new(Semaphore::new(workers * SEATS_PER_WORKER)),
             holding: half(),
             decoding: half(),
             turns,
@@ -87,6 +100,11 @@ impl Budget {
             whole: self.queue_timeout,
             waiting: Arc::clone(&self.waiting),
         }
+    }
+
+    /// Waits to be let in.
+    pub(super) async fn seat(&self, patience: &mut Patience) -> Result<Room, Error> {
+        patience.wait(&self.seats, 1).await
     }
 
     /// Waits for room to hold an upload of at most `bytes`.
@@ -273,6 +291,18 @@ mod tests {
         );
         drop(turn);
         budget.turn(&mut budget.patience()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_waits_outside_and_is_let_in_one_by_one() {
+        let budget = budget();
+        let mut seats = Vec::new();
+        while let Ok(seat) = budget.seat(&mut budget.patience()).await {
+            seats.push(seat);
+        }
+        assert_eq!(seats.len(), SEATS_PER_WORKER);
+        seats.pop();
+        budget.seat(&mut budget.patience()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 //! id pending, and the sweep removes what was written.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::budget::{Patience, Room};
+use super::budget::{Patience, Room, SEATED};
 use super::{Error, Service};
 use crate::avatar::{
     AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId, Timestamp,
@@ -26,8 +27,21 @@ use crate::storage::StoreError;
 
 /// Leave to bring an upload of up to some size: room for it has been reserved.
 pub struct Admission {
+    seat: Option<Room>,
     room: Room,
     patience: Patience,
+}
+
+impl Admission {
+    /// Waits for the body. One that is slow to come keeps nobody else from being admitted.
+    pub async fn while_reading<T>(&mut self, read: impl Future<Output = T>) -> T {
+        let mut read = pin!(read);
+        if let Ok(done) = tokio::time::timeout(SEATED, &mut read).await {
+            return done;
+        }
+        self.seat = None;
+        read.await
+    }
 }
 
 /// One upload.
@@ -51,8 +65,13 @@ impl Service {
     /// [`Error::Overloaded`] where there is none within the time that an upload may wait.
     pub async fn admit(&self, bytes: usize) -> Result<Admission, Error> {
         let mut patience = self.budget.patience();
+        let seat = self.budget.seat(&mut patience).await?;
         let room = self.budget.hold(bytes as u64, &mut patience).await?;
-        Ok(Admission { room, patience })
+        Ok(Admission {
+            seat: Some(seat),
+            room,
+            patience,
+        })
     }
 
     /// Makes the picture the subject's avatar, unless `given_up` is done before the commit begins.
@@ -70,6 +89,7 @@ impl Service {
         given_up: impl Future<Output = ()>,
     ) -> Result<Record, Error> {
         let Admission {
+            seat,
             room: _held,
             patience,
         } = admission;
@@ -77,7 +97,7 @@ impl Service {
         // Given up well before the sweep may take the objects for a dead upload's.
         let limit = self.settings.upload_deadline.mul_f32(0.8);
         let record = tokio::select! {
-            stored = self.store_all(&upload, patience) => stored?,
+            stored = self.store_all(&upload, seat, patience) => stored?,
             () = given_up => return Err(Error::GivenUp),
             () = tokio::time::sleep(limit) => return Err(Error::TimedOut),
         };
@@ -86,11 +106,17 @@ impl Service {
     }
 
     /// Everything of an upload up to its commit: its objects and its manifest are in the store.
-    async fn store_all(&self, upload: &Upload, mut patience: Patience) -> Result<Record, Error> {
+    async fn store_all(
+        &self,
+        upload: &Upload,
+        seat: Option<Room>,
+        mut patience: Patience,
+    ) -> Result<Record, Error> {
         self.expect(upload).await?;
         let recipe = &self.settings.recipe;
         let probe = imaging::probe_for(&upload.bytes, recipe, upload.crop)?;
         let turn = self.budget.turn(&mut patience).await?;
+        drop(seat);
         let room = self
             .budget
             .decode(probe.memory_bytes, &mut patience)
@@ -317,5 +343,33 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         self.cancel.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::budget::Budget;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_slow_to_come_gives_its_seat_up_and_keeps_its_room() {
+        let budget = Budget::new(64 << 20, 1, Duration::from_secs(10));
+        let mut patience = budget.patience();
+        let mut admission = Admission {
+            seat: Some(budget.seat(&mut patience).await.unwrap()),
+            room: budget.hold(5 << 20, &mut patience).await.unwrap(),
+            patience,
+        };
+        let body = admission.while_reading(async { 1 }).await;
+        assert!(body == 1 && admission.seat.is_some());
+        let slow = async {
+            tokio::time::sleep(SEATED * 2).await;
+            2
+        };
+        let body = admission.while_reading(slow).await;
+        assert!(body == 2 && admission.seat.is_none());
+        assert_eq!(budget.load().uploads.reserved_bytes, 5 << 20);
     }
 }
