@@ -35,7 +35,9 @@ if ! cmp -s bench/peers/fastify/package-lock.json "$modules/.installed"; then
 fi
 "$python/bin/python" bench/peers/pictures.py target/bench/phone-12mp.jpg target/bench/peers
 
-# The build may take its time, the measuring may not: it ends after a quarter of an hour.
-cargo bench --locked --bench upload --no-run
-timeout 2m cargo bench --locked --bench upload -- outside --seaweedfs
-timeout 15m cargo bench --locked --bench upload -- beside "$@"
+# The build may take its time, the measuring may not.
+bench=$(cargo bench --locked --bench upload --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\/upload-[^"]*\)".*/\1/p')
+[[ -x $bench ]] || fail "the benchmark was not built"
+timeout --foreground 2m "$bench" outside --seaweedfs
+timeout --foreground 15m "$bench" beside "$@"

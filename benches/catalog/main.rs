@@ -136,9 +136,8 @@ fn used_memory(server: &testing::RedisServer) -> u64 {
 }
 
 fn server_cpu_seconds(server: &testing::RedisServer) -> f64 {
-    fact(server, "cpu", "used_cpu_user:")
-        .parse::<f64>()
-        .unwrap()
+    let seconds = |name| fact(server, "cpu", name).parse::<f64>().unwrap();
+    seconds("used_cpu_user:") + seconds("used_cpu_sys:")
 }
 
 fn fact(server: &testing::RedisServer, section: &str, name: &str) -> String {

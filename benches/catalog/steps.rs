@@ -109,10 +109,13 @@ fn snapshot(server: &mut RedisServer, count: u64) {
     server.kill();
     let begun = Instant::now();
     server.restart();
+    let read = begun.elapsed().as_secs_f64();
+    let subjects = (0..16).map(|number| format!("HLEN cameo:{{p{number:02}}}:subjects"));
+    let found: u64 = subjects.map(|command| server.ask::<u64>(&command)).sum();
+    assert_eq!(found, count);
     println!(
-        "the snapshot has {} bytes an avatar; it is written in {saved:.1} s and read in {:.1} s",
+        "the snapshot has {} bytes an avatar; it is written in {saved:.1} s and read in {read:.1} s",
         bytes / count,
-        begun.elapsed().as_secs_f64()
     );
 }
 

@@ -86,6 +86,7 @@ impl Load {
         let text = answer.text().await.expect("an answer's text");
         if status != 200 {
             assert_eq!(status, 503, "{text}");
+            eprintln!("refused: {text}");
             return None;
         }
         assert!(text.contains("full.webp"), "{text}");

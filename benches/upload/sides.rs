@@ -64,6 +64,8 @@ impl Drop for Group {
         let group = format!("-{}", self.0.id());
         let _ = Command::new("sh")
             .args(["-c", "kill -KILL \"$0\"", &group])
+            // It may have ended by itself.
+            .stderr(Stdio::null())
             .status();
         let _ = self.0.wait();
     }
