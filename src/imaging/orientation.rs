@@ -1,7 +1,6 @@
 //! Which way up a stored picture is, and turning it.
 
 use super::geometry::Square;
-use super::planes::{Picture, Planes};
 use super::raster::Raster;
 
 /// The eight ways a picture may lie, as EXIF numbers them (CIPA DC-008, tag 0x0112).
@@ -70,6 +69,21 @@ impl Orientation {
         orientation_tag(tiff).map_or(Self::UPRIGHT, Self::from_exif)
     }
 
+    /// This of what has its rows and columns exchanged already.
+    pub(super) const fn transposed(self) -> Self {
+        Self::new(!self.transpose, self.mirror, self.flip)
+    }
+
+    /// Whether rows become columns.
+    pub(super) const fn transposes(self) -> bool {
+        self.transpose
+    }
+
+    /// Whether what are then rows run backwards.
+    pub(super) const fn flips(self) -> bool {
+        self.flip
+    }
+
     /// The upright width and height of a picture stored as `width` by `height`.
     pub(super) const fn upright_size(self, width: u32, height: u32) -> (u32, u32) {
         if self.transpose {
@@ -100,22 +114,7 @@ impl Orientation {
         }
     }
 
-    /// Turns a stored picture upright, its planes each by itself.
-    pub(super) fn apply_to_picture(self, stored: Picture) -> Picture {
-        match stored {
-            Picture::Pixels(raster) => Picture::Pixels(self.apply(raster)),
-            Picture::Planes(planes) => {
-                let (across, down) = planes.shared;
-                Picture::Planes(Planes {
-                    luma: self.apply(planes.luma),
-                    chroma: planes.chroma.map(|plane| self.apply(plane)),
-                    shared: self.upright_size(across, down),
-                })
-            }
-        }
-    }
-
-    /// Turns a stored raster upright.
+    /// Turns a stored picture upright.
     pub(super) fn apply(self, stored: Raster) -> Raster {
         if self == Self::UPRIGHT {
             return stored;

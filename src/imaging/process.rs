@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::color::Conversion;
-use super::decode::{self, Chroma, Colors, Header, Want};
+use super::decode::{self, Chroma, Colors, Decoded, Header, Want};
 use super::elsewhere::{Elsewhere, Helper, Nobody};
 use super::geometry::{Square, Window};
+use super::orientation::Orientation;
 use super::planes::Picture;
 use super::raster::Layout;
 use super::sizes::Size;
@@ -105,9 +106,10 @@ fn want(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Want, Er
             .orientation
             .to_stored(square, header.width, header.height),
         edge_px: largest.clamp(1, square.edge),
-        chroma: match recipe.formats.contains(&Format::Png) || recipe.keep_master {
-            true => Chroma::Whole,
-            false => Chroma::Halved,
+        chroma: if recipe.keep_master || recipe.formats.contains(&Format::Png) {
+            Chroma::Whole
+        } else {
+            Chroma::Halved
         },
     })
 }
@@ -165,10 +167,14 @@ pub(super) fn process_with(
 
     // What is costly by the pixel comes after the picture has become small, and the large one goes
     // before anything is encoded.
-    let resized = workspace.resize_picture(&decoded.raster, decoded.window, want.edge_px)?;
-    drop(decoded.raster);
-    let upright = header.orientation.apply_to_picture(resized);
-    let level = in_srgb(upright, &decoded.colors)?;
+    let Decoded {
+        raster,
+        window,
+        colors,
+    } = decoded;
+    let upright = workspace.resize_picture(&raster, window, header.orientation, want.edge_px)?;
+    drop(raster);
+    let level = in_srgb(upright, &colors)?;
 
     let mut give = |output| match emit(output) {
         ControlFlow::Continue(()) => Ok(()),
@@ -256,7 +262,7 @@ fn shrink(level: &Picture, edge_px: u32, workspace: &mut Workspace) -> Result<Pi
         Picture::Pixels(raster) => raster,
         Picture::Planes(planes) => &planes.luma,
     };
-    workspace.resize_picture(level, Window::of(raster), edge_px)
+    workspace.resize_picture(level, Window::of(raster), Orientation::UPRIGHT, edge_px)
 }
 
 #[cfg(test)]

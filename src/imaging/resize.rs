@@ -5,6 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 
 use super::Error;
 use super::geometry::Window;
+use super::orientation::Orientation;
 use super::planes::{Picture, Planes};
 use super::raster::{Layout, Raster};
 
@@ -36,47 +37,90 @@ impl Workspace {
         edge_px: u32,
     ) -> Result<Raster, Error> {
         let Window { x, y, edge } = window;
-        self.resize_part(raster, [x, y, edge, edge], edge_px)
+        self.resize_part(raster, [x, y, edge, edge], (edge_px, edge_px))
     }
 
-    /// The same for pixels or planes. Chroma comes out with half the samples of luma in each
-    /// direction, rounded up.
+    /// The same for pixels or planes, and turns the square upright. Chroma comes out with half the
+    /// samples of luma in each direction, rounded up.
     pub(super) fn resize_picture(
         &mut self,
         picture: &Picture,
         window: Window,
+        orientation: Orientation,
         edge_px: u32,
     ) -> Result<Picture, Error> {
         let planes = match picture {
             Picture::Pixels(raster) => {
-                return self.resize(raster, window, edge_px).map(Picture::Pixels);
+                let resized = self.resize(raster, window, edge_px)?;
+                return Ok(Picture::Pixels(orientation.apply(resized)));
             }
             Picture::Planes(planes) => planes,
         };
+        let Window { x, y, edge } = window;
+        let luma = self.resize_plane(&planes.luma, [x, y, edge, edge], orientation, edge_px)?;
         let chroma_px = edge_px.div_ceil(2);
         // An odd edge leaves the last sample half empty.
-        let edge = window.edge * f64::from(chroma_px * 2) / f64::from(edge_px);
+        let edge = edge * f64::from(chroma_px * 2) / f64::from(edge_px);
         let (across, down) = (f64::from(planes.shared.0), f64::from(planes.shared.1));
         let mut resize_chroma = |plane: &Raster| {
-            let (x, y) = (window.x / across, window.y / down);
-            let width = (edge / across).min(f64::from(plane.width) - x);
-            let height = (edge / down).min(f64::from(plane.height) - y);
-            self.resize_part(plane, [x, y, width, height], chroma_px)
+            let (left, top) = (x / across, y / down);
+            let width = (edge / across).min(f64::from(plane.width) - left);
+            let height = (edge / down).min(f64::from(plane.height) - top);
+            self.resize_plane(plane, [left, top, width, height], orientation, chroma_px)
         };
         let [blue, red] = &planes.chroma;
         Ok(Picture::Planes(Planes {
+            luma,
             chroma: [resize_chroma(blue)?, resize_chroma(red)?],
-            luma: self.resize(&planes.luma, window, edge_px)?,
             shared: (2, 2),
         }))
     }
 
-    /// Resizes a part (left, top, width and height) to a square.
+    /// Resizes a part (left, top, width and height) of a plane to an upright square: down the
+    /// columns, and once rows and columns are exchanged, down the columns again. A filter that goes
+    /// along the rows of single bytes takes five times as long as one that goes down whole rows at
+    /// once, and most photos have to be turned anyway.
+    fn resize_plane(
+        &mut self,
+        plane: &Raster,
+        [left, top, width, height]: [f64; 4],
+        orientation: Orientation,
+        edge_px: u32,
+    ) -> Result<Raster, Error> {
+        // As many columns as the filter's lobes reach.
+        let reach = 3.0 * (width / f64::from(edge_px)).max(1.0) + 1.0;
+        let begin = (left - reach).floor().max(0.0);
+        let end = (left + width + reach).ceil().min(f64::from(plane.width));
+        let columns = (end - begin) as u32;
+        let part = [begin, top, f64::from(columns), height];
+        let narrowed = self.resize_part(plane, part, (columns, edge_px))?;
+
+        let turn = if orientation.transposes() {
+            orientation
+        } else {
+            Orientation::UPRIGHT.transposed()
+        };
+        let turned = turn.apply(narrowed);
+        let top = if turn.flips() {
+            end - left - width
+        } else {
+            left - begin
+        };
+        let part = [0.0, top, f64::from(edge_px), width];
+        let resized = self.resize_part(&turned, part, (edge_px, edge_px))?;
+        Ok(if orientation.transposes() {
+            resized
+        } else {
+            orientation.transposed().apply(resized)
+        })
+    }
+
+    /// Resizes a part (left, top, width and height).
     fn resize_part(
         &mut self,
         raster: &Raster,
         [left, top, width, height]: [f64; 4],
-        edge_px: u32,
+        (to_width, to_height): (u32, u32),
     ) -> Result<Raster, Error> {
         let internal = |error: &dyn std::fmt::Display| Error::Internal {
             reason: format!("resize: {error}"),
@@ -89,7 +133,7 @@ impl Workspace {
         };
         let source = ImageRef::new(raster.width, raster.height, &raster.pixels, pixel_type)
             .map_err(|error| internal(&error))?;
-        let mut target = Image::new(edge_px, edge_px, pixel_type);
+        let mut target = Image::new(to_width, to_height, pixel_type);
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
             .crop(left, top, width, height)
@@ -102,8 +146,8 @@ impl Workspace {
             self.resizer.reset_internal_buffers();
         }
         Ok(Raster {
-            width: edge_px,
-            height: edge_px,
+            width: to_width,
+            height: to_height,
             layout: raster.layout,
             pixels: target.into_vec(),
         })
@@ -130,6 +174,56 @@ mod tests {
         for pixel in small.pixels.chunks_exact(4) {
             assert_eq!(pixel[..3], [255, 0, 0]);
             assert!(pixel[3].abs_diff(127) < 40, "{pixel:?}");
+        }
+    }
+
+    /// Planes, turned as they are resized, come out as the pixels do, in every orientation.
+    #[test]
+    fn planes_are_resized_and_turned_as_pixels_are() {
+        let plane = |width: u32, height: u32, seed: u32| {
+            let pixels = (0..height)
+                .flat_map(|y| (0..width).map(move |x| ((x * seed + y * y * 3) % 251) as u8))
+                .collect();
+            Raster::new(width, height, Layout::Gray, pixels).unwrap()
+        };
+        let window = Window {
+            x: 13.5,
+            y: 2.25,
+            edge: 60.5,
+        };
+        for number in 1..=8 {
+            let orientation = Orientation::from_exif(number);
+            let planes = Planes {
+                luma: plane(90, 70, 5),
+                chroma: [plane(45, 70, 3), plane(45, 70, 7)],
+                shared: (2, 1),
+            };
+            let expect = |plane: &Raster, [left, top, width, height]: [f64; 4], edge_px: u32| {
+                let part = [left, top, width, height];
+                let resized = Workspace::new().resize_part(plane, part, (edge_px, edge_px));
+                orientation.apply(resized.unwrap())
+            };
+            let Window { x, y, edge } = window;
+            let half = [x / 2.0, y, edge / 2.0, edge];
+            let expected = [
+                expect(&planes.luma, [x, y, edge, edge], 40),
+                expect(&planes.chroma[0], half, 20),
+                expect(&planes.chroma[1], half, 20),
+            ];
+            let found = Workspace::new()
+                .resize_picture(&Picture::Planes(planes), window, orientation, 40)
+                .unwrap();
+            let Picture::Planes(Planes { luma, chroma, .. }) = found else {
+                panic!("pixels");
+            };
+            let [blue, red] = chroma;
+            for (found, expected) in [luma, blue, red].iter().zip(&expected) {
+                let most = (found.pixels.iter().zip(&expected.pixels))
+                    .map(|(a, b)| a.abs_diff(*b))
+                    .max();
+                // Each direction is rounded by itself, in another order.
+                assert!(most <= Some(2), "orientation {number}: {most:?}");
+            }
         }
     }
 }

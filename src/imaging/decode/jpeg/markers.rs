@@ -62,9 +62,8 @@ impl Markers {
         for (marker, payload) in Segments::of(bytes) {
             match marker {
                 0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                    if frame.replace((marker, payload)).is_some() {
-                        return Err(CONTRADICTION);
-                    }
+                    let first = frame.replace((marker, payload)).is_none();
+                    first.then_some(()).ok_or(CONTRADICTION)?;
                 }
                 DNL => lines = payload.first_chunk(),
                 SOS => scans = scans.saturating_add(1),

@@ -117,10 +117,10 @@ impl Decoder for Turbo {
     }
 }
 
-/// TurboJPEG's number for JFIF's colours.
+/// `TurboJPEG`'s number for JFIF's colours.
 const YCBCR: i32 = 1;
 
-/// TurboJPEG's number for markers that are of no use here.
+/// `TurboJPEG`'s number for markers that are of no use here.
 const SAVE_NOTHING: i32 = 0;
 
 /// A plane of `width` by `height` samples, in rows of `stride`.
