@@ -3,7 +3,7 @@
 #
 #     fuzz/run.sh [SECONDS] [TARGET…]
 #
-# Every target (process, jpeg, png, webp, gif, heic) runs for SECONDS (60 by default) of one core,
+# Every target (process, jpeg, png, webp, gif, heic, avif) runs for SECONDS (60 by default) of one core,
 # one after the other, from the corpus of earlier runs and the pictures in tests/fixtures. What it
 # finds lies in fuzz/artifacts; a finding ends the run with an error.
 #
@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[[ ${#targets[@]} -gt 0 ]] || targets=(process jpeg png webp gif heic)
+[[ ${#targets[@]} -gt 0 ]] || targets=(process jpeg png webp gif heic avif)
 
 target=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1

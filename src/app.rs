@@ -14,10 +14,11 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::auth::Verifier;
+use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
 use crate::http;
-use crate::imaging::{self, Pool, Recipe, Target};
+use crate::imaging::{self, Av1, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
 use crate::redis::{RedisLink, RedisStartError};
 use crate::service::{Service, Settings};
@@ -44,12 +45,13 @@ pub struct App {
 
 impl App {
     /// Opens what the configuration names and puts the parts together. A bucket or a Redis that is
-    /// not up yet is waited for, for as long as the caller has patience.
+    /// not up yet is waited for, for as long as the caller has patience. AVIF is decoded by `av1`, or not
+    /// taken where that does not work here.
     ///
     /// # Errors
     /// Where the address of the metrics is taken; where the data folder, the store or the catalog
     /// cannot be opened; [`is_configuration`] tells whether somebody has to change a setting.
-    pub async fn open(config: &Config, secret: &SecretString) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config, secret: &SecretString, av1: &Av1) -> anyhow::Result<Self> {
         // What is wrong at once is told at once, before anything is waited for.
         let metrics_listener = match config.http.metrics_bind {
             Some(address) => Some(listen("http.metrics_bind", address).await?),
@@ -65,7 +67,7 @@ impl App {
         info!("{}", store.summary);
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
-        let service = Arc::new(put_together(config, store, catalog, &metrics)?);
+        let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
             (Some(limits), None) => Some(Arc::new(LocalLimiter::new(limits))),
@@ -124,12 +126,12 @@ pub(crate) enum Waiting {
 ///
 /// # Errors
 /// As [`App::open`], and where something is not up.
-pub(crate) async fn open_service(config: &Config) -> anyhow::Result<Service> {
+pub(crate) async fn open_service(config: &Config, av1: &Av1) -> anyhow::Result<Service> {
     // The catalog first: where another process has it, that one's store is left alone.
     let catalog = open_catalog(config, Waiting::Not).await?;
     let metrics = Metrics::new();
     let store = open_store(config, Waiting::Not, &metrics).await?;
-    put_together(config, store, catalog, &metrics)
+    put_together(config, store, catalog, &metrics, av1)
 }
 
 /// Makes a service of its parts.
@@ -138,9 +140,10 @@ pub(crate) fn put_together(
     store: OpenStore,
     catalog: OpenCatalog,
     metrics: &Metrics,
+    av1: &Av1,
 ) -> anyhow::Result<Service> {
-    let pool = Pool::new(config.processing.workers).context("threads for pictures")?;
-    let settings = settings(config, store.objects_url);
+    let pool = Pool::new(config.processing.workers, av1).context("threads for pictures")?;
+    let settings = settings(config, formats_taken(config, av1), store.objects_url);
     let store = Arc::new(MeteredStore::new(store.store, metrics));
     let catalog = Arc::new(MeteredCatalog::new(catalog.catalog, metrics));
     let metrics = metrics.clone();
@@ -346,7 +349,23 @@ fn trusted_origins(config: &Config) -> Vec<String> {
     origins
 }
 
-fn settings(config: &Config, objects_url: String) -> Settings {
+/// The formats that the configuration allows, without AVIF where the system does not let its decoder
+/// be shut in.
+fn formats_taken(config: &Config, av1: &Av1) -> Vec<SourceFormat> {
+    let mut formats = config.upload.formats.clone();
+    if formats.contains(&SourceFormat::Avif)
+        && let Err(error) = av1.check()
+    {
+        warn!(
+            ?error,
+            "AVIF is not taken: its decoder cannot be shut in here"
+        );
+        formats.retain(|format| *format != SourceFormat::Avif);
+    }
+    formats
+}
+
+fn settings(config: &Config, formats: Vec<SourceFormat>, objects_url: String) -> Settings {
     let (upload, images) = (&config.upload, &config.images);
     let target = |(name, edge_px): &(_, u32)| Target {
         name: Clone::clone(name),
@@ -354,7 +373,7 @@ fn settings(config: &Config, objects_url: String) -> Settings {
     };
     let recipe = Recipe {
         limits: imaging::Limits {
-            formats: upload.formats.clone(),
+            formats,
             min_edge_px: upload.min_edge_px,
             max_edge_px: upload.max_edge_px,
             max_frames: upload.max_frames,

@@ -44,7 +44,8 @@
 //! # What is deliberately not here
 //!
 //! No mutable global state, no background work without an owner, no temporary files outside the
-//! store's own folder, no C code that parses what a stranger sent.
+//! store's own folder, no C code that parses what a stranger sent, and in the process that serves no
+//! decoder that is not safe Rust.
 
 pub mod app;
 pub mod auth;

@@ -34,6 +34,10 @@ def heic(path):
     pillow_heif.from_pillow(upright).save(path, quality=60)
 
 
+def avif(path):
+    upright.save(path, quality=60, speed=6)
+
+
 def gif(path):
     base = square(480)
     frames = []
@@ -50,6 +54,7 @@ makers = {
     "rgba-1200.png": lambda path: rgba().save(path),
     "square-1500.webp": lambda path: square(1500).save(path, quality=85, method=4),
     "photo-12mp.heic": heic,
+    "photo-12mp.avif": avif,
     "moving-480.gif": gif,
 }
 for name, make in makers.items():

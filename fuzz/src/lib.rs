@@ -59,7 +59,7 @@ pub fn run(data: &[u8], formats: &[SourceFormat]) {
         &recipe,
         crop,
         &control,
-        &mut Workspace::new(),
+        &mut Workspace::new(imaging::Av1),
         &mut |output| {
             match output {
                 Output::Rendition(rendition, _) => assert!(rendition.width <= 96),

@@ -49,7 +49,7 @@ impl Progress {
 }
 
 pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Result<ExitCode> {
-    let service = app::open_service(config).await?;
+    let service = app::open_service(config, &super::av1()?).await?;
     let mut progress = Progress(Instant::now());
     let told = |last: AvatarId, so_far: &Rebuilt| {
         progress.tell(|| format!("{} uploads; go on with --after {last}", so_far.uploads));
@@ -75,7 +75,7 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
 }
 
 pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCode> {
-    let service = app::open_service(config).await?;
+    let service = app::open_service(config, &super::av1()?).await?;
     // An upload under way is never garbage, whatever is asked for.
     let collecting = Collecting {
         dry_run: args.dry_run,
@@ -155,7 +155,8 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
             .map(|catalog| (&catalog.summary, &catalog.concerns)),
     );
     if let (Ok(store), Ok(catalog)) = (store, catalog) {
-        sound &= agree(&app::put_together(config, store, catalog, &metrics)?).await?;
+        let service = app::put_together(config, store, catalog, &metrics, &super::av1()?)?;
+        sound &= agree(&service).await?;
     }
     Ok(if wrong_setting {
         ExitCode::from(super::WRONG_USAGE)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -16,6 +17,7 @@ use tracing::info;
 use crate::app::{self, App};
 use crate::auth;
 use crate::config::{self, Config, Environment, Faults, SecretString};
+use crate::imaging::{self, Av1};
 use crate::{http, server, telemetry};
 
 /// A standalone avatar service: one upload in, every size out, stored, recorded and served.
@@ -55,6 +57,9 @@ enum Command {
     Doctor,
     /// Remove from the store what nothing refers to
     Gc(maintenance::GcArgs),
+    /// Decode AV1 from the standard input; this program starts it for itself
+    #[command(name = AV1_COMMAND, hide = true)]
+    DecodeAv1,
     /// Bring the catalog back from what is in the store
     Rebuild(maintenance::RebuildArgs),
 }
@@ -84,6 +89,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Config => print!("{}", config::DEFAULTS),
         Command::Openapi => print!("{}", http::openapi().to_yaml()?),
+        Command::DecodeAv1 => imaging::serve_av1()?,
         command => {
             let config = match config::load(cli.config.as_deref(), std::env::vars_os()) {
                 Ok(config) => config,
@@ -115,11 +121,20 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor => return runtime()?.block_on(maintenance::doctor(config)),
         Command::Gc(args) => return runtime()?.block_on(maintenance::gc(config, &args)),
         Command::Rebuild(args) => return runtime()?.block_on(maintenance::rebuild(config, &args)),
-        Command::CheckConfig | Command::Config | Command::Openapi => {
+        Command::CheckConfig | Command::Config | Command::Openapi | Command::DecodeAv1 => {
             println!("the configuration is good");
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command that this program starts itself with to decode AV1.
+const AV1_COMMAND: &str = "decode-av1";
+
+/// This program, once more.
+fn av1() -> anyhow::Result<Av1> {
+    let program = std::env::current_exe().context("this program's own file")?;
+    Ok(Av1::new(program, vec![AV1_COMMAND.into()]))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -149,14 +164,14 @@ fn print_token(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
 
 fn serve(config: &Config) -> anyhow::Result<()> {
     telemetry::start(config.environment)?;
-    let secret = app::jwt_secret(config)?;
+    let (secret, av1) = (app::jwt_secret(config)?, av1()?);
     runtime()?.block_on(async {
         let listener = app::listen("http.bind", config.http.bind).await?;
         let address = listener.local_addr()?;
         let config = &with_real_port(config, address.port());
         let mut shutdown = Box::pin(shutdown()?);
         let app = tokio::select! {
-            app = App::open(config, &secret) => app?,
+            app = App::open(config, &secret, &av1) => app?,
             () = &mut shutdown => return Ok(()),
         };
         info!(%address, storage = config.storage.kind(), catalog = config.catalog.kind(), "ready");

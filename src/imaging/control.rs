@@ -54,6 +54,12 @@ impl Control {
         }
     }
 
+    /// How much time is left; `None` where nothing ends the work but its end.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// Whether the work may go on.
     ///
     /// # Errors

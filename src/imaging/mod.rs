@@ -7,6 +7,7 @@
 //! decodes, turns upright, converts to sRGB, crops, resizes from large to small and encodes; the
 //! [`Pool`] gives it threads of its own.
 
+mod av1;
 mod color;
 mod control;
 mod decode;
@@ -25,6 +26,7 @@ mod sizes;
 mod sniff;
 mod twins;
 
+pub use av1::{Av1, serve as serve_av1};
 pub use control::{CancelToken, Control};
 pub use encode::encode_rgb;
 pub use error::Error;

@@ -160,7 +160,7 @@ pub(super) fn process_with(
         animated: header.frames > 1,
     };
 
-    let decoded = decode::decode(&bytes, &header, &want, control)?;
+    let decoded = decode::decode(&bytes, &header, &want, control, workspace.av1())?;
     let moving = (recipe.animated && header.frames > 1).then(|| bytes.clone());
     drop(bytes);
     control.check()?;

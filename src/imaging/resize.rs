@@ -4,24 +4,33 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Error;
+use super::av1::Av1;
 use super::geometry::Window;
 use super::orientation::Orientation;
 use super::planes::{Picture, Planes};
 use super::raster::{Layout, Raster};
 
 /// What one worker keeps from picture to picture, so that it need not be made again.
-#[derive(Default)]
 pub struct Workspace {
     resizer: Resizer,
+    av1: Av1,
 }
 
 /// The most that a worker keeps of its buffers between pictures.
 const MOST_KEPT_BYTES: usize = 8 << 20;
 
 impl Workspace {
-    /// An empty workspace.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty workspace of a worker that has AV1 decoded so.
+    pub fn new(av1: Av1) -> Self {
+        Self {
+            resizer: Resizer::new(),
+            av1,
+        }
+    }
+
+    /// How AV1 is decoded.
+    pub(super) const fn av1(&self) -> &Av1 {
+        &self.av1
     }
 
     /// Resizes what `window` shows of `raster` to a square of `edge_px`, with a Lanczos filter of
@@ -170,7 +179,9 @@ mod tests {
             y: 0.0,
             edge: 8.0,
         };
-        let small = Workspace::new().resize(&raster, window, 2).unwrap();
+        let small = Workspace::new(Av1::of_tests())
+            .resize(&raster, window, 2)
+            .unwrap();
         for pixel in small.pixels.chunks_exact(4) {
             assert_eq!(pixel[..3], [255, 0, 0]);
             assert!(pixel[3].abs_diff(127) < 40, "{pixel:?}");
@@ -200,7 +211,8 @@ mod tests {
             };
             let expect = |plane: &Raster, [left, top, width, height]: [f64; 4], edge_px: u32| {
                 let part = [left, top, width, height];
-                let resized = Workspace::new().resize_part(plane, part, (edge_px, edge_px));
+                let resized =
+                    Workspace::new(Av1::of_tests()).resize_part(plane, part, (edge_px, edge_px));
                 orientation.apply(resized.unwrap())
             };
             let Window { x, y, edge } = window;
@@ -210,7 +222,7 @@ mod tests {
                 expect(&planes.chroma[0], half, 20),
                 expect(&planes.chroma[1], half, 20),
             ];
-            let found = Workspace::new()
+            let found = Workspace::new(Av1::of_tests())
                 .resize_picture(&Picture::Planes(planes), window, orientation, 40)
                 .unwrap();
             let Picture::Planes(Planes { luma, chroma, .. }) = found else {

@@ -4,8 +4,10 @@ use crate::avatar::SourceFormat;
 
 /// A format that this program can take.
 pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
-    if is_heic(bytes) {
-        return Some(SourceFormat::Heic);
+    for (names, format) in [(HEIC, SourceFormat::Heic), (AVIF, SourceFormat::Avif)] {
+        if brands(bytes).iter().any(|brand| names.contains(&brand)) {
+            return Some(format);
+        }
     }
     let mime = infer::get(bytes)?.mime_type();
     // `infer` looks at few bytes; the whole signature must be there.
@@ -16,7 +18,6 @@ pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
         "image/gif" if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") => {
             SourceFormat::Gif
         }
-        "image/avif" => SourceFormat::Avif,
         _ => return None,
     };
     Some(format)
@@ -47,23 +48,23 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     }
 }
 
-/// `infer` knows not all the brands of pictures in HEVC (ISO/IEC 23008-12, annex B): of several
-/// layers, and of ten bits behind a general brand.
-fn is_heic(bytes: &[u8]) -> bool {
+/// Brands of pictures in HEVC (ISO/IEC 23008-12, annex B): `infer` knows neither those of several
+/// layers, nor of ten bits behind a general brand.
+const HEIC: &[&[u8; 4]] = &[b"heic", b"heix", b"heim", b"heis"];
+/// Brands of pictures and sequences in AV1 (AVIF, 6).
+const AVIF: &[&[u8; 4]] = &[b"avif", b"avis"];
+
+/// The major brand, a version that is no brand, and what else the file is compatible with.
+fn brands(bytes: &[u8]) -> &[[u8; 4]] {
     let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
-        return false;
+        return &[];
     };
     let length = u32::from_be_bytes(*length) as usize;
     let Some(brands) = rest.strip_prefix(b"ftyp") else {
-        return false;
+        return &[];
     };
-    // The major brand, a version that is no brand, and what else the file is compatible with.
-    let brands = &brands[..length.saturating_sub(8).min(brands.len())];
-    brands
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .any(|brand| matches!(brand, b"heic" | b"heix" | b"heim" | b"heis"))
+    let length = length.saturating_sub(8).min(brands.len());
+    brands[..length].as_chunks().0
 }
 
 /// An SVG drawing may begin with a byte order mark, an XML declaration, a document type and
@@ -82,19 +83,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heic_is_known_by_any_of_its_brands() {
+    fn heic_and_avif_are_known_by_any_of_their_brands() {
+        let (heic, avif) = (Some(SourceFormat::Heic), Some(SourceFormat::Avif));
         for (bytes, is) in [
-            (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], true),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix", true),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", false),
-            (b"\0\0\0\x10ftypmp42\0\0\0\0heic", false),
-            (b"\0\0\0\0ftypheic", false),
+            (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix", heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", avif),
+            (b"\0\0\0\x18ftypavis\0\0\0\0msf1miaf", avif),
+            (b"\0\0\0\x10ftypmp42\0\0\0\0heic", None),
+            (b"\0\0\0\x10ftypmp42\0\0\0\0avif", None),
+            (b"\0\0\0\0ftypheic", None),
         ] {
-            assert_eq!(
-                format_of(bytes) == Some(SourceFormat::Heic),
-                is,
-                "{bytes:?}"
-            );
+            assert_eq!(format_of(bytes), is, "{bytes:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Service, Settings};
 use crate::avatar::{Format, SourceFormat, VariantName};
 use crate::catalog::{EmbeddedCatalog, contract};
-use crate::imaging::{Limits, Pool, Recipe, Target};
+use crate::imaging::{Av1, Limits, Pool, Recipe, Target};
 use crate::storage::{DiskStore, Store};
 use crate::telemetry::Metrics;
 
@@ -68,7 +68,7 @@ impl Parts {
             upload_deadline: minute,
             objects_url: String::new(),
         };
-        let pool = Pool::new(1).unwrap();
+        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
         Service::new(store, self.catalog.clone(), pool, settings, Metrics::new())
     }
 }

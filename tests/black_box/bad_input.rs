@@ -15,11 +15,19 @@ fn truncated(picture: &[u8], tenths: usize) -> Vec<u8> {
     picture[..picture.len() * tenths / 10].to_vec()
 }
 
+/// An AVIF whose frame is marked as something else: it is found only where it is decoded.
+fn without_its_frame(picture: &[u8]) -> Vec<u8> {
+    let mut bytes = picture.to_vec();
+    let data = bytes.windows(4).position(|name| name == b"mdat").unwrap() + 4;
+    // Behind an empty delimiter and a header of so many bytes.
+    assert_eq!(bytes[data..data + 3], *b"\x12\0\x0a");
+    let frame = data + 4 + usize::from(bytes[data + 3]);
+    bytes[frame] = 0x7a;
+    bytes
+}
+
 /// What each is, its bytes, and the status and code that it must be answered.
-fn unacceptable() -> [(&'static str, Vec<u8>, u16, &'static str); 18] {
-    let mut html_in_a_gif_comment = photos::gif(120, 120);
-    html_in_a_gif_comment.truncate(200);
-    html_in_a_gif_comment.extend(b"\x21\xfe\x0e<script></script>\0");
+fn unacceptable() -> [(&'static str, Vec<u8>, u16, &'static str); 11] {
     let svg = b"<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>";
     [
         (
@@ -73,48 +81,24 @@ fn unacceptable() -> [(&'static str, Vec<u8>, u16, &'static str); 18] {
             400,
             "dimensions_too_large",
         ),
-        (
-            "half a JPEG",
-            truncated(&photos::jpeg(300, 300), 5),
-            422,
-            "corrupt_image",
-        ),
-        (
-            "most of a photo",
-            truncated(PORTRAIT, 9),
-            422,
-            "corrupt_image",
-        ),
-        (
-            "half a PNG",
-            truncated(&photos::png(300, 300), 5),
-            422,
-            "corrupt_image",
-        ),
-        (
-            "half a WebP",
-            truncated(&photos::webp(300, 300), 5),
-            422,
-            "corrupt_image",
-        ),
-        (
-            "half a GIF",
-            truncated(&photos::gif(300, 300), 5),
-            422,
-            "corrupt_image",
-        ),
-        (
-            "a header alone",
-            photos::png_header(300, 300),
-            422,
-            "corrupt_image",
-        ),
-        (
-            "a page in a GIF",
-            html_in_a_gif_comment,
-            422,
-            "corrupt_image",
-        ),
+    ]
+}
+
+/// What each is that begins as a picture and does not go on as one: 422 `corrupt_image`.
+fn corrupt() -> [(&'static str, Vec<u8>); 9] {
+    let mut html_in_a_gif_comment = photos::gif(120, 120);
+    html_in_a_gif_comment.truncate(200);
+    html_in_a_gif_comment.extend(b"\x21\xfe\x0e<script></script>\0");
+    [
+        ("half a JPEG", truncated(&photos::jpeg(300, 300), 5)),
+        ("most of a photo", truncated(PORTRAIT, 9)),
+        ("half a PNG", truncated(&photos::png(300, 300), 5)),
+        ("half a WebP", truncated(&photos::webp(300, 300), 5)),
+        ("half a GIF", truncated(&photos::gif(300, 300), 5)),
+        ("half an AVIF", truncated(photos::AVIF, 5)),
+        ("an AVIF without its frame", without_its_frame(photos::AVIF)),
+        ("a header alone", photos::png_header(300, 300)),
+        ("a page in a GIF", html_in_a_gif_comment),
     ]
 }
 
@@ -127,7 +111,8 @@ async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
     let objects = service.objects().await;
 
     let mut told = String::new();
-    for (what, bytes, status, code) in unacceptable() {
+    let corrupt = corrupt().map(|(what, bytes)| (what, bytes, 422, "corrupt_image"));
+    for (what, bytes, status, code) in unacceptable().into_iter().chain(corrupt) {
         for (name, kind) in [
             ("me.jpg", "image/jpeg"),
             ("../../../etc/cron.d/x.png", "image/png"),

@@ -135,6 +135,22 @@ async fn every_format_is_taken_whatever_it_is_called() {
 }
 
 #[tokio::test]
+async fn an_avif_is_taken_and_shows_what_the_same_picture_shows_as_a_jpeg() {
+    let service = TestService::start().await;
+    let medium = async |user: &str, picture: &'static [u8], format: &str| {
+        let avatar = service.owner(user).upload(user, picture).await.ok();
+        assert_eq!(avatar["metadata"]["format"], format);
+        assert_eq!(avatar["metadata"]["original_dimensions"], "167x221");
+        let url = avatar["avatar_url"].as_str().unwrap();
+        photos::decoded(&service.anonymous().get(url).await.body).to_rgb8()
+    };
+    let as_avif = medium("42", photos::AVIF, "AVIF").await;
+    let as_jpeg = medium("43", photos::AVIF_AS_JPEG, "JPEG").await;
+    let difference = photos::difference(&as_avif, &as_jpeg);
+    assert!(difference < 4.0, "{difference}");
+}
+
+#[tokio::test]
 async fn the_part_may_have_any_of_three_names_and_the_body_may_be_bare() {
     let service = TestService::start().await;
     let owner = service.owner("42");

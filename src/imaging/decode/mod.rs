@@ -10,6 +10,7 @@ mod webp;
 
 pub(super) use animation::Frame;
 
+use super::av1::Av1;
 use super::control::Control;
 use super::geometry::{Square, Window};
 use super::orientation::Orientation;
@@ -67,7 +68,7 @@ impl Header {
         let edge = want.square.edge;
         match self.format {
             SourceFormat::Jpeg => edge * jpeg::eighths(want) / 8 + 1,
-            SourceFormat::Heic => edge / heif::shrink(want) + 1,
+            SourceFormat::Heic | SourceFormat::Avif => edge / heif::shrink(want) + 1,
             _ => edge,
         }
     }
@@ -135,7 +136,7 @@ const MAX_PROFILE_BYTES: usize = 4 << 20;
 pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
     let unsupported = |found: String| Error::UnsupportedFormat {
         found,
-        allowed: taken(limits),
+        allowed: limits.formats.clone(),
     };
     let format = match sniff::format_of(bytes) {
         Some(format) if limits.formats.contains(&format) => format,
@@ -146,8 +147,7 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
         SourceFormat::Png => png::header(bytes),
         SourceFormat::Webp => webp::header(bytes),
         SourceFormat::Gif => gif::header(bytes, limits.max_frames),
-        SourceFormat::Heic => heif::header(bytes),
-        SourceFormat::Avif => Err(Refusal::Kind("an AVIF picture")),
+        SourceFormat::Heic | SourceFormat::Avif => heif::header(bytes, format),
     };
     let header = header.map_err(|refusal| match refusal {
         Refusal::Kind(found) => unsupported(found.to_owned()),
@@ -156,16 +156,6 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
     })?;
     check(&header, limits)?;
     Ok(header)
-}
-
-/// The formats allowed that there is a decoder for. There is none for AVIF: every entry point of
-/// `rav1d` is an `extern "C"` function, where a panic over a damaged picture ends the process, and
-/// the other decoder in Rust has a licence that this program cannot take.
-fn taken(limits: &Limits) -> Vec<SourceFormat> {
-    let formats = limits.formats.iter().copied();
-    formats
-        .filter(|format| *format != SourceFormat::Avif)
-        .collect()
 }
 
 /// Why a header was not taken; [`header`] says it in full.
@@ -224,16 +214,14 @@ pub(super) fn decode(
     header: &Header,
     want: &Want,
     control: &Control,
+    av1: &Av1,
 ) -> Result<Decoded<Picture>, Error> {
     let decoded = match header.format {
         SourceFormat::Jpeg => return jpeg::decode(bytes, header, want),
         SourceFormat::Png => png::decode(bytes, header, want, control),
         SourceFormat::Webp => webp::decode(bytes, header, want, control),
         SourceFormat::Gif => gif::decode(bytes, header, want),
-        SourceFormat::Heic => heif::decode(bytes, want, control),
-        SourceFormat::Avif => Err(Error::Internal {
-            reason: format!("no decoder for {}", header.format.name()),
-        }),
+        SourceFormat::Heic | SourceFormat::Avif => heif::decode(bytes, want, control, av1),
     };
     decoded.map(Decoded::from)
 }

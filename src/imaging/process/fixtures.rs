@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::tests::{png_of, recipe, run};
 use super::*;
 use crate::avatar::{Format, SourceFormat};
+use crate::imaging::Av1;
 use crate::imaging::raster::Raster;
 
 /// Every picture by its file name.
@@ -148,6 +149,17 @@ fn however_it_is_stored_it_is_the_same_picture() {
         ("alpha.heic", 2.5),
         ("phone.heic", 2.5),
         ("ten-bit.heic", 2.5),
+        ("plain.avif", 2.5),
+        ("alpha.avif", 2.5),
+        ("phone.avif", 2.5),
+        ("mirrored.avif", 2.5),
+        ("film.avif", 2.5),
+        ("ten-bit.avif", 2.5),
+        ("twelve-bit.avif", 2.5),
+        ("lossless.avif", 2.5),
+        ("premultiplied.avif", 2.5),
+        ("tiles.avif", 2.5),
+        ("grain.avif", 3.5),
     ] {
         let found = difference(&medium(name), &expected);
         println!("{name} {found:.2}");
@@ -158,6 +170,7 @@ fn however_it_is_stored_it_is_the_same_picture() {
         ("display-p3.jpg", 2.0),
         ("adobe-rgb.jpg", 2.0),
         ("gray.jpg", 8.0),
+        ("gray.avif", 8.0),
     ] {
         let found = difference(&medium(name), &expected);
         assert!(found >= least, "{name} differs by {found} only");
@@ -168,7 +181,12 @@ fn however_it_is_stored_it_is_the_same_picture() {
 fn a_profile_is_applied_in_every_format_alike() {
     let medium = |name: &str| png_of(&run(&fixture(name), &recipe(), None).unwrap().1, 64);
     let expected = medium("display-p3.jpg");
-    for name in ["display-p3.webp", "display-p3.heic"] {
+    for name in [
+        "display-p3.webp",
+        "display-p3.heic",
+        "display-p3.avif",
+        "coded-p3.avif",
+    ] {
         let found = difference(&medium(name), &expected);
         assert!(found < 4.0, "{name} differs by {found}");
     }
@@ -252,7 +270,7 @@ fn a_worker_that_helps_changes_nothing() {
     use std::sync::{Arc, Mutex, mpsc};
 
     let alone = run(&fixture("phone.jpg"), &recipe(), None).unwrap();
-    let pool = crate::imaging::Pool::new(2).unwrap();
+    let pool = crate::imaging::Pool::new(2, &Av1::of_tests()).unwrap();
     for _ in 0..5 {
         let (done, result) = mpsc::channel();
         let outputs = Arc::new(Mutex::new(Vec::new()));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::tests::{recipe, run};
 use super::*;
+use crate::avatar::SourceFormat;
 
 /// The least that `work` takes of three times, which other programs disturb less than once.
 fn time(work: impl Fn()) -> Duration {
@@ -310,4 +311,157 @@ fn a_second_header_that_says_otherwise_is_refused() {
     ]
     .concat();
     assert_eq!(probe(&behind, &recipe().limits).unwrap().width, 100);
+}
+
+fn heif_box(name: [u8; 4], parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    [&(body.len() as u32 + 8).to_be_bytes()[..], &name, &body].concat()
+}
+
+/// An AVIF file of one picture, which is said to have this size, and a stream that says what it
+/// says.
+fn avif((width, height): (u32, u32), stream: &[u8]) -> Vec<u8> {
+    let ftyp = heif_box(*b"ftyp", &[b"avif\0\0\0\0avifmif1"]);
+    let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
+    let meta = |offset: usize| {
+        let length = (stream.len() as u32).to_be_bytes();
+        let infe = heif_box(*b"infe", &[b"\x02\0\0\0\0\x01\0\0av01\0"]);
+        let ispe = heif_box(*b"ispe", &[&[0; 4], &size]);
+        let iprp = [
+            heif_box(*b"ipco", &[&ispe]),
+            heif_box(*b"ipma", &[b"\0\0\0\0\0\0\0\x01\0\x01\x01\x81"]),
+        ];
+        heif_box(
+            *b"meta",
+            &[
+                &[0; 4],
+                &heif_box(
+                    *b"hdlr",
+                    &[b"\0\0\0\0\0\0\0\0pict\0\0\0\0\0\0\0\0\0\0\0\0\0"],
+                ),
+                &heif_box(*b"pitm", &[b"\0\0\0\0\0\x01"]),
+                &heif_box(*b"iinf", &[b"\0\0\0\0\0\x01", &infe]),
+                &heif_box(
+                    *b"iloc",
+                    &[
+                        b"\0\0\0\0\x44\0\0\x01\0\x01\0\0\0\x01",
+                        &(offset as u32).to_be_bytes(),
+                        &length,
+                    ],
+                ),
+                &heif_box(*b"iprp", &[&iprp.concat()]),
+            ],
+        )
+    };
+    let offset = ftyp.len() + meta(0).len() + 8;
+    [ftyp, meta(offset), heif_box(*b"mdat", &[stream])].concat()
+}
+
+/// The sequence header of a still picture, 8 bits and 4:2:0, of at most these sides.
+fn av1_header(width: u32, height: u32) -> Vec<u8> {
+    // Profile 0, a still picture with the short header, level 2.0; sides of 16 bits each; no tools,
+    // no colours described, full range.
+    let fields = [
+        (0b0_0011, 5),
+        (0, 5),
+        (15, 4),
+        (15, 4),
+        (width - 1, 16),
+        (height - 1, 16),
+        (0, 6),
+        (0b0001, 4),
+        (0, 3),
+        (1, 1),
+    ];
+    let mut bytes = vec![0_u8; 8];
+    let mut at = 0;
+    for (value, count) in fields {
+        for bit in (0..count).rev() {
+            bytes[at / 8] |= ((value >> bit & 1) as u8) << (7 - at % 8);
+            at += 1;
+        }
+    }
+    [&[0x0a, bytes.len() as u8][..], &bytes].concat()
+}
+
+#[test]
+fn an_avif_is_refused_by_what_both_its_headers_say_and_before_it_is_decoded() {
+    let limits = &recipe().limits;
+    let huge = avif((16000, 16000), &av1_header(16000, 16000));
+    assert!(huge.len() < 300);
+    let refused = probe(&huge, limits);
+    assert!(
+        matches!(
+            refused,
+            Err(Error::DimensionsTooLarge {
+                width: 16000,
+                height: 16000,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    let taken = time(|| drop(probe(&huge, limits)));
+    assert!(taken < Duration::from_millis(5), "{taken:?}");
+
+    let good = probe(&avif((300, 200), &av1_header(300, 200)), limits).unwrap();
+    assert_eq!((good.width, good.height), (300, 200));
+    // An encoder that rounds up to blocks says no more than that.
+    assert!(probe(&avif((300, 200), &av1_header(320, 256)), limits).is_ok());
+    for (width, height) in [(16000, 200), (300, 264), (299, 200), (300, 100)] {
+        let refused = probe(&avif((300, 200), &av1_header(width, height)), limits);
+        let reason = "its headers give two sizes";
+        let format = SourceFormat::Avif;
+        assert_eq!(
+            refused,
+            Err(Error::Corrupt { format, reason }),
+            "{width} × {height}"
+        );
+    }
+}
+
+#[test]
+fn an_avif_without_a_picture_behind_its_header_is_refused() {
+    for stream in [&[][..], &av1_header(300, 200)] {
+        let result = run(&avif((300, 200), stream), &recipe(), None);
+        assert!(matches!(result, Err(Error::Corrupt { .. })), "{result:?}");
+    }
+}
+
+#[test]
+fn heif_that_is_not_what_it_is_called_is_refused_by_name() {
+    let found = |mut bytes: Vec<u8>, brand: &[u8; 4]| {
+        for name in [b"avif", b"avis"] {
+            while let Some(at) = bytes[..40].windows(4).position(|window| window == name) {
+                bytes[at..at + 4].copy_from_slice(brand);
+            }
+        }
+        match probe(&bytes, &recipe().limits) {
+            Err(Error::UnsupportedFormat { found, .. }) => found,
+            other => panic!("{other:?}"),
+        }
+    };
+    let picture = avif((300, 200), &av1_header(300, 200));
+    assert_eq!(
+        found(picture, b"heic"),
+        "an AVIF picture by the name of HEIC"
+    );
+    let film = heif_box(*b"ftyp", &[b"avis\0\0\0\0msf1"]);
+    let film = [film, heif_box(*b"moov", &[])].concat();
+    match probe(&film, &recipe().limits) {
+        Err(Error::UnsupportedFormat { found, .. }) => {
+            assert_eq!(found, "a sequence without a still picture");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_largest_avif_of_all_fits_the_default_memory() {
+    let bytes = |edge: u32| {
+        let file = avif((edge, edge), &av1_header(edge, edge));
+        probe_for(&file, &recipe(), None).unwrap().memory_bytes
+    };
+    assert!(bytes(200) < 64 << 20, "{}", bytes(200));
+    assert!(bytes(4096) < 256 << 20, "{}", bytes(4096));
 }

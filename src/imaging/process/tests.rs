@@ -4,8 +4,8 @@ use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 
 use super::*;
 use crate::avatar::{Format, SourceFormat, VariantName};
-use crate::imaging::Target;
 use crate::imaging::raster::Raster;
+use crate::imaging::{Av1, Target};
 
 pub(super) fn recipe() -> Recipe {
     Recipe {
@@ -41,7 +41,7 @@ pub(super) fn run(
         recipe,
         crop,
         &Control::unlimited(),
-        &mut Workspace::new(),
+        &mut Workspace::new(Av1::of_tests()),
         &mut |output| {
             outputs.push(output);
             ControlFlow::Continue(())
@@ -351,7 +351,7 @@ fn what_takes_too_long_is_too_complex() {
             std::time::Duration::ZERO,
             crate::imaging::CancelToken::new(),
         ),
-        &mut Workspace::new(),
+        &mut Workspace::new(Av1::of_tests()),
         &mut |_| panic!("there was no time for anything"),
     );
     assert!(matches!(result, Err(Error::TooComplex { .. })));
@@ -365,7 +365,7 @@ fn given_up_work_ends() {
         &recipe(),
         None,
         &Control::unlimited(),
-        &mut Workspace::new(),
+        &mut Workspace::new(Av1::of_tests()),
         &mut |_| {
             given += 1;
             ControlFlow::Break(())

@@ -9,6 +9,10 @@ use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 /// thumbnail. See `examples/README.md`.
 pub(crate) const PORTRAIT: &[u8] = include_bytes!("../../../examples/portrait.jpg");
 
+/// One picture, 167 × 221 pixels, in two encodings. See `tests/fixtures/README.md`.
+pub(crate) const AVIF: &[u8] = include_bytes!("../../fixtures/plain.avif");
+pub(crate) const AVIF_AS_JPEG: &[u8] = include_bytes!("../../fixtures/baseline.jpg");
+
 /// A picture of four coloured quarters: red, green; blue, white.
 pub(crate) fn quarters(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cameo::app::App;
 use cameo::auth;
 use cameo::config::{self, Config, SecretString};
+use cameo::imaging::Av1;
 use cameo::server;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -99,7 +100,11 @@ impl TestService {
         let variables = defaults.iter().chain(&backend).chain(variables);
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let config = config::load(None, variables).unwrap();
-        let app = App::open(&config, &SecretString::from(SECRET))
+        let av1 = Av1::new(
+            env!("CARGO_BIN_EXE_cameo").into(),
+            vec!["decode-av1".into()],
+        );
+        let app = App::open(&config, &SecretString::from(SECRET), &av1)
             .await
             .unwrap();
         let metrics = app.metrics.as_ref();

@@ -1,22 +1,23 @@
-//! HEIF with HEVC inside, which is HEIC (ISO/IEC 23008-12): the container by `heifer-isobmff`, each
-//! tile by `heifer-hevc-dec`. Only tiles that the avatar shows are decoded, and at half the size
-//! where that is enough.
+//! HEIF (ISO/IEC 23008-12) with HEVC inside, which is HEIC, and with AV1 inside, which is AVIF: the
+//! container by `heifer-isobmff`, each tile by its [`codec`]. Only tiles that the avatar shows are
+//! decoded, and made at half the size where that is enough.
 
+mod codec;
 mod planes;
 
-use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
-use heifer_hevc_dec::recon::Frame;
 use heifer_isobmff::boxes::{ColorInfo, Property};
 use heifer_isobmff::{HeifFile, ItemId};
 
 use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
+use crate::imaging::av1::Av1;
 use crate::imaging::control::Control;
 use crate::imaging::geometry::{Square, Window};
 use crate::imaging::orientation::Orientation;
 use crate::imaging::raster::{Layout, Raster};
-use planes::{Coefficients, Patch};
+use codec::{Codec, Tiles};
+use planes::{Coefficients, Patch, Planes};
 
 /// How far an encoder pads a tile: to whole coding blocks, of 64 px at most.
 const PADDING_PX: u32 = 64;
@@ -25,50 +26,52 @@ const USUAL_TILE_PX: u32 = 512;
 /// 4096 px a side are 64 tiles of a phone.
 const MAX_TILES: usize = 1024;
 
-pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
-    let file = HeifFile::parse(bytes).map_err(|_| BROKEN)?;
+/// The header of a picture that its brands call a `format`.
+pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refusal> {
+    let file = HeifFile::parse(bytes).map_err(|error| match error {
+        // A film is not bound to have a picture beside its tracks.
+        heifer_isobmff::Error::MissingBox(name) if name.0 == *b"meta" && is_sequence(bytes) => {
+            Refusal::Kind("a sequence without a still picture")
+        }
+        _ => BROKEN,
+    })?;
     let picture = Picture::read(&file, file.primary_id)?;
-    if let Some((_, PQ, ..)) = nclx(&file, [file.primary_id, picture.tiles[0]]) {
-        // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
-        return Err(Refusal::Kind("an HDR picture with the PQ curve"));
+    if picture.codec.format() != format {
+        return Err(Refusal::Kind(picture.codec.name()));
     }
     let cover = match alpha_of(&file, file.primary_id) {
         Some(alpha) => Some(Picture::read(&file, alpha)?),
         None => None,
     };
-    // One tile after the other: the largest counts.
-    let pictures = [Some(&picture), cover.as_ref()].into_iter().flatten();
-    let tiles = pictures.map(|picture| {
-        let pixels = u64::from(picture.tile_width) * u64::from(picture.tile_height);
-        pixels.saturating_mul(tile_pixel_bytes(&file, picture.tiles[0]))
-    });
+    let mut fixed_bytes = 0;
+    for picture in [Some(&picture), cover.as_ref()].into_iter().flatten() {
+        // One tile after the other: the largest counts.
+        fixed_bytes = fixed_bytes.max(picture.tile_bytes(&file, bytes.len())?);
+    }
+    if picture.transfer(&file, file.primary_id)? == Some(PQ) {
+        // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
+        return Err(Refusal::Kind("an HDR picture with the PQ curve"));
+    }
     Ok(Header {
-        format: SourceFormat::Heic,
+        format,
         width: picture.shown.width,
         height: picture.shown.height,
         orientation: picture.shown.orientation,
         frames: 1,
         memory: Memory {
-            fixed_bytes: tiles.max().unwrap_or(0),
+            fixed_bytes,
             scaled_bytes: 0,
             pixel_bytes: 4,
         },
     })
 }
 
-/// What a pixel of a tile takes while it is decoded: its samples, 16 bits each, and what predicting
-/// and filtering them needs (measured).
-fn tile_pixel_bytes(file: &HeifFile<'_>, tile: ItemId) -> u64 {
-    let chroma = file
-        .hevc_config(tile)
-        .ok()
-        .flatten()
-        .map(|config| config.chroma_format);
-    match chroma {
-        Some(0 | 1) => 8,
-        Some(2) => 9,
-        _ => 11,
-    }
+/// Whether the major brand is that of films of AV1 or HEVC.
+fn is_sequence(bytes: &[u8]) -> bool {
+    matches!(
+        bytes.get(8..12),
+        Some(b"avis" | b"hevc" | b"hevx" | b"msf1")
+    )
 }
 
 const BROKEN: Refusal = Refusal::Broken("its container is damaged");
@@ -84,13 +87,14 @@ struct Picture {
     /// Row by row.
     tiles: Vec<ItemId>,
     columns: u32,
+    codec: Codec,
 }
 
 impl Picture {
     fn read(file: &HeifFile<'_>, id: ItemId) -> Result<Self, Refusal> {
         let item = file.item(id).map_err(|_| BROKEN)?;
         let (tiles, columns, output) = match &item.item_type.0 {
-            b"hvc1" => (vec![id], 1, None),
+            b"hvc1" | b"av01" => (vec![id], 1, None),
             b"grid" => {
                 let grid = file.grid(id).map_err(|_| BROKEN)?;
                 let tiles = file.referenced_items(id, b"dimg").to_vec();
@@ -103,10 +107,11 @@ impl Picture {
                 let output = (grid.output_width, grid.output_height);
                 (tiles, u32::from(grid.columns), Some(output))
             }
-            b"av01" => return Err(Refusal::Kind("an AVIF picture")),
-            _ => return Err(Refusal::Kind("a HEIF picture that is not coded in HEVC")),
+            _ => return Err(OTHER_CODEC),
         };
         let first = tiles.first().copied().ok_or(BROKEN)?;
+        let codec =
+            Codec::of(file.item(first).map_err(|_| BROKEN)?.item_type.0).ok_or(OTHER_CODEC)?;
         let (tile_width, tile_height) = file
             .image_size(first)
             .ok()
@@ -139,9 +144,42 @@ impl Picture {
             tile_height,
             tiles,
             columns,
+            codec,
+        })
+    }
+
+    /// What decoding a tile takes at its peak, of a file of so many bytes.
+    fn tile_bytes(&self, file: &HeifFile<'_>, file_bytes: usize) -> Result<u64, Refusal> {
+        let (width, height) = (self.tile_width, self.tile_height);
+        match self.codec {
+            Codec::Hevc => {
+                let pixels = u64::from(width) * u64::from(height);
+                Ok(pixels.saturating_mul(codec::hevc_pixel_bytes(file, self.tiles[0])))
+            }
+            Codec::Av1 => {
+                let sequence = codec::sequence(file, self.tiles[0], (width, height))?;
+                Ok(sequence.shape(width, height).memory_bytes(file_bytes))
+            }
+        }
+    }
+
+    /// The transfer characteristics, where the file or its first tile gives them.
+    fn transfer(&self, file: &HeifFile<'_>, id: ItemId) -> Result<Option<u16>, Refusal> {
+        let first = self.tiles[0];
+        if let Some((_, transfer, ..)) = nclx(file, [id, first]) {
+            return Ok(Some(transfer));
+        }
+        Ok(match self.codec {
+            Codec::Hevc => None,
+            Codec::Av1 => {
+                let size = (self.tile_width, self.tile_height);
+                Some(u16::from(codec::sequence(file, first, size)?.transfer))
+            }
         })
     }
 }
+
+const OTHER_CODEC: Refusal = Refusal::Kind("a HEIF picture that is coded in neither HEVC nor AV1");
 
 /// What of a coded picture is shown, and which way up.
 #[derive(Clone, Copy)]
@@ -218,15 +256,18 @@ pub(super) const fn shrink(want: &Want) -> u32 {
     }
 }
 
-pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Decoded, Error> {
-    let file = HeifFile::parse(bytes).map_err(|_| corrupt("its container is damaged"))?;
+pub(super) fn decode(
+    bytes: &[u8],
+    want: &Want,
+    control: &Control,
+    av1: &Av1,
+) -> Result<Decoded, Error> {
+    // The header was taken, so there is a codec to say what cannot be decoded.
+    let broken = |refusal: &Refusal| refused(Codec::Hevc, refusal);
+    let file = HeifFile::parse(bytes).map_err(|_| broken(&BROKEN))?;
     let id = file.primary_id;
-    let whole = |refusal| match refusal {
-        Refusal::Broken(reason) | Refusal::Kind(reason) | Refusal::Complex(reason) => {
-            corrupt(reason)
-        }
-    };
-    let picture = Picture::read(&file, id).map_err(whole)?;
+    let picture = Picture::read(&file, id).map_err(|refusal| broken(&refusal))?;
+    let codec = picture.codec;
     let square = Square {
         x: want.square.x + picture.shown.x,
         y: want.square.y + picture.shown.y,
@@ -260,23 +301,31 @@ pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Dec
         },
     };
     let mut colors = None;
-    let mut patch = fill(&file, &picture, patch, control, |patch, frame, item, at| {
-        let (coefficients, described) = coefficients(&file, id, item, frame)?;
+    let mut tiles = Tiles::open(&file, &picture, bytes.len(), av1, control)?;
+    let mut decode = |tile, halved| tiles.decode(&file, &picture, tile, halved, control);
+    let mut patch = fill(&picture, patch, &mut decode, |patch, planes, tile, at| {
+        let (coefficients, described) = coefficients(&file, id, tile, codec, planes)?;
         colors.get_or_insert(described);
-        patch.draw_colors(frame, &coefficients, at);
+        patch.draw_colors(planes, &coefficients, at);
         Ok(())
     })?;
+    drop(tiles);
     if let Some(alpha) = alpha {
-        let cover = Picture::read(&file, alpha).map_err(whole)?;
+        let cover = Picture::read(&file, alpha).map_err(|refusal| refused(codec, &refusal))?;
         let size = |picture: &Picture| (picture.coded_width, picture.coded_height);
         if size(&cover) != size(&picture) {
-            return Err(corrupt("its alpha has another size"));
+            return Err(corrupt(codec, "its alpha has another size"));
         }
-        patch = fill(&file, &cover, patch, control, |patch, frame, item, at| {
-            let (coefficients, _) = coefficients(&file, alpha, item, frame)?;
-            patch.draw_alpha(frame, &coefficients, at);
+        let mut tiles = Tiles::open(&file, &cover, bytes.len(), av1, control)?;
+        let mut decode = |tile, halved| tiles.decode(&file, &cover, tile, halved, control);
+        patch = fill(&cover, patch, &mut decode, |patch, planes, tile, at| {
+            let (coefficients, _) = coefficients(&file, alpha, tile, codec, planes)?;
+            patch.draw_alpha(planes, &coefficients, at);
             Ok(())
         })?;
+        if file.referenced_items(id, b"prem").contains(&alpha) {
+            patch.divide_by_alpha();
+        }
     }
     let profile = file
         .icc_profile(id)
@@ -300,31 +349,31 @@ pub(super) fn decode(bytes: &[u8], want: &Want, control: &Control) -> Result<Dec
     })
 }
 
-const fn corrupt(reason: &'static str) -> Error {
+const fn corrupt(codec: Codec, reason: &'static str) -> Error {
     Error::Corrupt {
-        format: SourceFormat::Heic,
+        format: codec.format(),
         reason,
+    }
+}
+
+/// What a refusal of the header would be later, where it should have come before.
+const fn refused(codec: Codec, refusal: &Refusal) -> Error {
+    match refusal {
+        Refusal::Broken(reason) | Refusal::Kind(reason) | Refusal::Complex(reason) => {
+            corrupt(codec, reason)
+        }
     }
 }
 
 /// Decodes the tiles that the patch shows, one after the other, and gives each to `draw` with the
 /// place of its corner in the picture.
 fn fill(
-    file: &HeifFile<'_>,
     picture: &Picture,
     mut patch: Patch,
-    control: &Control,
-    mut draw: impl FnMut(&mut Patch, &Frame, ItemId, (u32, u32)) -> Result<(), Error>,
+    decode: &mut dyn FnMut(ItemId, bool) -> Result<Planes, Error>,
+    mut draw: impl FnMut(&mut Patch, &Planes, ItemId, (u32, u32)) -> Result<(), Error>,
 ) -> Result<Patch, Error> {
-    let padded = |length: u32| u64::from(length) + u64::from(PADDING_PX);
-    let options = DecodeOptions {
-        max_pixels: padded(picture.tile_width).saturating_mul(padded(picture.tile_height)),
-        // They smooth single pixels at the edges of blocks, of which nothing is left at half the
-        // size, and take a seventh of the time. No pixel is predicted from a smoothed one.
-        skip_loop_filters: patch.shrink > 1,
-        ..DecodeOptions::default()
-    };
-    for (index, &item) in (0..).zip(&picture.tiles) {
+    for (index, &tile) in (0..).zip(&picture.tiles) {
         let at = (
             index % picture.columns * picture.tile_width,
             index / picture.columns * picture.tile_height,
@@ -332,26 +381,8 @@ fn fill(
         if !patch.shows(at, picture.tile_width, picture.tile_height) {
             continue;
         }
-        control.check()?;
-        let plain = file
-            .item(item)
-            .is_ok_and(|item| item.item_type.0 == *b"hvc1");
-        if !plain {
-            return Err(corrupt("a tile of it is no picture"));
-        }
-        let stream = file
-            .hevc_bitstream(item)
-            .map_err(|_| corrupt("it ends before its last tile"))?;
-        let frame = decode_picture(&stream, options).map_err(|error| match error {
-            heifer_hevc_dec::Error::Unimplemented(_) => {
-                corrupt("it uses a feature that is not supported")
-            }
-            _ => corrupt("its data is damaged"),
-        })?;
-        if frame.widths[0] < picture.tile_width || frame.heights[0] < picture.tile_height {
-            return Err(corrupt("a tile of it is too small"));
-        }
-        draw(&mut patch, &frame, item, at)?;
+        let planes = decode(tile, patch.shrink > 1)?;
+        draw(&mut patch, &planes, tile, at)?;
     }
     Ok(patch)
 }
@@ -378,7 +409,8 @@ fn coefficients(
     file: &HeifFile<'_>,
     picture: ItemId,
     tile: ItemId,
-    frame: &Frame,
+    codec: Codec,
+    planes: &Planes,
 ) -> Result<(Coefficients, Colors), Error> {
     let (colors, matrix, full_range) = match nclx(file, [picture, tile]) {
         Some((primaries, transfer, matrix, full_range)) => (
@@ -390,13 +422,18 @@ fn coefficients(
             full_range,
         ),
         None => (
-            Colors::Unmarked,
-            u16::from(frame.matrix_coeffs),
-            frame.full_range,
+            planes
+                .colors
+                .map_or(Colors::Unmarked, |(primaries, transfer)| Colors::Coded {
+                    primaries,
+                    transfer,
+                }),
+            u16::from(planes.matrix),
+            planes.full_range,
         ),
     };
-    let coefficients = Coefficients::new(matrix, full_range, frame.bit_depth)
-        .ok_or_else(|| corrupt("it uses a colour matrix that is not supported"))?;
+    let coefficients = Coefficients::new(matrix, full_range, planes.bit_depth)
+        .ok_or_else(|| corrupt(codec, "it uses a colour matrix that is not supported"))?;
     Ok((coefficients, colors))
 }
 

@@ -1,8 +1,21 @@
 //! From the planes of a decoded tile to pixels.
 
-use heifer_hevc_dec::recon::Frame;
-
 use crate::imaging::raster::{Layout, Raster};
+
+/// A decoded tile: luma, and two planes of colour or two that are empty.
+pub(super) struct Planes {
+    pub(super) widths: [u32; 3],
+    pub(super) heights: [u32; 3],
+    /// Rows from the top, without padding.
+    pub(super) samples: [Vec<u16>; 3],
+    /// Of luma, and of colour.
+    pub(super) bit_depth: [u8; 2],
+    /// What its own stream says of it: code points of ITU-T H.273.
+    pub(super) matrix: u8,
+    pub(super) full_range: bool,
+    /// Primaries and transfer characteristics, where the stream is asked for them.
+    pub(super) colors: Option<(u8, u8)>,
+}
 
 /// The part of a picture that is made, at a whole or half of its size.
 pub(super) struct Patch {
@@ -101,20 +114,20 @@ impl Patch {
     /// Draws the colours of a tile.
     pub(super) fn draw_colors(
         &mut self,
-        frame: &Frame,
+        tile: &Planes,
         coefficients: &Coefficients,
         at: (u32, u32),
     ) {
         let channels = self.raster.layout.channels();
-        if frame.widths[1] == 0 || frame.widths[2] == 0 {
-            self.draw(frame, at, [0], |pixels, [luma]| {
+        if tile.widths[1] == 0 || tile.widths[2] == 0 {
+            self.draw(tile, at, [0], |pixels, [luma]| {
                 for (pixel, &luma) in pixels.chunks_exact_mut(channels).zip(luma) {
                     pixel[..3].fill(to_byte(coefficients.gray(luma)));
                 }
             });
             return;
         }
-        self.draw(frame, at, [0, 1, 2], |pixels, [luma, blue, red]| {
+        self.draw(tile, at, [0, 1, 2], |pixels, [luma, blue, red]| {
             let samples = luma.iter().zip(blue).zip(red);
             for (pixel, ((&luma, &cb), &cr)) in pixels.chunks_exact_mut(channels).zip(samples) {
                 pixel[..3].copy_from_slice(&coefficients.rgb(luma, cb, cr));
@@ -122,15 +135,27 @@ impl Patch {
         });
     }
 
+    /// Divides the colours by their alpha, for a picture whose colours were multiplied by it.
+    pub(super) fn divide_by_alpha(&mut self) {
+        debug_assert_eq!(self.raster.layout, Layout::Rgba);
+        for [colors @ .., alpha] in self.raster.pixels.as_chunks_mut::<4>().0 {
+            let alpha = u32::from(*alpha);
+            for color in colors {
+                let divided = (u32::from(*color) * 255 + alpha / 2).checked_div(alpha);
+                *color = divided.unwrap_or(0).min(255) as u8;
+            }
+        }
+    }
+
     /// Draws the luma of a tile as alpha.
     pub(super) fn draw_alpha(
         &mut self,
-        frame: &Frame,
+        tile: &Planes,
         coefficients: &Coefficients,
         at: (u32, u32),
     ) {
         debug_assert_eq!(self.raster.layout, Layout::Rgba);
-        self.draw(frame, at, [0], |pixels, [luma]| {
+        self.draw(tile, at, [0], |pixels, [luma]| {
             for (pixel, &luma) in pixels.chunks_exact_mut(4).zip(luma) {
                 pixel[3] = to_byte(coefficients.gray(luma));
             }
@@ -141,7 +166,7 @@ impl Patch {
     /// samples of some planes.
     fn draw<const N: usize>(
         &mut self,
-        frame: &Frame,
+        tile: &Planes,
         at: (u32, u32),
         planes: [usize; N],
         draw: impl Fn(&mut [u8], [&[i32]; N]),
@@ -155,12 +180,12 @@ impl Patch {
             let end = (corner + length / shrink).min(from + count).max(begin);
             (begin - from, begin - corner, (end - begin) as usize)
         };
-        let (to_x, from_x, columns) = range(at.0, frame.widths[0], self.left, self.raster.width);
-        let (to_y, from_y, rows) = range(at.1, frame.heights[0], self.top, self.raster.height);
+        let (to_x, from_x, columns) = range(at.0, tile.widths[0], self.left, self.raster.width);
+        let (to_y, from_y, rows) = range(at.1, tile.heights[0], self.top, self.raster.height);
         let mut samples = planes.map(|_| vec![0; columns]);
         for row in 0..rows {
             for (samples, &plane) in samples.iter_mut().zip(&planes) {
-                let from = Row::of(frame, plane, from_y as usize + row, shrink);
+                let from = Row::of(tile, plane, from_y as usize + row, shrink);
                 from.read(from_x as usize, samples);
             }
             let start = (to_y as usize + row) * stride + to_x as usize * channels;
@@ -189,10 +214,10 @@ enum Spread {
 }
 
 impl<'a> Row<'a> {
-    fn of(frame: &'a Frame, plane: usize, y: usize, shrink: u32) -> Self {
-        let (width, height) = (frame.widths[plane] as usize, frame.heights[plane] as usize);
-        let halved_across = frame.widths[plane] < frame.widths[0];
-        let halved_down = frame.heights[plane] < frame.heights[0];
+    fn of(tile: &'a Planes, plane: usize, y: usize, shrink: u32) -> Self {
+        let (width, height) = (tile.widths[plane] as usize, tile.heights[plane] as usize);
+        let halved_across = tile.widths[plane] < tile.widths[0];
+        let halved_down = tile.heights[plane] < tile.heights[0];
         let (upper, lower) = match (halved_down, shrink) {
             // Chroma of odd rows lies half-way between two samples.
             (true, 1) => (y / 2, y.div_ceil(2)),
@@ -201,7 +226,7 @@ impl<'a> Row<'a> {
         };
         let row = |y: usize| {
             let start = y.min(height - 1) * width;
-            &frame.planes[plane][start..start + width]
+            &tile.samples[plane][start..start + width]
         };
         Self {
             upper: row(upper),
