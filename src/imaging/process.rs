@@ -270,4 +270,4 @@ mod fixtures;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

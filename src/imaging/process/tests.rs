@@ -7,7 +7,7 @@ use crate::avatar::{Format, SourceFormat, VariantName};
 use crate::imaging::raster::Raster;
 use crate::imaging::{Av1, Target};
 
-pub(super) fn recipe() -> Recipe {
+pub(in crate::imaging) fn recipe() -> Recipe {
     Recipe {
         limits: Limits {
             formats: SourceFormat::ALL.to_vec(),

@@ -1,16 +1,5 @@
 //! The boolean entropy decoder (section 7 of RFC 6386).
 
-/// How far a range below 128 must be shifted to reach it.
-static SHIFTS: [u8; 256] = {
-    let mut shifts = [0; 256];
-    let mut range = 1;
-    while range < 128 {
-        shifts[range] = (range as u8).leading_zeros() as u8;
-        range += 1;
-    }
-    shifts
-};
-
 /// Reads booleans of known probabilities from one partition.
 ///
 /// It differs from the RFC's in two ways that cannot be seen from outside. It holds up to eight
@@ -50,7 +39,7 @@ impl<'a> BoolDecoder<'a> {
     #[inline(always)]
     pub(super) fn read(&mut self, probability: u8) -> bool {
         let probability = u32::from(probability);
-        let shift = SHIFTS[(self.range & 255) as usize];
+        let shift = self.range_shift();
         let product = self.range * probability;
         let range = self.range << shift;
         self.shift(shift);
@@ -70,7 +59,7 @@ impl<'a> BoolDecoder<'a> {
     /// A boolean of even chances, without a branch on it: all ones for true.
     #[inline(always)]
     pub(super) fn read_mask(&mut self) -> i32 {
-        let shift = SHIFTS[(self.range & 255) as usize];
+        let shift = self.range_shift();
         let range = self.range << shift;
         self.shift(shift);
         let split = (range + 1) >> 1;
@@ -81,10 +70,16 @@ impl<'a> BoolDecoder<'a> {
         mask
     }
 
+    /// How far the range must be shifted to reach 128.
     #[inline(always)]
-    fn shift(&mut self, shift: u8) {
+    fn range_shift(&self) -> u32 {
+        7 ^ (self.range | 1).ilog2()
+    }
+
+    #[inline(always)]
+    fn shift(&mut self, shift: u32) {
         self.value <<= shift;
-        self.spare_bits -= i32::from(shift);
+        self.spare_bits -= shift.cast_signed();
         if self.spare_bits < 0 {
             self.refill();
         }

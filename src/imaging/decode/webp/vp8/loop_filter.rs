@@ -5,15 +5,10 @@
 //! for it.
 
 use super::header::Strength;
+use super::reconstruct::Plane;
 
 /// Sixteen pixels in a row or in a column.
 type Lanes = [u8; 16];
-
-/// A plane of which macroblocks are filtered in place.
-pub(super) struct Plane<'a> {
-    pub(super) pixels: &'a mut [u8],
-    pub(super) stride: usize,
-}
 
 /// Which edges of a macroblock are filtered.
 #[derive(Clone, Copy, Debug)]
@@ -25,104 +20,55 @@ pub(super) struct Edges {
 }
 
 /// Filters the luma of the macroblock that begins at `at` with the simple filter (section 15.2).
-pub(super) fn simple_luma(plane: &mut Plane<'_>, at: usize, strength: Strength, edges: Edges) {
+pub(super) fn simple_luma(plane: &mut Plane<'_, 16>, at: usize, strength: Strength, edges: Edges) {
     luma(plane, at, edges, |lanes, is_inner| {
         simple(lanes, strength, is_inner);
     });
 }
 
 /// Filters the luma of the macroblock that begins at `at` with the normal filter (section 15.3).
-pub(super) fn normal_luma(plane: &mut Plane<'_>, at: usize, strength: Strength, edges: Edges) {
+pub(super) fn normal_luma(plane: &mut Plane<'_, 16>, at: usize, strength: Strength, edges: Edges) {
     luma(plane, at, edges, |lanes, is_inner| {
         normal(lanes, strength, is_inner);
     });
 }
 
-/// Filters the chroma of the macroblock whose parts begin at `at` in U and V with the normal
-/// filter. Both are filtered at once.
-pub(super) fn normal_chroma(
-    planes: &mut [Plane<'_>; 2],
-    at: usize,
-    strength: Strength,
-    edges: Edges,
-) {
-    // Four columns to the left and its own eight; below one another, in two halves.
-    let mut rows = [[0; 16]; 16];
-    let left = if edges.left { 4 } else { 0 };
-    for (rows, plane) in rows.as_chunks_mut::<8>().0.iter_mut().zip(&*planes) {
-        for (row, line) in rows.iter_mut().zip(plane.lines(at - left)) {
-            row[4 - left..12].copy_from_slice(&line[..left + 8]);
-        }
-    }
-    if edges.left || edges.inner {
-        let mut columns = turned(rows);
-        if edges.left {
-            normal(beside(&mut columns, 4), strength, false);
-        }
-        if edges.inner {
-            normal(beside(&mut columns, 8), strength, true);
-        }
-        rows = turned(columns);
-    }
-    // Four rows above and its own eight; beside one another, in two halves.
-    let mut lanes = [[0; 16]; 12];
-    let top = if edges.top { 4 } else { 0 };
-    for (half, plane) in planes.iter_mut().enumerate() {
-        let rows = &rows[half * 8..][..8];
-        let half = half * 8..half * 8 + 8;
-        for (lane, row) in lanes[4..].iter_mut().zip(rows) {
-            lane[half.clone()].copy_from_slice(&row[4..12]);
-        }
-        for (lane, line) in lanes[4 - top..4]
-            .iter_mut()
-            .zip(plane.lines(at - top * plane.stride))
-        {
-            lane[half.clone()].copy_from_slice(&line[..8]);
-        }
-        for (row, line) in rows.iter().zip(plane.lines_mut(at - left)) {
-            line[..left].copy_from_slice(&row[4 - left..4]);
-        }
-    }
-    if edges.top {
-        normal(beside(&mut lanes, 4), strength, false);
-    }
-    if edges.inner {
-        normal(beside(&mut lanes, 8), strength, true);
-    }
-    for (half, plane) in planes.iter_mut().enumerate() {
-        let half = half * 8..half * 8 + 8;
-        let from_top = plane.lines_mut(at - top * plane.stride);
-        for (lane, line) in lanes[4 - top..].iter().zip(from_top) {
-            line[..8].copy_from_slice(&lane[half.clone()]);
-        }
-    }
-}
-
 /// Filters the luma of a macroblock with what `filter` does at an edge, which is told whether that
 /// is an inner one.
 #[inline(always)]
-fn luma(plane: &mut Plane<'_>, at: usize, edges: Edges, filter: impl Fn(&mut [Lanes; 8], bool)) {
+fn luma(
+    plane: &mut Plane<'_, 16>,
+    at: usize,
+    edges: Edges,
+    filter: impl Fn(&mut [Lanes; 8], bool),
+) {
     // Four rows above and its own sixteen.
     let mut rows = [[0; 16]; 20];
-    for (row, line) in rows[4..].iter_mut().zip(plane.lines(at)) {
-        row.copy_from_slice(&line[..16]);
+    let (above, own) = rows.split_at_mut(4);
+    for (y, row) in own.iter_mut().enumerate() {
+        *row = *plane.line_mut(at, y);
     }
     if edges.left || edges.inner {
         // Four columns to the left and its own sixteen.
         let mut columns = [[0; 16]; 20];
-        if let Some(rows) = rows.last_chunk::<16>() {
-            columns[4..].copy_from_slice(&turned(*rows));
+        for (columns, own) in columns[4..]
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(own.as_chunks().0)
+        {
+            *columns = turned(own);
         }
         if edges.left {
             let mut left = [[0; 4]; 16];
-            for (left, line) in left.iter_mut().zip(plane.lines(at - 4)) {
-                left.copy_from_slice(&line[..4]);
+            for (y, left) in left.iter_mut().enumerate() {
+                left.copy_from_slice(&plane.line_mut(at - 1, y)[12..]);
             }
-            columns[..4].copy_from_slice(&columns_of(left));
+            columns[..4].copy_from_slice(&columns_of(&left));
             filter(beside(&mut columns, 4), false);
-            if let Some(left) = columns.first_chunk::<4>() {
-                for (left, line) in rows_of(*left).iter().zip(plane.lines_mut(at - 4)) {
-                    line[..4].copy_from_slice(left);
+            for columns in columns[..4].as_chunks().0 {
+                for (y, left) in rows_of(columns).iter().enumerate() {
+                    plane.line_mut(at - 1, y)[12..].copy_from_slice(left);
                 }
             }
         }
@@ -131,15 +77,20 @@ fn luma(plane: &mut Plane<'_>, at: usize, edges: Edges, filter: impl Fn(&mut [La
                 filter(beside(&mut columns, position), true);
             }
         }
-        if let Some(columns) = columns.last_chunk::<16>() {
-            rows[4..].copy_from_slice(&turned(*columns));
+        for (own, columns) in own
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(columns[4..].as_chunks().0)
+        {
+            *own = turned(columns);
         }
     }
     let top = if edges.top { 4 } else { 0 };
-    let at = at - top * plane.stride;
+    let at = at - top * plane.columns;
     if edges.top {
-        for (row, line) in rows[..4].iter_mut().zip(plane.lines(at)) {
-            row.copy_from_slice(&line[..16]);
+        for (y, row) in above.iter_mut().enumerate() {
+            *row = *plane.line_mut(at, y);
         }
         filter(beside(&mut rows, 4), false);
     }
@@ -148,19 +99,75 @@ fn luma(plane: &mut Plane<'_>, at: usize, edges: Edges, filter: impl Fn(&mut [La
             filter(beside(&mut rows, position), true);
         }
     }
-    for (row, line) in rows[4 - top..].iter().zip(plane.lines_mut(at)) {
-        line[..16].copy_from_slice(row);
+    for (y, row) in rows[4 - top..].iter().enumerate() {
+        *plane.line_mut(at, y) = *row;
     }
 }
 
-impl Plane<'_> {
-    /// What begins at `at` and below it.
-    fn lines(&self, at: usize) -> impl Iterator<Item = &[u8]> {
-        self.pixels[at..].chunks(self.stride)
+/// Filters the chroma of the macroblock whose parts begin at `at` in U and V with the normal
+/// filter, both at once.
+pub(super) fn normal_chroma(
+    planes: &mut [Plane<'_, 8>; 2],
+    at: usize,
+    strength: Strength,
+    edges: Edges,
+) {
+    // Four columns to the left and its own eight; U above V.
+    let mut rows = [[0; 16]; 16];
+    for (rows, plane) in rows
+        .as_chunks_mut::<8>()
+        .0
+        .iter_mut()
+        .zip(planes.iter_mut())
+    {
+        for (y, row) in rows.iter_mut().enumerate() {
+            row[4..12].copy_from_slice(plane.line_mut(at, y));
+            if edges.left {
+                row[..4].copy_from_slice(&plane.line_mut(at - 1, y)[4..]);
+            }
+        }
     }
-
-    fn lines_mut(&mut self, at: usize) -> impl Iterator<Item = &mut [u8]> {
-        self.pixels[at..].chunks_mut(self.stride)
+    if edges.left || edges.inner {
+        let mut columns = turned(&rows);
+        if edges.left {
+            normal(beside(&mut columns, 4), strength, false);
+        }
+        if edges.inner {
+            normal(beside(&mut columns, 8), strength, true);
+        }
+        rows = turned(&columns);
+    }
+    // Four rows above and its own eight; U beside V.
+    let mut lanes = [[0; 16]; 12];
+    let top = if edges.top { 4 } else { 0 };
+    for (number, plane) in planes.iter_mut().enumerate() {
+        let rows = &rows[number * 8..][..8];
+        let half = number * 8..number * 8 + 8;
+        if edges.left {
+            for (y, row) in rows.iter().enumerate() {
+                plane.line_mut(at - 1, y)[4..].copy_from_slice(&row[..4]);
+            }
+        }
+        for (lane, row) in lanes[4..].iter_mut().zip(rows) {
+            lane[half.clone()].copy_from_slice(&row[4..12]);
+        }
+        let above = at - top * plane.columns;
+        for (y, lane) in lanes[4 - top..4].iter_mut().enumerate() {
+            lane[half.clone()].copy_from_slice(plane.line_mut(above, y));
+        }
+    }
+    if edges.top {
+        normal(beside(&mut lanes, 4), strength, false);
+    }
+    if edges.inner {
+        normal(beside(&mut lanes, 8), strength, true);
+    }
+    for (number, plane) in planes.iter_mut().enumerate() {
+        let half = number * 8..number * 8 + 8;
+        let at = at - top * plane.columns;
+        for (y, lane) in lanes[4 - top..].iter().enumerate() {
+            plane.line_mut(at, y).copy_from_slice(&lane[half.clone()]);
+        }
     }
 }
 
@@ -172,25 +179,25 @@ fn beside(lanes: &mut [Lanes], position: usize) -> &mut [Lanes; 8] {
 
 /// Rows as columns, and columns as rows.
 #[inline(always)]
-fn turned(rows: [Lanes; 16]) -> [Lanes; 16] {
-    shuffled(shuffled(shuffled(shuffled(rows))))
+fn turned(rows: &[Lanes; 16]) -> [Lanes; 16] {
+    shuffled(&shuffled(&shuffled(&shuffled(rows))))
 }
 
 /// Short rows as columns.
 #[inline(always)]
-fn columns_of(rows: [[u8; 4]; 16]) -> [Lanes; 4] {
+fn columns_of(rows: &[[u8; 4]; 16]) -> [Lanes; 4] {
     let mut lanes = [[0; 16]; 4];
     lanes
         .as_flattened_mut()
         .copy_from_slice(rows.as_flattened());
-    shuffled(shuffled(shuffled(shuffled(lanes))))
+    shuffled(&shuffled(&shuffled(&shuffled(&lanes))))
 }
 
 /// Columns as short rows.
 #[inline(always)]
-fn rows_of(columns: [Lanes; 4]) -> [[u8; 4]; 16] {
+fn rows_of(columns: &[Lanes; 4]) -> [[u8; 4]; 16] {
     let mut rows = [[0; 4]; 16];
-    let lanes = shuffled(shuffled(columns));
+    let lanes = shuffled(&shuffled(columns));
     rows.as_flattened_mut()
         .copy_from_slice(lanes.as_flattened());
     rows
@@ -199,7 +206,7 @@ fn rows_of(columns: [Lanes; 4]) -> [[u8; 4]; 16] {
 /// A perfect shuffle: the first half of all bytes between those of the second. With 2ⁿ bytes it
 /// turns the n bits of every byte's place round by one, so that some of them turn a matrix.
 #[inline(always)]
-fn shuffled<const COUNT: usize>(lanes: [Lanes; COUNT]) -> [Lanes; COUNT] {
+fn shuffled<const COUNT: usize>(lanes: &[Lanes; COUNT]) -> [Lanes; COUNT] {
     let mut mixed = [[0; 16]; COUNT];
     let (upper, lower) = lanes.split_at(COUNT / 2);
     for ((mixed, upper), lower) in mixed
@@ -261,7 +268,8 @@ fn simple(lanes: &mut [Lanes; 8], strength: Strength, is_inner: bool) {
     let [_, _, p1, mut p0, mut q0, q1, _, _] = *lanes;
     for i in 0..16 {
         let filters = is_within([p1[i], p0[i], q0[i], q1[i]], limit);
-        let [a1, a0, b0, b1] = [p1[i], p0[i], q0[i], q1[i]].map(signed);
+        let (a1, a0) = (signed(p1[i]), signed(p0[i]));
+        let (b0, b1) = (signed(q0[i]), signed(q1[i]));
         let a = adjustment(a1.saturating_sub(b1), a0, b0) & mask(filters);
         q0[i] = unsigned(b0.saturating_sub(a.saturating_add(4) >> 3));
         p0[i] = unsigned(a0.saturating_add(a.saturating_add(3) >> 3));
@@ -299,7 +307,8 @@ fn normal(lanes: &mut [Lanes; 8], strength: Strength, is_inner: bool) {
     }
     if is_inner {
         for i in 0..16 {
-            let [a1, a0, b0, b1] = [p1[i], p0[i], q0[i], q1[i]].map(signed);
+            let (a1, a0) = (signed(p1[i]), signed(p0[i]));
+            let (b0, b1) = (signed(q0[i]), signed(q1[i]));
             let a = adjustment(a1.saturating_sub(b1) & varies[i], a0, b0) & filters[i];
             let near = a.saturating_add(4) >> 3;
             let far = ((near + 1) >> 1) & !varies[i];
@@ -311,7 +320,8 @@ fn normal(lanes: &mut [Lanes; 8], strength: Strength, is_inner: bool) {
     } else {
         let mut wides = [0; 16];
         for i in 0..16 {
-            let [a1, a0, b0, b1] = [p1[i], p0[i], q0[i], q1[i]].map(signed);
+            let (a1, a0) = (signed(p1[i]), signed(p0[i]));
+            let (b0, b1) = (signed(q0[i]), signed(q1[i]));
             let a = adjustment(a1.saturating_sub(b1), a0, b0) & filters[i];
             let narrow = a & varies[i];
             q0[i] = unsigned(b0.saturating_sub(narrow.saturating_add(4) >> 3));

@@ -64,11 +64,14 @@ impl Macroblock {
     /// Reads the modes of the next macroblock; `above` and `left` are those of the subblocks
     /// beside it, and become its own.
     pub(super) fn read(
-        bits: &mut BoolDecoder<'_>,
+        outer: &mut BoolDecoder<'_>,
         header: &FrameHeader<'_>,
         above: &mut [SubblockMode; 4],
         left: &mut [SubblockMode; 4],
     ) -> Self {
+        // A copy, which stays in registers.
+        let mut copy = *outer;
+        let bits = &mut copy;
         let segment = header.segments.tree.map_or(0, |tree| {
             let high = u8::from(bits.read(tree[0]));
             2 * high + u8::from(bits.read(tree[1 + usize::from(high)]))
@@ -92,15 +95,18 @@ impl Macroblock {
             }
             Luma::Subblocks(modes)
         };
+        let chroma = chroma_mode(bits);
+        *outer = copy;
         Self {
             segment,
             is_skipped,
             luma,
-            chroma: chroma_mode(bits),
+            chroma,
         }
     }
 }
 
+#[inline(always)]
 fn luma_mode(bits: &mut BoolDecoder<'_>) -> Mode {
     match bits.read(156) {
         false if !bits.read(163) => Mode::Dc,
@@ -110,6 +116,7 @@ fn luma_mode(bits: &mut BoolDecoder<'_>) -> Mode {
     }
 }
 
+#[inline(always)]
 fn chroma_mode(bits: &mut BoolDecoder<'_>) -> Mode {
     if !bits.read(142) {
         Mode::Dc
@@ -123,6 +130,7 @@ fn chroma_mode(bits: &mut BoolDecoder<'_>) -> Mode {
 }
 
 /// Section 11.2.
+#[inline(always)]
 fn subblock_mode(
     bits: &mut BoolDecoder<'_>,
     above: SubblockMode,

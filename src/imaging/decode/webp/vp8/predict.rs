@@ -12,13 +12,15 @@ pub(super) struct Beside {
     /// From the top.
     pub(super) left: [u8; 4],
     pub(super) corner: u8,
-    /// From the left; the latter four lie above the next subblock.
-    pub(super) above: [u8; 8],
+    /// From the left.
+    pub(super) above: [u8; 4],
+    pub(super) above_right: [u8; 4],
 }
 
 /// Predicts `EDGE` rows of as many pixels from those above and to the left (sections 12.2 and
 /// 12.3). Outside the picture the left ones are 129 and the upper ones 127, except for
 /// [`Mode::Dc`], which leaves them out: there they are `None`.
+#[inline(always)]
 pub(super) fn whole<const EDGE: usize>(
     mode: Mode,
     above: &[u8; EDGE],
@@ -38,72 +40,96 @@ pub(super) fn whole<const EDGE: usize>(
             };
             [[mean as u8; EDGE]; EDGE]
         }
-        Mode::TrueMotion => left.map(|left| {
-            let difference = i16::from(left) - i16::from(corner);
-            above.map(|above| (i16::from(above) + difference).clamp(0, 255) as u8)
-        }),
+        Mode::TrueMotion => true_motion(above, left, corner),
         Mode::Vertical => [*above; EDGE],
-        Mode::Horizontal => left.map(|left| [left; EDGE]),
+        Mode::Horizontal => {
+            let mut rows = [[0; EDGE]; EDGE];
+            for (row, left) in rows.iter_mut().zip(left) {
+                *row = [*left; EDGE];
+            }
+            rows
+        }
     }
 }
 
 /// Predicts a luma subblock (section 12.3).
+#[inline(always)]
 pub(super) fn subblock(mode: SubblockMode, beside: &Beside) -> Pixels4 {
     let [i, j, k, l] = beside.left;
     let x = beside.corner;
-    let [a, b, c, d, e, f, g, h] = beside.above;
-    // What lies beside it, from the bottom left to the top right, smoothed.
+    let [a, b, c, d] = beside.above;
+    let [e, f, g, h] = beside.above_right;
+    // What lies beside it, from the bottom left to the top right; smoothed, and between pixels.
     let edge = [l, k, j, i, x, a, b, c, d, e, f, g, h];
-    let smooth = |at: usize| mean3(edge[at.max(1) - 1], edge[at], edge[(at + 1).min(12)]);
-    let between = |at: usize| mean2(edge[at], edge[at + 1]);
+    let s = |at: usize| mean3(edge[at.max(1) - 1], edge[at], edge[(at + 1).min(12)]);
+    let m = |at: usize| mean2(edge[at], edge[at + 1]);
     match mode {
         SubblockMode::Dc => {
-            let sum = [a, b, c, d, i, j, k, l].map(u16::from).iter().sum::<u16>();
+            let all = [a, b, c, d, i, j, k, l];
+            let sum = all.iter().map(|&pixel| u16::from(pixel)).sum::<u16>();
             [[((sum + 4) >> 3) as u8; 4]; 4]
         }
-        SubblockMode::TrueMotion => beside.left.map(|left| {
-            let difference = i16::from(left) - i16::from(x);
-            [a, b, c, d].map(|above| (i16::from(above) + difference).clamp(0, 255) as u8)
-        }),
-        SubblockMode::Vertical => [[5, 6, 7, 8].map(smooth); 4],
-        SubblockMode::Horizontal => [3, 2, 1, 0].map(|at| [smooth(at); 4]),
-        SubblockMode::LeftDown => diagonal([0, 1, 2, 3], [6, 7, 8, 9, 10, 11, 12].map(smooth)),
-        SubblockMode::RightDown => diagonal([3, 2, 1, 0], [1, 2, 3, 4, 5, 6, 7].map(smooth)),
-        SubblockMode::VerticalRight => {
-            let [even, odd] = [[4, 5, 6, 7].map(between), [4, 5, 6, 7].map(smooth)];
-            let [third, fourth] = [smooth(3), smooth(2)];
-            [
-                even,
-                odd,
-                [third, even[0], even[1], even[2]],
-                [fourth, odd[0], odd[1], odd[2]],
-            ]
+        SubblockMode::TrueMotion => true_motion(&beside.above, &beside.left, x),
+        SubblockMode::Vertical => [[s(5), s(6), s(7), s(8)]; 4],
+        SubblockMode::Horizontal => [[s(3); 4], [s(2); 4], [s(1); 4], [s(0); 4]],
+        SubblockMode::LeftDown => {
+            let line = [s(6), s(7), s(8), s(9), s(10), s(11), s(12)];
+            diagonal([0, 1, 2, 3], line)
         }
-        SubblockMode::VerticalLeft => {
-            let [even, odd] = [[5, 6, 7, 8].map(between), [6, 7, 8, 9].map(smooth)];
-            [
-                even,
-                odd,
-                [even[1], even[2], even[3], smooth(10)],
-                [odd[1], odd[2], odd[3], smooth(11)],
-            ]
+        SubblockMode::RightDown => {
+            let line = [s(1), s(2), s(3), s(4), s(5), s(6), s(7)];
+            diagonal([3, 2, 1, 0], line)
         }
+        SubblockMode::VerticalRight => [
+            [m(4), m(5), m(6), m(7)],
+            [s(4), s(5), s(6), s(7)],
+            [s(3), m(4), m(5), m(6)],
+            [s(2), s(4), s(5), s(6)],
+        ],
+        SubblockMode::VerticalLeft => [
+            [m(5), m(6), m(7), m(8)],
+            [s(6), s(7), s(8), s(9)],
+            [m(6), m(7), m(8), s(10)],
+            [s(7), s(8), s(9), s(11)],
+        ],
         SubblockMode::HorizontalDown => {
-            let [m0, m1, m2, m3] = [0, 1, 2, 3].map(between);
-            let [s1, s2, s3, s4, s5, s6] = [1, 2, 3, 4, 5, 6].map(smooth);
-            diagonal([6, 4, 2, 0], [m0, s1, m1, s2, m2, s3, m3, s4, s5, s6])
+            let line = [m(0), s(1), m(1), s(2), m(2), s(3), m(3), s(4), s(5), s(6)];
+            diagonal([6, 4, 2, 0], line)
         }
         SubblockMode::HorizontalUp => {
-            let [m0, m1, m2] = [0, 1, 2].map(between);
-            let [s0, s1, s2] = [0, 1, 2].map(smooth);
-            diagonal([0, 2, 4, 6], [m2, s2, m1, s1, m0, s0, l, l, l, l])
+            let line = [m(2), s(2), m(1), s(1), m(0), s(0), l, l, l, l];
+            diagonal([0, 2, 4, 6], line)
         }
     }
 }
 
+/// Continues the differences along the left edge to those along the upper one.
+#[inline(always)]
+fn true_motion<const EDGE: usize>(
+    above: &[u8; EDGE],
+    left: &[u8; EDGE],
+    corner: u8,
+) -> [[u8; EDGE]; EDGE] {
+    let mut rows = [*above; EDGE];
+    for (row, left) in rows.iter_mut().zip(left) {
+        let difference = i16::from(*left) - i16::from(corner);
+        for pixel in row {
+            *pixel = (i16::from(*pixel) + difference).clamp(0, 255) as u8;
+        }
+    }
+    rows
+}
+
 /// Rows of four pixels of `line`, which begin where `starts` says.
+#[inline(always)]
 fn diagonal<const LENGTH: usize>(starts: [usize; 4], line: [u8; LENGTH]) -> Pixels4 {
-    starts.map(|at| [line[at], line[at + 1], line[at + 2], line[at + 3]])
+    let row = |at: usize| [line[at], line[at + 1], line[at + 2], line[at + 3]];
+    [
+        row(starts[0]),
+        row(starts[1]),
+        row(starts[2]),
+        row(starts[3]),
+    ]
 }
 
 fn mean2(a: u8, b: u8) -> u8 {

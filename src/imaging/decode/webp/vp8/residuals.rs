@@ -5,31 +5,21 @@ use super::header::Quantizers;
 use super::tables::Probabilities;
 use super::transform;
 
-/// The coefficients of a block of 4 × 4 in rows, already multiplied.
+/// A value for each pixel of a block of 4 × 4, in rows.
 pub(super) type Block = [i16; 16];
 
-/// What is known of the coefficients of a block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Filled {
-    #[default]
-    None,
-    /// At most the first.
-    First,
-    /// At most three, which are the first of each direction.
-    Corner,
-    Any,
-}
+/// The coefficients of four blocks beside one another: first the first of each, then the second.
+pub(super) type Group = [i16; 64];
 
-/// The coefficients of one macroblock.
+/// What the coefficients of one macroblock add to its pixels.
 #[derive(Debug, Default)]
 pub(super) struct Residuals {
-    /// Luma in rows, then U, then V.
-    pub(super) blocks: [Block; 24],
-    pub(super) filled: [Filled; 24],
+    /// Luma in rows, then U, then V; `None` where nothing is added.
+    pub(super) blocks: [Option<Block>; 24],
 }
 
 /// Which blocks beside a macroblock have coefficients: the contexts of its own (section 13.3).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Neighbors {
     y: [bool; 4],
     /// Of U, then of V.
@@ -38,12 +28,19 @@ pub(super) struct Neighbors {
 }
 
 impl Neighbors {
+    /// Beside a macroblock at the edge of the picture.
+    pub(super) const NONE: Self = Self {
+        y: [false; 4],
+        uv: [[false; 2]; 2],
+        y2: false,
+    };
+
     /// What a macroblock without coefficients leaves behind; one predicted by subblocks has no
     /// block of luma's first coefficients and leaves what is known of others'.
     pub(super) fn clear(&mut self, has_y2: bool) {
         *self = Self {
             y2: self.y2 && !has_y2,
-            ..Self::default()
+            ..Self::NONE
         };
     }
 }
@@ -87,91 +84,87 @@ impl Residuals {
         above: &mut Neighbors,
         left: &mut Neighbors,
     ) -> bool {
-        self.blocks = [[0; 16]; 24];
-        let (first, y_probabilities) = if has_y2 {
-            self.read_y2(bits, probabilities, quantizers, above, left);
-            (1, &probabilities.y_without_first)
+        let (first, firsts, y_probabilities) = if has_y2 {
+            let firsts = read_y2(bits, probabilities, quantizers, above, left);
+            (1, firsts, &probabilities.y_without_first)
         } else {
-            (0, &probabilities.y)
+            (0, [0; 16], &probabilities.y)
         };
+        let (groups, _) = self.blocks.as_chunks_mut::<4>();
         let mut any = false;
-        for row in 0..4 {
-            for column in 0..4 {
-                let block = &mut self.blocks[row * 4 + column];
+        for (row, blocks) in groups[..4].iter_mut().enumerate() {
+            let mut group = [0; 64];
+            group[..4].copy_from_slice(&firsts[row * 4..][..4]);
+            let mut ends = [0; 4];
+            for (column, end) in ends.iter_mut().enumerate() {
                 let context = usize::from(above.y[column]) + usize::from(left.y[row]);
-                let end = read_block(bits, y_probabilities, context, quantizers.y, first, block);
-                above.y[column] = end > first;
-                left.y[row] = end > first;
-                let filled = Filled::of(end, block);
-                self.filled[row * 4 + column] = filled;
-                any |= filled != Filled::None;
+                let quantizers = quantizers.y;
+                let place = (&mut group, column);
+                *end = read_block(bits, y_probabilities, context, quantizers, first, place);
+                above.y[column] = *end > first;
+                left.y[row] = *end > first;
             }
+            any |= transformed(&group, ends, blocks);
         }
-        for plane in 0..2 {
-            for row in 0..2 {
-                for column in 0..2 {
-                    let index = 16 + plane * 4 + row * 2 + column;
-                    let block = &mut self.blocks[index];
-                    let context =
-                        usize::from(above.uv[plane][column]) + usize::from(left.uv[plane][row]);
-                    let end = read_block(bits, &probabilities.uv, context, quantizers.uv, 0, block);
-                    above.uv[plane][column] = end > 0;
-                    left.uv[plane][row] = end > 0;
-                    let filled = Filled::of(end, block);
-                    self.filled[index] = filled;
-                    any |= filled != Filled::None;
-                }
+        for (plane, blocks) in groups[4..].iter_mut().enumerate() {
+            let (above, left) = (&mut above.uv[plane], &mut left.uv[plane]);
+            let mut group = [0; 64];
+            let mut ends = [0; 4];
+            for (index, end) in ends.iter_mut().enumerate() {
+                let (above, left) = (&mut above[index % 2], &mut left[index / 2]);
+                let context = usize::from(*above) + usize::from(*left);
+                let place = (&mut group, index);
+                *end = read_block(bits, &probabilities.uv, context, quantizers.uv, 0, place);
+                *above = *end > 0;
+                *left = *end > 0;
             }
+            any |= transformed(&group, ends, blocks);
         }
         any
     }
-
-    /// The first coefficients of the luma blocks, which are a block of their own.
-    fn read_y2(
-        &mut self,
-        bits: &mut BoolDecoder<'_>,
-        probabilities: &TokenProbabilities,
-        quantizers: &Quantizers,
-        above: &mut Neighbors,
-        left: &mut Neighbors,
-    ) {
-        let mut block = [0; 16];
-        let context = usize::from(above.y2) + usize::from(left.y2);
-        let end = read_block(
-            bits,
-            &probabilities.y2,
-            context,
-            quantizers.y2,
-            0,
-            &mut block,
-        );
-        above.y2 = end > 0;
-        left.y2 = end > 0;
-        let firsts = if end > 1 {
-            transform::inverse_walsh_hadamard(&block)
-        } else {
-            [(block[0] + 3) >> 3; 16]
-        };
-        for (block, first) in self.blocks.iter_mut().zip(firsts) {
-            block[0] = first;
-        }
-    }
 }
 
-impl Filled {
-    /// Of a block whose coefficients end before `end` in their order.
-    fn of(end: usize, block: &Block) -> Self {
-        match end {
-            // The first of a luma block may come from elsewhere.
-            0 | 1 if block[0] == 0 => Self::None,
-            0 | 1 => Self::First,
-            2 | 3 => Self::Corner,
-            _ => Self::Any,
-        }
+/// The first coefficients of the luma blocks, which are a block of their own.
+fn read_y2(
+    bits: &mut BoolDecoder<'_>,
+    probabilities: &TokenProbabilities,
+    quantizers: &Quantizers,
+    above: &mut Neighbors,
+    left: &mut Neighbors,
+) -> Block {
+    let mut group = [0; 64];
+    let context = usize::from(above.y2) + usize::from(left.y2);
+    let place = (&mut group, 0);
+    let end = read_block(bits, &probabilities.y2, context, quantizers.y2, 0, place);
+    above.y2 = end > 0;
+    left.y2 = end > 0;
+    let mut block = [0; 16];
+    for (value, of_four) in block.iter_mut().zip(group.as_chunks::<4>().0) {
+        *value = of_four[0];
     }
+    transform::inverse_walsh_hadamard(&block)
 }
 
-/// Reads the coefficients of a block from position `first` on, and gives the position after the
+/// Transforms the coefficients of four blocks, which end before `ends` in their order; says whether
+/// there are any.
+fn transformed(group: &Group, ends: [usize; 4], blocks: &mut [Option<Block>; 4]) -> bool {
+    // The first of a luma block may come from elsewhere.
+    let is_filled = |lane: usize| ends[lane] > 1 || group[lane] != 0;
+    let filled = [0, 1, 2, 3].map(is_filled);
+    if ends.iter().any(|&end| end > 1) {
+        let differences = transform::inverse_cosines(group);
+        for ((block, differences), filled) in blocks.iter_mut().zip(differences).zip(filled) {
+            *block = filled.then_some(differences);
+        }
+    } else {
+        for ((block, &first), filled) in blocks.iter_mut().zip(group).zip(filled) {
+            *block = filled.then(|| transform::inverse_cosine_of_first(first));
+        }
+    }
+    filled.contains(&true)
+}
+
+/// Reads the coefficients of one block of a group from position `first` on, and gives the position after the
 /// last of them (sections 13.2 and 13.3).
 #[inline(never)]
 fn read_block(
@@ -180,7 +173,7 @@ fn read_block(
     context: usize,
     quantizers: [i32; 2],
     first: usize,
-    block: &mut Block,
+    (group, lane): (&mut Group, usize),
 ) -> usize {
     // A copy, which stays in registers.
     let mut bits = *outer;
@@ -212,7 +205,7 @@ fn read_block(
         };
         let sign = bits.read_mask();
         let value = ((magnitude ^ sign) - sign) * quantizer;
-        block[usize::from(ZIGZAG[position] & 15)] = value as i16;
+        group[usize::from(ZIGZAG[position] & 15) * 4 + lane % 4] = value as i16;
         quantizer = quantizers[1];
         position += 1;
     };

@@ -51,7 +51,7 @@ impl Planes {
 
 /// A line of chroma at the full width.
 struct ChromaLine {
-    /// One pixel before the line, which has no meaning, and perhaps one after it.
+    /// Rounded up to whole samples.
     pixels: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ impl ChromaLine {
         let (pairs, _) = self.pixels[1..].as_chunks_mut::<2>();
         for (pair, ((&a, &b), (&c, &d))) in pairs.iter_mut().zip(between) {
             let [a, b, c, d] = [a, b, c, d].map(u16::from);
-            // Rounded down twice on the way to a sixteenth.
+            // Sixteenths, rounded down to eighths on the way.
             let sum = a + b + c + d + 8;
             let rising = (sum + 2 * (a + d)) >> 3;
             let falling = (sum + 2 * (b + c)) >> 3;
