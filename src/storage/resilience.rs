@@ -45,7 +45,7 @@ impl Default for Patience {
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(1),
             failures_to_open: 10,
-            open_for: Duration::from_secs(5),
+            open_for: Duration::from_secs(1),
         }
     }
 }
