@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Catalog, CatalogError, Cursor, Outstanding, Page, Precondition, Removed, Replaced, Restored,
-    Stats,
+    Catalog, CatalogError, Claimed, Cursor, Outstanding, Page, Precondition, Removed, Replaced,
+    Restored, Stats,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::telemetry::{Metrics, Operations};
@@ -77,7 +77,7 @@ impl Catalog for MeteredCatalog {
         now: Timestamp,
         lease: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Outstanding>, CatalogError> {
+    ) -> Result<Vec<Claimed>, CatalogError> {
         let answer = self.inner.claim(now, lease, limit);
         self.operations.measure("claim", answer).await
     }

@@ -91,14 +91,15 @@ pub trait Catalog: Send + Sync + 'static {
     ) -> Result<Option<Removed>, CatalogError>;
 
     /// Up to `limit` ids whose time has come by `now`, for the caller to remove the objects of
-    /// and then [`forget`](Self::forget). Until `lease` nobody else is given them; after it they
-    /// are due again, so what a dead caller left is taken up by the next one.
+    /// and then [`forget`](Self::forget), or to leave alone. Until `lease` nobody else is given
+    /// them; after it they are due again, out of retired, so what a dead caller left is taken up
+    /// by the next one.
     async fn claim(
         &self,
         now: Timestamp,
         lease: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Outstanding>, CatalogError>;
+    ) -> Result<Vec<Claimed>, CatalogError>;
 
     /// Drops an id from pending and retired, once nothing of it is left in the store. Forgetting
     /// an unknown id is success.
@@ -239,6 +240,16 @@ pub struct Outstanding {
     pub subject: SubjectId,
     /// Which upload.
     pub avatar: AvatarId,
+}
+
+/// An upload whose objects are to go, given to one caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Which.
+    pub outstanding: Outstanding,
+    /// Whether it was pending until now: nobody knows what became of it, and its last writes may
+    /// still be on their way to the store.
+    pub was_pending: bool,
 }
 
 /// What the current records add up to.

@@ -28,9 +28,11 @@ impl Service {
             .await?;
         let removed = removed.ok_or(Error::NotFound)?;
         let mut objects = 0;
+        // Nothing of them is forgotten yet: an attempt to write an object that was given up for the
+        // next one may still be carried out, and put back what is removed here. The sweep looks
+        // once more after the lease.
         for outstanding in &removed.outstanding {
             objects += self.remove_objects(outstanding.avatar).await?;
-            self.catalog.forget(outstanding).await?;
         }
         let record = removed.record.ok_or(Error::NotFound)?;
         Ok(Removal { record, objects })

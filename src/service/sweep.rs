@@ -5,7 +5,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{Error, Service};
 use crate::avatar::Timestamp;
-use crate::catalog::Outstanding;
+use crate::catalog::Claimed;
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Service {
             }
             self.metrics.sweep_claimed(claimed.len());
             let removed: Vec<_> = stream::iter(claimed)
-                .map(|outstanding| self.remove_due(outstanding))
+                .map(|claimed| self.remove_due(claimed))
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
@@ -57,9 +57,18 @@ impl Service {
         }
     }
 
-    async fn remove_due(&self, outstanding: Outstanding) -> Result<usize, Error> {
+    async fn remove_due(&self, claimed: Claimed) -> Result<usize, Error> {
+        let Claimed {
+            outstanding,
+            was_pending,
+        } = claimed;
         let objects = self.remove_objects(outstanding.avatar).await?;
-        self.catalog.forget(&outstanding).await?;
+        // A write of an upload that died, or that was given up, may still be on its way: held by
+        // the network or by a store that stood still, and carried out all the same. So such an
+        // upload stays on the list, comes due again after its lease, and is looked at once more.
+        if !was_pending {
+            self.catalog.forget(&outstanding).await?;
+        }
         self.metrics.sweep_removed(objects);
         Ok(objects)
     }
@@ -153,6 +162,9 @@ mod tests {
         assert_eq!(written_after.load(Ordering::Relaxed), 6);
         assert_eq!(parts.store.uploads(None).await.unwrap(), []);
         assert_eq!(parts.catalog.get(&subject).await.unwrap(), None);
+        // It is looked at once more, in case something of it is still on its way.
+        let later = Timestamp::now().plus(Duration::from_hours(3));
+        assert_eq!(service.sweep(later).await.unwrap().avatars, 1);
         assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
         assert_eq!(contract::events(&*parts.catalog).await, []);
     }

@@ -21,7 +21,7 @@ use crate::avatar::{
     AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId, Timestamp,
     Version,
 };
-use crate::catalog::{Outstanding, Precondition, Replaced};
+use crate::catalog::{Precondition, Replaced};
 use crate::imaging::{self, CancelToken, Crop, Job, Output, Processed};
 use crate::storage::StoreError;
 
@@ -302,25 +302,13 @@ impl Service {
             // Swept meanwhile; but what was written after the sweep had listed it is still there.
             Replaced::NotPending => Error::TimedOut,
         };
-        // Nobody will ever commit the id, and nothing of it is being written any more.
-        self.discard(subject, record.avatar_id).await;
-        Err(refusal)
-    }
-
-    /// Removes what an upload wrote that lost. Where that fails the sweep does it.
-    async fn discard(&self, subject: &SubjectId, avatar: AvatarId) {
-        let outstanding = Outstanding {
-            subject: subject.clone(),
-            avatar,
-        };
-        let removed = match self.remove_objects(avatar).await {
-            Ok(_) => self.catalog.forget(&outstanding).await.map_err(Error::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            let error = &error as &dyn std::error::Error;
+        // Nobody will ever commit the id. The sweep looks at it again, as at every upload that was
+        // given up.
+        if let Err(error) = self.remove_objects(record.avatar_id).await {
+            let (avatar, error) = (record.avatar_id, &error as &dyn std::error::Error);
             warn!(%avatar, error, "a lost upload's objects are left to the sweep");
         }
+        Err(refusal)
     }
 }
 

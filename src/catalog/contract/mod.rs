@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Catalog, EmbeddedCatalog, Outstanding, Precondition, Removed, Replaced};
+use super::{Catalog, Claimed, EmbeddedCatalog, Outstanding, Precondition, Removed, Replaced};
 use crate::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName, Version,
@@ -133,7 +133,7 @@ async fn swept(catalog: &dyn Catalog, now: Timestamp) -> HashSet<AvatarId> {
         if claimed.is_empty() {
             return ids;
         }
-        for outstanding in claimed {
+        for Claimed { outstanding, .. } in claimed {
             catalog.forget(&outstanding).await.unwrap();
             assert!(ids.insert(outstanding.avatar), "claimed twice");
         }
@@ -212,11 +212,11 @@ async fn a_reservation_may_be_repeated(catalog: &dyn Catalog) {
     again(&third).await;
     let claimed = catalog.claim(later(120), later(200), 10).await.unwrap();
     assert_eq!(claimed.len(), 1);
-    assert_eq!(claimed[0].avatar, first.avatar_id);
+    assert_eq!(claimed[0].outstanding.avatar, first.avatar_id);
     again(&first).await;
     assert_eq!(commit(catalog, &who, &first).await, Replaced::NotPending);
     for _ in 0..2 {
-        catalog.forget(&claimed[0]).await.unwrap();
+        catalog.forget(&claimed[0].outstanding).await.unwrap();
     }
     assert!(swept(catalog, later(3599)).await.is_empty());
     let due = HashSet::from([second.avatar_id]);
@@ -264,13 +264,16 @@ async fn a_claimed_upload_cannot_be_committed(catalog: &dyn Catalog) {
     let claimed = catalog.claim(later(120), later(200), 10).await.unwrap();
     assert_eq!(
         claimed,
-        [Outstanding {
-            subject: who.clone(),
-            avatar: slow.avatar_id
+        [Claimed {
+            outstanding: Outstanding {
+                subject: who.clone(),
+                avatar: slow.avatar_id
+            },
+            was_pending: true
         }]
     );
     assert_eq!(commit(catalog, &who, &slow).await, Replaced::NotPending);
-    catalog.forget(&claimed[0]).await.unwrap();
+    catalog.forget(&claimed[0].outstanding).await.unwrap();
     assert_eq!(commit(catalog, &who, &slow).await, Replaced::NotPending);
     assert_eq!(catalog.get(&who).await.unwrap(), Some(current));
 }
@@ -378,13 +381,12 @@ async fn a_claim_is_leased_and_comes_due_again(catalog: &dyn Catalog) {
     let who = subject("leased");
     let slow = reserved(catalog, &who).await;
     let claim = async |now, lease| catalog.claim(later(now), later(lease), 10).await.unwrap();
-    assert_eq!(claim(120, 180).await.len(), 1);
+    let first = claim(120, 180).await;
+    assert!(first.len() == 1 && first[0].was_pending);
     assert_eq!(claim(179, 240).await, []);
-    assert_eq!(
-        claim(180, 240).await.len(),
-        1,
-        "whoever claimed it first is dead"
-    );
+    let again = claim(180, 240).await;
+    assert_eq!(again.len(), 1, "whoever claimed it first is dead");
+    assert!(!again[0].was_pending);
     assert_eq!(
         swept(catalog, later(240)).await,
         HashSet::from([slow.avatar_id])

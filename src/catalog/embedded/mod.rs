@@ -19,8 +19,8 @@ use redb::{
 
 use super::codec;
 use super::{
-    Catalog, CatalogError, Cursor, Outstanding, Page, Precondition, Removed, Replaced, Restored,
-    Stats, StatsRow,
+    Catalog, CatalogError, Claimed, Cursor, Outstanding, Page, Precondition, Removed, Replaced,
+    Restored, Stats, StatsRow,
 };
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use tables::{
@@ -270,7 +270,7 @@ impl Catalog for EmbeddedCatalog {
         now: Timestamp,
         lease: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Outstanding>, CatalogError> {
+    ) -> Result<Vec<Claimed>, CatalogError> {
         self.blocking("claim what is due", move |database| {
             // Most sweeps find nothing, and then need not write.
             let due = due(&database.begin_read()?.open_table(DUE)?, now, limit)?;
@@ -285,12 +285,18 @@ impl Catalog for EmbeddedCatalog {
                 let entry = transaction
                     .open_table(OUTSTANDING)?
                     .get(id)?
-                    .map(|entry| SubjectId::new(entry.value().2))
+                    .map(|entry| {
+                        let (was_pending, _, subject) = entry.value();
+                        SubjectId::new(subject).map(|subject| (subject, was_pending))
+                    })
                     .transpose()?;
                 let avatar = AvatarId::from_bytes(id);
-                if let Some(subject) = entry {
+                if let Some((subject, was_pending)) = entry {
                     enter(&transaction, State::Retired, &subject, avatar, lease)?;
-                    claimed.push(Outstanding { subject, avatar });
+                    claimed.push(Claimed {
+                        outstanding: Outstanding { subject, avatar },
+                        was_pending,
+                    });
                 }
             }
             transaction.commit()?;

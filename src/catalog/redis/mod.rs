@@ -33,8 +33,8 @@ use redis::{FromRedisValue, RedisError};
 
 use super::codec;
 use super::{
-    Catalog, CatalogError, Cursor, Outstanding, Page, Precondition, Removed, Replaced, Restored,
-    Stats,
+    Catalog, CatalogError, Claimed, Cursor, Outstanding, Page, Precondition, Removed, Replaced,
+    Restored, Stats,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisSettings};
@@ -324,7 +324,7 @@ impl Catalog for RedisCatalog {
         now: Timestamp,
         lease: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Outstanding>, CatalogError> {
+    ) -> Result<Vec<Claimed>, CatalogError> {
         let claimed = async {
             let (now, lease) = (now.unix_ms().to_string(), lease.unix_ms().to_string());
             let count = usize::from(self.partitions.count());
@@ -333,15 +333,21 @@ impl Catalog for RedisCatalog {
             for partition in self.partitions.all().cycle().skip(first).take(count) {
                 let left = (limit - claimed.len()).to_string();
                 // What a lost answer claimed comes due again after its lease.
-                let names: Vec<Vec<u8>> = self
+                let [pending, retired]: [Vec<Vec<u8>>; 2] = self
                     .step(
                         &self.scripts.claim,
                         partition,
                         &[now.as_bytes(), lease.as_bytes(), left.as_bytes()],
                     )
                     .await?;
-                for name in &names {
-                    claimed.push(outstanding(name)?);
+                for (names, was_pending) in [(pending, true), (retired, false)] {
+                    for name in &names {
+                        let outstanding = outstanding(name)?;
+                        claimed.push(Claimed {
+                            outstanding,
+                            was_pending,
+                        });
+                    }
                 }
                 if claimed.len() >= limit {
                     break;

@@ -220,3 +220,37 @@ async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
         .await;
     assert!(version.unwrap() > Version(50_000_000));
 }
+
+#[tokio::test]
+async fn what_a_dead_upload_wrote_late_is_found_by_the_next_sweep() {
+    let parts = Parts::new();
+    let (service, record) = (parts.service(), contract::record(1, 1));
+    parts.reserved(&record).await;
+    let due = Timestamp::now().plus(Duration::from_mins(2));
+    assert_eq!(service.sweep(due).await.unwrap().avatars, 1);
+    // The network, or a store that stood still, had held the writes up.
+    parts.stored(&record).await;
+    assert_eq!(service.sweep(due).await.unwrap().avatars, 0, "leased");
+    let due = due.plus(service.settings().upload_deadline);
+    assert_eq!(service.sweep(due).await.unwrap().avatars, 1);
+    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
+    assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_written_late_behind_a_delete_is_found_by_the_sweep() {
+    let parts = Parts::new();
+    let (service, record) = (parts.service(), contract::record(1, 1));
+    parts.reserved(&record).await;
+    parts.stored(&record).await;
+    parts.committed(&record).await;
+    let now = Timestamp::now();
+    service.remove(&subject(), now).await.unwrap();
+    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
+    // An attempt that had been given up for the next one is carried out after all.
+    parts.stored(&record).await;
+    let due = now.plus(service.settings().upload_deadline);
+    assert_eq!(service.sweep(due).await.unwrap().avatars, 1);
+    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
+    assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
+}
