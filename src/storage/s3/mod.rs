@@ -12,6 +12,9 @@ mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
@@ -34,7 +37,14 @@ pub struct S3Store {
     /// Nobody in particular, where anyone should be able to read `public/`.
     anyone: Option<Client>,
     bucket: String,
+    /// When probes of processes that died were last looked for.
+    tidied: Mutex<Option<Instant>>,
 }
+
+/// How often probes of processes that died are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(30);
+/// How old a probe is that nobody will come back to: a check takes seconds.
+const ABANDONED: Duration = Duration::from_secs(20);
 
 impl S3Store {
     /// Makes the bucket ready, and makes sure of what it promises: that the service may write,
@@ -110,6 +120,39 @@ impl S3Store {
         let body = Bytes::from_static(Probe::BODY);
         self.put_bytes(&probe.path, body, "text/plain", "no-store")
             .await
+    }
+
+    /// Whether it is time to look for probes of processes that died.
+    fn is_untidy(&self) -> bool {
+        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        let untidy = tidied.is_none_or(|last| last.elapsed() >= TIDY_EVERY);
+        if untidy {
+            *tidied = Some(Instant::now());
+        }
+        untidy
+    }
+
+    /// Removes the probes that other processes left when they were killed in the middle of a check,
+    /// by the store's own clock, which the probe just written shows.
+    async fn tidy(&self, own: &Probe, abandoned: Duration) -> Result<(), Failure> {
+        let mut probes = Vec::new();
+        for folder in Probe::FOLDERS {
+            let list = self.client.list_objects_v2().bucket(&self.bucket);
+            let page = list.prefix(folder).send().await;
+            let page = page.map_err(of_call("ListObjectsV2"))?;
+            let listed = page.contents.unwrap_or_default().into_iter();
+            probes.extend(listed.filter_map(|probe| Some((probe.key?, probe.last_modified?))));
+        }
+        let now = probes.iter().find(|(path, _)| *path == own.path);
+        let Some((_, now)) = now.cloned() else {
+            return Ok(());
+        };
+        for (path, written) in probes {
+            if now.secs() - written.secs() > abandoned.as_secs().cast_signed() {
+                self.delete_path(&path).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The paths of every object under `prefix`.
@@ -248,7 +291,10 @@ impl Store for S3Store {
             Some(_) => Probe::public(),
             None => Probe::private(),
         };
-        let seen = self.try_out(&probe).await;
+        let seen = match self.try_out(&probe).await {
+            Ok(seen) if self.is_untidy() => self.tidy(&probe, ABANDONED).await.map(|()| seen),
+            seen => seen,
+        };
         // Whatever came of it, the probe goes; the first failure is the one to tell.
         let deleted = self.delete_path(&probe.path).await;
         match seen.and_then(|public_read| deleted.map(|()| public_read)) {

@@ -1,7 +1,7 @@
 //! Making a bucket ready, and saying what is wrong with one that is not.
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -159,7 +159,8 @@ pub(super) struct Probe {
 }
 
 /// What this process calls its probes: not as other replicas do, so that they do not meet, and
-/// always the same, so that what an interrupted check leaves behind is taken away by the next.
+/// always the same, so that what an interrupted check leaves behind is taken away by the next. What
+/// a killed process leaves is taken away by the checks of the others, or of the one after it.
 static PROBE_NAME: LazyLock<String> = LazyLock::new(|| {
     // Without randomness the probes of replicas meet, which is no harm worth failing for.
     let id = AvatarId::random().unwrap_or(AvatarId::from_bytes([0; 16]));
@@ -169,6 +170,9 @@ static PROBE_NAME: LazyLock<String> = LazyLock::new(|| {
 impl Probe {
     /// What it holds.
     pub(super) const BODY: &[u8] = b"cameo";
+
+    /// Where probes lie.
+    pub(super) const FOLDERS: [&str; 2] = ["public/probe/", "private/probe/"];
 
     /// The one that anyone should be able to read.
     pub(super) fn public() -> Self {
@@ -193,6 +197,7 @@ pub(super) async fn open(settings: &S3Settings) -> Result<(S3Store, Vec<S3Concer
         client: service,
         anyone: policy.then(|| anyone.clone()),
         bucket: settings.bucket.clone(),
+        tidied: Mutex::default(),
     };
     let opening = Opening {
         settings,

@@ -323,3 +323,23 @@ mod by_policy {
         serde_json::json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
     }
 }
+
+#[tokio::test]
+async fn probes_of_processes_that_were_killed_are_removed() {
+    let server = S3Server::start().await;
+    let store = open(&server).await;
+    let named = |name: &str| Probe::FOLDERS.map(|folder| format!("{folder}{name}"));
+    server.put_objects(&named("abandoned"), b"cameo").await;
+    // By the store's clock, which nobody can set.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    server
+        .put_objects(&named("of-another-replica"), b"cameo")
+        .await;
+    let own = Probe::private();
+    store.write_probe(&own).await.unwrap();
+    store.tidy(&own, Duration::from_secs(1)).await.unwrap();
+    store.delete_path(&own.path).await.unwrap();
+    let mut left = named("of-another-replica");
+    left.sort();
+    assert_eq!(store.list_prefix("").await.unwrap(), left);
+}
