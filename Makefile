@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs redis
+.PHONY: help run test chaos lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs redis
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,10 +13,13 @@ help: ## Show this list
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
 
-test: needs redis ## Run every test: unit, contract, black-box (three backends), documentation
+test: needs redis ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
 	cargo test --locked
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
+
+chaos: needs redis ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=300, CHAOS_SEED)
+	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),300) CHAOS_SEED=$(CHAOS_SEED) cargo test --locked --test chaos
 
 lint: fmt-check clippy docs deny ## Everything but the tests that a change must pass
 

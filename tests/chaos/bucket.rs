@@ -1,0 +1,240 @@
+//! An S3 server as a program of its own, on a folder; and the run's own eye on the bucket, past
+//! every fault.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::primitives::ByteStream;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::dto::{
+    CreateBucketInput, CreateBucketOutput, DeleteObjectInput, DeleteObjectOutput, GetObjectInput,
+    GetObjectOutput, HeadBucketInput, HeadBucketOutput, ListObjectsV2Input, ListObjectsV2Output,
+    Object, PutObjectInput, PutObjectOutput, Timestamp,
+};
+use s3s::service::S3ServiceBuilder;
+use s3s::{Body, S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+pub(crate) const BUCKET: &str = "avatars";
+pub(crate) const ACCESS_KEY: &str = "chaos";
+pub(crate) const SECRET_KEY: &str = "chaos-secret";
+
+/// The word on the command line that makes this program the server, before its address and folder.
+pub(crate) const SERVE: &str = "serve-a-bucket";
+
+/// Serves until it is killed.
+pub(crate) async fn serve(address: &str, folder: &str) {
+    let folder = PathBuf::from(folder);
+    let files = s3s_fs::FileSystem::new(&folder).unwrap();
+    let mut builder = S3ServiceBuilder::new(Shelf { files, folder });
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let service = builder.build();
+    let listener = TcpListener::bind(address).await.unwrap();
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            continue;
+        };
+        let service = service.clone();
+        connections.spawn(async move {
+            let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let service = service.clone();
+                async move { service.call(request.map(Body::from)).await }
+            });
+            let mut http = Builder::new(TokioExecutor::new());
+            // A request whose sender has gone is carried out all the same, as others do.
+            http.http1().half_close(true);
+            let _ = http.serve_connection(TokioIo::new(socket), answer).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// `s3s-fs`, but for its listing: that walks the whole bucket each time, and fails where something
+/// is removed under way.
+struct Shelf {
+    files: s3s_fs::FileSystem,
+    folder: PathBuf,
+}
+
+#[async_trait::async_trait]
+impl S3 for Shelf {
+    async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.files.head_bucket(request).await
+    }
+
+    async fn create_bucket(
+        &self,
+        request: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        let created = self.files.create_bucket(request).await;
+        // Another replica was faster: the bucket is nobody else's.
+        created.map_err(|error| match error.code() {
+            S3ErrorCode::BucketAlreadyExists => s3_error!(BucketAlreadyOwnedByYou),
+            _ => error,
+        })
+    }
+
+    async fn put_object(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        self.files.put_object(request).await
+    }
+
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        self.files.get_object(request).await
+    }
+
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.files.delete_object(request).await
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        let prefix = input.prefix.unwrap_or_default();
+        let after = input.continuation_token.or(input.start_after);
+        let most = usize::try_from(input.max_keys.unwrap_or(1000)).unwrap_or(1000);
+        let mut found = walk(&self.folder.join(&input.bucket), &prefix);
+        if let Some(after) = after {
+            found = found.split_off(&after);
+            found.remove(&after);
+        }
+        let more = found.len() > most;
+        let objects: Vec<_> = found
+            .into_iter()
+            .take(most)
+            .map(|(key, (size, written))| Object {
+                key: Some(key),
+                size: i64::try_from(size).ok(),
+                last_modified: Some(Timestamp::from(written)),
+                ..Object::default()
+            })
+            .collect();
+        let next = objects.last().and_then(|last| last.key.clone());
+        Ok(S3Response::new(ListObjectsV2Output {
+            is_truncated: Some(more),
+            next_continuation_token: next.filter(|_| more),
+            key_count: i32::try_from(objects.len()).ok(),
+            contents: Some(objects),
+            ..ListObjectsV2Output::default()
+        }))
+    }
+}
+
+/// Every object whose key begins with the prefix, with its size and when it was written.
+fn walk(bucket: &Path, prefix: &str) -> BTreeMap<String, (u64, SystemTime)> {
+    let within = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut folders = VecDeque::from([bucket.join(within)]);
+    let mut found = BTreeMap::new();
+    while let Some(folder) = folders.pop_front() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let key = path.strip_prefix(bucket).ok().and_then(Path::to_str);
+            // What is removed under way is not there.
+            let (Some(key), Ok(data)) = (key, entry.metadata()) else {
+                continue;
+            };
+            if data.is_dir() {
+                folders.push_back(path);
+            } else if key.starts_with(prefix) {
+                let written = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                found.insert(key.to_owned(), (data.len(), written));
+            }
+        }
+    }
+    found
+}
+
+/// The bucket as it is, asked without a proxy between and for as long as it takes.
+pub(crate) struct Eye(Client);
+
+impl Eye {
+    pub(crate) fn new(server: SocketAddr) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .operation_timeout(Duration::from_secs(3))
+            .build();
+        let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "chaos");
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(format!("http://{server}"))
+            .force_path_style(true)
+            .credentials_provider(credentials)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        Self(Client::from_conf(config.build()))
+    }
+
+    /// Whether it answers right now.
+    pub(crate) async fn answers(&self) -> bool {
+        let listed = self.0.list_objects_v2().bucket(BUCKET).max_keys(1);
+        match listed.send().await {
+            Ok(_) => true,
+            // Nobody has made the bucket yet.
+            Err(error) => error.raw_response().is_some(),
+        }
+    }
+
+    /// Every object under a prefix, with its length.
+    pub(crate) async fn objects(&self, prefix: &str) -> BTreeMap<String, u64> {
+        'again: loop {
+            let mut objects = BTreeMap::new();
+            let mut next = None;
+            loop {
+                let list = self.0.list_objects_v2().bucket(BUCKET).prefix(prefix);
+                let Ok(page) = list.set_continuation_token(next).send().await else {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue 'again;
+                };
+                for object in page.contents.unwrap_or_default() {
+                    let length = object.size.unwrap_or_default().unsigned_abs();
+                    objects.insert(object.key.unwrap_or_default(), length);
+                }
+                next = page.next_continuation_token;
+                if next.is_none() {
+                    return objects;
+                }
+            }
+        }
+    }
+
+    /// Puts something there behind everybody's back.
+    pub(crate) async fn put(&self, key: &str, body: &'static [u8]) {
+        let put = self.0.put_object().bucket(BUCKET).key(key);
+        put.body(ByteStream::from_static(body))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Takes something away behind everybody's back.
+    pub(crate) async fn remove(&self, key: &str) {
+        let delete = self.0.delete_object().bucket(BUCKET).key(key);
+        delete.send().await.unwrap();
+    }
+}

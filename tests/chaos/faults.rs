@@ -1,0 +1,156 @@
+//! What goes wrong, and when: a schedule from a seed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::fleet::{Dependency, Fleet, REPLICAS};
+use crate::history::History;
+use crate::process::Program;
+use crate::proxy::Way;
+
+/// A program of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victim {
+    Replica(usize),
+    Dependency(Dependency),
+}
+
+/// Something that goes wrong for a while.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// SIGKILL, and a start at the end of it.
+    Kill(Victim),
+    /// SIGSTOP, and SIGCONT at the end of it.
+    Stop(Victim),
+    /// The way from one replica, or from each, to a dependency.
+    Way {
+        from: Option<usize>,
+        to: Dependency,
+        way: Way,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(victim) => write!(f, "kill {victim:?}"),
+            Self::Stop(victim) => write!(f, "stop {victim:?}"),
+            Self::Way { from, to, way } => match from {
+                Some(from) => write!(f, "{way:?} from replica {from} to {}", to.name()),
+                None => write!(f, "{way:?} to {}", to.name()),
+            },
+        }
+    }
+}
+
+/// A fault with its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    /// When it begins, from the schedule's begin on.
+    at: Duration,
+    lasts: Duration,
+    fault: Fault,
+}
+
+/// Two series of faults that run side by side, of programs and of ways, each one fault at a time.
+pub(crate) struct Schedule([Vec<Event>; 2]);
+
+impl Schedule {
+    /// What goes wrong in so much time. Now and then it lasts for `long`.
+    pub(crate) fn new(rng: &mut Rng, length: Duration, long: Duration) -> Self {
+        Self([program_fault, way_fault].map(|fault| {
+            let mut events = Vec::new();
+            let mut at = millis(rng, 200..1500);
+            loop {
+                let lasts = match rng.u32(0..10) {
+                    0 => long + millis(rng, 0..2000),
+                    _ => millis(rng, 20..2500),
+                };
+                if at + lasts > length {
+                    return events;
+                }
+                let fault = fault(rng);
+                events.push(Event { at, lasts, fault });
+                at += lasts + millis(rng, 200..1800);
+            }
+        }))
+    }
+
+    /// How many faults there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// Does it, to the end.
+    pub(crate) async fn run(&self, fleet: &Arc<Fleet>, history: &Arc<History>) {
+        let begun = tokio::time::Instant::now();
+        let series = self.0.iter().map(|events| async move {
+            for event in events {
+                tokio::time::sleep_until(begun + event.at).await;
+                history.tell(format_args!("fault: {} for {:?}", event.fault, event.lasts));
+                begin(fleet, event.fault).await;
+                tokio::time::sleep_until(begun + event.at + event.lasts).await;
+                history.tell(format_args!("over: {}", event.fault));
+                end(fleet, event.fault).await;
+            }
+        });
+        futures_util::future::join_all(series).await;
+    }
+}
+
+/// Lets it go wrong.
+pub(crate) async fn begin(fleet: &Fleet, fault: Fault) {
+    match fault {
+        Fault::Kill(victim) => program(fleet, victim).kill().await,
+        Fault::Stop(victim) => program(fleet, victim).stop().await,
+        Fault::Way { from, to, way } => fleet.set_way(from, to, way),
+    }
+}
+
+/// Lets it be right again.
+pub(crate) async fn end(fleet: &Fleet, fault: Fault) {
+    match fault {
+        Fault::Kill(victim) => program(fleet, victim).start().await,
+        Fault::Stop(victim) => program(fleet, victim).go_on().await,
+        Fault::Way { from, to, .. } => fleet.set_way(from, to, Way::Pass),
+    }
+}
+
+fn program(fleet: &Fleet, victim: Victim) -> &Program {
+    match victim {
+        Victim::Replica(number) => fleet.replica(number),
+        Victim::Dependency(which) => fleet.dependency(which),
+    }
+}
+
+fn program_fault(rng: &mut Rng) -> Fault {
+    let victim = match rng.u32(0..10) {
+        0..5 => Victim::Replica(rng.usize(0..REPLICAS)),
+        5..8 => Victim::Dependency(Dependency::Redis),
+        _ => Victim::Dependency(Dependency::Bucket),
+    };
+    if rng.bool() {
+        Fault::Kill(victim)
+    } else {
+        Fault::Stop(victim)
+    }
+}
+
+fn way_fault(rng: &mut Rng) -> Fault {
+    let from = (rng.u32(0..4) > 0).then(|| rng.usize(0..REPLICAS));
+    let to = Dependency::ALL[rng.usize(0..2)];
+    let way = match rng.u32(0..10) {
+        0 | 1 => Way::Delay(millis(rng, 5..300)),
+        2 | 3 => Way::Reset,
+        4 | 5 => Way::Cut(rng.usize(1..6000)),
+        _ => Way::Blackhole,
+    };
+    Fault::Way { from, to, way }
+}
+
+fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(rng.u64(range))
+}

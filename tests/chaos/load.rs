@@ -1,0 +1,226 @@
+//! Users: many at once, on few avatars, by way of whichever replica.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+
+use crate::client::{Answer, Client};
+use crate::fleet::{Fleet, REPLICAS};
+use crate::history::{Act, History, Op, Outcome};
+use crate::judgement::{Broken, Verdict};
+use crate::photos;
+
+pub(crate) const WORKERS: usize = 16;
+pub(crate) const SUBJECTS: usize = 60;
+/// The first few subjects are everybody's favourites, so that users get in each other's way.
+const FAVOURITES: usize = 6;
+/// The edges that pictures of uploads have: every pair of them once.
+const EDGES: std::ops::Range<u32> = 100..340;
+
+/// Users at work, until they are told to stop.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    users: JoinSet<Verdict>,
+}
+
+impl Load {
+    pub(crate) fn start(
+        fleet: &Arc<Fleet>,
+        history: &Arc<History>,
+        grace: Duration,
+        rng: &mut Rng,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let pictures = Arc::new(AtomicU32::new(0));
+        let mut users = JoinSet::new();
+        for number in 0..WORKERS {
+            let user = User {
+                number,
+                rng: rng.fork(),
+                clients: (0..REPLICAS).map(|replica| fleet.client(replica)).collect(),
+                fleet: Arc::clone(fleet),
+                history: Arc::clone(history),
+                grace,
+                pictures: Arc::clone(&pictures),
+                verdict: Verdict::default(),
+            };
+            users.spawn(user.work(Arc::clone(&stop)));
+        }
+        Self { stop, users }
+    }
+
+    /// Lets everybody finish, and gives what they found broken on the way.
+    pub(crate) async fn stop(mut self) -> Verdict {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Verdict::default();
+        while let Some(verdict) = self.users.join_next().await {
+            all.join(verdict.unwrap());
+        }
+        all
+    }
+}
+
+/// Every subject that users know.
+pub(crate) fn subjects() -> impl Iterator<Item = String> {
+    (0..SUBJECTS).map(subject)
+}
+
+fn subject(number: usize) -> String {
+    format!("user-{number:02}")
+}
+
+struct User {
+    number: usize,
+    rng: Rng,
+    clients: Vec<Client>,
+    fleet: Arc<Fleet>,
+    history: Arc<History>,
+    /// How long the images of a replaced avatar stay good.
+    grace: Duration,
+    /// How many pictures all users together have made.
+    pictures: Arc<AtomicU32>,
+    verdict: Verdict,
+}
+
+impl User {
+    async fn work(mut self, stop: Arc<AtomicBool>) -> Verdict {
+        while !stop.load(Ordering::Relaxed) {
+            let op = self.act().await;
+            let pause = match op.outcome {
+                Outcome::Refused(_) | Outcome::Unknown(_) => self.rng.u64(20..150),
+                _ => self.rng.u64(0..30),
+            };
+            match &op.outcome {
+                Outcome::Uploaded(_) => self.look_at_the_one_before(&op).await,
+                Outcome::Deleted => self.look_for_what_is_deleted(&op).await,
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        self.verdict
+    }
+
+    async fn act(&mut self) -> Op {
+        let among = if self.rng.f32() < 0.3 {
+            FAVOURITES
+        } else {
+            SUBJECTS
+        };
+        let subject = subject(self.rng.usize(0..among));
+        let replica = self.rng.usize(0..REPLICAS);
+        let act = match self.rng.u32(0..100) {
+            0..60 => self.picture(),
+            60..75 => Act::Delete,
+            _ => Act::Read,
+        };
+        let client = &self.clients[replica];
+        let begun = self.history.now();
+        let answer = match act {
+            Act::Upload { width, height } => {
+                client.upload(&subject, photos::png(width, height)).await
+            }
+            Act::Delete => client.delete(&subject).await,
+            Act::Read => client.avatar(&subject).await,
+        };
+        let ended = self.history.now();
+        let outcome = match answer {
+            Ok(answer) => self.understand(act, &answer),
+            Err(error) => {
+                if error.is_timeout() {
+                    let late = format!("{act:?} of {subject} was not answered at all");
+                    self.verdict.add(Broken::WrongAnswer, late);
+                }
+                Outcome::Unknown("the connection broke".to_owned())
+            }
+        };
+        let op = Op {
+            subject,
+            act,
+            begun,
+            ended,
+            outcome,
+        };
+        self.history.add(self.number, replica, op.clone());
+        op
+    }
+
+    /// A picture that nobody else sends.
+    fn picture(&self) -> Act {
+        let number = self.pictures.fetch_add(1, Ordering::Relaxed);
+        let edges = EDGES.end - EDGES.start;
+        Act::Upload {
+            width: EDGES.start + number % edges,
+            height: EDGES.start + number / edges % edges,
+        }
+    }
+
+    /// What an answer promises.
+    fn understand(&mut self, act: Act, answer: &Answer) -> Outcome {
+        let code = answer.code();
+        let outcome = match (answer.status, code.as_str(), act) {
+            (200, _, Act::Upload { .. }) => answer.avatar().map(Outcome::Uploaded),
+            (200, _, Act::Read) => answer.avatar().map(Outcome::Seen),
+            (200, _, Act::Delete) => Some(Outcome::Deleted),
+            (404, "avatar_not_found", Act::Delete | Act::Read) => Some(Outcome::Nothing),
+            // Refused before the commit, or by it.
+            (409, "superseded", Act::Upload { .. })
+            | (503, "storage_unavailable" | "overloaded", Act::Upload { .. })
+            | (503, "catalog_unavailable", Act::Read) => Some(Outcome::Refused(code.clone())),
+            (503, "catalog_unavailable", Act::Upload { .. })
+            | (503, "catalog_unavailable" | "storage_unavailable", Act::Delete) => {
+                Some(Outcome::Unknown(code.clone()))
+            }
+            _ => None,
+        };
+        let told = answer.status != 503 || answer.header("retry-after").parse::<u32>().is_ok();
+        if !told || outcome.is_none() || answer.header("x-request-id").is_empty() {
+            let body = String::from_utf8_lossy(&answer.body);
+            let wrong = format!("{act:?}: {} {body}", answer.status);
+            self.verdict.add(Broken::WrongAnswer, wrong);
+        }
+        outcome.unwrap_or_else(|| Outcome::Unknown(format!("{} {code}", answer.status)))
+    }
+
+    /// The images of the avatar that an upload has replaced stay good for the grace.
+    async fn look_at_the_one_before(&mut self, op: &Op) {
+        let Outcome::Uploaded(avatar) = &op.outcome else {
+            return;
+        };
+        let uploads = self.history.uploads_of(&op.subject);
+        // Whatever was given the version between may have replaced it earlier.
+        let before = uploads
+            .iter()
+            .find(|(_, one)| one.version + 1 == avatar.version);
+        let Some((upload, before)) = before else {
+            return;
+        };
+        let prefix = format!("public/avatars/{}/", before.id);
+        let objects = self.fleet.eye.objects(&prefix).await;
+        let late = self.history.now() > op.begun + self.grace;
+        if late || objects == before.images {
+            return;
+        }
+        // A delete ends the grace, also one that is still under way: the judgement knows them all.
+        let lost = format!("{}: {} is gone within its grace", op.subject, before.id);
+        self.verdict.suspect(&op.subject, upload.begun, lost);
+    }
+
+    /// Nothing is left of what a delete took away when it answers.
+    async fn look_for_what_is_deleted(&mut self, delete: &Op) {
+        let mut uploads = self.history.uploads_of(&delete.subject);
+        uploads.retain(|(upload, _)| upload.precedes(delete));
+        uploads.sort_by_key(|(_, avatar)| avatar.version);
+        for (_, avatar) in uploads.iter().rev().take(3) {
+            for root in ["public", "private"] {
+                let prefix = format!("{root}/avatars/{}/", avatar.id);
+                for (key, _) in self.fleet.eye.objects(&prefix).await {
+                    let left = format!("{}: {key} after its delete", delete.subject);
+                    self.verdict.add(Broken::DeletedReadable, left);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Proof under faults: two replicas of the program, one Redis and one bucket, each a process that
+//! is killed, stopped and cut off while users are at work; then everything is counted.
+//!
+//! `make chaos`, or as a part of `make test` for less time. `CHAOS_SECONDS` says how long,
+//! `CHAOS_SEED` repeats what went wrong. What is promised stands in `docs/faults.md`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a run that cannot go on has failed
+#![allow(clippy::print_stdout)] // it prints its figures
+
+mod bucket;
+mod client;
+mod control;
+mod faults;
+mod fleet;
+mod history;
+mod judgement;
+mod load;
+mod outage;
+#[allow(dead_code)] // its other pictures serve other tests
+#[path = "../black_box/support/photos.rs"]
+mod photos;
+mod process;
+mod proxy;
+mod quota;
+mod storm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures_util::future::OptionFuture;
+
+/// How many seconds of storm are a part of the other tests.
+const SHORT: u64 = 20;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let [serve, address, folder] = &arguments[..]
+        && serve == bucket::SERVE
+    {
+        runtime.block_on(bucket::serve(address, folder));
+        return ExitCode::SUCCESS;
+    }
+    // As other tests take it: a part of the name of what to run.
+    let wanted = arguments.iter().find(|word| !word.starts_with('-'));
+    let wanted = |part: &str| {
+        let name = format!("chaos::{part}");
+        wanted.is_none_or(|wanted| name.contains(wanted.as_str()))
+    };
+    if arguments.iter().any(|word| word == "--list") {
+        for part in PARTS.into_iter().filter(|part| wanted(part)) {
+            println!("chaos::{part}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    if !PARTS.into_iter().any(wanted) {
+        return ExitCode::SUCCESS;
+    }
+    runtime.block_on(run(wanted))
+}
+
+/// What can be run by itself.
+const PARTS: [&str; 3] = ["storm", "outages", "limits"];
+
+async fn run(wanted: impl Fn(&str) -> bool) -> ExitCode {
+    let number = |name: &str, default: u64| match std::env::var(name) {
+        Ok(text) if !text.is_empty() => text.parse().expect("it is a number"),
+        _ => default,
+    };
+    let seed = number("CHAOS_SEED", fastrand::u64(..1_000_000));
+    let seconds = number("CHAOS_SECONDS", SHORT);
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    let place = |name: &str| {
+        let place = folder.join(name);
+        std::fs::create_dir_all(&place).unwrap();
+        place
+    };
+    println!("\nchaos: CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    proxy::self_test().await;
+
+    let mut wrong = Vec::new();
+    if wanted("limits") {
+        let limits = quota::run(&place("limits")).await;
+        println!("\n{limits}");
+        if !limits.is_right() {
+            wrong.push(limits.to_string());
+        }
+    }
+    // Each has a fleet of its own; the outages are waiting for the most part.
+    let (at_storm, at_outages) = (place("storm"), place("outages"));
+    let (outages, storm) = tokio::join!(
+        OptionFuture::from(wanted("outages").then(|| outage::run(&at_outages, seconds <= SHORT))),
+        OptionFuture::from(
+            wanted("storm").then(|| { storm::run(&at_storm, seed, Duration::from_secs(seconds)) })
+        ),
+    );
+    if let Some(outages) = outages {
+        println!("\n{}", outage::HEAD);
+        for outage in outages {
+            println!("{outage}");
+            wrong.extend(outage.faults);
+        }
+    }
+    if let Some(storm) = storm {
+        println!("\n  {}\n\n{}", storm.summary, storm.verdict);
+        wrong.extend(storm.verdict.evidence());
+    }
+    if wrong.is_empty() {
+        let _ = std::fs::remove_dir_all(&folder);
+        return ExitCode::SUCCESS;
+    }
+    for line in wrong {
+        println!("  {line}");
+    }
+    println!(
+        "\nchaos failed; who did what when is in {}\nagain: CHAOS_SEED={seed} \
+         CHAOS_SECONDS={seconds} make chaos",
+        folder.display()
+    );
+    ExitCode::FAILURE
+}

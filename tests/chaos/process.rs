@@ -1,0 +1,121 @@
+//! The programs of a fleet, as processes that are killed, stopped, and started again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+
+/// A program that runs, or has been killed. It ends with the value.
+pub(crate) struct Program {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    log: PathBuf,
+    child: Mutex<Option<Child>>,
+    /// How it ended where nobody had killed it.
+    ended: std::sync::Mutex<Vec<String>>,
+}
+
+impl Program {
+    /// A program that is not running yet; what it says goes into `NAME.log` in `folder`.
+    pub(crate) fn new(name: &str, program: impl Into<PathBuf>, folder: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            program: program.into(),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            log: folder.join(format!("{name}.log")),
+            child: Mutex::default(),
+            ended: std::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn arguments<T: ToString>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
+        self.arguments
+            .extend(arguments.into_iter().map(|one| one.to_string()));
+        self
+    }
+
+    pub(crate) fn variables<'a>(
+        mut self,
+        variables: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> Self {
+        let named = |(name, value): (&str, String)| (name.to_owned(), value);
+        self.variables.extend(variables.into_iter().map(named));
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts it, where it is not running.
+    pub(crate) async fn start(&self) {
+        let mut child = self.child.lock().await;
+        self.look_after(&mut child);
+        if child.is_some() {
+            return;
+        }
+        let mut log = File::options();
+        let log = log.create(true).append(true).open(&self.log).unwrap();
+        let started = Command::new(&self.program)
+            .args(&self.arguments)
+            .envs(self.variables.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        *child = Some(started.unwrap_or_else(|error| {
+            panic!("{} is needed for this run: {error}", self.program.display())
+        }));
+    }
+
+    /// SIGKILL: what a power cut leaves, but for the system's own buffers.
+    pub(crate) async fn kill(&self) {
+        let mut child = self.child.lock().await;
+        self.look_after(&mut child);
+        if let Some(mut child) = child.take() {
+            child.kill().await.unwrap();
+        }
+    }
+
+    /// SIGSTOP: it does nothing, and its connections stay open.
+    pub(crate) async fn stop(&self) {
+        self.signal(Signal::STOP).await;
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    pub(crate) async fn go_on(&self) {
+        self.signal(Signal::CONT).await;
+    }
+
+    async fn signal(&self, signal: Signal) {
+        let mut child = self.child.lock().await;
+        self.look_after(&mut child);
+        let id = child.as_ref().and_then(Child::id);
+        let id = id.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(id) = id {
+            kill_process(id, signal).unwrap();
+        }
+    }
+
+    /// Every time that it ended by itself.
+    pub(crate) async fn ended_by_itself(&self) -> Vec<String> {
+        self.look_after(&mut *self.child.lock().await);
+        self.ended.lock().unwrap().clone()
+    }
+
+    fn look_after(&self, child: &mut Option<Child>) {
+        let ended = child.as_mut().and_then(|child| child.try_wait().unwrap());
+        if let Some(status) = ended {
+            let ended = format!("{} ended by itself: {status}", self.name);
+            self.ended.lock().unwrap().push(ended);
+            *child = None;
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The storm: users at work while everything fails, and the count afterwards.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+
+use crate::client::Avatar;
+use crate::faults::Schedule;
+use crate::fleet::{Fleet, REPLICAS};
+use crate::history::{Act, History, Op, Outcome};
+use crate::judgement::{Broken, Remains, Verdict, judge};
+use crate::load::{Load, subjects};
+
+/// `lifecycle.retire_after`
+const GRACE: Duration = Duration::from_secs(6);
+/// `lifecycle.upload_deadline`
+const UPLOAD_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the sweep may take on a busy machine once everything works. What died is due after the
+/// deadline; what a dead sweep had claimed, after another one.
+const SWEEP: Duration = Duration::from_mins(1);
+/// How many acknowledged uploads and deletes make a run worth judging.
+const LEAST: usize = 50;
+
+/// What came of a storm.
+pub(crate) struct Passed {
+    pub(crate) verdict: Verdict,
+    /// What was done and what happened, in words.
+    pub(crate) summary: String,
+}
+
+/// Runs for about `length`, by the seed.
+pub(crate) async fn run(folder: &Path, seed: u64, length: Duration) -> Passed {
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    let (grace, deadline) = (seconds(GRACE), seconds(UPLOAD_DEADLINE));
+    let settings = [
+        ("CAMEO_LIMITS__ENABLED", "false"),
+        ("CAMEO_LIFECYCLE__RETIRE_AFTER", grace.as_str()),
+        ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", deadline.as_str()),
+        ("CAMEO_LIFECYCLE__SWEEP_EVERY", "300ms"),
+    ];
+    let fleet = Arc::new(Fleet::start(folder, &settings).await);
+    let history = Arc::new(History::new(&folder.join("history.log")));
+    let mut rng = Rng::with_seed(seed);
+    let schedule = Schedule::new(&mut rng, length, UPLOAD_DEADLINE);
+    let asking = ask_whether_they_are_ready(&fleet);
+    let load = Load::start(&fleet, &history, GRACE, &mut rng);
+    let begun = Instant::now();
+    schedule.run(&fleet, &history).await;
+    tokio::time::sleep(length.saturating_sub(begun.elapsed())).await;
+    history.tell("the faults are over");
+    fleet.heal().await;
+    fleet.ready().await;
+    history.tell("every replica is ready");
+    let on_the_way = load.stop().await;
+    history.tell("the users have stopped");
+    let swept = wait_for_the_sweep(&fleet).await;
+    drop(asking);
+    history.tell("looking at what remains");
+    let remains = look(&fleet).await;
+    let ops = history.ops();
+    let mut verdict = judge(on_the_way, &ops, &remains);
+    for broken in Broken::ALL {
+        if verdict.count(broken) > 0 {
+            history.tell(format_args!("{broken:?}: {}", verdict.count(broken)));
+        }
+    }
+    let summary = summary(&ops, schedule.len(), swept);
+    if verdict.is_clean() {
+        notices_what_is_broken(&fleet, &ops).await;
+    }
+    let count =
+        |outcome: fn(&Outcome) -> bool| ops.iter().filter(|op| outcome(&op.outcome)).count();
+    let acknowledged = count(|outcome| matches!(outcome, Outcome::Uploaded(_) | Outcome::Deleted));
+    if acknowledged < LEAST {
+        let few = format!("only {acknowledged} changes were acknowledged in the whole run");
+        verdict.add(Broken::WrongAnswer, few);
+    }
+    Passed { verdict, summary }
+}
+
+/// Asks every replica every second, as an orchestrator does.
+fn ask_whether_they_are_ready(fleet: &Arc<Fleet>) -> JoinSet<()> {
+    let mut asking = JoinSet::new();
+    for replica in 0..REPLICAS {
+        let client = fleet.client(replica);
+        asking.spawn(async move {
+            loop {
+                client.is_ready().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    asking
+}
+
+/// Waits until nothing is outstanding and nothing lies there that no record names, or for as long
+/// as that may take; tells how long it took.
+async fn wait_for_the_sweep(fleet: &Fleet) -> Duration {
+    let begun = Instant::now();
+    while begun.elapsed() < SWEEP {
+        let remains = look(fleet).await;
+        let verdict = judge(Verdict::default(), &[], &remains);
+        if remains.outstanding.is_empty() && verdict.count(Broken::Orphan) == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    begun.elapsed()
+}
+
+/// What is there.
+async fn look(fleet: &Fleet) -> Remains {
+    let mut remains = Remains {
+        objects: fleet.eye.objects("").await,
+        outstanding: outstanding(fleet).await,
+        ended: fleet.ended_by_themselves().await,
+        ..Remains::default()
+    };
+    for replica in 0..REPLICAS {
+        let client = fleet.client(replica);
+        let mut told = BTreeMap::new();
+        for subject in subjects() {
+            let answer = client.avatar(&subject).await.unwrap();
+            assert!([200, 404].contains(&answer.status), "{}", answer.status);
+            let avatar = answer.avatar();
+            for (key, length) in avatar.iter().flat_map(|avatar| &avatar.images) {
+                let image = client.file(key).await.unwrap();
+                let whole = image.status == 200 && image.body.len() as u64 == *length;
+                if !whole {
+                    let told = format!("{subject}: replica {replica}: {} {key}", image.status);
+                    remains.unreadable.push(told);
+                }
+            }
+            told.insert(subject, avatar);
+        }
+        remains.told.push(told);
+    }
+    let overview = fleet.client(0).overview().await.unwrap().json();
+    let sum = |name: &str| overview[name].as_u64().unwrap_or(u64::MAX);
+    remains.sums = [sum("avatars"), sum("objects"), sum("bytes")];
+    remains
+}
+
+/// The members of pending and retired in every partition, straight from Redis.
+async fn outstanding(fleet: &Fleet) -> Vec<String> {
+    let mut all = Vec::new();
+    for partition in 0..16 {
+        for set in ["pending", "retired"] {
+            let key = format!("cameo:{{p{partition:02}}}:{set}");
+            let names: Vec<Vec<u8>> = fleet.ask_redis(&["ZRANGE", &key, "0", "-1"]).await.unwrap();
+            for name in names {
+                let subject = name.split(|byte| *byte == 0).next().unwrap_or_default();
+                let subject = String::from_utf8_lossy(subject);
+                all.push(format!("{set}: {subject} {:x?}", &name[subject.len()..]));
+            }
+        }
+    }
+    all
+}
+
+fn summary(ops: &[Op], faults: usize, swept: Duration) -> String {
+    let count = |wanted: fn(&Op) -> bool| ops.iter().filter(|op| wanted(op)).count();
+    format!(
+        "{faults} faults; {} uploads, {} of them acknowledged and {} without a clear answer; {} \
+         deletes, {} and {}; {} reads, {} answered; swept {:.1} s after the last user stopped",
+        count(|op| matches!(op.act, Act::Upload { .. })),
+        count(|op| matches!(op.outcome, Outcome::Uploaded(_))),
+        count(|op| matches!(
+            (op.act, &op.outcome),
+            (Act::Upload { .. }, Outcome::Unknown(_))
+        )),
+        count(|op| op.act == Act::Delete),
+        count(|op| op.outcome == Outcome::Deleted),
+        count(|op| matches!((op.act, &op.outcome), (Act::Delete, Outcome::Unknown(_)))),
+        count(|op| op.act == Act::Read),
+        count(|op| {
+            let answered = matches!(op.outcome, Outcome::Seen(_) | Outcome::Nothing);
+            op.act == Act::Read && answered
+        }),
+        swept.as_secs_f64(),
+    )
+}
+
+/// Breaks what was just found whole, in the fleet itself, and sees to it that the judgement tells.
+async fn notices_what_is_broken(fleet: &Fleet, ops: &[Op]) {
+    let clean = look(fleet).await;
+    let judged = async || judge(Verdict::default(), ops, &look(fleet).await);
+    let current: Vec<(String, Avatar)> = clean.told[0]
+        .iter()
+        .filter_map(|(subject, avatar)| Some((subject.clone(), avatar.clone()?)))
+        .collect();
+    let [(one, avatar), (other, _), ..] = &current[..] else {
+        panic!("too few avatars to break anything");
+    };
+    let expect = |verdict: &Verdict, broken: Broken, count: usize| {
+        assert_eq!(verdict.count(broken), count, "{broken:?}\n{verdict}");
+    };
+
+    // An object that nothing names.
+    let stray = format!("public/avatars/{}/stray.webp", "a".repeat(26));
+    fleet.eye.put(&stray, b"x").await;
+    expect(&judged().await, Broken::Orphan, 1);
+    fleet.eye.remove(&stray).await;
+
+    // A record that is taken away, one that is put back after its time, a forged one.
+    let key_of = async |subject: &str| {
+        for partition in 0..16 {
+            let key = format!("cameo:{{p{partition:02}}}:subjects");
+            if fleet.ask_redis(&["HEXISTS", &key, subject]).await == Ok(true) {
+                return key;
+            }
+        }
+        panic!("{subject} has no record");
+    };
+    let (key, other_key) = (key_of(one).await, key_of(other).await);
+    let entry: Vec<u8> = fleet.ask_redis(&["HGET", &key, one]).await.unwrap();
+    let others: Vec<u8> = fleet.ask_redis(&["HGET", &other_key, other]).await.unwrap();
+    let set = async |entry: &[u8]| {
+        let words = [b"HSET", key.as_bytes(), one.as_bytes(), entry];
+        fleet.ask_redis::<i64>(&words).await.unwrap();
+    };
+    fleet.ask_redis::<i64>(&["HDEL", &key, one]).await.unwrap();
+    let verdict = judged().await;
+    let acknowledged = ops.iter().filter(|op| op.subject == *one);
+    let deleted = acknowledged.clone().any(|op| op.act == Act::Delete);
+    if !deleted {
+        expect(&verdict, Broken::UploadLost, 1);
+    }
+    expect(&verdict, Broken::Orphan, avatar.images.len() + 1);
+    expect(&verdict, Broken::SumsDiffer, 1);
+    set(&others).await;
+    let verdict = judged().await;
+    expect(&verdict, Broken::NeverUploaded, 1);
+    set(&entry).await;
+    assert!(judged().await.is_clean(), "it was put right again");
+
+    // Something is under way for ever.
+    let pending = key.replace("subjects", "pending");
+    let name = format!("{one}\0{}", "x".repeat(16));
+    let add = ["ZADD", &pending, "99999999999999", &name];
+    fleet.ask_redis::<i64>(&add).await.unwrap();
+    expect(&judged().await, Broken::Outstanding, 1);
+    let take = ["ZREM", &pending, &name];
+    fleet.ask_redis::<i64>(&take).await.unwrap();
+
+    // An object of a record is gone; each replica says so too.
+    let Some(object) = avatar.images.keys().next() else {
+        panic!("{one} has no image");
+    };
+    fleet.eye.remove(object).await;
+    let verdict = judged().await;
+    expect(&verdict, Broken::ObjectMissing, 1);
+    expect(&verdict, Broken::UploadLost, REPLICAS);
+}
