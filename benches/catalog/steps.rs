@@ -90,7 +90,7 @@ async fn sweep(server: &RedisServer, catalog: &RedisCatalog, replaced: u64) {
         swept += claimed.len() as u64;
         futures_util::stream::iter(claimed)
             .for_each_concurrent(REMOVED_AT_ONCE, |one| async move {
-                catalog.forget(&one).await.unwrap();
+                catalog.forget(&one.outstanding).await.unwrap();
             })
             .await;
     }
