@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs redis
+.PHONY: help run test chaos conformance lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs redis
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: needs redis ## Run every test: unit, contract, black-box (three backends),
 chaos: needs redis ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=300, CHAOS_SEED)
 	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),300) CHAOS_SEED=$(CHAOS_SEED) cargo test --locked --test chaos
 
+conformance: needs redis ## Run the suites on real S3 servers and Redis kinds (ARGS='--only minio'); writes docs/object-stores.md
+	cargo test --locked --test conformance -- $(ARGS)
+
 lint: fmt-check clippy docs deny ## Everything but the tests that a change must pass
 
 fmt-check: needs ## Check the formatting
@@ -28,6 +31,7 @@ fmt-check: needs ## Check the formatting
 
 clippy: needs ## Check with clippy, tests and benchmarks included
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test conformance -- -D warnings
 
 docs: needs ## Build the documentation into target/doc, private items included
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items

@@ -80,4 +80,6 @@ run radosgw -n client.rgw -f
 wait_for 120 answers "http://127.0.0.1:$port/"
 do_it radosgw-admin -n client.rgw user create --uid cameo --display-name cameo \
     --access-key ceph --secret-key ceph-secret
-ready ceph ceph-secret us-east-1 "$version"
+do_it radosgw-admin -n client.rgw user create --uid other --display-name other \
+    --access-key other --secret-key other-secret
+ready ceph ceph-secret us-east-1 "$version" other other-secret

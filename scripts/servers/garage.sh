@@ -31,4 +31,6 @@ do_ask layout assign -z here -c 10G "$(ask node id -q 2>>"$folder/log" | cut -d@
 do_ask layout apply --version 1
 wait_for 10 ask key import --yes -n cameo $key $secret
 do_ask key allow --create-bucket $key
-ready $key $secret garage $version
+other=GK000000000000000000000001
+do_ask key import --yes -n other $other $secret
+ready $key $secret garage $version $other $secret

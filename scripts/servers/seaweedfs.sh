@@ -13,8 +13,8 @@ begin "$@"
 cat >"$folder/s3.json" <<JSON
 {"identities": [{"name": "admin", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
   "credentials": [{"accessKey": "seaweedfs", "secretKey": "seaweedfs-secret"}]},
- {"name": "service", "actions": ["Read:least", "Write:least", "List:least"],
-  "credentials": [{"accessKey": "service", "secretKey": "service-secret"}]}]}
+ {"name": "other", "actions": ["Read:others", "Write:others", "List:others"],
+  "credentials": [{"accessKey": "other", "secretKey": "other-secret"}]}]}
 JSON
 mkdir -p "$folder/data"
 # Each bucket has volumes of its own, seven of them unless told otherwise.
@@ -29,4 +29,4 @@ run "$weed" server -dir="$folder/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
     -s3.config="$folder/s3.json" \
     -s3.autoCreateBucket=false -s3.allowDeleteBucketNotEmpty=false
 wait_for 60 answers --fail "http://127.0.0.1:$port/healthz"
-ready seaweedfs seaweedfs-secret us-east-1 $version
+ready seaweedfs seaweedfs-secret us-east-1 $version other other-secret

@@ -1,6 +1,7 @@
 //! Real servers for tests: one `redis-server`, one with Sentinel, or a Cluster of three masters.
 //!
-//! A test fails where `redis-server` is missing. The servers listen on the loopback or on a socket
+//! `TEST_REDIS_SERVER` names another program in the place of `redis-server`, such as a
+//! `valkey-server`. A test fails where it is missing. The servers listen on the loopback or on a socket
 //! of their own, keep their files in a folder of their own and end with the value.
 
 use std::net::TcpListener;
@@ -236,7 +237,8 @@ fn ask<T: redis::FromRedisValue>(address: &str, command: &str) -> redis::RedisRe
 }
 
 fn command() -> Command {
-    let mut command = Command::new("redis-server");
+    let program = std::env::var_os("TEST_REDIS_SERVER");
+    let mut command = Command::new(program.unwrap_or("redis-server".into()));
     command.stdout(Stdio::null()).stdin(Stdio::null());
     command
 }

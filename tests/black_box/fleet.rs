@@ -1,6 +1,10 @@
 //! Several replicas on one bucket and one Redis.
 
-use crate::support::photos::PORTRAIT;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::photos::{self, PORTRAIT};
 use crate::support::{Backend, TestService};
 
 const ON: (&str, &str) = ("CAMEO_LIMITS__ENABLED", "true");
@@ -32,30 +36,6 @@ async fn replicas_share_one_limit() {
     for service in [&one, &other] {
         let refused = service.owner("42").upload("42", PORTRAIT).await;
         assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
-    }
-}
-
-#[tokio::test]
-async fn urls_lead_into_the_bucket_where_anyone_reads_images_and_nothing_else() {
-    let service = TestService::start_fleet(&[POLICY]).await;
-    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
-    let url = avatar["avatar_url"].as_str().unwrap();
-    assert!(!url.starts_with(service.url()), "{url}");
-    let image = reqwest::get(url).await.unwrap();
-    assert_eq!(image.status(), 200);
-    assert_eq!(image.headers()["content-type"], "image/webp");
-    assert_eq!(
-        image.headers()["cache-control"],
-        "public, max-age=31536000, immutable"
-    );
-    let (bucket, rest) = url.split_once("/public/").unwrap();
-    let id = rest.split('/').nth(1).unwrap();
-    for private in [
-        format!("{bucket}/private/avatars/{id}/manifest.json"),
-        format!("{bucket}/?list-type=2"),
-    ] {
-        let answer = reqwest::get(&private).await.unwrap();
-        assert_eq!(answer.status(), 403, "{private}");
     }
 }
 
@@ -93,4 +73,102 @@ async fn nobody_is_told_to_try_again_what_a_damaged_record_makes_fail() {
     }
     service.owner("43").upload("43", PORTRAIT).await.ok();
     assert_eq!(owner.get("/health/ready").await.status, 200);
+}
+
+/// How far a replica may be behind while nothing is wrong, generously.
+const LAG: Duration = Duration::from_secs(1);
+
+/// Redis passes writes on to its replicas after it has answered: what it had not passed on when it
+/// died is lost with it. Everything older is there, and everything newer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_of_redis_loses_nothing_but_what_was_not_passed_on_yet() {
+    let service = TestService::start_on(Backend::sentinel().await, &[]).await;
+    let replica = service.backend().add_replica();
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers = (0..3).map(|worker| {
+        let (client, stop) = (service.service(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut answered = Vec::new();
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let user = format!("{worker}-{number}");
+                let answer = client.upload(&user, photos::png(100, 100)).await;
+                if answer.status == 200 {
+                    answered.push((user, Instant::now()));
+                } else {
+                    let problem = answer.problem();
+                    assert_eq!(problem, (503, "catalog_unavailable".to_owned()));
+                }
+            }
+            answered
+        })
+    });
+    let workers: Vec<_> = workers.collect();
+    let at_least = async |wanted: u64| {
+        let in_time = tokio::time::timeout(Duration::from_mins(1), async {
+            loop {
+                let overview = service.anonymous().get("/health/avatar").await;
+                let avatars = overview.json()["avatars"].as_u64();
+                if let Some(avatars) = avatars.filter(|avatars| *avatars >= wanted) {
+                    return avatars;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        in_time.await.expect("uploads go on")
+    };
+    at_least(9).await;
+    // What is there now is older than the lag when the master dies.
+    tokio::time::sleep(LAG).await;
+    service.backend().kill_master();
+    let died = Instant::now();
+    service.backend().wait_for_master(&replica);
+    let left = at_least(1).await;
+    at_least(left + 9).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut lost = 0;
+    for worker in workers {
+        for (user, at) in worker.await.unwrap() {
+            let avatar = service.anonymous().avatar(&user).await;
+            if avatar.status == 404 && at + LAG > died && at < died + LAG {
+                lost += 1;
+                continue;
+            }
+            let url = avatar.ok()["avatar_url"].as_str().unwrap().to_owned();
+            assert_eq!(service.anonymous().get(&url).await.status, 200, "{user}");
+        }
+    }
+    // One for each that may have been answered in that moment.
+    assert!(lost <= 3, "{lost} were lost");
+}
+
+/// What needs a server with bucket policies.
+mod by_policy {
+    use super::*;
+
+    #[tokio::test]
+    async fn urls_lead_into_the_bucket_where_anyone_reads_images_and_nothing_else() {
+        let service = TestService::start_fleet(&[POLICY]).await;
+        let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+        let url = avatar["avatar_url"].as_str().unwrap();
+        assert!(!url.starts_with(service.url()), "{url}");
+        let image = reqwest::get(url).await.unwrap();
+        assert_eq!(image.status(), 200);
+        assert_eq!(image.headers()["content-type"], "image/webp");
+        assert_eq!(
+            image.headers()["cache-control"],
+            "public, max-age=31536000, immutable"
+        );
+        let (bucket, rest) = url.split_once("/public/").unwrap();
+        let id = rest.split('/').nth(1).unwrap();
+        for private in [
+            format!("{bucket}/private/avatars/{id}/manifest.json"),
+            format!("{bucket}/?list-type=2"),
+        ] {
+            let answer = reqwest::get(&private).await.unwrap();
+            assert_eq!(answer.status(), 403, "{private}");
+        }
+    }
 }

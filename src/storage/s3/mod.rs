@@ -31,6 +31,10 @@ use error::{Failure, of_call};
 use startup::Probe;
 pub use startup::{S3Concern, S3StartError};
 
+/// The most objects that S3 lists at once. Some servers give more unless told so, and what is listed
+/// is held in memory.
+const PAGE: i32 = 1000;
+
 /// An S3 bucket as the store.
 pub struct S3Store {
     client: Client,
@@ -198,6 +202,7 @@ impl S3Store {
                 .bucket(&self.bucket)
                 .prefix(format!("{root}/"))
                 .set_start_after(after)
+                .max_keys(PAGE)
                 .send()
                 .await
                 .map_err(of_call("ListObjectsV2"))?;

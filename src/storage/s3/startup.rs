@@ -289,9 +289,10 @@ impl Opening<'_> {
             Err(failure) if failure.code() == "BucketAlreadyOwnedByYou" => {}
             Err(failure) => return Err(self.sort("create it", "s3:CreateBucket", failure)),
         }
-        if self.settings.public_access == PublicAccess::Policy {
-            // AWS blocks public policies of a new bucket until told otherwise; other servers know
-            // no such block. Where it cannot be lifted, the policy will be refused and say so.
+        if self.settings.public_access == PublicAccess::Policy && self.is_aws() {
+            // AWS blocks public policies of a new bucket until told otherwise. Where that cannot be
+            // lifted, the policy will be refused and say so. Other servers know no such block, and
+            // must not be asked: MinIO takes the request for one to delete the bucket.
             let unblock = self
                 .store
                 .client
@@ -300,6 +301,15 @@ impl Opening<'_> {
             let _ = unblock.send().await;
         }
         Ok(())
+    }
+
+    fn is_aws(&self) -> bool {
+        let Some(endpoint) = &self.settings.endpoint else {
+            return true;
+        };
+        let host = endpoint.split("://").nth(1).unwrap_or(endpoint);
+        let host = host.split(['/', ':']).next().unwrap_or(host);
+        host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
     }
 
     /// Who can read what.
@@ -350,7 +360,8 @@ impl Opening<'_> {
         let get = client.get_bucket_policy().bucket(bucket).send().await;
         let existing = match get.map_err(of_call("GetBucketPolicy")) {
             Ok(answer) => answer.policy,
-            Err(failure) if failure.status() == 404 => None,
+            // There is none, or there can be none.
+            Err(failure) if matches!(failure.status(), 404 | 405 | 501) => None,
             // What cannot be read must not be overwritten: it may hold what others rely on.
             Err(failure) => return Err(self.without_policy(failure)),
         };

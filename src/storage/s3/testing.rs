@@ -244,6 +244,17 @@ impl S3Server {
 
     /// Writes objects behind the service's back.
     pub(crate) async fn put_objects(&self, keys: &[String], body: &'static [u8]) {
+        if let Some(front) = &self.front
+            && let Behind::InProcess(server) = &front.shared.behind
+        {
+            // A thousand objects are written at once in this way.
+            for key in keys {
+                let path = server.root.path().join(self.bucket()).join(key);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, body).unwrap();
+            }
+            return;
+        }
         let client = self.client();
         let puts = stream::iter(keys).map(|key| {
             let put = client.put_object().bucket(self.bucket()).key(key);

@@ -233,6 +233,12 @@ mod by_policy {
             [""; 0],
             "no probe is left"
         );
+        // MinIO would take this for a request to delete the bucket.
+        let asked = server.requests();
+        assert!(
+            !asked.iter().any(|line| line.contains("publicAccessBlock")),
+            "{asked:?}"
+        );
         // The second replica finds all of it done.
         let before = server.requests().len();
         open(&server).await;

@@ -38,10 +38,7 @@ impl Backend {
                 let cluster = Redis::Cluster(RedisCluster::start());
                 Self::Fleet(S3Server::start().await, Box::new(Mutex::new(cluster)))
             }
-            Ok("sentinel") => {
-                let sentinel = Redis::Sentinel(RedisSentinel::start());
-                Self::Fleet(S3Server::start().await, Box::new(Mutex::new(sentinel)))
-            }
+            Ok("sentinel") => Self::sentinel().await,
             Ok(other) => {
                 panic!("TEST_BACKEND is {other:?}; give alone, fleet, cluster or sentinel")
             }
@@ -54,7 +51,13 @@ impl Backend {
         Self::Fleet(S3Server::start().await, Box::new(Mutex::new(redis)))
     }
 
-    /// The same, where the bucket can be held up.
+    /// A bucket, and a Redis that a Sentinel knows.
+    pub(crate) async fn sentinel() -> Self {
+        let sentinel = Redis::Sentinel(RedisSentinel::start());
+        Self::Fleet(S3Server::start().await, Box::new(Mutex::new(sentinel)))
+    }
+
+    /// A bucket and one Redis, where the bucket can be held up.
     pub(crate) async fn fleet_with_faults() -> Self {
         let redis = Redis::One(RedisServer::start());
         Self::Fleet(
@@ -87,6 +90,31 @@ impl Backend {
     /// Starts it again.
     pub(crate) fn start_redis(&self) {
         self.redis(RedisServer::restart);
+    }
+
+    /// Gives the master that a Sentinel knows a replica, which has caught up with it.
+    pub(crate) fn add_replica(&self) -> RedisServer {
+        self.with_sentinel(|sentinel| sentinel.add_replica())
+    }
+
+    /// Kills the master that a Sentinel knows.
+    pub(crate) fn kill_master(&self) {
+        self.with_sentinel(|sentinel| sentinel.master.kill());
+    }
+
+    /// Waits until the Sentinel has made this the master.
+    pub(crate) fn wait_for_master(&self, replica: &RedisServer) {
+        self.with_sentinel(|sentinel| sentinel.wait_for_master(replica));
+    }
+
+    fn with_sentinel<T>(&self, change: impl FnOnce(&mut RedisSentinel) -> T) -> T {
+        let Self::Fleet(_, redis) = self else {
+            panic!("there is no Redis");
+        };
+        match &mut *redis.lock().unwrap() {
+            Redis::Sentinel(sentinel) => change(sentinel),
+            _ => panic!("there is no Sentinel"),
+        }
     }
 
     /// Lets the bucket answer so many requests more, and none after them until
@@ -125,7 +153,7 @@ impl Backend {
         };
         match &mut *redis.lock().unwrap() {
             Redis::One(server) => change(server),
-            Redis::Cluster(_) | Redis::Sentinel(_) => panic!("there are several"),
+            _ => panic!("there are several"),
         }
     }
 

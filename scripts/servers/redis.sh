@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Redis, from Debian's packages.
+#
+#     scripts/servers/redis.sh install     installs it where it is missing
+#     scripts/servers/redis.sh program     prints the path of its program
+#
+# Tests start as many of them as they need: TEST_REDIS_SERVER names the program.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+need redis-server
+[[ ${1-} == install ]] || command -v redis-server

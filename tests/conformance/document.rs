@@ -1,0 +1,158 @@
+//! `docs/object-stores.md`: what was seen, as tables.
+
+use std::fmt::Write;
+
+use crate::doctor::Said;
+use crate::features::Features;
+use crate::suites::Outcome;
+use crate::{CATALOGS, FORMS, STORES};
+
+/// A store: its name, version, adapter's suite, black-box suite, features, and what the doctor said.
+type StoreSeen = (&'static str, String, Outcome, Outcome, Features, Said);
+/// A catalog: its name, version, adapter's suite, black-box suites by form, the doctor's verdict.
+type CatalogSeen = (&'static str, String, Outcome, Vec<Outcome>, String);
+
+/// What was seen of every server that could be had.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) stores: Vec<StoreSeen>,
+    pub(crate) catalogs: Vec<CatalogSeen>,
+}
+
+impl Seen {
+    pub(crate) fn count(&self) -> usize {
+        self.stores.len() + self.catalogs.len()
+    }
+
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        let of_stores = self.stores.iter().flat_map(|seen| [&seen.2, &seen.3]);
+        let of_catalogs = self.catalogs.iter();
+        of_stores.chain(of_catalogs.flat_map(|seen| std::iter::once(&seen.2).chain(&seen.3)))
+    }
+}
+
+/// Writes the document.
+pub(crate) fn write(seen: &Seen) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/object-stores.md");
+    std::fs::write(path, text(seen, &time::OffsetDateTime::now_utc().date())).unwrap();
+    println!("docs/object-stores.md is written");
+}
+
+fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
+    let mut text = format!(
+        "# Servers that Cameo was tried on\n\n\
+         Written by `make conformance` on {date}: every server ran on the loopback, alone, and every \
+         cell is what it did. A cell with `n of n` counts tests of Cameo's that passed.\n\n\
+         ## Object stores\n\n"
+    );
+    stores(&mut text, seen);
+    text.push_str(
+        "\nCameo needs of S3: HeadBucket, PutObject from bytes, GetObject, DeleteObject and \
+         ListObjectsV2; CreateBucket and PutBucketPolicy unless an operator has done both before. \
+         The last five rows of calls it does without: it writes no object twice, sends bodies whole, \
+         deletes one by one, and where CORS rules are refused it says so and goes on.\n\n\
+         A server without bucket policies is served by `storage.s3.public_access = \"none\"`: the \
+         service hands images out itself, or whatever `storage.s3.public_base_url` names does. The \
+         endpoint is `storage.s3.endpoint`, with `storage.s3.path_style = true`; Garage wants \
+         `storage.s3.region = \"garage\"`, or what its `s3_region` says.\n",
+    );
+    for (name, _, adapter, black_box, ..) in &seen.stores {
+        let left_out = adapter
+            .not_applicable
+            .iter()
+            .chain(&black_box.not_applicable);
+        let left_out: Vec<_> = left_out.map(|test| format!("`{test}`")).collect();
+        if !left_out.is_empty() {
+            let title = title_of(name);
+            let left_out = left_out.join(", ");
+            write!(
+                text,
+                "\nNot applicable to {title}, which has no policies: {left_out}.\n"
+            )
+            .unwrap();
+        }
+    }
+    text.push_str("\n## Catalogs\n\n");
+    catalogs(&mut text, seen);
+    text.push_str(
+        "\nWith `catalog.kind = \"redis\"`, `catalog.redis.url` names one server, several nodes of a \
+         Cluster, or Sentinels (`redis+sentinel://host:26379/NAME`). Redis passes writes on to its \
+         replicas after it has answered. So a failover may lose what the old master had answered \
+         and not yet passed on, in the moment of its death: such an upload's record is gone, though \
+         it was answered 200. Everything older is there, and uploads go on with the new master; a \
+         test uploads through a failover and holds Cameo to that. Cameo sends no `WAIT`. What was \
+         lost with its reservation `cameo rebuild` brings back from the bucket; what had been \
+         reserved on the new master and not committed is swept after `lifecycle.upload_deadline`.\n",
+    );
+    text
+}
+
+fn title_of(name: &str) -> &'static str {
+    let store = STORES.iter().find(|store| store.name == name);
+    store.map_or("", |store| store.title)
+}
+
+fn row(text: &mut String, cells: impl IntoIterator<Item = String>) {
+    let cells: Vec<_> = cells.into_iter().collect();
+    writeln!(text, "| {} |", cells.join(" | ")).unwrap();
+}
+
+fn stores(text: &mut String, seen: &Seen) {
+    let found = |name: &str| seen.stores.iter().find(|seen| seen.0 == name);
+    let all: Vec<_> = STORES.iter().map(|store| found(store.name)).collect();
+    let mut line = |name: &str, cell: &dyn Fn(&StoreSeen) -> String| {
+        let cells = all
+            .iter()
+            .map(|seen| seen.map_or_else(|| "not tried".to_owned(), cell));
+        row(text, std::iter::once(name.to_owned()).chain(cells));
+    };
+    line("", &|seen| title_of(seen.0).to_owned());
+    line("---", &|_| "---".to_owned());
+    line("version", &|seen| seen.1.clone());
+    line("**the store's contract and adapter**", &|seen| {
+        seen.2.to_string()
+    });
+    line("**the service, black-box**", &|seen| seen.3.to_string());
+    line("**`cameo doctor`**", &|seen| seen.5.verdict.clone());
+    line("images handed out by the service", &|seen| {
+        seen.5.proxy.clone()
+    });
+    line("doctor: a wrong secret", &|seen| {
+        seen.5.wrong_secret.clone()
+    });
+    line(
+        "doctor: somebody else's bucket",
+        &|seen| match &seen.5.others_bucket {
+            told if told.is_empty() => "not tried: it has one user".to_owned(),
+            told => told.clone(),
+        },
+    );
+    let names = seen.stores.first().map(|seen| &seen.4);
+    for (at, (name, _)) in names.into_iter().flatten().enumerate() {
+        line(name, &|seen| seen.4[at].1.clone());
+    }
+}
+
+fn catalogs(text: &mut String, seen: &Seen) {
+    let forms = FORMS.map(|(_, form)| format!("black-box, {form}"));
+    let header = ["", "version", "catalog's contract and adapter, limits"].map(str::to_owned);
+    let header: Vec<_> = header.into_iter().chain(forms).collect();
+    let rule = vec!["---".to_owned(); header.len() + 1];
+    row(
+        text,
+        header.into_iter().chain(["`cameo doctor`".to_owned()]),
+    );
+    row(text, rule);
+    for (name, title) in CATALOGS {
+        let mut cells = vec![title.to_owned()];
+        match seen.catalogs.iter().find(|seen| seen.0 == name) {
+            Some((_, version, adapter, forms, doctor)) => {
+                cells.extend([version.clone(), adapter.to_string()]);
+                cells.extend(forms.iter().map(ToString::to_string));
+                cells.push(doctor.clone());
+            }
+            None => cells.extend(vec!["not tried".to_owned(); FORMS.len() + 3]),
+        }
+        row(text, cells);
+    }
+}
