@@ -58,14 +58,14 @@ pub enum S3StartError {
         source: Source,
     },
     #[error(
-        "there are no credentials for s3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
+        "there are no credentials for s3; set storage.s3.access_key_id and its secret, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
     )]
     NoCredentials {
         #[source]
         source: Option<Source>,
     },
     #[error(
-        "s3 at {endpoint} refuses these credentials ({code}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "s3 at {endpoint} refuses these credentials ({code}); correct storage.s3.access_key_id and its secret, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     )]
     Credentials {
         endpoint: String,
@@ -95,7 +95,9 @@ pub enum S3StartError {
         #[source]
         source: Source,
     },
-    #[error("bucket {bucket}: these credentials may not {action}; grant them {permission}")]
+    #[error(
+        "bucket {bucket}: these credentials may not {action}; grant them {permission}, or see that storage.s3.bucket is right"
+    )]
     Permission {
         bucket: String,
         action: &'static str,
