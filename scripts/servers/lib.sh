@@ -132,7 +132,7 @@ ready() {
     fi
     mv "$folder/server.env.part" "$folder/server.env"
     # A signal ends a wait, not a command; a server that ends by itself is a failure.
-    wait -n || true
+    wait "${running[-1]}" || true
     fail "the server ended: $(tail -n 3 "$folder/log")"
 }
 

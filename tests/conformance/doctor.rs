@@ -62,12 +62,11 @@ pub(crate) fn of_store(store: &Store, server: &Server, faults: &mut Faults) -> S
         }
     };
     let (code, told) = ask((key, secret), "none");
-    let proxy = match code {
-        0 => "works".to_owned(),
-        _ => {
-            fault("with public_access none", &told);
-            "does not".to_owned()
-        }
+    let proxy = if code == 0 {
+        "works".to_owned()
+    } else {
+        fault("with public_access none", &told);
+        "does not".to_owned()
     };
     let (code, told) = ask((key, "not the secret"), "none");
     let wrong_secret = if code == 2 && told.contains("refuses these credentials") {

@@ -1,7 +1,6 @@
 //! Servers, by the scripts that run them (`scripts/servers`).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -82,12 +81,12 @@ impl Server {
         let folder = TempDir::new().unwrap();
         let path = folder.path().to_str().unwrap();
         let process = start_bound(&[&script(name), "0", path]);
+        let facts = folder.path().join("server.env");
         let mut server = Self {
             process,
             facts: BTreeMap::new(),
             _folder: folder,
         };
-        let facts = Path::new(server._folder.path()).join("server.env");
         let begun = Instant::now();
         while !facts.exists() {
             if let Some(status) = server.process.try_wait().unwrap() {
