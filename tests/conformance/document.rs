@@ -100,14 +100,15 @@ fn row(text: &mut String, cells: impl IntoIterator<Item = String>) {
 fn stores(text: &mut String, seen: &Seen) {
     let found = |name: &str| seen.stores.iter().find(|seen| seen.0 == name);
     let all: Vec<_> = STORES.iter().map(|store| found(store.name)).collect();
+    let titles = STORES.iter().map(|store| store.title.to_owned());
+    row(text, std::iter::once(String::new()).chain(titles));
+    row(text, vec!["---".to_owned(); STORES.len() + 1]);
     let mut line = |name: &str, cell: &dyn Fn(&StoreSeen) -> String| {
         let cells = all
             .iter()
             .map(|seen| seen.map_or_else(|| "not tried".to_owned(), cell));
         row(text, std::iter::once(name.to_owned()).chain(cells));
     };
-    line("", &|seen| title_of(seen.0).to_owned());
-    line("---", &|_| "---".to_owned());
     line("version", &|seen| seen.1.clone());
     line("**the store's contract and adapter**", &|seen| {
         seen.2.to_string()
