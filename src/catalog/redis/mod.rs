@@ -118,16 +118,18 @@ impl RedisCatalog {
         future::try_join_all(writes).await.map(drop)
     }
 
-    /// The last version that was given to an upload of the subject, and its current record.
-    async fn entry(&self, subject: &SubjectId) -> Result<(Version, Option<Record>), Failure> {
+    /// What is kept of a subject.
+    async fn entry(&self, subject: &SubjectId) -> Result<Option<Vec<u8>>, Failure> {
         let mut get = redis::cmd("HGET");
         let partition = self.partitions.of(subject.as_str());
         get.arg(partition.key("subjects")).arg(subject.as_str());
-        let entry: Option<Vec<u8>> = self.link.run(&get).await?;
-        match entry {
-            None => Ok((Version(0), None)),
-            Some(entry) => Ok((last_version_of(&entry)?, record_of(&entry)?)),
-        }
+        Ok(self.link.run(&get).await?)
+    }
+
+    /// The last version that was given to an upload of the subject.
+    async fn last_version(&self, subject: &SubjectId) -> Result<Version, Failure> {
+        let entry = self.entry(subject).await?;
+        entry.map_or(Ok(Version(0)), |entry| last_version_of(&entry))
     }
 
     /// Runs one step on the keys of a partition.
@@ -137,7 +139,13 @@ impl RedisCatalog {
         partition: Partition,
         arguments: &[&[u8]],
     ) -> Result<T, Failure> {
-        let keys = [
+        let keys = Self::keys(partition);
+        Ok(self.link.call(script, &keys, arguments).await?)
+    }
+
+    /// The keys of a partition, in the order in which the scripts expect them.
+    fn keys(partition: Partition) -> [String; 8] {
+        [
             "subjects",
             "pending",
             "reserved",
@@ -146,18 +154,19 @@ impl RedisCatalog {
             "stats",
             "events",
             "floor",
-        ];
-        let keys = keys.map(|name| partition.key(name));
-        Ok(self.link.call(script, &keys, arguments).await?)
+        ]
+        .map(|name| partition.key(name))
     }
 }
 
 #[async_trait]
 impl Catalog for RedisCatalog {
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError> {
-        let got = self.entry(subject).await;
-        got.map(|(_, record)| record)
-            .map_err(|failure| failure.of("read a record"))
+        let got = async {
+            let entry = self.entry(subject).await?;
+            entry.map_or(Ok(None), |entry| record_of(&entry))
+        };
+        got.await.map_err(|failure| failure.of("read a record"))
     }
 
     async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError> {
@@ -267,25 +276,19 @@ impl Catalog for RedisCatalog {
     ) -> Result<Option<Removed>, CatalogError> {
         let removed = async {
             let (now, lease) = (now.unix_ms().to_string(), lease.unix_ms().to_string());
-            // What there was when it was first looked at. Where the answer to a step was lost, and
-            // the next one finds nothing, that is what was removed.
-            let mut gone = None;
+            let partition = self.partitions.of(subject.as_str());
+            // Where an answer is lost the step is repeated, and finds under this call's own name
+            // what it took away the first time.
+            let call = AvatarId::random()?;
+            let mut keys = Self::keys(partition).to_vec();
+            keys.push(partition.key(&format!("removal:{call}")));
             let mut looks = 0;
             let answer = loop {
-                let (seen, current) = self.entry(subject).await?;
-                gone = gone.or(current);
-                let seen = seen.0.to_string();
+                let seen = self.last_version(subject).await?.0.to_string();
+                let arguments = [subject.as_str(), &now, &lease, &seen].map(str::as_bytes);
                 let answer: Option<Vec<Vec<u8>>> = self
-                    .step(
-                        &self.scripts.remove,
-                        self.partitions.of(subject.as_str()),
-                        &[
-                            subject.as_str().as_bytes(),
-                            now.as_bytes(),
-                            lease.as_bytes(),
-                            seen.as_bytes(),
-                        ],
-                    )
+                    .link
+                    .call(&self.scripts.remove, &keys, &arguments)
                     .await?;
                 looks += 1;
                 match answer {
@@ -296,7 +299,7 @@ impl Catalog for RedisCatalog {
             };
             let (record, ids) = answer.split_first().ok_or(Failure::Answer)?;
             let record = match record.as_slice() {
-                [] => gone,
+                [] => None,
                 bytes => Some(codec::decode(bytes)?),
             };
             let outstanding = ids

@@ -2,6 +2,9 @@
 -- Nothing where an upload was reserved since the caller looked: this command may come out of a
 -- network that held it up, long after its caller was told that it failed.
 local subject, now, lease, seen = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local REMOVAL = KEYS[9]
+-- For longer than a caller repeats a step.
+local REPEATED_MS = 60000
 local entry = load(subject)
 if entry.last ~= seen then
   return false
@@ -19,6 +22,10 @@ if current ~= '' then
   retire(upload(subject, current), lease)
   tell(subject, now, deleted(record))
   answer[2] = current
+  redis.call('SET', REMOVAL, record, 'PX', REPEATED_MS)
+else
+  -- A repetition, because the first answer was lost; or there was nothing.
+  answer[1] = redis.call('GET', REMOVAL) or ''
 end
 for _, name in ipairs(retired) do
   redis.call('ZADD', RETIRED, lease, name)

@@ -101,6 +101,8 @@ pub(super) enum Failure {
     Subject(#[from] InvalidSubjectId),
     #[error("a key in redis is damaged")]
     Variant(#[from] InvalidVariantName),
+    #[error("the operating system has no randomness to give")]
+    Random(#[from] getrandom::Error),
     #[error("uploads of the subject came between each time")]
     Restless,
     #[error("redis answered something that the catalog never wrote")]
@@ -111,7 +113,7 @@ impl Failure {
     pub(super) fn of(self, operation: &'static str) -> CatalogError {
         let is_damage = match &self {
             Self::Redis(error) => is_of_a_script(error),
-            Self::Restless => false,
+            Self::Random(_) | Self::Restless => false,
             Self::Decode(_)
             | Self::Encode(_)
             | Self::Subject(_)
