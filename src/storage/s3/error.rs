@@ -59,6 +59,29 @@ impl Failure {
         }
     }
 
+    /// Whether it knows neither key nor secret, or not this one. Garage has one code for every
+    /// refusal, and says the reason in words.
+    pub(super) fn is_of_the_credentials(&self) -> bool {
+        const CODES: [&str; 7] = [
+            "InvalidAccessKeyId",
+            "NotSignedUp",
+            "SignatureDoesNotMatch",
+            "InvalidToken",
+            "ExpiredToken",
+            "TokenRefreshRequired",
+            "InvalidSecurity",
+        ];
+        const WORDS: [&str; 2] = ["Forbidden: No such key", "Forbidden: Invalid signature"];
+        match self {
+            Self::Refused { code, message, .. } => {
+                CODES.contains(&code.as_str())
+                    || code == "AccessDenied"
+                        && WORDS.iter().any(|words| message.starts_with(words))
+            }
+            _ => false,
+        }
+    }
+
     /// The status that S3 answered with; 0 where it did not answer.
     pub(super) fn status(&self) -> u16 {
         match self {

@@ -455,16 +455,11 @@ impl Opening<'_> {
             return S3StartError::Region { bucket, actual };
         }
         let code = failure.code().to_owned();
+        let is_of_the_credentials = failure.is_of_the_credentials();
         let (may_pass, status) = (failure.may_pass(), failure.status());
         let source = failure.into();
         match code.as_str() {
-            "InvalidAccessKeyId"
-            | "NotSignedUp"
-            | "SignatureDoesNotMatch"
-            | "InvalidToken"
-            | "ExpiredToken"
-            | "TokenRefreshRequired"
-            | "InvalidSecurity" => S3StartError::Credentials {
+            _ if is_of_the_credentials => S3StartError::Credentials {
                 endpoint,
                 code,
                 source,
