@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::auth::Verifier;
-use crate::avatar::SourceFormat;
+use crate::avatar::{SourceFormat, Timestamp};
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
 use crate::http;
@@ -68,6 +68,11 @@ impl App {
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
         let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
+        if service.begin(Timestamp::now()).await? {
+            warn!(
+                "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
+            );
+        }
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
             (Some(limits), None) => Some(Arc::new(LocalLimiter::new(limits))),

@@ -2,8 +2,8 @@
 //!
 //! The order of the end: `/health/ready` says so; no further connection is taken; requests under
 //! way are answered, for a while; the sweep ends at its next step, and with it an address of the
-//! metrics' own. Whatever is cut off then is an
-//! upload that was not acknowledged, and the next sweep removes what it wrote.
+//! metrics' own. Whatever is cut off then is an upload that was not acknowledged, and the next sweep
+//! removes what it wrote.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -39,6 +39,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// How long requests under way may take once the end has begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long whoever reads the metrics may still take, once everything else has ended.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait where the system gives no connection for now (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -92,10 +94,15 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
     if let Err(died) = sweeper.await {
         error!(error = &died as &dyn std::error::Error, "the sweeper died");
     }
-    if let Some(metrics) = metrics
-        && let Err(died) = metrics.await
-    {
-        error!(error = &died as &dyn std::error::Error, "the metrics died");
+    if let Some(mut metrics) = metrics {
+        match timeout(SCRAPE_TIMEOUT, &mut metrics).await {
+            Ok(Err(died)) => {
+                error!(error = &died as &dyn std::error::Error, "the metrics died");
+            }
+            Ok(Ok(())) => {}
+            // Nobody waits for one who does not read.
+            Err(_) => metrics.abort(),
+        }
     }
     info!("ended");
 }

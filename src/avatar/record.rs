@@ -6,11 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{AvatarId, ObjectKey, SubjectId, Timestamp, VariantName};
 
-/// Counts a subject's uploads, never going back, not even across a delete: from 1, or from above the
-/// floor that a rebuild of the catalog left.
+/// Counts a subject's uploads, never going back, not even across a delete: from 1, or from above a
+/// floor where a catalog was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
+
+impl Version {
+    /// A version that no upload can have had by `now`: the seconds since 2025-01-01 UTC. Nobody
+    /// uploads more than one avatar a second over all the time that this program has existed; and
+    /// whoever began above an earlier floor is by the same reckoning below this one.
+    pub fn floor_at(now: Timestamp) -> Self {
+        const BEGINNING: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
+        Self(now.since(BEGINNING).as_secs())
+    }
+}
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

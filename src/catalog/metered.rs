@@ -111,6 +111,16 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("restore", answer).await
     }
 
+    async fn has_begun(&self) -> Result<bool, CatalogError> {
+        let answer = self.inner.has_begun();
+        self.operations.measure("has_begun", answer).await
+    }
+
+    async fn begin(&self, floor: Version) -> Result<(), CatalogError> {
+        let answer = self.inner.begin(floor);
+        self.operations.measure("begin", answer).await
+    }
+
     async fn raise_floor(&self, floor: Version) -> Result<(), CatalogError> {
         let answer = self.inner.raise_floor(floor);
         self.operations.measure("raise_floor", answer).await

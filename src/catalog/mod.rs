@@ -128,6 +128,15 @@ pub trait Catalog: Send + Sync + 'static {
         retire_at: Timestamp,
     ) -> Result<Restored, CatalogError>;
 
+    /// Whether [`begin`](Self::begin) was called on all of the catalog, and what it wrote is there.
+    async fn has_begun(&self) -> Result<bool, CatalogError>;
+
+    /// Says of a new catalog above which version subjects begin. What has begun stays as it is.
+    ///
+    /// A catalog that replicas share may be emptied while they use it. What has not begun gives
+    /// versions above [`Version::floor_at`] an upload's deadline, so none goes back.
+    async fn begin(&self, floor: Version) -> Result<(), CatalogError>;
+
     /// Has every subject that was never given a version begin above `floor`; the others go on from
     /// theirs. A floor never sinks.
     ///

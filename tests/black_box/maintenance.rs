@@ -22,7 +22,7 @@ async fn cameo(service: &TestService, words: &[&str], variables: &[(&str, &str)]
 #[tokio::test]
 async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
     let service = TestService::start_fleet(&[]).await;
-    for user in ["replaced", "replaced", "once"] {
+    for user in ["replaced", "replaced", "once", "impatient"] {
         service.owner(user).upload(user, PORTRAIT).await.ok();
     }
     let deleted = service.owner("deleted");
@@ -46,10 +46,17 @@ async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("0 are garbage"), "{said}");
 
+    // Somebody does not wait for the rebuild, and loses nothing by it.
+    let impatient = service.owner("impatient");
+    let latest = impatient.upload("impatient", PORTRAIT).await.ok();
+    assert!(latest["version"].as_u64().unwrap() > 1, "{latest}");
+
     let (code, said) = cameo(&service, &["rebuild"], &[]).await;
     assert_eq!(code, 0, "{said}");
+    let now = service.anonymous().avatar("impatient").await.ok();
+    assert_eq!(now["avatar_id"], latest["avatar_id"]);
     assert!(
-        said.contains("3 uploads in the store: 2 are current now, 1 are older"),
+        said.contains("5 uploads in the store: 2 are current now, 2 are older"),
         "{said}"
     );
     assert_eq!(service.anonymous().avatar("replaced").await.ok(), before[0]);
@@ -69,7 +76,7 @@ async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
     let (code, said) = cameo(&service, &["rebuild"], &[]).await;
     assert_eq!(code, 0, "{said}");
     assert!(
-        said.contains("0 are current now, 0 are older and will be swept, 6 were known"),
+        said.contains("0 are current now, 0 are older and will be swept, 8 were known"),
         "{said}"
     );
 }

@@ -156,6 +156,16 @@ async fn nothing_deleted_comes_back(catalog: &dyn Catalog) {
     assert_eq!(swept(catalog, later(60)).await.len(), 2);
 }
 
+/// First of all: everything after it counts from 1.
+pub(super) async fn begins_once(catalog: &dyn Catalog) {
+    assert!(!catalog.has_begun().await.unwrap());
+    catalog.begin(Version(0)).await.unwrap();
+    assert!(catalog.has_begun().await.unwrap());
+    catalog.begin(Version(7)).await.unwrap();
+    let first = uploaded(catalog, &subject("the-first")).await;
+    assert_eq!(first.version, Version(1));
+}
+
 /// Last of all, because a floor never sinks.
 pub(super) async fn run_with_a_floor(catalog: &dyn Catalog) {
     above_a_floor_begin_those_who_never_had_a_version(catalog).await;

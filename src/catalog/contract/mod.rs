@@ -27,6 +27,7 @@ pub(crate) fn embedded(folder: &Path) -> EmbeddedCatalog {
 
 /// Runs the whole suite against an empty catalog that keeps [`EVENTS_KEPT`] events.
 pub(crate) async fn run(catalog: &dyn Catalog) {
+    maintenance::begins_once(catalog).await;
     an_upload_becomes_the_record_only_when_it_is_committed(catalog).await;
     versions_count_up_and_survive_a_delete(catalog).await;
     a_replaced_avatar_is_due_at_its_time_and_not_before(catalog).await;
@@ -38,6 +39,7 @@ pub(crate) async fn run(catalog: &dyn Catalog) {
     an_id_reserved_for_somebody_else_cannot_be_committed(catalog).await;
     preconditions_are_checked_by_the_commit(catalog).await;
     a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(catalog).await;
+    a_delete_of_nothing_stops_uploads_under_way(catalog).await;
     an_unfinished_delete_can_be_finished_by_the_next(catalog).await;
     a_claim_is_leased_and_comes_due_again(catalog).await;
     forgetting_what_is_unknown_is_no_error(catalog).await;
@@ -360,6 +362,19 @@ async fn a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(cata
         catalog.get(&subject("bystander")).await.unwrap(),
         Some(bystander)
     );
+}
+
+async fn a_delete_of_nothing_stops_uploads_under_way(catalog: &dyn Catalog) {
+    let who = subject("nothing-yet");
+    assert_eq!(catalog.remove(&who, NOW, later(60)).await.unwrap(), None);
+    let under_way = reserved(catalog, &who).await;
+    assert_eq!(catalog.remove(&who, NOW, later(60)).await.unwrap(), None);
+    let late = commit(catalog, &who, &under_way).await;
+    assert_eq!(late, Replaced::Superseded);
+    assert_eq!(catalog.get(&who).await.unwrap(), None);
+    let next = uploaded(catalog, &who).await;
+    assert!(next.version > under_way.version);
+    swept(catalog, later(1_000_000)).await;
 }
 
 async fn an_unfinished_delete_can_be_finished_by_the_next(catalog: &dyn Catalog) {

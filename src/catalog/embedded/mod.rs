@@ -230,12 +230,16 @@ impl Catalog for EmbeddedCatalog {
                 Some(bytes) => Some(codec::decode(bytes.value())?),
                 None => None,
             };
-            if let Some(record) = &record {
-                let mut versions = transaction.open_table(VERSIONS)?;
-                let last = versions
-                    .get(subject.as_str())?
-                    .map_or(record.version.0, |versions| versions.value().0);
+            let mut versions = transaction.open_table(VERSIONS)?;
+            let last = versions
+                .get(subject.as_str())?
+                .map(|versions| versions.value().0)
+                .or(record.as_ref().map(|record| record.version.0));
+            // Also where there is none: no upload reserved so far becomes one after this.
+            if let Some(last) = last {
                 versions.insert(subject.as_str(), (last, last))?;
+            }
+            if let Some(record) = &record {
                 count(transaction, record, Change::Gone)?;
                 tell(transaction, kept, &subject, &codec::deleted(now, record)?)?;
             }
@@ -413,6 +417,25 @@ impl Catalog for EmbeddedCatalog {
                 count(transaction, &current, Change::Gone)?;
             }
             Ok(Restored::Current(superseded))
+        })
+        .await
+    }
+
+    async fn has_begun(&self) -> Result<bool, CatalogError> {
+        self.blocking("read where its versions begin", move |database| {
+            let floor = database.begin_read()?.open_table(FLOOR)?;
+            Ok(floor.get(())?.is_some())
+        })
+        .await
+    }
+
+    async fn begin(&self, Version(first): Version) -> Result<(), CatalogError> {
+        self.write("say where its versions begin", move |transaction| {
+            let mut floor = transaction.open_table(FLOOR)?;
+            if floor.get(())?.is_none() {
+                floor.insert((), first)?;
+            }
+            Ok(())
         })
         .await
     }

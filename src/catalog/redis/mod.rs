@@ -11,8 +11,10 @@
 //! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to go, by due time |
 //! | `cameo:{p07}:retired-of` | the same, in the order of their subjects |
 //! | `cameo:{p07}:stats` | hash: what the current records add up to |
-//! | `cameo:{p07}:floor` | number: above it begin subjects that were never given a version |
+//! | `cameo:{p07}:floor` | number: above it begin subjects that were never given a version; not there in a catalog that was emptied |
 //! | `cameo:{p07}:events` | stream: the latest changes, each with its subject |
+//!
+//! Besides them `cameo:{p07}:removal:ID` keeps for a minute what one delete took away.
 //!
 //! A step whose answer was lost is sent again, so every script may run twice. The scripts do not
 //! change anything before they have read and understood all that they need, so one that fails has
@@ -208,6 +210,7 @@ impl Catalog for RedisCatalog {
         avatar: AvatarId,
         deadline: Timestamp,
     ) -> Result<Version, CatalogError> {
+        let floor = Version::floor_at(deadline).to_string();
         let deadline = deadline.unix_ms().to_string();
         self.step(
             &self.scripts.reserve,
@@ -216,6 +219,7 @@ impl Catalog for RedisCatalog {
                 subject.as_str().as_bytes(),
                 avatar.as_bytes(),
                 deadline.as_bytes(),
+                floor.as_bytes(),
             ],
         )
         .await
@@ -459,6 +463,30 @@ impl Catalog for RedisCatalog {
         restored
             .await
             .map_err(|failure: Failure| failure.of("restore a record"))
+    }
+
+    async fn has_begun(&self) -> Result<bool, CatalogError> {
+        let floors = self.partitions.all().map(|partition| {
+            let mut exists = redis::cmd("EXISTS");
+            exists.arg(partition.key("floor"));
+            async move { self.link.run::<bool>(&exists).await }
+        });
+        let floors = future::try_join_all(floors).await;
+        floors
+            .map(|floors| floors.into_iter().all(|begun| begun))
+            .map_err(|error| Failure::from(error).of("read where its versions begin"))
+    }
+
+    async fn begin(&self, floor: Version) -> Result<(), CatalogError> {
+        let writes = self.partitions.all().map(|partition| {
+            let mut set = redis::cmd("SET");
+            set.arg(partition.key("floor")).arg(floor.0).arg("NX");
+            async move { self.link.run::<Option<String>>(&set).await }
+        });
+        let written = future::try_join_all(writes).await;
+        written
+            .map(drop)
+            .map_err(|error| Failure::from(error).of("say where its versions begin"))
     }
 
     async fn raise_floor(&self, floor: Version) -> Result<(), CatalogError> {

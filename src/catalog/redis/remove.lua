@@ -24,6 +24,11 @@ if current ~= '' then
   answer[2] = current
   redis.call('SET', REMOVAL, record, 'PX', REPEATED_MS)
 else
+  -- No upload reserved so far becomes the record after this.
+  if entry.last > entry.deleted then
+    entry.deleted = entry.last
+    save(subject, entry)
+  end
   -- A repetition, because the first answer was lost; or there was nothing.
   answer[1] = redis.call('GET', REMOVAL) or ''
 end

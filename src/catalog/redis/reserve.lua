@@ -1,4 +1,4 @@
-local subject, id, deadline = ARGV[1], ARGV[2], ARGV[3]
+local subject, id, deadline, floor_of_the_lost = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local name = upload(subject, id)
 local entry = load(subject)
 -- A repetition, because the first answer was lost.
@@ -15,6 +15,8 @@ if redis.call('ZSCORE', RETIRED, name) then
   return entry.last
 end
 if entry.last == 0 then
+  -- Whoever opened the catalog left a floor: without it everything here was lost.
+  redis.call('SET', FLOOR, floor_of_the_lost, 'NX')
   entry.last = floor()
 end
 entry.last = entry.last + 1

@@ -15,26 +15,33 @@ fn settings(url: &str) -> RedisSettings {
     }
 }
 
-async fn open(url: &str) -> RedisCatalog {
+/// A catalog as nobody has used it.
+async fn fresh(url: &str) -> RedisCatalog {
     RedisCatalog::open(&settings(url)).await.unwrap().0
+}
+
+async fn open(url: &str) -> RedisCatalog {
+    let catalog = fresh(url).await;
+    catalog.begin(Version(0)).await.unwrap();
+    catalog
 }
 
 #[tokio::test]
 async fn one_redis_keeps_the_contract_of_a_catalog() {
     let server = RedisServer::start();
-    contract::run(&open(&server.url()).await).await;
+    contract::run(&fresh(&server.url()).await).await;
 }
 
 #[tokio::test]
 async fn a_cluster_keeps_the_contract_of_a_catalog() {
     let cluster = RedisCluster::start();
-    contract::run(&open(&cluster.url()).await).await;
+    contract::run(&fresh(&cluster.url()).await).await;
 }
 
 #[tokio::test]
 async fn the_master_that_sentinels_know_keeps_the_contract_of_a_catalog() {
     let sentinel = RedisSentinel::start();
-    contract::run(&open(&sentinel.url()).await).await;
+    contract::run(&fresh(&sentinel.url()).await).await;
 }
 
 fn subject(name: &str) -> SubjectId {
@@ -63,6 +70,22 @@ async fn two_replicas_see_each_others_uploads() {
     let record = uploaded(&one, &subject("42")).await;
     assert_eq!(other.get(&subject("42")).await.unwrap(), Some(record));
     assert_eq!(uploaded(&other, &subject("42")).await.version, Version(2));
+}
+
+#[tokio::test]
+async fn versions_do_not_go_back_where_redis_is_emptied_in_use() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    uploaded(&catalog, &who).await;
+    let before = uploaded(&catalog, &who).await;
+    server.ask::<String>("FLUSHALL");
+    let after = uploaded(&catalog, &who).await;
+    assert!(after.version > before.version, "{}", after.version);
+    // What is found of the time before is older, and says so.
+    let found = catalog.restore(&who, &before, Timestamp::now()).await;
+    assert_eq!(found.unwrap(), Restored::Retired);
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(after));
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ impl Service {
     /// Brings every upload that is whole back into the catalog, with its version: the
     /// newest of each user as the current one, the others to be swept. A deleted avatar has left no
     /// manifest that tells of its versions: a user whom the catalog does not know from then on
-    /// begins above [`floor_at`] `now`, and above any version that is found. What the catalog knows
+    /// begins above [`Version::floor_at`] `now`, and above any version that is found. What the catalog knows
     /// stays as it is, so that this may be repeated, and run beside a working service. No event tells
     /// of it: nothing of it is new.
     ///
@@ -83,7 +83,7 @@ impl Service {
     ) -> Result<Rebuilt, Error> {
         let retire_at = now.plus(self.settings.retire_after);
         // Before all else, because users may upload meanwhile, and this may be interrupted.
-        let floor = floor_at(now);
+        let floor = Version::floor_at(now);
         self.catalog.raise_floor(floor).await?;
         let mut rebuilt = Rebuilt::default();
         let mut after = after;
@@ -288,14 +288,27 @@ impl Service {
     pub async fn holds_uploads(&self) -> Result<bool, Error> {
         Ok(!self.store.uploads(None).await?.is_empty())
     }
-}
 
-/// A version that no deleted avatar can have had by `now`: the seconds since 2025-01-01 UTC. Nobody
-/// uploads more than one avatar a second over all the time that this program has existed; and
-/// whoever began above the floor of an earlier rebuild is by the same reckoning below this one.
-fn floor_at(now: Timestamp) -> Version {
-    const BEGINNING: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
-    Version(now.since(BEGINNING).as_secs())
+    /// Has a catalog that is new count versions from 1, or from above [`Version::floor_at`] `now`
+    /// where the store holds uploads: then another catalog was lost, and the versions that it gave
+    /// are not given again. Answers whether that is so.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]
+    pub async fn begin(&self, now: Timestamp) -> Result<bool, Error> {
+        if self.catalog.has_begun().await? {
+            return Ok(false);
+        }
+        // A store that does not answer may hold some.
+        let lost = self.holds_uploads().await.unwrap_or(true);
+        let floor = if lost {
+            Version::floor_at(now)
+        } else {
+            Version(0)
+        };
+        self.catalog.begin(floor).await?;
+        Ok(lost)
+    }
 }
 
 enum Found {
