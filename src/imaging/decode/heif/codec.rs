@@ -1,13 +1,15 @@
 //! What a tile is coded in, and how it is decoded.
 
 use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
+use heifer_hevc_dec::nal::{NalHeader, NalUnit, NalUnitType, split_annex_b};
+use heifer_hevc_dec::params::Sps;
 use heifer_hevc_dec::recon::Frame;
 use heifer_isobmff::{HeifFile, ItemId};
 
 use super::planes::Planes;
 use super::{BROKEN, PADDING_PX, Picture, Refusal, corrupt, refused};
 use crate::avatar::SourceFormat;
-use crate::imaging::av1::{Av1, Decoder, Sequence};
+use crate::imaging::av1::{Av1, Chroma, Decoder, Sequence};
 use crate::imaging::control::Control;
 use crate::imaging::{Error, av1};
 
@@ -45,19 +47,53 @@ impl Codec {
     }
 }
 
-/// What a pixel of a tile in HEVC takes while it is decoded: its samples, 16 bits each, and what
-/// predicting and filtering them needs (measured).
-pub(super) fn hevc_pixel_bytes(file: &HeifFile<'_>, tile: ItemId) -> u64 {
-    let chroma = file
-        .hevc_config(tile)
-        .ok()
-        .flatten()
-        .map(|config| config.chroma_format);
-    match chroma {
-        Some(0 | 1) => 8,
-        Some(2) => 9,
-        _ => 11,
+/// What the samples of a tile are: all tiles of a picture are of one kind, so that what decoding
+/// takes is known from the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Samples {
+    chroma: Chroma,
+    /// Of luma, and of colour.
+    bit_depth: [u8; 2],
+}
+
+impl Samples {
+    /// As the configuration of a tile in HEVC says; its stream is held to it.
+    pub(super) fn of_hevc(file: &HeifFile<'_>, tile: ItemId) -> Result<Self, Refusal> {
+        let config = file.hevc_config(tile).map_err(|_| BROKEN)?;
+        let config = config.ok_or(Refusal::Broken("its header does not say how it is coded"))?;
+        Ok(Self {
+            chroma: chroma_of_hevc(config.chroma_format).ok_or(BROKEN)?,
+            bit_depth: [config.bit_depth_luma, config.bit_depth_chroma],
+        })
     }
+
+    const fn of_av1(sequence: &Sequence) -> Self {
+        Self {
+            chroma: sequence.chroma,
+            bit_depth: [sequence.bit_depth; 2],
+        }
+    }
+
+    /// What a pixel of a tile in HEVC takes while it is decoded: its samples, 16 bits each, and what
+    /// predicting and filtering them needs (measured).
+    pub(super) const fn hevc_pixel_bytes(self) -> u64 {
+        match self.chroma {
+            Chroma::None | Chroma::Quarter => 8,
+            Chroma::Half => 9,
+            Chroma::Full => 11,
+        }
+    }
+}
+
+/// By `chroma_format_idc` (ITU-T H.265, 6.2).
+const fn chroma_of_hevc(format: u8) -> Option<Chroma> {
+    Some(match format {
+        0 => Chroma::None,
+        1 => Chroma::Quarter,
+        2 => Chroma::Half,
+        3 => Chroma::Full,
+        _ => return None,
+    })
 }
 
 /// What the stream of a tile in AV1 says of itself, where that is not at odds with the tile's size:
@@ -78,10 +114,13 @@ pub(super) fn sequence(
 
 const CUT_OFF: Refusal = Refusal::Broken("it ends before its last tile");
 
+const MIXED: Refusal = Refusal::Broken("its tiles are not of one kind");
+const OTHER_PICTURE: Refusal = Refusal::Broken("it holds another picture than its header says");
+
 /// What decodes the tiles of a picture, one after the other.
 pub(super) enum Tiles {
-    Hevc,
-    Av1(Decoder),
+    Hevc(Samples),
+    Av1(Samples, Decoder),
 }
 
 impl Tiles {
@@ -94,13 +133,15 @@ impl Tiles {
         control: &Control,
     ) -> Result<Self, Error> {
         let size = (picture.tile_width, picture.tile_height);
-        match picture.codec {
-            Codec::Hevc => Ok(Self::Hevc),
+        let (codec, first) = (picture.codec, picture.tiles[0]);
+        let refused = |refusal| refused(codec, &refusal);
+        match codec {
+            Codec::Hevc => Ok(Self::Hevc(Samples::of_hevc(file, first).map_err(refused)?)),
             Codec::Av1 => {
-                let sequence =
-                    sequence(file, picture.tiles[0], size).map_err(|r| refused(Codec::Av1, &r))?;
+                let sequence = sequence(file, first, size).map_err(refused)?;
                 let shape = sequence.shape(size.0, size.1);
-                Ok(Self::Av1(av1.open(shape, file_bytes, control)?))
+                let decoder = av1.open(shape, file_bytes, control)?;
+                Ok(Self::Av1(Samples::of_av1(&sequence), decoder))
             }
         }
     }
@@ -116,6 +157,7 @@ impl Tiles {
     ) -> Result<Planes, Error> {
         control.check()?;
         let codec = picture.codec;
+        let refused = |refusal| refused(codec, &refusal);
         let same = file
             .item(tile)
             .is_ok_and(|item| Codec::of(item.item_type.0) == Some(codec));
@@ -124,13 +166,21 @@ impl Tiles {
         }
         let size = (picture.tile_width, picture.tile_height);
         match self {
-            Self::Hevc => hevc(file, tile, size, halved),
-            Self::Av1(decoder) => {
-                let sequence = sequence(file, tile, size).map_err(|r| refused(codec, &r))?;
-                let stream = file.item_data(tile).map_err(|_| refused(codec, &CUT_OFF))?;
+            Self::Hevc(samples) => {
+                if Samples::of_hevc(file, tile).map_err(refused)? != *samples {
+                    return Err(refused(MIXED));
+                }
+                hevc(file, tile, *samples, size, halved)
+            }
+            Self::Av1(samples, decoder) => {
+                let sequence = sequence(file, tile, size).map_err(refused)?;
+                if Samples::of_av1(&sequence) != *samples {
+                    return Err(refused(MIXED));
+                }
+                let stream = file.item_data(tile).map_err(|_| refused(CUT_OFF))?;
                 let shape = sequence.shape(size.0, size.1);
-                let samples = decoder.decode(&stream, shape, control)?;
-                Ok(Planes::of_av1(&sequence, &shape, samples))
+                let planes = decoder.decode(&stream, shape, control)?;
+                Ok(Planes::of_av1(&sequence, &shape, planes))
             }
         }
     }
@@ -139,6 +189,7 @@ impl Tiles {
 fn hevc(
     file: &HeifFile<'_>,
     tile: ItemId,
+    samples: Samples,
     (width, height): (u32, u32),
     halved: bool,
 ) -> Result<Planes, Error> {
@@ -154,6 +205,7 @@ fn hevc(
     let stream = file
         .hevc_bitstream(tile)
         .map_err(|_| refused(Codec::Hevc, &CUT_OFF))?;
+    agree(&stream, samples).map_err(|refusal| refused(Codec::Hevc, &refusal))?;
     let frame = decode_picture(&stream, options).map_err(|error| match error {
         heifer_hevc_dec::Error::Unimplemented(_) => {
             corrupt("it uses a feature that is not supported")
@@ -165,6 +217,39 @@ fn hevc(
     }
     Ok(frame.into())
 }
+
+/// The most units of a stream: the highest level allows 600 slices. The decoder notes each.
+const MAX_UNITS: usize = 4096;
+
+/// Checks a stream of HEVC before it is decoded: no more units than a picture has, and no parameter
+/// set that is at odds with `samples`.
+fn agree(stream: &[u8], samples: Samples) -> Result<(), Refusal> {
+    let begins = memchr::memmem::find_iter(stream, &[0, 0, 1]);
+    if begins.take(MAX_UNITS + 1).count() > MAX_UNITS {
+        return Err(Refusal::Broken("it is cut into too many pieces"));
+    }
+    for unit in split_annex_b(stream) {
+        let header = NalHeader::parse(unit).map_err(|_| DAMAGED)?;
+        // The decoder takes those before the first slice.
+        if header.unit_type.is_slice() {
+            break;
+        }
+        if header.unit_type == NalUnitType::Sps {
+            let set = NalUnit::parse(unit).and_then(|unit| Sps::parse(&unit.rbsp));
+            let set = set.map_err(|_| DAMAGED)?;
+            let found = Samples {
+                chroma: chroma_of_hevc(set.chroma_format_idc).ok_or(DAMAGED)?,
+                bit_depth: [set.bit_depth_luma, set.bit_depth_chroma],
+            };
+            if found != samples {
+                return Err(OTHER_PICTURE);
+            }
+        }
+    }
+    Ok(())
+}
+
+const DAMAGED: Refusal = Refusal::Broken("its data is damaged");
 
 impl From<Frame> for Planes {
     fn from(frame: Frame) -> Self {
@@ -192,5 +277,26 @@ impl Planes {
             full_range: sequence.full_range,
             colors: Some((sequence.primaries, sequence.transfer)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_in_more_pieces_than_a_picture_has_is_refused_before_they_are_noted() {
+        let samples = Samples {
+            chroma: Chroma::Quarter,
+            bit_depth: [8; 2],
+        };
+        // Access unit delimiters, of which nothing is asked.
+        let pieces = |count| b"\0\0\x01\x46\x01".repeat(count);
+        assert!(agree(&pieces(MAX_UNITS), samples).is_ok());
+        let refused = agree(&pieces(MAX_UNITS + 1), samples);
+        assert!(matches!(
+            refused,
+            Err(Refusal::Broken("it is cut into too many pieces"))
+        ));
     }
 }

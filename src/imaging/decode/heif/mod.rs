@@ -3,6 +3,7 @@
 //! decoded, and made at half the size where that is enough.
 
 mod codec;
+mod container;
 mod planes;
 
 use heifer_isobmff::boxes::{ColorInfo, Property};
@@ -16,7 +17,7 @@ use crate::imaging::control::Control;
 use crate::imaging::geometry::{Square, Window};
 use crate::imaging::orientation::Orientation;
 use crate::imaging::raster::{Layout, Raster};
-use codec::{Codec, Tiles};
+use codec::{Codec, Samples, Tiles};
 use planes::{Coefficients, Patch, Planes};
 
 /// How far an encoder pads a tile: to whole coding blocks, of 64 px at most.
@@ -28,13 +29,7 @@ const MAX_TILES: usize = 1024;
 
 /// The header of a picture that its brands call a `format`.
 pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refusal> {
-    let file = HeifFile::parse(bytes).map_err(|error| match error {
-        // A film is not bound to have a picture beside its tracks.
-        heifer_isobmff::Error::MissingBox(name) if name.0 == *b"meta" && is_sequence(bytes) => {
-            Refusal::Kind("a sequence without a still picture")
-        }
-        _ => BROKEN,
-    })?;
+    let file = container::open(bytes)?;
     let picture = Picture::read(&file, file.primary_id)?;
     if picture.codec.format() != format {
         return Err(Refusal::Kind(picture.codec.name()));
@@ -154,7 +149,8 @@ impl Picture {
         match self.codec {
             Codec::Hevc => {
                 let pixels = u64::from(width) * u64::from(height);
-                Ok(pixels.saturating_mul(codec::hevc_pixel_bytes(file, self.tiles[0])))
+                let samples = Samples::of_hevc(file, self.tiles[0])?;
+                Ok(pixels.saturating_mul(samples.hevc_pixel_bytes()))
             }
             Codec::Av1 => {
                 let sequence = codec::sequence(file, self.tiles[0], (width, height))?;
@@ -264,7 +260,7 @@ pub(super) fn decode(
 ) -> Result<Decoded, Error> {
     // The header was taken, so there is a codec to say what cannot be decoded.
     let broken = |refusal: &Refusal| refused(Codec::Hevc, refusal);
-    let file = HeifFile::parse(bytes).map_err(|_| broken(&BROKEN))?;
+    let file = container::open(bytes).map_err(|refusal| broken(&refusal))?;
     let id = file.primary_id;
     let picture = Picture::read(&file, id).map_err(|refusal| broken(&refusal))?;
     let codec = picture.codec;
