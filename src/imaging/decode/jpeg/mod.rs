@@ -115,12 +115,18 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         frames: 1,
         memory: Memory {
             fixed_bytes,
-            // The planes of its channels, as large as one another once they are scaled.
-            scaled_bytes: pixels * u64::from(markers.components),
+            // The planes of its channels, as large as one another once they are scaled; and where
+            // they are what is wanted, once more, as they are copied out of whole blocks.
+            scaled_bytes: pixels * u64::from(markers.components) * copies(&markers),
             // What is made of them, twice.
             pixel_bytes: u64::from(markers.components) * 2,
         },
     })
+}
+
+/// How many times over the planes of a picture are held at most.
+const fn copies(markers: &Markers) -> u64 {
+    if has_planes(markers) { 2 } else { 1 }
 }
 
 /// The smallest scale, in eighths, at which the square still covers what is wanted of it.
@@ -171,11 +177,17 @@ pub(super) fn decode(
     })
 }
 
+/// Whether a picture may be stored in luma and chroma.
+const fn has_planes(markers: &Markers) -> bool {
+    markers.components == 3
+}
+
 /// Whether planes are worth it: they hold the whole picture, of which a small part may be wanted.
 const fn planes_serve(markers: &Markers, want: &Want) -> bool {
-    markers.components == 3
+    has_planes(markers)
         && matches!(want.chroma, Chroma::Halved)
         && want.square.edge >= markers.height / 2
+        && want.square.edge >= markers.width / 2
 }
 
 /// Where a square lies in a scaled picture whose corner lies at `left` and `top`.
@@ -191,6 +203,7 @@ fn window_in(square: Square, eighths: u32, left: u32, top: u32) -> Window {
 
 #[cfg(test)]
 mod tests {
+    use libjpeg_turbo_rs::tj3::{TjHandle, TjParam};
     use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 
     use super::*;
@@ -329,6 +342,68 @@ mod tests {
                 let mean = f64::from(sum) / rgb.pixels.len() as f64;
                 assert!(mean < 4.0, "{sampling:?} at {eighths}/8: {mean}");
             }
+        }
+    }
+
+    /// The decoder holds planes of whole blocks and copies of them, in full where no channel shares
+    /// its samples.
+    #[test]
+    fn the_memory_that_is_counted_is_enough_for_planes_of_the_whole_picture() {
+        let (width, height) = (1024, 1024);
+        let bytes = Encoder::new(
+            &soft_picture(width, height),
+            width,
+            height,
+            PixelFormat::Rgb,
+        )
+        .subsampling(Subsampling::S444)
+        .encode()
+        .unwrap();
+        // As small a part as planes serve for, at its full size.
+        let edge = (width / 2) as u32;
+        let want = Want {
+            square: Square { x: 0, y: 0, edge },
+            edge_px: edge,
+            chroma: Chroma::Halved,
+        };
+        let header = header(&bytes).ok().unwrap();
+        let decoded = decode(&bytes, &header, &want).unwrap();
+        assert!(matches!(decoded.raster, Picture::Planes(_)));
+        // The library counts too, and refuses what takes more than it may.
+        let takes = |mebibytes: u64| {
+            let mut handle = TjHandle::new();
+            handle
+                .set(TjParam::MaxMemory, i32::try_from(mebibytes).unwrap())
+                .unwrap();
+            handle.decompress_to_yuv_planes(&bytes).is_ok()
+        };
+        assert!(takes(header.memory_bytes(&want) >> 20));
+        assert!(!takes(5), "planes are held once and not twice");
+    }
+
+    #[test]
+    fn planes_of_a_picture_much_longer_than_what_is_wanted_of_it_are_not_made() {
+        for (width, height, served) in [(200, 100, true), (240, 100, false), (100, 240, false)] {
+            let bytes = Encoder::new(
+                &soft_picture(width, height),
+                width,
+                height,
+                PixelFormat::Rgb,
+            )
+            .encode()
+            .unwrap();
+            let want = Want {
+                square: Square {
+                    x: 0,
+                    y: 0,
+                    edge: 100,
+                },
+                edge_px: 100,
+                chroma: Chroma::Halved,
+            };
+            let header = header(&bytes).ok().unwrap();
+            let decoded = decode(&bytes, &header, &want).unwrap();
+            assert_eq!(matches!(decoded.raster, Picture::Planes(_)), served);
         }
     }
 
