@@ -29,7 +29,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
                     pixel_bytes,
                     ..
                 } = picture.memory();
-                fixed_bytes + pixels * pixel_bytes
+                // Each is drawn with alpha, whether it has any or not.
+                fixed_bytes + if pixel_bytes > 0 { pixels * 4 } else { 0 }
             });
             let memory = Memory {
                 fixed_bytes: pixels * 4 + frame_bytes.max().unwrap_or(0),

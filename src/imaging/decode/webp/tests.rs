@@ -5,10 +5,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::avatar::Format;
 use crate::imaging::CancelToken;
 use crate::imaging::decode::Chroma;
-use crate::imaging::encode::encode_lossless;
+use crate::imaging::encode::{encode, encode_lossless};
 use crate::imaging::geometry::Square;
+use crate::imaging::planes::Picture::Pixels;
+use crate::imaging::process::tests::recipe;
 
 fn raster(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 4]) -> Raster {
     let rows = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
@@ -413,6 +416,19 @@ fn the_still_of_an_animation_is_its_first_frame_on_nothing() {
         }
     });
     assert_eq!(found.raster, expected);
+}
+
+/// The canvas, and a frame of it as large, each in four channels beside what VP8 takes.
+#[test]
+fn a_moving_picture_without_alpha_is_counted_with_it() {
+    let red = Raster::new(8, 8, Layout::Rgb, [200, 10, 20].repeat(64)).unwrap();
+    let file = encode(&Pixels(red), Format::Webp, &recipe()).unwrap();
+    let head = [0, 0, 0, 0, 0, 0, 7, 0, 0, 7, 0, 0, 50, 0, 0, OVER];
+    let moving = animation(&[chunk(*b"ANMF", &[&head[..], &file[12..]].concat())]);
+    let header = header(&moving).unwrap();
+    animate(&moving, &header, &Control::unlimited(), &mut |_| Ok(())).unwrap();
+    let counted = header.memory.fixed_bytes;
+    assert_eq!(counted, vp8::memory_bytes(8, 8) + 8 * 8 * (4 + 4));
 }
 
 #[test]
