@@ -131,9 +131,14 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
 /// The command that this program starts itself with to decode AV1.
 const AV1_COMMAND: &str = "decode-av1";
 
-/// This program, once more.
+/// This program, once more: on Linux the one that runs, even where its file has been replaced by
+/// another version's, which might not understand this one.
 fn av1() -> anyhow::Result<Av1> {
-    let program = std::env::current_exe().context("this program's own file")?;
+    let program = if cfg!(target_os = "linux") {
+        PathBuf::from("/proc/self/exe")
+    } else {
+        std::env::current_exe().context("this program's own file")?
+    };
     Ok(Av1::new(program, vec![AV1_COMMAND.into()]))
 }
 
