@@ -223,6 +223,12 @@ impl From<PictureError> for Problem {
                 return Self::new(Code::Overloaded, "the service is shutting down")
                     .retry_after(DEPENDENCY_RETRY);
             }
+            Error::Overloaded { reason } => {
+                let cause = std::io::Error::other(reason.clone());
+                return Self::new(Code::Overloaded, error.to_string())
+                    .retry_after(DEPENDENCY_RETRY)
+                    .caused_by(cause);
+            }
             Error::Internal { reason } => {
                 let cause = std::io::Error::other(reason.clone());
                 return Self::new(Code::Internal, error.to_string()).caused_by(cause);
@@ -239,5 +245,23 @@ impl From<TokenError> for Problem {
             TokenError::Invalid => Code::Unauthenticated,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_room_is_overloaded_and_says_when_to_try_again() {
+        let error = PictureError::Overloaded {
+            reason: "no process to be had".to_owned(),
+        };
+        let problem = Problem::from(service::Error::from(error));
+        assert_eq!(problem.code, Code::Overloaded);
+        assert_eq!(problem.code.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(problem.retry_after.is_some());
+        assert!(!problem.detail.contains("process"), "{}", problem.detail);
+        assert_eq!(problem.cause.unwrap().to_string(), "no process to be had");
     }
 }

@@ -78,6 +78,12 @@ pub enum Error {
     /// Whoever asked has given up.
     #[error("nobody waits for the picture any more")]
     Cancelled,
+    /// The system has no room for the work now; the same picture may be taken later.
+    #[error("there is no room for the picture now")]
+    Overloaded {
+        /// What happened, for the log alone.
+        reason: String,
+    },
     /// A fault of this program: an encoder refused, or a worker died.
     #[error("the picture could not be processed")]
     Internal {

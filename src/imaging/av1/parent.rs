@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
+use rustix::process::Signal;
 
 use super::wire::{Ask, Limits, Outcome, READY};
 use super::{Chroma, Shape};
@@ -64,7 +67,8 @@ impl Av1 {
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`] where it cannot be started or shut in, and what `control` says.
+    /// [`Error::Overloaded`] where the system has no room for it now, [`Error::Internal`] where it
+    /// cannot be started or shut in at all, and what `control` says.
     pub(in crate::imaging) fn open(
         &self,
         shape: Shape,
@@ -75,8 +79,13 @@ impl Av1 {
     }
 
     fn start(&self, memory_bytes: u64, control: &Control) -> Result<Decoder, Error> {
-        let internal = |error: io::Error| Error::Internal {
-            reason: format!("the AV1 decoder does not start: {error}"),
+        let internal = |error: io::Error| {
+            let reason = format!("the AV1 decoder does not start: {error}");
+            if is_shortage(&error) {
+                Error::Overloaded { reason }
+            } else {
+                Error::Internal { reason }
+            }
         };
         let mut process = Command::new(&self.program)
             .args(&self.arguments)
@@ -105,9 +114,26 @@ impl Av1 {
         match begun {
             Ok(()) => Ok(decoder),
             Err(Broken::Stopped(error)) => Err(error),
-            Err(Broken::Pipe(error)) => Err(internal(error)),
+            Err(Broken::Pipe(error)) => Err(decoder
+                .ended_by_others(&error, control)
+                .unwrap_or_else(|| internal(error))),
         }
     }
+}
+
+/// Whether a process could be had at another time: there are too many processes or open files, or
+/// there is no memory.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// Whether a process was told to end, by who runs the service or by a kernel that needs its memory.
+/// No picture can make it tell itself, and what ends it of a picture are other signals.
+fn is_told_to_end(status: ExitStatus) -> bool {
+    let signals = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP];
+    let ended = status.signal();
+    signals.iter().any(|signal| ended == Some(signal.as_raw()))
 }
 
 /// A process that decodes, until this is dropped.
@@ -137,8 +163,9 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where it cannot be decoded or has another shape, and what `control` says;
-    /// the process is of no more use then.
+    /// [`Error::Corrupt`] where it cannot be decoded or has another shape, [`Error::Overloaded`]
+    /// where somebody else has ended the process, and what `control` says; the process is of no more
+    /// use then.
     pub(in crate::imaging) fn decode(
         &mut self,
         stream: &[u8],
@@ -155,9 +182,40 @@ impl Decoder {
             })
             .map_err(|broken| match broken {
                 Broken::Stopped(error) => error,
-                // Whatever it died of, it was of this picture.
-                Broken::Pipe(_) => corrupt("its data is damaged"),
+                // Where nobody has ended it, it died of this picture.
+                Broken::Pipe(error) => self
+                    .ended_by_others(&error, control)
+                    .unwrap_or_else(|| corrupt("its data is damaged")),
             })
+    }
+
+    /// What to say of a process behind a broken pipe that has not ended of itself.
+    fn ended_by_others(&mut self, error: &io::Error, control: &Control) -> Option<Error> {
+        if !matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe
+        ) {
+            return None;
+        }
+        // Its pipes are closed just before it has ended.
+        loop {
+            if let Some(status) = self.process.try_wait().ok()? {
+                return is_told_to_end(status).then(|| Error::Overloaded {
+                    reason: format!("the AV1 decoder was ended: {status}"),
+                });
+            }
+            if let Err(stopped) = control.check() {
+                return Some(stopped);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends the process as somebody else would.
+    #[cfg(test)]
+    pub(super) fn end_with(&self, signal: Signal) {
+        let id = rustix::process::Pid::from_child(&self.process);
+        let _ = rustix::process::kill_process(id, signal);
     }
 
     fn ask(&mut self, stream: &[u8], shape: Shape, control: &Control) -> Result<u8, Broken> {

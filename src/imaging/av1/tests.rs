@@ -1,6 +1,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::*;
 use crate::imaging::{CancelToken, Control, Error};
 
@@ -61,6 +63,51 @@ fn a_program_that_is_none_is_this_programs_fault_and_not_the_pictures() {
             matches!(checked, Err(Error::Internal { .. })),
             "{checked:?}"
         );
+    }
+}
+
+#[test]
+#[ignore = "not a test: what asks for a process where no more files may be open"]
+fn without_files() {
+    let av1 = Av1::of_tests();
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, none).unwrap();
+    let refused = av1.check();
+    let overloaded = matches!(refused, Err(Error::Overloaded { .. }));
+    std::process::exit(if overloaded { 77 } else { 1 });
+}
+
+#[test]
+fn a_system_without_room_for_the_process_is_overloaded_and_the_picture_is_not_to_blame() {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(arguments("imaging::av1::tests::without_files"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(77));
+}
+
+#[test]
+fn a_process_that_somebody_ends_is_not_the_pictures_fault() {
+    let (stream, shape) = stream("plain.avif");
+    let control = Control::unlimited();
+    let ended = |signal| {
+        let mut decoder = Av1::of_tests().open(shape, stream.len(), &control).unwrap();
+        decoder.end_with(signal);
+        decoder.decode(&stream, shape, &control).unwrap_err()
+    };
+    for signal in [Signal::KILL, Signal::TERM] {
+        let error = ended(signal);
+        assert!(matches!(error, Error::Overloaded { .. }), "{error:?}");
+    }
+    // What a picture may bring upon it: a panic, and a system call that is not allowed.
+    for signal in [Signal::ABORT, Signal::SYS] {
+        let error = ended(signal);
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
     }
 }
 
