@@ -2,13 +2,13 @@
 //! with jitter, and a breaker that stops asking a store which does not answer.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -32,8 +32,8 @@ pub struct Patience {
     /// After how many operations in a row that failed, for all their attempts, nothing is asked any
     /// more.
     pub failures_to_open: u32,
-    /// For how long nothing is asked then; after it one operation tries.
-    pub open_for: Duration,
+    /// How often it is tried out then, by a [check](Store::check), until it answers.
+    pub try_every: Duration,
 }
 
 impl Default for Patience {
@@ -45,7 +45,7 @@ impl Default for Patience {
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(1),
             failures_to_open: 10,
-            open_for: Duration::from_secs(1),
+            try_every: Duration::from_secs(1),
         }
     }
 }
@@ -58,7 +58,7 @@ impl Default for Patience {
 pub struct PatientStore {
     inner: Arc<dyn Store>,
     patience: Patience,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
     metrics: Metrics,
 }
 
@@ -79,7 +79,7 @@ impl PatientStore {
         Self {
             inner,
             patience,
-            breaker: Breaker::default(),
+            breaker: Arc::default(),
             metrics,
         }
     }
@@ -89,7 +89,7 @@ impl PatientStore {
         operation: &'static str,
         ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
-        if !self.breaker.lets_through(&self.patience) {
+        if self.breaker.is_open() {
             return Err(StoreError::passing(operation, Impatience::Open));
         }
         // What becomes of the operation counts, not of each attempt: an upload writes some ten
@@ -143,8 +143,14 @@ impl PatientStore {
 
     /// Takes what became of an operation into account.
     fn note<T>(&self, answer: &Result<T, StoreError>) {
-        let is_open = self.breaker.note(answer, &self.patience);
-        self.metrics.set_breaker(is_open);
+        if self.breaker.note(answer, &self.patience, &self.metrics) {
+            tokio::spawn(find_again(
+                Arc::clone(&self.inner),
+                self.patience,
+                Arc::downgrade(&self.breaker),
+                self.metrics.clone(),
+            ));
+        }
     }
 
     /// A random pause after this attempt, up to a bound that doubles.
@@ -237,55 +243,84 @@ async fn next_piece(
     Some((Err(late), None))
 }
 
-/// Counts failed operations in a row. Closed, everything passes; open, nothing does; after a while one
-/// operation tries, and what becomes of it decides.
+/// Tries a store out that is left alone, until the breaker is closed by whomever, or gone.
+///
+/// No request is the one that tries: an upload writes several objects at once, and those that are
+/// refused would take the one that tries down with them before it is answered. A try that hangs
+/// does not hold up the next one: the store may be back meanwhile.
+async fn find_again(
+    store: Arc<dyn Store>,
+    patience: Patience,
+    breaker: Weak<Breaker>,
+    metrics: Metrics,
+) {
+    let mut tries = FuturesUnordered::new();
+    loop {
+        let next = tokio::time::sleep(patience.try_every);
+        let mut next = pin!(next);
+        loop {
+            let answer = tokio::select! {
+                () = &mut next => break,
+                Some(answer) = tries.next() => answer,
+            };
+            // A check that does not come to its end in time tells nothing new.
+            let (Some(breaker), Ok(answer)) = (breaker.upgrade(), answer) else {
+                continue;
+            };
+            breaker.note(&answer, &patience, &metrics);
+        }
+        if !breaker.upgrade().is_some_and(|breaker| breaker.is_open()) {
+            break;
+        }
+        tries.push(timeout(patience.attempt, store.check()));
+    }
+    // Their probes are to go, whatever else they have to tell.
+    while tries.next().await.is_some() {}
+}
+
+/// Counts failed operations in a row. Closed, everything passes; open, nothing does.
 #[derive(Default)]
 struct Breaker(Mutex<BreakerState>);
 
 #[derive(Default)]
 struct BreakerState {
     failures: u32,
-    /// Until when nothing passes.
-    open_until: Option<Instant>,
+    is_open: bool,
 }
 
 impl Breaker {
-    fn lets_through(&self, patience: &Patience) -> bool {
-        let mut state = self.lock();
-        match state.open_until {
-            None => true,
-            Some(until) if Instant::now() < until => false,
-            Some(_) => {
-                // This one tries; the others wait for what becomes of it.
-                state.open_until = Some(Instant::now() + patience.open_for);
-                true
-            }
-        }
+    fn is_open(&self) -> bool {
+        self.lock().is_open
     }
 
-    /// Counts an answer, and gives whether it is open now.
-    fn note<T>(&self, answer: &Result<T, StoreError>, patience: &Patience) -> bool {
+    /// Counts an answer, and gives whether it is the one that has opened it.
+    fn note<T>(
+        &self,
+        answer: &Result<T, StoreError>,
+        patience: &Patience,
+        metrics: &Metrics,
+    ) -> bool {
         let mut state = self.lock();
+        let was_open = state.is_open;
         match answer {
             // A refusal is an answer: the store is there.
             Err(error) if error.may_pass() => {
                 state.failures = state.failures.saturating_add(1);
-                if state.failures >= patience.failures_to_open {
-                    if state.open_until.is_none() {
-                        let error = error as &dyn std::error::Error;
-                        warn!(error, "the store fails; it is left alone for a while");
-                    }
-                    state.open_until = Some(Instant::now() + patience.open_for);
+                state.is_open = state.failures >= patience.failures_to_open;
+                if state.is_open && !was_open {
+                    let error = error as &dyn std::error::Error;
+                    warn!(error, "the store fails; it is left alone for a while");
                 }
             }
             _ => {
-                if state.open_until.take().is_some() {
+                if was_open {
                     info!("the store is back");
                 }
-                state.failures = 0;
+                *state = BreakerState::default();
             }
         }
-        state.open_until.is_some()
+        metrics.set_breaker(state.is_open);
+        state.is_open && !was_open
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BreakerState> {
@@ -443,7 +478,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_failing_is_left_alone_and_found_again() {
-        let inner = Flaky::new(11 * 4, passing);
+        // Ten operations of four attempts, and two checks.
+        let inner = Flaky::new(10 * 4 + 2, passing);
         let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
@@ -452,13 +488,47 @@ mod tests {
             put(&store).await.unwrap_err();
         }
         assert_eq!(inner.asked(), 10 * 4, "it is left alone");
-        tokio::time::advance(Patience::default().open_for).await;
-        put(&store).await.unwrap_err();
-        assert_eq!(inner.asked(), 11 * 4, "one tried, and failed");
-        tokio::time::advance(Patience::default().open_for).await;
+        let (every, soon) = (Patience::default().try_every, Duration::from_millis(1));
+        for tries in 1..=2 {
+            tokio::time::sleep(every + soon).await;
+            put(&store).await.unwrap_err();
+            assert_eq!(inner.asked(), 10 * 4 + tries, "it was tried, and failed");
+        }
+        tokio::time::sleep(every).await;
         put(&store).await.unwrap();
+        assert_eq!(inner.asked(), 10 * 4 + 3 + 1);
+        tokio::time::sleep(every * 5).await;
+        assert_eq!(inner.asked(), 10 * 4 + 3 + 1, "nothing tries it any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_is_found_again_though_every_operation_is_given_up_with_the_first_refusal() {
+        let inner = Flaky::new(10 * 4, passing);
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        for _ in 0..10 {
+            put(&store).await.unwrap_err();
+        }
+        let begun = Instant::now();
+        // As an upload writes.
+        let upload = || futures_util::future::try_join_all((0..6).map(|_| put(&store)));
+        while upload().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(begun.elapsed() < Duration::from_secs(2), "it is never back");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_is_never_answered_does_not_hold_up_the_next() {
+        let inner = Flaky::new(10 * 3 + 1, never);
+        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let fill = (0..10).map(|_| put(&store));
+        for given_up in futures_util::future::join_all(fill).await {
+            given_up.unwrap_err();
+        }
+        assert_eq!(inner.asked(), 10 * 3);
+        let try_every = Patience::default().try_every;
+        tokio::time::sleep(try_every * 2 + Duration::from_millis(1)).await;
         put(&store).await.unwrap();
-        assert_eq!(inner.asked(), 11 * 4 + 2);
     }
 
     #[tokio::test(start_paused = true)]
