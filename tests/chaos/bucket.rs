@@ -10,6 +10,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -169,6 +171,8 @@ fn walk(bucket: &Path, prefix: &str) -> BTreeMap<String, (u64, SystemTime)> {
     found
 }
 
+type PutFailed = SdkError<PutObjectError>;
+
 /// The bucket as it is, asked without a proxy between and for as long as it takes.
 pub(crate) struct Eye(Client);
 
@@ -188,16 +192,6 @@ impl Eye {
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
         Self(Client::from_conf(config.build()))
-    }
-
-    /// Whether it answers right now.
-    pub(crate) async fn answers(&self) -> bool {
-        let listed = self.0.list_objects_v2().bucket(BUCKET).max_keys(1);
-        match listed.send().await {
-            Ok(_) => true,
-            // Nobody has made the bucket yet.
-            Err(error) => error.raw_response().is_some(),
-        }
     }
 
     /// Every object under a prefix, with its length.
@@ -225,11 +219,14 @@ impl Eye {
 
     /// Puts something there behind everybody's back.
     pub(crate) async fn put(&self, key: &str, body: &'static [u8]) {
+        self.try_put(key, body).await.unwrap();
+    }
+
+    /// Puts something there, where the bucket takes it right now.
+    pub(crate) async fn try_put(&self, key: &str, body: &'static [u8]) -> Result<(), PutFailed> {
         let put = self.0.put_object().bucket(BUCKET).key(key);
-        put.body(ByteStream::from_static(body))
-            .send()
-            .await
-            .unwrap();
+        put.body(ByteStream::from_static(body)).send().await?;
+        Ok(())
     }
 
     /// Takes something away behind everybody's back.

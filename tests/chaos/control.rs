@@ -13,7 +13,8 @@ const PROMPT: Duration = Duration::from_millis(200);
 /// How often something is measured that was not as promised while the machine was too busy.
 pub(crate) const TRIES: usize = 4;
 
-/// Asks the replicas for what needs no dependency, and the dependencies themselves, all the while.
+/// Asks the replicas for what needs no dependency, and the dependencies themselves to write, all the
+/// while.
 pub(crate) struct Control {
     worst_ms: Arc<AtomicU64>,
     asking: JoinSet<()>,
@@ -21,7 +22,7 @@ pub(crate) struct Control {
 
 impl Control {
     /// Begins to ask; what is `down` is left out.
-    pub(crate) fn start(fleet: &Arc<Fleet>, down: Option<Dependency>) -> Self {
+    pub(crate) fn start(fleet: &Arc<Fleet>, down: Dependency) -> Self {
         let worst_ms = Arc::new(AtomicU64::new(0));
         let mut asking = JoinSet::new();
         for replica in 0..REPLICAS {
@@ -35,7 +36,7 @@ impl Control {
             });
         }
         for which in Dependency::ALL {
-            if down == Some(which) {
+            if which == down {
                 continue;
             }
             let (fleet, worst) = (Arc::clone(fleet), Arc::clone(&worst_ms));

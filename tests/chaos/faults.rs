@@ -33,11 +33,20 @@ pub(crate) enum Fault {
     },
 }
 
+impl fmt::Display for Victim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replica(number) => write!(f, "replica {number}"),
+            Self::Dependency(which) => f.write_str(which.name()),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kill(victim) => write!(f, "kill {victim:?}"),
-            Self::Stop(victim) => write!(f, "stop {victim:?}"),
+            Self::Kill(victim) => write!(f, "kill {victim}"),
+            Self::Stop(victim) => write!(f, "stop {victim}"),
             Self::Way { from, to, way } => match from {
                 Some(from) => write!(f, "{way:?} from replica {from} to {}", to.name()),
                 None => write!(f, "{way:?} to {}", to.name()),

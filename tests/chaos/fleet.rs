@@ -4,6 +4,8 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::bucket::{self, BUCKET, Eye};
@@ -178,11 +180,12 @@ impl Fleet {
         }
     }
 
-    /// Whether a dependency answers whoever asks it directly.
+    /// Whether a dependency takes what is written past every fault: with whatever had been waiting
+    /// for it before, and onto the machine's disk.
     pub(crate) async fn answers(&self, which: Dependency) -> bool {
         match which {
-            Dependency::Redis => self.ask_redis::<String>(&["PING"]).await.is_ok(),
-            Dependency::Bucket => self.eye.answers().await,
+            Dependency::Redis => self.ask_redis::<()>(&["SET", "chaos", ""]).await.is_ok(),
+            Dependency::Bucket => self.eye.try_put("chaos", b"x").await.is_ok(),
         }
     }
 
@@ -289,10 +292,16 @@ fn made(folder: PathBuf) -> PathBuf {
     folder
 }
 
-/// An address that nobody listens on, for a program that is to keep it over all its restarts.
+/// An address that nobody listens on, for a program that is to keep it over all its restarts: below
+/// the ports that a system gives to whoever connects, which would be taken while it is down.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    let all = 15_000..30_000_u16;
+    loop {
+        let port = all.start + NEXT.fetch_add(1, Ordering::Relaxed) % (all.end - all.start);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
+use crate::bucket::Eye;
 use crate::client::{Answer, Client};
 use crate::fleet::{Fleet, REPLICAS};
 use crate::history::{Act, History, Op, Outcome};
@@ -127,7 +128,13 @@ impl User {
         };
         let ended = self.history.now();
         let outcome = match answer {
-            Ok(answer) => self.understand(act, &answer),
+            Ok(answer) => {
+                let (outcome, wrong) = understand(act, &answer);
+                if let Some(wrong) = wrong {
+                    self.verdict.add(Broken::WrongAnswer, wrong);
+                }
+                outcome
+            }
             Err(error) => {
                 if error.is_timeout() {
                     let late = format!("{act:?} of {subject} was not answered at all");
@@ -157,33 +164,6 @@ impl User {
         }
     }
 
-    /// What an answer promises.
-    fn understand(&mut self, act: Act, answer: &Answer) -> Outcome {
-        let code = answer.code();
-        let outcome = match (answer.status, code.as_str(), act) {
-            (200, _, Act::Upload { .. }) => answer.avatar().map(Outcome::Uploaded),
-            (200, _, Act::Read) => answer.avatar().map(Outcome::Seen),
-            (200, _, Act::Delete) => Some(Outcome::Deleted),
-            (404, "avatar_not_found", Act::Delete | Act::Read) => Some(Outcome::Nothing),
-            // Refused before the commit, or by it.
-            (409, "superseded", Act::Upload { .. })
-            | (503, "storage_unavailable" | "overloaded", Act::Upload { .. })
-            | (503, "catalog_unavailable", Act::Read) => Some(Outcome::Refused(code.clone())),
-            (503, "catalog_unavailable", Act::Upload { .. })
-            | (503, "catalog_unavailable" | "storage_unavailable", Act::Delete) => {
-                Some(Outcome::Unknown(code.clone()))
-            }
-            _ => None,
-        };
-        let told = answer.status != 503 || answer.header("retry-after").parse::<u32>().is_ok();
-        if !told || outcome.is_none() || answer.header("x-request-id").is_empty() {
-            let body = String::from_utf8_lossy(&answer.body);
-            let wrong = format!("{act:?}: {} {body}", answer.status);
-            self.verdict.add(Broken::WrongAnswer, wrong);
-        }
-        outcome.unwrap_or_else(|| Outcome::Unknown(format!("{} {code}", answer.status)))
-    }
-
     /// The images of the avatar that an upload has replaced stay good for the grace.
     async fn look_at_the_one_before(&mut self, op: &Op) {
         let Outcome::Uploaded(avatar) = &op.outcome else {
@@ -210,17 +190,53 @@ impl User {
 
     /// Nothing is left of what a delete took away when it answers.
     async fn look_for_what_is_deleted(&mut self, delete: &Op) {
-        let mut uploads = self.history.uploads_of(&delete.subject);
-        uploads.retain(|(upload, _)| upload.precedes(delete));
-        uploads.sort_by_key(|(_, avatar)| avatar.version);
-        for (_, avatar) in uploads.iter().rev().take(3) {
-            for root in ["public", "private"] {
-                let prefix = format!("{root}/avatars/{}/", avatar.id);
-                for (key, _) in self.fleet.eye.objects(&prefix).await {
-                    let left = format!("{}: {key} after its delete", delete.subject);
-                    self.verdict.add(Broken::DeletedReadable, left);
-                }
+        for left in left_after(&self.fleet.eye, &self.history, delete).await {
+            self.verdict.add(Broken::DeletedReadable, left);
+        }
+    }
+}
+
+/// What an answer promises, and what is wrong with it where the API has no such answer.
+pub(crate) fn understand(act: Act, answer: &Answer) -> (Outcome, Option<String>) {
+    let code = answer.code();
+    let outcome = match (answer.status, code.as_str(), act) {
+        (200, _, Act::Upload { .. }) => answer.avatar().map(Outcome::Uploaded),
+        (200, _, Act::Read) => answer.avatar().map(Outcome::Seen),
+        (200, _, Act::Delete) => Some(Outcome::Deleted),
+        (404, "avatar_not_found", Act::Delete | Act::Read) => Some(Outcome::Nothing),
+        // Refused before the commit, or by it.
+        (409, "superseded", Act::Upload { .. })
+        | (503, "storage_unavailable" | "overloaded", Act::Upload { .. })
+        | (503, "catalog_unavailable", Act::Read) => Some(Outcome::Refused(code.clone())),
+        (503, "catalog_unavailable", Act::Upload { .. })
+        | (503, "catalog_unavailable" | "storage_unavailable", Act::Delete) => {
+            Some(Outcome::Unknown(code.clone()))
+        }
+        _ => None,
+    };
+    let told = answer.status != 503 || answer.header("retry-after").parse::<u32>().is_ok();
+    let is_wrong = !told || outcome.is_none() || answer.header("x-request-id").is_empty();
+    let wrong = is_wrong.then(|| {
+        let body = String::from_utf8_lossy(&answer.body);
+        format!("{act:?}: {} {body}", answer.status)
+    });
+    let unknown = || Outcome::Unknown(format!("{} {code}", answer.status));
+    (outcome.unwrap_or_else(unknown), wrong)
+}
+
+/// What is left in the bucket of the last avatars that a delete took away, in words.
+pub(crate) async fn left_after(eye: &Eye, history: &History, delete: &Op) -> Vec<String> {
+    let mut uploads = history.uploads_of(&delete.subject);
+    uploads.retain(|(upload, _)| upload.precedes(delete));
+    uploads.sort_by_key(|(_, avatar)| avatar.version);
+    let mut left = Vec::new();
+    for (_, avatar) in uploads.iter().rev().take(3) {
+        for root in ["public", "private"] {
+            let prefix = format!("{root}/avatars/{}/", avatar.id);
+            for (key, _) in eye.objects(&prefix).await {
+                left.push(format!("{}: {key} after its delete", delete.subject));
             }
         }
     }
+    left
 }

@@ -104,6 +104,12 @@ impl Program {
         }
     }
 
+    /// How many lines of its log have these words.
+    pub(crate) fn said(&self, words: &str) -> usize {
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        log.lines().filter(|line| line.contains(words)).count()
+    }
+
     /// Every time that it ended by itself.
     pub(crate) async fn ended_by_itself(&self) -> Vec<String> {
         self.look_after(&mut *self.child.lock().await);
