@@ -82,6 +82,12 @@ impl Failure {
         }
     }
 
+    /// Whether it takes no bucket to be called so. Garage says this too in words alone.
+    pub(super) fn is_of_the_bucket_name(&self) -> bool {
+        matches!(self, Self::Refused { code, message, .. }
+            if code == "InvalidBucketName" || message.contains("Invalid bucket name"))
+    }
+
     /// The status that S3 answered with; 0 where it did not answer.
     pub(super) fn status(&self) -> u16 {
         match self {

@@ -456,6 +456,7 @@ impl Opening<'_> {
         }
         let code = failure.code().to_owned();
         let is_of_the_credentials = failure.is_of_the_credentials();
+        let is_of_the_bucket_name = failure.is_of_the_bucket_name();
         let (may_pass, status) = (failure.may_pass(), failure.status());
         let source = failure.into();
         match code.as_str() {
@@ -465,7 +466,7 @@ impl Opening<'_> {
                 source,
             },
             "RequestTimeTooSkewed" => S3StartError::Clock { endpoint, source },
-            "InvalidBucketName" => S3StartError::BucketName { bucket, source },
+            _ if is_of_the_bucket_name => S3StartError::BucketName { bucket, source },
             "BucketAlreadyExists" => S3StartError::SomebodyElses { bucket, source },
             _ if may_pass => S3StartError::NotReady { endpoint, source },
             _ if status == 403 => S3StartError::Permission {
