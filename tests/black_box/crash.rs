@@ -25,7 +25,11 @@ struct Process {
 
 impl Process {
     async fn start(data: &Path, backend: &Backend) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cameo"))
+        Self::start_program(env!("CARGO_BIN_EXE_cameo").as_ref(), data, backend).await
+    }
+
+    async fn start_program(program: &Path, data: &Path, backend: &Backend) -> Self {
+        let mut child = Command::new(program)
             .envs(backend.variables())
             .env("CAMEO_DATA_DIR", data)
             .env("CAMEO_HTTP__BIND", "127.0.0.1:0")
@@ -287,4 +291,20 @@ async fn every_acknowledged_avatar_is_whole(
         }
     }
     kept
+}
+
+/// The file of a running program is replaced, as an update does: AV1 is decoded by the one that runs.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_avif_is_taken_after_the_programs_file_has_been_replaced() {
+    let (data, backend) = (TempDir::new().unwrap(), Backend::start().await);
+    let program = data.path().join("cameo");
+    std::fs::copy(env!("CARGO_BIN_EXE_cameo"), &program).unwrap();
+    let process = Process::start_program(&program, data.path(), &backend).await;
+    let other = data.path().join("other");
+    std::fs::copy("/bin/false", &other).unwrap();
+    std::fs::rename(&other, &program).unwrap();
+    let client = Client::new(&process.url, Some(token(data.path(), "42")));
+    client.upload("42", photos::AVIF).await.ok();
+    process.kill().await;
 }
