@@ -34,13 +34,21 @@ def difference(one, other):
     return float(abs(a - b).mean())
 
 
-def expected(path):
+def opened(path):
     image = Image.open(path)
+    if path.name.startswith("coded-p3"):
+        # It says Display P3 by code points, which Pillow does not read; this profile says the same.
+        image.info["icc_profile"] = Image.open(path.with_name("display-p3.jpg")).info["icc_profile"]
+    return image
+
+
+def expected(path):
+    image = opened(path)
     return square(ssim.to_srgb(ImageOps.exif_transpose(image)))
 
 
 def decoys(path):
-    image = Image.open(path)
+    image = opened(path)
     profile = image.info.get("icc_profile")
     if image.getexif().get(0x0112, 1) != 1:
         yield "not turned", ssim.flatten(square(ssim.to_srgb(image)))
