@@ -1,8 +1,7 @@
 //! A network that fails on demand: a TCP proxy on one way from one program to another.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,10 +27,17 @@ pub(crate) enum Way {
     Cut(usize),
 }
 
+/// How the way is, and how often that has changed before.
+#[derive(Clone, Copy)]
+struct State {
+    way: Way,
+    change: u64,
+}
+
 /// A listener that leads to another address.
 pub(crate) struct Proxy {
     address: SocketAddr,
-    way: watch::Sender<Way>,
+    state: watch::Sender<State>,
     task: JoinHandle<()>,
 }
 
@@ -40,9 +46,16 @@ impl Proxy {
     pub(crate) async fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (way, watched) = watch::channel(Way::Pass);
+        let (state, watched) = watch::channel(State {
+            way: Way::Pass,
+            change: 0,
+        });
         let task = tokio::spawn(listen(listener, to, watched));
-        Self { address, way, task }
+        Self {
+            address,
+            state,
+            task,
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -51,7 +64,10 @@ impl Proxy {
 
     /// Makes the way so, for connections that are open and those to come.
     pub(crate) fn set(&self, way: Way) {
-        self.way.send_replace(way);
+        self.state.send_modify(|state| {
+            state.way = way;
+            state.change += 1;
+        });
     }
 }
 
@@ -61,13 +77,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, to: SocketAddr, way: watch::Receiver<Way>) {
+async fn listen(listener: TcpListener, to: SocketAddr, state: watch::Receiver<State>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else {
             continue;
         };
-        connections.spawn(connect(client, to, way.clone()));
+        connections.spawn(connect(client, to, state.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
@@ -75,11 +91,11 @@ async fn listen(listener: TcpListener, to: SocketAddr, way: watch::Receiver<Way>
 /// Why a connection does not go on: it was reset, by whomever.
 struct Broken;
 
-async fn connect(client: TcpStream, to: SocketAddr, mut way: watch::Receiver<Way>) {
+async fn connect(client: TcpStream, to: SocketAddr, mut state: watch::Receiver<State>) {
     // Whatever ends the connection early ends it for both sides with a reset.
     let _ = client.set_zero_linger();
     let _ = client.set_nodelay(true);
-    if open(&mut way).await.is_err() {
+    if open(&mut state).await.is_err() {
         return;
     }
     let Ok(server) = TcpStream::connect(to).await else {
@@ -90,19 +106,40 @@ async fn connect(client: TcpStream, to: SocketAddr, mut way: watch::Receiver<Way
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (to_client, to_server) = (WriteSide(Some(to_client)), WriteSide(Some(to_server)));
-    let carried = Arc::new(AtomicUsize::new(0));
-    let there = pump(from_client, to_server, way.clone(), Arc::clone(&carried));
-    let back = pump(from_server, to_client, way, carried);
+    let carried = Arc::new(Carried::default());
+    let there = pump(from_client, to_server, state.clone(), Arc::clone(&carried));
+    let back = pump(from_server, to_client, state, carried);
     // Both ended in order, or one broke, and the other with it.
     let _ = tokio::try_join!(there, back);
 }
 
 /// Waits until the way is open.
-async fn open(way: &mut watch::Receiver<Way>) -> Result<Way, Broken> {
-    let way = way.wait_for(|way| *way != Way::Blackhole).await;
-    match way.map(|way| *way) {
-        Ok(Way::Reset) | Err(_) => Err(Broken),
-        Ok(way) => Ok(way),
+async fn open(state: &mut watch::Receiver<State>) -> Result<State, Broken> {
+    let state = state.wait_for(|state| state.way != Way::Blackhole).await;
+    match state.map(|state| *state) {
+        Ok(State {
+            way: Way::Reset, ..
+        })
+        | Err(_) => Err(Broken),
+        Ok(state) => Ok(state),
+    }
+}
+
+/// The bytes that a connection carried, both directions together, since a change of the way. Its
+/// two directions notice the change at different moments, so the count says which one it follows.
+#[derive(Default)]
+struct Carried(Mutex<(u64, usize)>);
+
+impl Carried {
+    /// Counts `bytes` more since `change`; how many there were before them.
+    fn add(&self, change: u64, bytes: usize) -> usize {
+        let mut carried = self.0.lock().unwrap();
+        if carried.0 < change {
+            *carried = (change, 0);
+        }
+        let before = carried.1;
+        carried.1 += bytes;
+        before
     }
 }
 
@@ -123,30 +160,29 @@ impl Drop for WriteSide {
     }
 }
 
-/// Carries one direction of a connection to its end. `carried` counts the bytes of both since the
-/// way was last changed.
+/// Carries one direction of a connection to its end.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: WriteSide,
-    mut way: watch::Receiver<Way>,
-    carried: Arc<AtomicUsize>,
+    mut state: watch::Receiver<State>,
+    carried: Arc<Carried>,
 ) -> Result<(), Broken> {
     let mut piece = vec![0; 16 * 1024];
     loop {
-        open(&mut way).await?;
+        open(&mut state).await?;
         let read = tokio::select! {
-            changed = way.changed() => {
+            changed = state.changed() => {
                 changed.map_err(|_| Broken)?;
-                carried.store(0, Ordering::Relaxed);
                 continue;
             }
             read = from.read(&mut piece) => read.map_err(|_| Broken)?,
         };
         let mut left = read;
-        match open(&mut way).await? {
+        let State { way, change } = open(&mut state).await?;
+        match way {
             Way::Delay(by) => tokio::time::sleep(by).await,
             Way::Cut(after) => {
-                let before = carried.fetch_add(read, Ordering::Relaxed);
+                let before = carried.add(change, read);
                 left = read.min(after.saturating_sub(before));
             }
             _ => {}
