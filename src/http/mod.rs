@@ -9,6 +9,7 @@ mod files;
 mod health;
 mod metrics;
 mod negotiate;
+mod pace;
 mod permit;
 mod picture;
 mod problem;

@@ -1,8 +1,5 @@
 //! The body of an upload: a multipart form, or the bare bytes of a picture.
 
-use std::future::Future;
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, FromRequestParts, Multipart, Request};
@@ -14,16 +11,13 @@ use hyper::body::Body as _;
 use serde::Deserialize;
 
 use super::App;
+use super::pace::Pace;
 use super::problem::{Code, Problem};
 use super::query::Asked;
 use crate::service::{Admission, Crop};
 
 /// What a form may take beside its picture: boundaries, part headers, small fields.
 pub(super) const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
-/// How long a body may take to come. Five mebibytes need 42 s at one megabit per second.
-const BODY_DEADLINE: Duration = Duration::from_mins(1);
-/// How long a body may stop coming.
-const STALL: Duration = Duration::from_secs(10);
 /// The longest `crop` that makes sense: four numbers of ten digits.
 const CROP_BYTES: usize = 64;
 const CROP: Limits = Limits {
@@ -71,13 +65,14 @@ impl FromRequest<App> for Picture {
         }
         let (mut parts, body) = request.into_parts();
         let Asked(query) = Asked::<CropQuery>::from_request_parts(&mut parts, app).await?;
-        let request = Request::from_parts(parts, body);
         let crop = query.crop.as_deref().map(parse_crop).transpose()?;
         // Not a byte of the body is read before there is room for all of it.
         let expected = declared.unwrap_or(most).min(most);
         let mut admission = app.service.admit(expected).await?;
         let limits = Limits { most, expected };
-        let read = in_time(async {
+        let (pace, body) = Pace::of(body);
+        let request = Request::from_parts(parts, body);
+        let read = pace.keep(async {
             Ok(match shape {
                 Shape::Bare => (read_bare(request.into_body(), limits).await?, crop),
                 Shape::Form => {
@@ -120,18 +115,6 @@ fn shape(request: &Request) -> Result<Shape, Problem> {
     }
 }
 
-async fn in_time<T>(read: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    tokio::time::timeout(BODY_DEADLINE, read)
-        .await
-        .unwrap_or_else(|_| {
-            let detail = format!(
-                "the body did not arrive within {} s",
-                BODY_DEADLINE.as_secs()
-            );
-            Err(Problem::new(Code::RequestTimeout, detail))
-        })
-}
-
 /// What a part may be.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -141,18 +124,10 @@ struct Limits {
     expected: usize,
 }
 
-/// The next piece of a body; a client that stalls is not waited for.
-async fn without_stalling<T>(next: impl Future<Output = T>) -> Result<T, Problem> {
-    tokio::time::timeout(STALL, next).await.map_err(|_| {
-        let detail = format!("nothing of the body arrived for {} s", STALL.as_secs());
-        Problem::new(Code::RequestTimeout, detail)
-    })
-}
-
 async fn read_bare(body: Body, limits: Limits) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut bytes = BytesMut::with_capacity(limits.expected);
-    while let Some(chunk) = without_stalling(chunks.next()).await? {
+    while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| malformed("the body ended early"))?;
         append(&mut bytes, &chunk, limits.most)?;
     }
@@ -170,8 +145,9 @@ async fn read_form(request: Request, limits: Limits) -> Result<Form, Problem> {
         .await
         .map_err(|_| malformed("the multipart form has no boundary"))?;
     let (mut file, mut crop, mut other_file) = (None, None, None);
-    while let Some(part) = without_stalling(parts.next_field())
-        .await?
+    while let Some(part) = parts
+        .next_field()
+        .await
         .map_err(|error| broken(&error, most))?
     {
         match part.name() {
@@ -210,8 +186,9 @@ async fn read_part(
     refusal: impl Fn() -> Problem,
 ) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::with_capacity(limits.expected);
-    while let Some(chunk) = without_stalling(part.chunk())
-        .await?
+    while let Some(chunk) = part
+        .chunk()
+        .await
         .map_err(|error| broken(&error, limits.most))?
     {
         append(&mut bytes, &chunk, limits.most).map_err(|_| refusal())?;
