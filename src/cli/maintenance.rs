@@ -8,13 +8,15 @@ use clap::Args;
 use crate::app::{self, Waiting};
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
-use crate::service::{Collecting, Rebuilt, Service};
+use crate::service::{Collecting, Named, Rebuilt, Service};
 use crate::telemetry::Metrics;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// How many avatars the doctor looks at whole.
 const SAMPLE: usize = 20;
+/// How many uploads `gc` keeps in mind at once: a hundred megabytes.
+const GC_WINDOW: usize = 1_000_000;
 
 #[derive(Args)]
 pub(super) struct GcArgs {
@@ -81,6 +83,7 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
         dry_run: args.dry_run,
         min_age: args.min_age.max(config.lifecycle.upload_deadline * 2),
         most: args.max_deletes,
+        window: GC_WINDOW,
     };
     let mut progress = Progress(Instant::now());
     let found = service
@@ -93,17 +96,18 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
             });
         })
         .await?;
-    let garbage = found.garbage.len();
+    let garbage = found.garbage.count;
     println!(
         "{} uploads in the store: {garbage} are garbage ({} bytes), {} more are too young to judge.",
         found.uploads, found.garbage_bytes, found.young
     );
     let mut sound = true;
     if args.dry_run {
-        for avatar in &found.garbage {
+        for avatar in &found.garbage.some {
             println!("would remove {avatar}");
         }
-    } else if garbage > args.max_deletes {
+        tell_rest(&found.garbage);
+    } else if garbage > args.max_deletes as u64 {
         sound = false;
         println!(
             "Nothing was removed: that is more than --max-deletes {}. See that the catalog is the \
@@ -175,7 +179,7 @@ async fn agree(service: &Service) -> anyhow::Result<bool> {
         return Ok(false);
     }
     let (looked_at, incomplete) = service.sample(SAMPLE).await?;
-    if incomplete.is_empty() {
+    if incomplete.count == 0 {
         println!(
             "good     there are {avatars} avatars; of {looked_at} looked at, the store has every object"
         );
@@ -183,11 +187,19 @@ async fn agree(service: &Service) -> anyhow::Result<bool> {
     Ok(tell_incomplete(&incomplete))
 }
 
-fn tell_incomplete(incomplete: &[AvatarId]) -> bool {
-    for avatar in incomplete {
+fn tell_incomplete(incomplete: &Named) -> bool {
+    for avatar in &incomplete.some {
         println!("wrong    the current avatar {avatar} lacks objects in the store");
     }
-    incomplete.is_empty()
+    tell_rest(incomplete);
+    incomplete.count == 0
+}
+
+fn tell_rest(named: &Named) {
+    let rest = named.count - named.some.len() as u64;
+    if rest > 0 {
+        println!("... and {rest} more");
+    }
 }
 
 fn exit_code(sound: bool) -> ExitCode {

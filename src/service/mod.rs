@@ -20,7 +20,7 @@ pub use crate::imaging::{Crop, Error as PictureError};
 pub use crate::storage::{Checkup, PublicRead};
 pub use budget::{Load, Share};
 pub use error::Error;
-pub use maintain::{Collected, Collecting, Rebuilt};
+pub use maintain::{Collected, Collecting, Named, Rebuilt};
 pub use read::{Size, pick};
 pub use remove::Removal;
 pub use sweep::Swept;

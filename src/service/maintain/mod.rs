@@ -1,6 +1,6 @@
 //! Mending: the catalog from the store's manifests, the store by the catalog.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -12,6 +12,8 @@ use crate::storage::StoredUpload;
 
 /// Manifests read, or uploads removed, at the same time.
 const AT_ONCE: usize = 16;
+/// How many current avatars that are not whole are told by name.
+const TOLD: usize = 1000;
 
 /// What a rebuild found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,29 @@ pub struct Collecting {
     pub min_age: Duration,
     /// Where there is more garbage than this, none of it is removed: something else is wrong.
     pub most: usize,
+    /// How many uploads are kept in mind at once, a hundred bytes each; where the store has more,
+    /// the catalog is read once for every so many.
+    pub window: usize,
+}
+
+/// How many there are of something, and which: the first of them, where they are many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// All of them.
+    pub count: u64,
+    /// Those that are told by name.
+    pub some: BTreeSet<AvatarId>,
+}
+
+impl Named {
+    /// Counts one more, and keeps its name while there are fewer than `most`.
+    fn add(&mut self, avatar: AvatarId, most: usize) {
+        let is_told = self.some.len() < most;
+        // The catalog may show an avatar twice that was replaced meanwhile.
+        if !is_told || self.some.insert(avatar) {
+            self.count += 1;
+        }
+    }
 }
 
 /// What a garbage collection found and did.
@@ -50,8 +75,8 @@ pub struct Collected {
     pub uploads: u64,
     /// Of them, too young to be judged.
     pub young: u64,
-    /// Uploads that nothing refers to, and their bytes.
-    pub garbage: Vec<AvatarId>,
+    /// Uploads that nothing refers to; by name as many as may be removed.
+    pub garbage: Named,
     /// Bytes of that garbage.
     pub garbage_bytes: u64,
     /// How much of it was removed.
@@ -60,7 +85,7 @@ pub struct Collected {
     /// rebuild would bring them back. They stay.
     pub forgotten: u64,
     /// Current avatars with fewer objects in the store than their record names.
-    pub incomplete: Vec<AvatarId>,
+    pub incomplete: Named,
 }
 
 impl Service {
@@ -184,54 +209,27 @@ impl Service {
         mut progress: impl FnMut(&Collected),
     ) -> Result<Collected, Error> {
         let mut collected = Collected::default();
-        let is_young = |written: Timestamp| now.since(written) < collecting.min_age;
-        // The store first, then what refers to it: whatever is referred to while it is listed is
-        // current, or outstanding, or gone by then.
-        let mut stored = HashMap::new();
-        let mut after = None;
+        let mut begun_after = None;
         loop {
-            let uploads = self.store.uploads(after).await?;
-            let Some(last) = uploads.last() else { break };
-            after = Some(last.avatar);
-            collected.uploads += uploads.len() as u64;
-            stored.extend(uploads.into_iter().map(|upload| (upload.avatar, upload)));
-            progress(&collected);
-        }
-        let mut referred = HashSet::new();
-        let mut next = Some(Cursor::START);
-        while let Some(from) = next {
-            let page = self.catalog.page(&from).await?;
-            for (_, record) in page.records {
-                let objects = stored
-                    .get(&record.avatar_id)
-                    .map_or(0, |found| found.objects);
-                if objects < keys_of(&record).count() as u64
-                    && !is_young(record.uploaded_at)
-                    && referred.insert(record.avatar_id)
-                {
-                    collected.incomplete.push(record.avatar_id);
-                }
-                referred.insert(record.avatar_id);
+            // The store first, then what refers to it: whatever is referred to while it is listed
+            // is current, or outstanding, or gone by then.
+            let window = self
+                .window(
+                    begun_after,
+                    collecting.window,
+                    &mut collected,
+                    &mut progress,
+                )
+                .await?;
+            let last = window.last;
+            self.judge(window, now, collecting, &mut collected).await?;
+            if last.is_none() {
+                break;
             }
-            next = page.next;
+            begun_after = last;
         }
-        let outstanding = self.catalog.outstanding().await?;
-        referred.extend(outstanding.into_iter().map(|one| one.avatar));
-
-        stored.retain(|avatar, _| !referred.contains(avatar));
-        for upload in stored.values() {
-            if is_young(upload.written) {
-                collected.young += 1;
-            } else if self.is_forgotten(upload).await? {
-                collected.forgotten += 1;
-            } else {
-                collected.garbage.push(upload.avatar);
-                collected.garbage_bytes += upload.bytes;
-            }
-        }
-        collected.garbage.sort_by_key(ToString::to_string);
-        if !collecting.dry_run && collected.garbage.len() <= collecting.most {
-            let garbage = collected.garbage.clone();
+        if !collecting.dry_run && collected.garbage.count <= collecting.most as u64 {
+            let garbage = collected.garbage.some.clone();
             let mut removals = stream::iter(garbage)
                 .map(|avatar| self.remove_objects(avatar))
                 .buffer_unordered(AT_ONCE);
@@ -241,6 +239,86 @@ impl Service {
             }
         }
         Ok(collected)
+    }
+
+    /// Lists the uploads after one, `size` or a listing's page more.
+    async fn window(
+        &self,
+        begun_after: Option<AvatarId>,
+        size: usize,
+        collected: &mut Collected,
+        progress: &mut impl FnMut(&Collected),
+    ) -> Result<Window, Error> {
+        let mut window = Window {
+            begun_after,
+            last: begun_after,
+            uploads: HashMap::new(),
+        };
+        while window.uploads.len() < size {
+            let uploads = self.store.uploads(window.last).await?;
+            let Some(last) = uploads.last() else {
+                window.last = None;
+                break;
+            };
+            window.last = Some(last.avatar);
+            collected.uploads += uploads.len() as u64;
+            let seen = uploads.into_iter().map(|upload| {
+                let is_referred = false;
+                (
+                    upload.avatar,
+                    Seen {
+                        upload,
+                        is_referred,
+                    },
+                )
+            });
+            window.uploads.extend(seen);
+            progress(collected);
+        }
+        Ok(window)
+    }
+
+    /// Finds which uploads of a window are garbage, and which current avatars of it are not whole.
+    async fn judge(
+        &self,
+        mut window: Window,
+        now: Timestamp,
+        collecting: &Collecting,
+        collected: &mut Collected,
+    ) -> Result<(), Error> {
+        let is_young = |written: Timestamp| now.since(written) < collecting.min_age;
+        let mut next = Some(Cursor::START);
+        while let Some(from) = next {
+            let page = self.catalog.page(&from).await?;
+            for (_, record) in page.records {
+                let objects = if let Some(seen) = window.uploads.get_mut(&record.avatar_id) {
+                    seen.is_referred = true;
+                    seen.upload.objects
+                } else if window.covers(record.avatar_id) {
+                    0
+                } else {
+                    continue;
+                };
+                if objects < keys_of(&record).count() as u64 && !is_young(record.uploaded_at) {
+                    collected.incomplete.add(record.avatar_id, TOLD);
+                }
+            }
+            next = page.next;
+        }
+        for one in self.catalog.outstanding().await? {
+            window.uploads.remove(&one.avatar);
+        }
+        for Seen { upload, .. } in window.uploads.values().filter(|seen| !seen.is_referred) {
+            if is_young(upload.written) {
+                collected.young += 1;
+            } else if self.is_forgotten(upload).await? {
+                collected.forgotten += 1;
+            } else {
+                collected.garbage.add(upload.avatar, collecting.most);
+                collected.garbage_bytes += upload.bytes;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a rebuild would make an upload current that nothing refers to. One whose manifest
@@ -261,9 +339,9 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Storage`], [`Error::Catalog`]
-    pub async fn sample(&self, count: usize) -> Result<(usize, Vec<AvatarId>), Error> {
+    pub async fn sample(&self, count: usize) -> Result<(usize, Named), Error> {
         let mut looked_at = 0;
-        let mut incomplete = Vec::new();
+        let mut incomplete = Named::default();
         let mut next = Some(Cursor::START);
         while let Some(from) = next {
             let page = self.catalog.page(&from).await?;
@@ -273,7 +351,7 @@ impl Service {
                 }
                 looked_at += 1;
                 if !self.is_whole(&record).await? {
-                    incomplete.push(record.avatar_id);
+                    incomplete.add(record.avatar_id, TOLD);
                 }
             }
             next = page.next;
@@ -319,6 +397,32 @@ enum Found {
 }
 
 struct Unreadable;
+
+/// Uploads that are next to each other in the store's listing, as many as are kept in mind at once.
+struct Window {
+    /// The one before them; `None` at the beginning.
+    begun_after: Option<AvatarId>,
+    /// The last of them; `None` where the listing has ended.
+    last: Option<AvatarId>,
+    uploads: HashMap<AvatarId, Seen>,
+}
+
+struct Seen {
+    upload: StoredUpload,
+    /// Whether a current record names it.
+    is_referred: bool,
+}
+
+impl Window {
+    /// Whether an upload would be here if the store had any object of it.
+    fn covers(&self, avatar: AvatarId) -> bool {
+        // The store's order is that of the text, in which digits come before letters.
+        let text = |avatar: AvatarId| avatar.to_string();
+        self.begun_after
+            .is_none_or(|before| text(before) < text(avatar))
+            && self.last.is_none_or(|last| text(avatar) <= text(last))
+    }
+}
 
 /// The objects that an avatar has when it is whole: the manifest, the master, the renditions.
 fn keys_of(record: &Record) -> impl Iterator<Item = ObjectKey> {

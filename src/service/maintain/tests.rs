@@ -116,13 +116,56 @@ async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
         dry_run: false,
         min_age: Duration::ZERO,
         most: 10,
+        window: 10,
     };
     let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
     let found = found.await.unwrap();
-    assert_eq!(found.garbage, [torn.avatar_id]);
+    assert_eq!(found.garbage.some, [torn.avatar_id].into());
     assert_eq!((found.removed, found.forgotten), (1, 0));
     assert_eq!(parts.store.list(torn.avatar_id).await.unwrap(), []);
     assert!(service.is_whole(&whole).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_window() {
+    let parts = Parts::new();
+    // One upload a page, so that every window is as small as it can be.
+    let service = parts.service_on(Arc::new(PageOfOne(parts.store.clone())));
+    let subjects = ["a", "b", "c", "d", "e"];
+    let ids = [0x00, 0x40, 0x80, 0xc0, 0xf8].map(|first| {
+        let mut bits = [1; 16];
+        bits[0] = first;
+        AvatarId::from_bytes(bits)
+    });
+    for (name, id) in subjects.into_iter().zip(ids) {
+        let mut record = contract::record(1, 1);
+        record.avatar_id = id;
+        parts.stored(&record).await;
+        // Every second one is current; of the last, nothing is left in the store.
+        if id != ids[1] && id != ids[3] {
+            let who = SubjectId::new(name).unwrap();
+            let when = Timestamp::now();
+            parts.catalog.restore(&who, &record, when).await.unwrap();
+        } else {
+            parts.remove_renditions(id).await;
+        }
+    }
+    service.remove_objects(ids[4]).await.unwrap();
+    for window in [1, 2, 3, 10] {
+        let collecting = Collecting {
+            dry_run: true,
+            min_age: Duration::ZERO,
+            most: 1,
+            window,
+        };
+        let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
+        let found = found.await.unwrap();
+        assert_eq!((found.uploads, found.garbage.count), (4, 2), "{window}");
+        assert_eq!(found.garbage.some.len(), 1, "as many as may be removed");
+        assert_eq!(found.incomplete.some, [ids[4]].into(), "{window}");
+        assert_eq!(found.incomplete.count, 1);
+        assert_eq!((found.forgotten, found.young), (0, 0));
+    }
 }
 
 #[tokio::test]
@@ -175,6 +218,38 @@ async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
     service.rebuild(now, None, |_, _| {}).await.unwrap();
     assert_eq!(parts.catalog.get(&subject()).await.unwrap(), Some(found));
     assert_eq!(began("b", 102).await, 3_000_000_001);
+}
+
+/// A store whose listing gives one upload at a time.
+struct PageOfOne(Arc<DiskStore>);
+
+#[async_trait]
+impl Store for PageOfOne {
+    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+        self.0.put(key, body).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete(key).await
+    }
+
+    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+        self.0.list(avatar).await
+    }
+
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+        let mut uploads = self.0.uploads(after).await?;
+        uploads.truncate(1);
+        Ok(uploads)
+    }
+
+    async fn check(&self) -> Result<Checkup, StoreError> {
+        self.0.check().await
+    }
 }
 
 /// A store whose listing fails.
