@@ -1,0 +1,44 @@
+//! GIF with more than a picture in it.
+
+use super::super::tests::{recipe, run};
+use super::super::*;
+
+#[test]
+fn markup_in_a_comment_does_not_make_a_gif_a_page() {
+    let dot = b"GIF89a\x01\0\x01\0\x80\0\0\x80\x80\x80\0\0\0!\xfe\x08<script>\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+    let recipe = Recipe {
+        limits: Limits {
+            min_edge_px: 1,
+            ..recipe().limits
+        },
+        ..recipe()
+    };
+    let (_, outputs) = run(dot, &recipe, None).unwrap();
+    for output in outputs {
+        let (Output::Rendition(_, bytes) | Output::Master(_, bytes)) = output;
+        assert!(!bytes.windows(6).any(|window| window == b"script"));
+    }
+}
+
+#[test]
+fn an_animation_beyond_its_limits_is_refused() {
+    let mut gif = b"GIF89a\x40\0\x40\0\x80\0\0\x80\x80\x80\0\0\0".to_vec();
+    for _ in 0..300 {
+        gif.extend(b",\0\0\0\0\x40\0\x40\0\0\x02\x02D\x01\0");
+    }
+    assert!(matches!(
+        probe(&gif, &recipe().limits),
+        Err(Error::TooManyFrames {
+            frames: 201,
+            max_frames: 200
+        })
+    ));
+    let mut gif = b"GIF89a\x00\x10\x00\x10\x80\0\0\x80\x80\x80\0\0\0".to_vec();
+    for _ in 0..20 {
+        gif.extend(b",\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0");
+    }
+    assert!(matches!(
+        probe(&gif, &recipe().limits),
+        Err(Error::TooManyPixels { .. })
+    ));
+}

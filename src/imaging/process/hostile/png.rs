@@ -1,0 +1,43 @@
+//! PNG that says two things.
+
+use super::super::tests::recipe;
+use super::super::*;
+
+fn png_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    // The sum is not checked before the header is.
+    [
+        &(payload.len() as u32).to_be_bytes()[..],
+        &name,
+        payload,
+        &[0; 4],
+    ]
+    .concat()
+}
+
+/// A file must not show one size to whoever checks it and another to whoever decodes it.
+#[test]
+fn a_second_header_that_says_otherwise_is_refused() {
+    let header = |edge: u32| {
+        let size = [edge.to_be_bytes(), edge.to_be_bytes()].concat();
+        png_chunk(*b"IHDR", &[&size[..], &[8, 2, 0, 0, 1]].concat())
+    };
+    let signature = b"\x89PNG\r\n\x1a\n".to_vec();
+    let data = png_chunk(*b"IDAT", b"");
+    for bytes in [
+        [signature.clone(), header(30_000), data.clone(), header(100)].concat(),
+        [signature, data, header(100)].concat(),
+    ] {
+        let refused = probe(&bytes, &recipe().limits);
+        assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    }
+    // Behind the end nothing counts.
+    let end = png_chunk(*b"IEND", b"");
+    let behind = [
+        b"\x89PNG\r\n\x1a\n".to_vec(),
+        header(100),
+        end,
+        header(30_000),
+    ]
+    .concat();
+    assert_eq!(probe(&behind, &recipe().limits).unwrap().width, 100);
+}
