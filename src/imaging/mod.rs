@@ -14,6 +14,7 @@ mod decode;
 mod elsewhere;
 mod encode;
 mod error;
+mod footprint;
 mod geometry;
 mod orientation;
 mod placeholder;

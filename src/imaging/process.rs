@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::color::Conversion;
 use super::decode::{self, Chroma, Colors, Decoded, Header, Want};
 use super::elsewhere::{Elsewhere, Helper, Nobody};
+use super::footprint::Made;
 use super::geometry::{Square, Window};
 use super::orientation::Orientation;
 use super::planes::Picture;
@@ -23,7 +24,7 @@ use crate::avatar::{Format, Source};
 const MASTER_EDGE_PX: u32 = 2048;
 
 /// Reads what a picture's headers say, cheaply and without decoding. What processing may take is
-/// given for the worst recipe and crop; [`probe_for`] knows better.
+/// given for one variant as large as the picture, in every format; [`probe_for`] knows better.
 ///
 /// # Errors
 ///
@@ -39,7 +40,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
         edge_px: edge,
         chroma: Chroma::Whole,
     };
-    Ok(describe(&header, &want))
+    Ok(describe(&header, &Made::all(&header, &want)))
 }
 
 /// The same for what is going to be made of the picture: [`Probe::memory_bytes`] is what it takes.
@@ -50,49 +51,19 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
 pub fn probe_for(bytes: &[u8], recipe: &Recipe, crop: Option<Crop>) -> Result<Probe, Error> {
     let header = decode::header(bytes, &recipe.limits)?;
     let want = want(&header, recipe, crop)?;
-    let mut probe = describe(&header, &want);
-    if recipe.animated && header.frames > 1 {
-        let twins = twins_bytes(&header, &want, recipe);
-        probe.memory_bytes = probe.memory_bytes.saturating_add(twins);
-    }
-    Ok(probe)
+    Ok(describe(&header, &Made::by(recipe, &header, &want)))
 }
 
-/// What animated twins take beside the stills: an upper bound. The whole picture some times over, as
-/// frames are put upon one another, and for each twin the frames that its encoder compares.
-fn twins_bytes(header: &Header, want: &Want, recipe: &Recipe) -> u64 {
-    let canvas = u64::from(header.width) * u64::from(header.height);
-    let edges = recipe
-        .variants
-        .iter()
-        .map(|target| target.edge_px.min(want.edge_px));
-    canvas * 16 + edges.map(|edge| u64::from(edge).pow(2) * 16).sum::<u64>()
-}
-
-fn describe(header: &Header, want: &Want) -> Probe {
+fn describe(header: &Header, made: &Made<'_>) -> Probe {
     let (width, height) = header.orientation.upright_size(header.width, header.height);
     Probe {
         format: header.format,
         width,
         height,
         frames: header.frames,
-        memory_bytes: header
-            .memory_bytes(want)
-            .saturating_add(rendering_bytes(header, want)),
+        memory_bytes: made.memory_bytes(),
     }
 }
-
-/// What resizing and encoding take at their peak beside the decoded picture: an upper bound.
-fn rendering_bytes(header: &Header, want: &Want) -> u64 {
-    let decoded = u64::from(header.decoded_edge_px(want));
-    let largest = u64::from(want.edge_px);
-    // The decoded picture with its colours counted by their alpha, and resized in one direction;
-    // the largest variant some times over, as it is turned, converted and encoded.
-    decoded * decoded * 4 + decoded * largest * 4 + largest * largest * 20 + ENCODER_BYTES
-}
-
-/// An encoder's tables, and the files that it makes.
-const ENCODER_BYTES: u64 = 4 << 20;
 
 /// What is needed of a picture for a recipe.
 fn want(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Want, Error> {
@@ -269,5 +240,8 @@ fn shrink(level: &Picture, edge_px: u32, workspace: &mut Workspace) -> Result<Pi
 mod fixtures;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod memory;
 #[cfg(test)]
 pub(super) mod tests;

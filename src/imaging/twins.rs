@@ -60,7 +60,7 @@ pub(super) fn make(
 }
 
 /// The sizes to make, from the largest.
-fn choose<'a>(header: &Header, want: &Want, recipe: &'a Recipe) -> Vec<Size<'a>> {
+pub(super) fn choose<'a>(header: &Header, want: &Want, recipe: &'a Recipe) -> Vec<Size<'a>> {
     let mut sizes = Size::all(recipe, want.square.edge);
     let pixels = |size: &Size<'_>| u64::from(size.edge_px).pow(2) * u64::from(header.frames);
     let mut total: u64 = sizes.iter().map(pixels).sum();

@@ -75,7 +75,7 @@ impl Shape {
     }
 
     /// The most that decoding takes in the process that does it: its limit.
-    fn child_bytes(&self, stream_bytes: usize) -> u64 {
+    pub(super) fn child_bytes(&self, stream_bytes: usize) -> u64 {
         // The picture, another one for its film grain or a coarser layer, and what is noted of each
         // block and superblock row.
         let picture = self.samples() * u64::from(self.sample_bytes());

@@ -29,9 +29,12 @@ pub(super) fn header(bytes: &[u8], max_frames: u32) -> Result<Header, Refusal> {
         height,
         orientation: Orientation::UPRIGHT,
         frames,
-        // The canvas in four channels, and a frame that may cover it.
+        alpha: true,
+        profile_bytes: 0,
+        // The canvas in four channels, a frame that may cover it, and what it covers; and the frame
+        // in the one channel that it is stored in.
         memory: Memory {
-            fixed_bytes: pixels * 8,
+            fixed_bytes: pixels * 13,
             scaled_bytes: 0,
             pixel_bytes: 0,
         },

@@ -29,6 +29,10 @@ pub(super) struct Header {
     pub(super) orientation: Orientation,
     /// 1 for a still.
     pub(super) frames: u32,
+    /// Whether any of it may be transparent.
+    pub(super) alpha: bool,
+    /// What its ICC profile takes, as it is kept, at most.
+    pub(super) profile_bytes: u64,
     pub(super) memory: Memory,
 }
 
@@ -39,7 +43,7 @@ pub(super) struct Memory {
     pub(super) fixed_bytes: u64,
     /// For the whole picture at its full size; less with the square of the scale.
     pub(super) scaled_bytes: u64,
-    /// For each pixel that comes out.
+    /// For each pixel that comes out, unless the whole picture does and takes more.
     pub(super) pixel_bytes: u64,
 }
 
@@ -76,12 +80,29 @@ impl Header {
     /// What decoding what is wanted takes at its peak, its result included: an upper bound.
     pub(super) fn memory_bytes(&self, want: &Want) -> u64 {
         let decoded = u64::from(self.decoded_edge_px(want));
+        let scaled_bytes = self.scaled_bytes(want);
+        let of_result = scaled_bytes.max(self.memory.pixel_bytes * decoded.pow(2));
+        self.memory
+            .fixed_bytes
+            .saturating_add(self.profile_bytes + scaled_bytes + of_result)
+    }
+
+    /// What of that is left when it is done: pixels, of the whole picture where frames are drawn on
+    /// it, or planes, which are always those of the whole picture.
+    pub(super) fn result_bytes(&self, want: &Want) -> u64 {
+        let pixels = match self.format {
+            SourceFormat::Gif | SourceFormat::Webp => {
+                u64::from(self.width) * u64::from(self.height)
+            }
+            _ => u64::from(self.decoded_edge_px(want)).pow(2),
+        };
+        self.profile_bytes + self.scaled_bytes(want).max(pixels * 4)
+    }
+
+    fn scaled_bytes(&self, want: &Want) -> u64 {
         // Rounded up, for blocks that reach beyond the edge.
-        let edge = u64::from(want.square.edge);
-        let scale = |bytes: u64| bytes * (decoded + 8).pow(2) / edge.pow(2);
-        let scaled_bytes = scale(self.memory.scaled_bytes);
-        let of_result = scaled_bytes + self.memory.pixel_bytes * decoded.pow(2);
-        self.memory.fixed_bytes.saturating_add(of_result)
+        let decoded = u64::from(self.decoded_edge_px(want)) + 8;
+        self.memory.scaled_bytes * decoded.pow(2) / u64::from(want.square.edge).pow(2)
     }
 }
 

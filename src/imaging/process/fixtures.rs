@@ -12,7 +12,7 @@ use crate::imaging::Av1;
 use crate::imaging::raster::Raster;
 
 /// Every picture by its file name.
-fn fixtures() -> BTreeMap<String, Vec<u8>> {
+pub(super) fn fixtures() -> BTreeMap<String, Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     std::fs::read_dir(folder)
         .unwrap()

@@ -4,6 +4,7 @@ use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
 use heifer_hevc_dec::nal::{NalHeader, NalUnit, NalUnitType, split_annex_b};
 use heifer_hevc_dec::params::Sps;
 use heifer_hevc_dec::recon::Frame;
+use heifer_isobmff::boxes::ConstructionMethod;
 use heifer_isobmff::{HeifFile, ItemId};
 
 use super::planes::Planes;
@@ -83,6 +84,38 @@ impl Samples {
             Chroma::Full => 11,
         }
     }
+}
+
+/// What holding the stream of a tile in HEVC takes, of a file of so many bytes: joined from its
+/// pieces, in the form that the decoder takes, and without the bytes that keep its units apart.
+pub(super) fn hevc_stream_bytes(file: &HeifFile<'_>, tile: ItemId, file_bytes: usize) -> u64 {
+    let extents = file
+        .item(tile)
+        .ok()
+        .and_then(|item| item.location.as_ref())
+        .filter(|location| location.construction_method == ConstructionMethod::File)
+        .map_or(&[][..], |location| &location.extents);
+    // Without a length it goes on to the end.
+    let whole = extents.is_empty() || extents.iter().any(|extent| extent.length == 0);
+    let length = extents
+        .iter()
+        .fold(0_u64, |sum, extent| sum.saturating_add(extent.length));
+    let most = file_bytes as u64;
+    let data = if whole { most } else { length.min(most) };
+    let (prefix, sets) = match file.hevc_config(tile) {
+        Ok(Some(config)) => (
+            u64::from(config.nal_length_size.max(1)),
+            config
+                .nal_units
+                .iter()
+                .map(|unit| unit.len() as u64 + 4)
+                .sum(),
+        ),
+        _ => (1, 0),
+    };
+    // Lengths of one or two bytes become marks of four, in front of units that may be empty.
+    let marked = data * 4_u64.div_ceil(prefix) + sets;
+    data + marked * 2
 }
 
 /// By `chroma_format_idc` (ITU-T H.265, 6.2).

@@ -38,6 +38,13 @@ pub(super) fn open(bytes: &[u8]) -> Result<HeifFile<'_>, Refusal> {
     })
 }
 
+/// What [`open`] keeps of a file at most: the contents of its tables, and a megabyte for their
+/// entries.
+pub(super) fn kept_bytes(bytes: &[u8]) -> u64 {
+    let tables = meta(bytes).ok().flatten().map_or(0, <[u8]>::len);
+    tables as u64 + (1 << 20)
+}
+
 /// What is in the one `meta` of a file.
 fn meta(bytes: &[u8]) -> Result<Option<&[u8]>, Refusal> {
     let mut found = None;

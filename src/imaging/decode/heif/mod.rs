@@ -38,10 +38,10 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refus
         Some(alpha) => Some(Picture::read(&file, alpha)?),
         None => None,
     };
-    let mut fixed_bytes = 0;
+    let mut tile_bytes = 0;
     for picture in [Some(&picture), cover.as_ref()].into_iter().flatten() {
         // One tile after the other: the largest counts.
-        fixed_bytes = fixed_bytes.max(picture.tile_bytes(&file, bytes.len())?);
+        tile_bytes = tile_bytes.max(picture.tile_bytes(&file, bytes.len())?);
     }
     if picture.transfer(&file, file.primary_id)? == Some(PQ) {
         // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
@@ -53,8 +53,10 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refus
         height: picture.shown.height,
         orientation: picture.shown.orientation,
         frames: 1,
+        alpha: cover.is_some(),
+        profile_bytes: profile(&file, file.primary_id).map_or(0, |profile| profile.len() as u64),
         memory: Memory {
-            fixed_bytes,
+            fixed_bytes: tile_bytes + container::kept_bytes(bytes),
             scaled_bytes: 0,
             pixel_bytes: 4,
         },
@@ -148,13 +150,21 @@ impl Picture {
         let (width, height) = (self.tile_width, self.tile_height);
         match self.codec {
             Codec::Hevc => {
-                let pixels = u64::from(width) * u64::from(height);
+                let padded = |length: u32| u64::from(length) + u64::from(PADDING_PX);
                 let samples = Samples::of_hevc(file, self.tiles[0])?;
-                Ok(pixels.saturating_mul(samples.hevc_pixel_bytes()))
+                let pixel_bytes = samples.hevc_pixel_bytes();
+                let decoding = (padded(width) * padded(height)).saturating_mul(pixel_bytes);
+                let streams = self
+                    .tiles
+                    .iter()
+                    .map(|&tile| codec::hevc_stream_bytes(file, tile, file_bytes));
+                Ok(decoding.saturating_add(streams.max().unwrap_or(0)))
             }
             Codec::Av1 => {
                 let sequence = codec::sequence(file, self.tiles[0], (width, height))?;
-                Ok(sequence.shape(width, height).memory_bytes(file_bytes))
+                // Pieces of it are joined.
+                let joined = file_bytes as u64;
+                Ok(sequence.shape(width, height).memory_bytes(file_bytes) + joined)
             }
         }
     }
@@ -323,11 +333,7 @@ pub(super) fn decode(
             patch.divide_by_alpha();
         }
     }
-    let profile = file
-        .icc_profile(id)
-        .ok()
-        .flatten()
-        .filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
+    let profile = profile(&file, id);
     let scale = f64::from(shrink);
     let x = f64::from(square.x) / scale - f64::from(left);
     let y = f64::from(square.y) / scale - f64::from(top);
@@ -343,6 +349,12 @@ pub(super) fn decode(
             Colors::Profile(profile.to_vec())
         }),
     })
+}
+
+/// The profile, unless it is larger than any.
+fn profile<'a>(file: &'a HeifFile<'_>, id: ItemId) -> Option<&'a [u8]> {
+    let profile = file.icc_profile(id).ok().flatten()?;
+    (profile.len() <= MAX_PROFILE_BYTES).then_some(profile)
 }
 
 const fn corrupt(codec: Codec, reason: &'static str) -> Error {

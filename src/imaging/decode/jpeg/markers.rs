@@ -1,5 +1,6 @@
 //! The markers of a JPEG file, read without decoding anything.
 
+use super::super::MAX_PROFILE_BYTES;
 use crate::imaging::orientation::Orientation;
 
 /// How the samples are coded.
@@ -30,7 +31,8 @@ pub(super) struct Markers {
     pub(super) orientation: Orientation,
     /// Adobe's colour transform, where its marker is there at all.
     adobe_transform: Option<u8>,
-    has_profile: bool,
+    /// Of an ICC profile, all its chunks together; no more is kept than a profile needs.
+    pub(super) profile_bytes: u64,
 }
 
 const SOI: u8 = 0xd8;
@@ -58,7 +60,7 @@ impl Markers {
         let mut scans = 0_u32;
         let mut orientation = None;
         let mut adobe_transform = None;
-        let mut has_profile = false;
+        let mut profile_bytes = 0;
         for (marker, payload) in Segments::of(bytes) {
             match marker {
                 0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
@@ -70,7 +72,7 @@ impl Markers {
                 APP1 if orientation.is_none() && payload.starts_with(b"Exif\0\0") => {
                     orientation = Some(Orientation::from_exif_data(payload));
                 }
-                APP2 => has_profile |= payload.starts_with(PROFILE_LABEL),
+                APP2 if payload.starts_with(PROFILE_LABEL) => profile_bytes += payload.len() as u64,
                 APP14 if payload.starts_with(b"Adobe") => {
                     adobe_transform = payload.get(11).copied();
                 }
@@ -112,7 +114,7 @@ impl Markers {
             scans,
             orientation: orientation.unwrap_or_default(),
             adobe_transform,
-            has_profile,
+            profile_bytes: profile_bytes.min(MAX_PROFILE_BYTES as u64),
         })
     }
 
@@ -125,7 +127,7 @@ impl Markers {
     /// Puts the embedded ICC profile together from its chunks; `None` where there is none, or not
     /// all of it, or more than a profile needs.
     pub(super) fn icc_profile(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if !self.has_profile {
+        if self.profile_bytes == 0 {
             return None;
         }
         let mut chunks: Vec<(u8, &[u8])> = Vec::new();
@@ -142,7 +144,7 @@ impl Markers {
         chunks.sort_by_key(|(number, _)| *number);
         chunks.dedup_by_key(|(number, _)| *number);
         let size: usize = chunks.iter().map(|(_, data)| data.len()).sum();
-        if expected != Some(chunks.len()) || size > super::super::MAX_PROFILE_BYTES {
+        if expected != Some(chunks.len()) || size > MAX_PROFILE_BYTES {
             return None;
         }
         Some(chunks.iter().flat_map(|(_, data)| *data).copied().collect())

@@ -113,20 +113,17 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         height: markers.height,
         orientation: markers.orientation,
         frames: 1,
+        alpha: false,
+        profile_bytes: markers.profile_bytes,
         memory: Memory {
             fixed_bytes,
-            // The planes of its channels, as large as one another once they are scaled; and where
-            // they are what is wanted, once more, as they are copied out of whole blocks.
-            scaled_bytes: pixels * u64::from(markers.components) * copies(&markers),
-            // What is made of them, twice.
+            // The planes of its channels, as large as one another once they are scaled; and once
+            // more, as they are copied out of whole blocks where they are what is wanted.
+            scaled_bytes: pixels * u64::from(markers.components),
+            // Or what is made of them, twice.
             pixel_bytes: u64::from(markers.components) * 2,
         },
     })
-}
-
-/// How many times over the planes of a picture are held at most.
-const fn copies(markers: &Markers) -> u64 {
-    if has_planes(markers) { 2 } else { 1 }
 }
 
 /// The smallest scale, in eighths, at which the square still covers what is wanted of it.
@@ -377,7 +374,7 @@ mod tests {
                 .unwrap();
             handle.decompress_to_yuv_planes(&bytes).is_ok()
         };
-        assert!(takes(header.memory_bytes(&want) >> 20));
+        assert!(takes(header.memory_bytes(&want).div_ceil(1 << 20)));
         assert!(!takes(5), "planes are held once and not twice");
     }
 

@@ -18,6 +18,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let mut size = None;
     let mut frames = 1;
     let mut orientation = Orientation::UPRIGHT;
+    let mut transparent = false;
     for (id, payload) in Chunks::of(bytes) {
         match id {
             // The decoder asks the first header and nothing behind the end; so does this.
@@ -37,7 +38,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
                     h1,
                     h0,
                     depth,
-                    _,
+                    color,
                     _,
                     _,
                     interlace,
@@ -52,12 +53,14 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
                     depth,
                     interlace,
                 ));
+                transparent = color & ALPHA_USED != 0;
             }
             b"acTL" => {
                 if let Some((count, _)) = payload.split_first_chunk::<4>() {
                     frames = u32::from_be_bytes(*count).max(1);
                 }
             }
+            b"tRNS" => transparent = true,
             b"eXIf" => orientation = Orientation::from_exif_data(payload),
             _ => {}
         }
@@ -79,6 +82,9 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         height,
         orientation,
         frames,
+        // The frames of an animation need not cover it.
+        alpha: transparent || frames > 1,
+        profile_bytes: deflated_profile(bytes).map_or(0, |deflated| most_inflated(deflated) as u64),
         memory: Memory {
             fixed_bytes: pixels.saturating_mul(stored),
             scaled_bytes: 0,
@@ -87,6 +93,9 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     })
 }
 
+/// The bit of a colour type that says that there is an alpha channel.
+const ALPHA_USED: u8 = 4;
+
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
@@ -94,7 +103,7 @@ pub(super) fn decode(
     control: &Control,
 ) -> Result<Decoded, Error> {
     let mut reader = open(bytes, header, Transformations::EXPAND)?;
-    let colors = colors_of(&reader);
+    let colors = colors_of(bytes);
     let (color, depth) = reader.output_color_type();
     let layout = match color {
         ColorType::Grayscale => Layout::Gray,
@@ -186,6 +195,7 @@ fn open<'a>(
     };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     decoder.set_transformations(transformations);
     let reader = decoder.read_info().map_err(|error| corrupt(&error))?;
     // What the limits were checked against is what is decoded.
@@ -198,9 +208,26 @@ fn open<'a>(
     Ok(reader)
 }
 
-fn colors_of(reader: &Reader<'_>) -> Colors {
-    let profile = reader.info().icc_profile.as_ref();
-    Colors::from(profile.map(|profile| profile.to_vec()))
+/// The colours by the profile, which the decoder would inflate to whatever length it has.
+fn colors_of(bytes: &[u8]) -> Colors {
+    let inflated = deflated_profile(bytes)
+        .map(|deflated| fdeflate::decompress_to_vec_bounded(deflated, most_inflated(deflated)));
+    Colors::from(inflated.and_then(Result::ok))
+}
+
+/// The data of the first `iCCP` chunk before the picture: behind a name that 0 ends, and the 0 of
+/// the one method there is.
+fn deflated_profile(bytes: &[u8]) -> Option<&[u8]> {
+    let mut before = Chunks::of(bytes).take_while(|(id, _)| *id != b"IDAT");
+    let (_, payload) = before.find(|(id, _)| *id == b"iCCP")?;
+    let name = memchr::memchr(0, payload)?;
+    payload.get(name + 2..)
+}
+
+/// The longest that a profile of so much deflated data may be to be taken. Real ones become a half
+/// or a tenth; a few kilobytes of zeros could become megabytes.
+fn most_inflated(deflated: &[u8]) -> usize {
+    (deflated.len() * 32).min(MAX_PROFILE_BYTES)
 }
 
 fn corrupt(error: &png::DecodingError) -> Error {
@@ -265,5 +292,38 @@ mod tests {
         }
         assert_eq!(to_8_bits([0, 0xff]), 1);
         assert_eq!(to_8_bits([0xfe, 0xff]), 254);
+    }
+
+    fn with_profile(profile: Vec<u8>) -> Vec<u8> {
+        let mut info = png::Info::with_size(1, 1);
+        info.icc_profile = Some(profile.into());
+        let mut bytes = Vec::new();
+        let encoder = png::Encoder::with_info(&mut bytes, info).unwrap();
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&[0]).unwrap();
+        writer.finish().unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_profile_is_taken_as_it_is() {
+        let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
+        let bytes = with_profile(profile.clone());
+        let counted = header(&bytes).unwrap().profile_bytes;
+        assert!(counted >= profile.len() as u64 && counted < 64 * profile.len() as u64);
+        assert_eq!(colors_of(&bytes), Colors::Profile(profile));
+    }
+
+    #[test]
+    fn a_profile_that_becomes_much_longer_than_real_ones_do_is_passed_over() {
+        let length = MAX_PROFILE_BYTES / 2;
+        let bytes = with_profile(vec![0; length]);
+        assert!(header(&bytes).unwrap().profile_bytes < length as u64);
+        assert_eq!(colors_of(&bytes), Colors::Unmarked);
+        // What is broken is none either.
+        let mut bytes = with_profile(vec![7; 500]);
+        let at = memchr::memmem::find(&bytes, b"iCCP").unwrap();
+        bytes[at + 12..at + 40].fill(0xff);
+        assert_eq!(colors_of(&bytes), Colors::Unmarked);
     }
 }

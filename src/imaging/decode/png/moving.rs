@@ -17,7 +17,7 @@ pub(in crate::imaging::decode) fn animate(
     // Eight bits a channel are enough for a picture that moves.
     let transformations = Transformations::EXPAND | Transformations::STRIP_16;
     let mut reader = open(bytes, header, transformations)?;
-    let colors = colors_of(&reader);
+    let colors = colors_of(bytes);
     let plays = reader
         .info()
         .animation_control()

@@ -39,12 +39,18 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
             (animation.frames.max(1), memory)
         }
     };
+    let alpha = match &file.content {
+        Content::Still(picture) => picture.is_some_and(|picture| picture.layout().has_alpha()),
+        Content::Moving(_) => true,
+    };
     Ok(Header {
         format: SourceFormat::Webp,
         width: file.width,
         height: file.height,
         orientation: file.orientation,
         frames,
+        alpha,
+        profile_bytes: profile(&file).map_or(0, |profile| profile.len() as u64),
         memory,
     })
 }
@@ -143,10 +149,13 @@ fn open<'a>(bytes: &'a [u8], header: &Header) -> Result<File<'a>, Error> {
 }
 
 fn colors(file: &File<'_>) -> Colors {
-    let profile = file
-        .profile
-        .filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
-    Colors::from(profile.map(<[u8]>::to_vec))
+    Colors::from(profile(file).map(<[u8]>::to_vec))
+}
+
+/// The profile, unless it is larger than any.
+fn profile<'a>(file: &File<'a>) -> Option<&'a [u8]> {
+    file.profile
+        .filter(|profile| profile.len() <= MAX_PROFILE_BYTES)
 }
 
 fn draw(canvas: &mut Canvas, frame: &FrameData<'_>, control: &Control) -> Result<(), Error> {

@@ -211,12 +211,13 @@ impl Animation {
     pub(super) fn finish(mut self, at_ms: u32) -> Result<Vec<u8>, Fault> {
         self.add_picture(ptr::null_mut(), at_ms)?;
         let mut data = WebPData::default();
-        // SAFETY: the encoder is alive; on success `data` is a buffer of the library's, which is
-        // copied and then given back.
+        // SAFETY: the encoder is alive; on success `data` is a buffer of the library's, which outlives
+        // the encoder with all its frames, is copied and then given back.
         unsafe {
             if WebPAnimEncoderAssemble(self.encoder.as_ptr(), &raw mut data) == 0 {
                 return Err(Fault::Animation);
             }
+            drop(self);
             let bytes = slice::from_raw_parts(data.bytes, data.size).to_vec();
             WebPDataClear(&mut data);
             Ok(bytes)
