@@ -5,7 +5,9 @@
 //! once more for every picture ([`parent`]); what is started goes without every right that decoding
 //! does not need, before it sees the first byte of the picture ([`sandbox`]), and answers with as
 //! many samples as were asked for ([`child`]). Whatever a picture does to it, the one thing that
-//! comes of it is that this picture is refused.
+//! comes of it is that this picture is refused. From its start to its end such a process costs 2 to
+//! 3 ms, most of it of the processor, on two cores of a busy virtual machine, where the decoder itself
+//! takes 0.2 ms for the smallest picture (`cargo bench --bench imaging -- --start` measures it).
 //!
 //! What is asked for is what this process has read for itself in the stream's header
 //! ([`sequence`]), so an answer holds nothing to be believed but the samples.
