@@ -211,11 +211,17 @@ impl Decoder {
         }
     }
 
-    /// Ends the process as somebody else would.
+    /// Ends the process as somebody else would, and waits until it has ended.
     #[cfg(test)]
     pub(super) fn end_with(&self, signal: Signal) {
-        let id = rustix::process::Pid::from_child(&self.process);
-        let _ = rustix::process::kill_process(id, signal);
+        use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, waitid};
+        let id = Pid::from_child(&self.process);
+        let _ = kill_process(id, signal);
+        // Its status is left for whoever asks.
+        let _ = waitid(
+            WaitId::Pid(id),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        );
     }
 
     fn ask(&mut self, stream: &[u8], shape: Shape, control: &Control) -> Result<u8, Broken> {
