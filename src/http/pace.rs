@@ -129,7 +129,7 @@ mod tests {
         });
         let problem = read.await.unwrap_err();
         assert_eq!(problem.code, Code::RequestTimeout);
-        (begun.elapsed(), problem.detail.to_string())
+        (begun.elapsed(), problem.detail)
     }
 
     #[tokio::test(start_paused = true)]
