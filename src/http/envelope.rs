@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::Body as _;
-use tracing::{Instrument, error, info, info_span};
+use tracing::{Instrument, debug, error, info, info_span};
 
 use super::App;
 use super::drain;
@@ -21,6 +21,8 @@ use super::problem::{Code, Problem, ProblemBody};
 use crate::avatar::AvatarId;
 use crate::limits::{Action, Decision, Verdict};
 
+/// Routes that machines ask again and again.
+const WATCHED: [&str; 3] = ["/health/live", "/health/ready", "/metrics"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -121,7 +123,12 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
         app.metrics.changed(action.name(), outcome);
     }
     let elapsed_ms = elapsed.as_millis() as u64;
-    info!(target: "cameo::access", %method, route, status, elapsed_ms, "answered");
+    // Whoever asks every few seconds whether all is well is told of where it is not.
+    if response.status().is_success() && WATCHED.contains(&route) {
+        debug!(target: "cameo::access", %method, route, status, elapsed_ms, "answered");
+    } else {
+        info!(target: "cameo::access", %method, route, status, elapsed_ms, "answered");
+    }
     response
 }
 
