@@ -141,6 +141,13 @@ impl Backend {
         self.bucket().requests().len()
     }
 
+    /// How many requests the bucket has got to delete something.
+    pub(crate) fn deletes(&self) -> usize {
+        let requests = self.bucket().requests();
+        let is_delete = |line: &&String| line.starts_with("DELETE ");
+        requests.iter().filter(is_delete).count()
+    }
+
     fn bucket(&self) -> &S3Server {
         match self {
             Self::Fleet(s3, _) => s3,
