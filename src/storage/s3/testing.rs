@@ -12,7 +12,6 @@
 //! made it, with a user who may work in it and nothing else, whom the service is given.
 
 use std::collections::VecDeque;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3Result, s3_error};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 
 use super::{PublicAccess, S3Credentials, S3Settings};
 
@@ -88,7 +88,7 @@ impl S3Server {
     /// An empty server, or on a real one a bucket that is not there yet. Faults cannot happen on a
     /// real one: it is spoken to directly.
     pub(crate) async fn start() -> Self {
-        match real() {
+        match real().await {
             Some((settings, operator)) => Self {
                 settings,
                 operator,
@@ -100,7 +100,7 @@ impl S3Server {
 
     /// The same, where requests can be seen and faults can happen.
     pub(crate) async fn start_with_faults() -> Self {
-        let Some((settings, operator)) = real() else {
+        let Some((settings, operator)) = real().await else {
             return Self::start_in_process().await;
         };
         let behind = Behind::Real {
@@ -319,7 +319,7 @@ impl S3Server {
 
 /// A bucket of its own on the server that the environment names, where it names one; and its
 /// operator.
-fn real() -> Option<(S3Settings, S3Credentials)> {
+async fn real() -> Option<(S3Settings, S3Credentials)> {
     let variable = |name: &str| std::env::var(format!("TEST_S3_{name}"));
     let given = |name: &str| {
         variable(name).unwrap_or_else(|_| panic!("TEST_S3_ENDPOINT is set, TEST_S3_{name} is not"))
@@ -333,7 +333,7 @@ fn real() -> Option<(S3Settings, S3Credentials)> {
         secret_access_key: given("SECRET_ACCESS_KEY"),
     };
     let service = match variable("PREPARED_BY") {
-        Ok(script) => prepare(&script, &endpoint, &operator, &bucket),
+        Ok(script) => prepare(&script, &endpoint, &operator, &bucket).await,
         Err(_) => operator.clone(),
     };
     let settings = S3Settings {
@@ -354,7 +354,12 @@ fn real() -> Option<(S3Settings, S3Credentials)> {
 }
 
 /// Has a script make a bucket beforehand; gives the user whom it made for the service.
-fn prepare(script: &str, endpoint: &str, operator: &S3Credentials, bucket: &str) -> S3Credentials {
+async fn prepare(
+    script: &str,
+    endpoint: &str,
+    operator: &S3Credentials,
+    bucket: &str,
+) -> S3Credentials {
     let service = S3Credentials {
         access_key_id: bucket.to_owned(),
         secret_access_key: format!("{bucket}-secret"),
@@ -367,6 +372,7 @@ fn prepare(script: &str, endpoint: &str, operator: &S3Credentials, bucket: &str)
         .env("CAMEO_ACCESS_KEY", &service.access_key_id)
         .env("CAMEO_SECRET_KEY", &service.secret_access_key)
         .output()
+        .await
         .unwrap();
     let said = String::from_utf8_lossy(&made.stderr);
     assert!(made.status.success(), "{script}: {said}");
