@@ -22,7 +22,8 @@ export MC_CONFIG_DIR="$work/mc"
 mc alias set cameo "$MINIO_URL" "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" >/dev/null
 mc mb --ignore-existing "cameo/$bucket"
 
-# Anybody may read what lies under public/, and list nothing.
+# Anybody may read what lies under public/, and list nothing. Another policy of
+# the bucket's is replaced.
 cat >"$work/public.json" <<POLICY
 {
   "Version": "2012-10-17",
@@ -42,16 +43,18 @@ cat >"$work/service.json" <<POLICY
 {
   "Version": "2012-10-17",
   "Statement": [
-    {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetBucketLocation"],
+    {"Effect": "Allow", "Action": ["s3:ListBucket"],
      "Resource": ["arn:aws:s3:::$bucket"]},
     {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
      "Resource": ["arn:aws:s3:::$bucket/*"]}
   ]
 }
 POLICY
+# A bucket's policy has the bucket's name: others of this server keep theirs.
+policy=cameo-service-$bucket
 mc admin user add cameo "$CAMEO_ACCESS_KEY" "$CAMEO_SECRET_KEY"
-mc admin policy create cameo cameo-service "$work/service.json"
+mc admin policy create cameo "$policy" "$work/service.json"
 # Attached already is as good as attached.
-mc admin policy attach cameo cameo-service --user "$CAMEO_ACCESS_KEY" 2>"$work/attach" \
+mc admin policy attach cameo "$policy" --user "$CAMEO_ACCESS_KEY" 2>"$work/attach" \
     || grep -qi 'already' "$work/attach" || { cat "$work/attach" >&2; exit 1; }
 echo "bucket $bucket is ready for $CAMEO_ACCESS_KEY"

@@ -21,7 +21,7 @@ use crate::http;
 use crate::imaging::{self, Av1, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
 use crate::redis::{RedisLink, RedisStartError};
-use crate::service::{Service, Settings};
+use crate::service::{self, Service, Settings};
 use crate::storage::{
     self, DiskStore, MeteredStore, Patience, PatientStore, S3StartError, S3Store,
 };
@@ -45,8 +45,8 @@ pub struct App {
 
 impl App {
     /// Opens what the configuration names and puts the parts together. A bucket or a Redis that is
-    /// not up yet is waited for, for as long as the caller has patience. AVIF is decoded by `av1`, or not
-    /// taken where that does not work here.
+    /// not up yet, or goes meanwhile, is waited for, for as long as the caller has patience. AVIF is
+    /// decoded by `av1`, or not taken where that does not work here.
     ///
     /// # Errors
     /// Where the address of the metrics is taken; where the data folder, the store or the catalog
@@ -68,7 +68,10 @@ impl App {
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
         let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
-        if service.begin(Timestamp::now()).await? {
+        // While the store was waited for, the catalog may have gone.
+        let begin = || service.begin(Timestamp::now());
+        let may_pass = |error: &service::Error| matches!(error, service::Error::Catalog(_));
+        if retrying(Waiting::UntilItIsUp, begin, may_pass).await? {
             warn!(
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
             );
@@ -260,7 +263,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Opens something on the network, again and again while waiting may help and is wanted.
+/// Opens or asks something on the network, again and again while waiting may help and is wanted.
 async fn retrying<T, E: std::error::Error>(
     waiting: Waiting,
     open: impl AsyncFn() -> Result<T, E>,

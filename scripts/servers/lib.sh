@@ -122,13 +122,14 @@ wait_for() {
 
 answers() { curl --silent --output /dev/null --max-time 2 "$@"; }
 
-# ready ACCESS_KEY_ID SECRET_ACCESS_KEY REGION VERSION [OTHER_ID OTHER_SECRET]: tells so, and stays
-# until it is to end.
+# ready ACCESS_KEY_ID SECRET_ACCESS_KEY REGION VERSION [OTHER_ID OTHER_SECRET [NAME=VALUE...]]: tells
+# so, and stays until it is to end.
 ready() {
     printf '%s\n' "ENDPOINT=http://127.0.0.1:$port" "ACCESS_KEY_ID=$1" \
         "SECRET_ACCESS_KEY=$2" "REGION=$3" "VERSION=$4" >"$folder/server.env.part"
     if [[ $# -gt 4 ]]; then
-        printf '%s\n' "OTHER_ACCESS_KEY_ID=$5" "OTHER_SECRET_ACCESS_KEY=$6" >>"$folder/server.env.part"
+        printf '%s\n' "OTHER_ACCESS_KEY_ID=$5" "OTHER_SECRET_ACCESS_KEY=$6" "${@:7}" \
+            >>"$folder/server.env.part"
     fi
     mv "$folder/server.env.part" "$folder/server.env"
     # A signal ends a wait, not a command; a server that ends by itself is a failure.

@@ -1,5 +1,6 @@
 //! Several replicas on one bucket and one Redis.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -53,6 +54,38 @@ async fn a_redis_that_is_gone_is_told_and_found_again() {
     service.backend().start_redis();
     let again = service.anonymous().avatar("42").await.ok();
     assert_eq!(again["avatar_id"], avatar["avatar_id"]);
+}
+
+#[tokio::test]
+async fn a_redis_that_goes_while_a_replica_starts_is_waited_for() {
+    let one = TestService::start_on(Backend::fleet_with_faults().await, &[]).await;
+    let backend = one.backend();
+    let (asked, deletes) = (backend.requests(), backend.deletes());
+    let mut starting = pin!(one.replica(&[]));
+    // It has its catalog, and waits for its bucket.
+    backend.fail();
+    tokio::select! {
+        _ = &mut starting => panic!("it started without a bucket"),
+        () = until(|| backend.requests() > asked) => {}
+    }
+    backend.stop_redis();
+    // It has its bucket, and takes both its probes out of it.
+    backend.release();
+    tokio::select! {
+        _ = &mut starting => panic!("it started without Redis"),
+        () = until(|| backend.deletes() == deletes + 2) => {}
+    }
+    let waits = tokio::time::timeout(Duration::from_millis(500), &mut starting).await;
+    assert!(waits.is_err(), "it started without Redis");
+    backend.start_redis();
+    let other = starting.await;
+    other.owner("42").upload("42", PORTRAIT).await.ok();
+}
+
+async fn until(happened: impl Fn() -> bool) {
+    while !happened() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! An S3 server as a program of its own, on a folder; and the run's own eye on the bucket, past
-//! every fault.
+//! The S3 server, as a program of its own on a folder: `s3s-fs` in this very program, or where
+//! `CHAOS_S3=seaweedfs` says so a real `SeaweedFS`. And the run's own eye on the bucket, past every
+//! fault.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -28,19 +29,83 @@ use s3s::{Body, S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::process::Program;
+
 pub(crate) const BUCKET: &str = "avatars";
-pub(crate) const ACCESS_KEY: &str = "chaos";
-pub(crate) const SECRET_KEY: &str = "chaos-secret";
 
 /// The word on the command line that makes this program the server, before its address and folder.
 pub(crate) const SERVE: &str = "serve-a-bucket";
+
+/// Which server holds the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    S3sFs,
+    SeaweedFs,
+}
+
+impl Kind {
+    /// The one that `CHAOS_S3` names.
+    pub(crate) fn wanted() -> Self {
+        match std::env::var("CHAOS_S3").as_deref() {
+            Err(_) | Ok("" | "s3s-fs") => Self::S3sFs,
+            Ok("seaweedfs") => Self::SeaweedFs,
+            Ok(other) => panic!("CHAOS_S3 is {other:?}; give s3s-fs or seaweedfs"),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::S3sFs => "s3s-fs",
+            Self::SeaweedFs => "seaweedfs",
+        }
+    }
+
+    /// Makes sure that it is there before anything is measured.
+    pub(crate) fn install(self) {
+        if self == Self::SeaweedFs {
+            let installed = std::process::Command::new(SEAWEEDFS)
+                .arg("install")
+                .status();
+            assert!(installed.unwrap().success(), "SeaweedFS could not be had");
+        }
+    }
+
+    /// Key and secret of who may do everything.
+    pub(crate) fn keys(self) -> (&'static str, &'static str) {
+        match self {
+            Self::S3sFs => ("chaos", "chaos-secret"),
+            // So its script has it.
+            Self::SeaweedFs => ("seaweedfs", "seaweedfs-secret"),
+        }
+    }
+
+    /// The program that serves at this address, with its data and its log in `folder`. What it
+    /// holds survives it.
+    pub(crate) fn program(self, folder: &Path, address: SocketAddr) -> Program {
+        let data = folder.join("bucket");
+        std::fs::create_dir_all(&data).unwrap();
+        let data = data.display().to_string();
+        match self {
+            Self::S3sFs => Program::new("bucket", std::env::current_exe().unwrap(), folder)
+                .arguments([SERVE, &address.to_string(), &data]),
+            Self::SeaweedFs => Program::new("bucket", SEAWEEDFS, folder).arguments([
+                &address.port().to_string(),
+                &data,
+                "exec",
+            ]),
+        }
+    }
+}
+
+const SEAWEEDFS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/servers/seaweedfs.sh");
 
 /// Serves until it is killed.
 pub(crate) async fn serve(address: &str, folder: &str) {
     let folder = PathBuf::from(folder);
     let files = s3s_fs::FileSystem::new(&folder).unwrap();
     let mut builder = S3ServiceBuilder::new(Shelf { files, folder });
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let (key, secret) = Kind::S3sFs.keys();
+    builder.set_auth(SimpleAuth::from_single(key, secret));
     let service = builder.build();
     let listener = TcpListener::bind(address).await.unwrap();
     let mut connections = JoinSet::new();
@@ -177,11 +242,12 @@ type PutFailed = SdkError<PutObjectError>;
 pub(crate) struct Eye(Client);
 
 impl Eye {
-    pub(crate) fn new(server: SocketAddr) -> Self {
+    pub(crate) fn new(kind: Kind, server: SocketAddr) -> Self {
+        let (key, secret) = kind.keys();
         let timeouts = TimeoutConfig::builder()
             .operation_timeout(Duration::from_secs(3))
             .build();
-        let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "chaos");
+        let credentials = Credentials::new(key, secret, None, None, "chaos");
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(aws_smithy_http_client::Builder::new().build_http())

@@ -60,10 +60,9 @@ impl Fleet {
     pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let (redis_address, bucket_address) = (free_address(), free_address());
         let redis = redis(folder, redis_address);
-        let (bucket, credentials) = match std::env::var("CHAOS_S3").as_deref() {
-            Err(_) | Ok("" | "s3s-fs") => (own_bucket(folder, bucket_address), bucket_settings()),
-            Ok(other) => panic!("CHAOS_S3 is {other:?}; give s3s-fs"),
-        };
+        let kind = bucket::Kind::wanted();
+        let bucket = kind.program(folder, bucket_address);
+        let (key, secret) = kind.keys();
         redis.start().await;
         bucket.start().await;
         // Few sizes, so that pictures are the least of the work.
@@ -87,6 +86,8 @@ impl Fleet {
                     "CAMEO_STORAGE__S3__ENDPOINT",
                     format!("http://{}", to_bucket.address()),
                 ),
+                ("CAMEO_STORAGE__S3__ACCESS_KEY_ID", key.to_owned()),
+                ("CAMEO_STORAGE__S3__SECRET_ACCESS_KEY", secret.to_owned()),
                 (
                     "CAMEO_CATALOG__REDIS__URL",
                     format!("redis://{}", to_redis.address()),
@@ -99,7 +100,6 @@ impl Fleet {
             )
             .arguments(["serve", "--config", &sizes])
             .variables(fixed_settings())
-            .variables(credentials.clone())
             .variables(own)
             .variables(
                 settings
@@ -118,7 +118,7 @@ impl Fleet {
             redis,
             bucket,
             replicas,
-            eye: Eye::new(bucket_address),
+            eye: Eye::new(kind, bucket_address),
             redis_url: format!("redis://{redis_address}"),
             token: token(folder),
         };
@@ -240,25 +240,6 @@ fn redis(folder: &Path, address: SocketAddr) -> Program {
         ]
         .concat(),
     )
-}
-
-/// This very program, as an S3 server.
-fn own_bucket(folder: &Path, address: SocketAddr) -> Program {
-    let data = made(folder.join("bucket")).display().to_string();
-    let program = std::env::current_exe().unwrap();
-    let address = address.to_string();
-    Program::new("bucket", program, folder).arguments([bucket::SERVE, &address, &data])
-}
-
-fn bucket_settings() -> Vec<(&'static str, String)> {
-    let secret = bucket::SECRET_KEY.to_owned();
-    vec![
-        (
-            "CAMEO_STORAGE__S3__ACCESS_KEY_ID",
-            bucket::ACCESS_KEY.to_owned(),
-        ),
-        ("CAMEO_STORAGE__S3__SECRET_ACCESS_KEY", secret),
-    ]
 }
 
 fn fixed_settings() -> impl Iterator<Item = (&'static str, String)> {

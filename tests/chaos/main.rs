@@ -2,7 +2,8 @@
 //! is killed, stopped and cut off while users are at work; then everything is counted.
 //!
 //! `make chaos`, or as a part of `make test` for less time. `CHAOS_SECONDS` says how long,
-//! `CHAOS_SEED` repeats what went wrong. What is promised stands in `docs/faults.md`.
+//! `CHAOS_SEED` repeats what went wrong, `CHAOS_S3` chooses the S3 server. What is promised stands
+//! in `docs/faults.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a run that cannot go on has failed
 #![allow(clippy::print_stdout)] // it prints its figures
@@ -79,7 +80,13 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
         std::fs::create_dir_all(&place).unwrap();
         place
     };
-    println!("\nchaos: CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    let kind = bucket::Kind::wanted();
+    let run = format!(
+        "CHAOS_SEED={seed} CHAOS_SECONDS={seconds} CHAOS_S3={}",
+        kind.name()
+    );
+    println!("\nchaos: {run}");
+    kind.install();
     proxy::self_test().await;
     proof::self_test();
 
@@ -109,8 +116,7 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
         println!("  {line}");
     }
     println!(
-        "\nchaos failed; who did what when is in {}\nagain: CHAOS_SEED={seed} \
-         CHAOS_SECONDS={seconds} make chaos",
+        "\nchaos failed; who did what when is in {}\nagain: {run} make chaos",
         folder.display()
     );
     ExitCode::FAILURE

@@ -30,17 +30,7 @@ pub(crate) fn of_store(store: &Store, server: &Server, faults: &mut Faults) -> S
         faults.add(format!("{}: doctor, {what}: {told}", store.name));
     };
     let (key, secret) = server.admin();
-    let ask = |who: (&str, &str), access: &str| {
-        doctor(&[
-            ("CAMEO_STORAGE__KIND", "s3"),
-            ("CAMEO_STORAGE__S3__BUCKET", "doctor"),
-            ("CAMEO_STORAGE__S3__ENDPOINT", server.endpoint()),
-            ("CAMEO_STORAGE__S3__REGION", server.region()),
-            ("CAMEO_STORAGE__S3__ACCESS_KEY_ID", who.0),
-            ("CAMEO_STORAGE__S3__SECRET_ACCESS_KEY", who.1),
-            ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", access),
-        ])
-    };
+    let ask = |who, access| of_bucket(server, "doctor", who, access);
 
     let (code, told) = ask((key, secret), "policy");
     let verdict = match (code, store.has_policies) {
@@ -101,6 +91,24 @@ pub(crate) fn of_store(store: &Store, server: &Server, faults: &mut Faults) -> S
         wrong_secret,
         others_bucket,
     }
+}
+
+/// Has a bucket looked at by whom this key belongs to; gives the doctor's exit code and what it said.
+pub(crate) fn of_bucket(
+    server: &Server,
+    bucket: &str,
+    (key, secret): (&str, &str),
+    access: &str,
+) -> (i32, String) {
+    doctor(&[
+        ("CAMEO_STORAGE__KIND", "s3"),
+        ("CAMEO_STORAGE__S3__BUCKET", bucket),
+        ("CAMEO_STORAGE__S3__ENDPOINT", server.endpoint()),
+        ("CAMEO_STORAGE__S3__REGION", server.region()),
+        ("CAMEO_STORAGE__S3__ACCESS_KEY_ID", key),
+        ("CAMEO_STORAGE__S3__SECRET_ACCESS_KEY", secret),
+        ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", access),
+    ])
 }
 
 /// Has a server of this program looked at.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::doctor::Said;
 use crate::features::Features;
+use crate::prepared::Prepared;
 use crate::suites::Outcome;
 use crate::{CATALOGS, FORMS, STORES};
 
@@ -17,6 +18,8 @@ type CatalogSeen = (&'static str, String, Outcome, Vec<Outcome>, String);
 pub(crate) struct Seen {
     pub(crate) stores: Vec<StoreSeen>,
     pub(crate) catalogs: Vec<CatalogSeen>,
+    /// By the title of the store, buckets that were made beforehand.
+    pub(crate) prepared: Vec<(&'static str, Prepared)>,
 }
 
 impl Seen {
@@ -26,8 +29,11 @@ impl Seen {
 
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
         let of_stores = self.stores.iter().flat_map(|seen| [&seen.2, &seen.3]);
+        let of_prepared = self.prepared.iter();
+        let of_prepared = of_prepared.flat_map(|(_, seen)| [&seen.contract, &seen.black_box]);
         let of_catalogs = self.catalogs.iter();
-        of_stores.chain(of_catalogs.flat_map(|seen| std::iter::once(&seen.2).chain(&seen.3)))
+        let of_catalogs = of_catalogs.flat_map(|seen| std::iter::once(&seen.2).chain(&seen.3));
+        of_stores.chain(of_prepared).chain(of_catalogs)
     }
 }
 
@@ -72,6 +78,7 @@ fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
             .unwrap();
         }
     }
+    prepared(&mut text, seen);
     text.push_str("\n## Catalogs\n\n");
     catalogs(&mut text, seen);
     text.push_str(
@@ -131,6 +138,34 @@ fn stores(text: &mut String, seen: &Seen) {
     let names = seen.stores.first().map(|seen| &seen.4);
     for (at, (name, _)) in names.into_iter().flatten().enumerate() {
         line(name, &|seen| seen.4[at].1.clone());
+    }
+}
+
+fn prepared(text: &mut String, seen: &Seen) {
+    text.push_str(
+        "\n## A bucket made beforehand\n\n\
+         `deploy/minio-init.sh` makes, with `mc`, a bucket, its policy, and a user with few rights \
+         for the service.\n\n",
+    );
+    if seen.prepared.is_empty() {
+        text.push_str("Not tried.\n");
+    }
+    for (title, seen) in &seen.prepared {
+        let title = format!("{title}, with `mc` {}", seen.client);
+        row(text, [title, "seen".to_owned()]);
+        row(text, ["---", "---"].map(str::to_owned));
+        for (name, cell) in &seen.rows {
+            row(text, [(*name).to_owned(), cell.clone()]);
+        }
+        for (name, outcome) in [
+            ("**the store's contract**, as the user", &seen.contract),
+            (
+                "**the service, black-box**, each test as a user in a bucket of its own",
+                &seen.black_box,
+            ),
+        ] {
+            row(text, [name.to_owned(), outcome.to_string()]);
+        }
     }
 }
 

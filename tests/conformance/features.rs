@@ -18,19 +18,23 @@ use crate::server::Server;
 /// A feature and what came of it, in the order in which they are told.
 pub(crate) type Features = Vec<(&'static str, String)>;
 
-const WORKS: &str = "works";
+pub(crate) const WORKS: &str = "works";
 
 /// Tries everything in a bucket of its own.
 pub(crate) fn look(server: &Server) -> Features {
+    block_on(look_at(server))
+}
+
+/// Runs it to its end.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(look_at(server))
+        .build();
+    runtime.unwrap().block_on(work)
 }
 
 async fn look_at(server: &Server) -> Features {
-    let client = client(server, RequestChecksumCalculation::WhenRequired);
+    let client = client(server, server.admin());
     let bucket = "features";
     let mut features = Features::new();
 
@@ -111,7 +115,7 @@ async fn look_at(server: &Server) -> Features {
             RequestChecksumCalculation::WhenRequired,
         ),
     ] {
-        let client = self::client(server, checksums);
+        let client = client_that_sums(server, server.admin(), checksums);
         let put = client.put_object().bucket(bucket).key("public/streamed");
         let put = put.content_length(5).body(streamed(b"cameo"));
         features.push((name, said(put.send().await)));
@@ -131,7 +135,10 @@ fn streamed(bytes: &'static [u8]) -> ByteStream {
     ByteStream::new(SdkBody::from_body_1_x(StreamBody::new(frames)))
 }
 
-fn said<T, E: ProvideErrorMetadata>(answer: Result<T, SdkError<E, HttpResponse>>) -> String {
+/// What came of a call, in words.
+pub(crate) fn said<T, E: ProvideErrorMetadata>(
+    answer: Result<T, SdkError<E, HttpResponse>>,
+) -> String {
     let Err(error) = answer else {
         return WORKS.to_owned();
     };
@@ -149,8 +156,16 @@ fn said<T, E: ProvideErrorMetadata>(answer: Result<T, SdkError<E, HttpResponse>>
     }
 }
 
-fn client(server: &Server, checksums: RequestChecksumCalculation) -> Client {
-    let (key, secret) = server.admin();
+/// A client as the service has it, with an access key and its secret.
+pub(crate) fn client(server: &Server, keys: (&str, &str)) -> Client {
+    client_that_sums(server, keys, RequestChecksumCalculation::WhenRequired)
+}
+
+fn client_that_sums(
+    server: &Server,
+    (key, secret): (&str, &str),
+    checksums: RequestChecksumCalculation,
+) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(aws_smithy_http_client::Builder::new().build_http())

@@ -18,6 +18,7 @@
 mod doctor;
 mod document;
 mod features;
+mod prepared;
 mod server;
 mod suites;
 
@@ -35,6 +36,8 @@ pub(crate) struct Store {
     pub(crate) title: &'static str,
     /// Whether it has bucket policies, by which anybody may read what is public.
     pub(crate) has_policies: bool,
+    /// Whether `deploy/minio-init.sh` makes buckets on it.
+    pub(crate) is_prepared: bool,
 }
 
 pub(crate) const STORES: [Store; 5] = [
@@ -42,26 +45,31 @@ pub(crate) const STORES: [Store; 5] = [
         name: "minio",
         title: "MinIO",
         has_policies: true,
+        is_prepared: true,
     },
     Store {
         name: "seaweedfs",
         title: "SeaweedFS",
         has_policies: true,
+        is_prepared: false,
     },
     Store {
         name: "ceph",
         title: "Ceph RGW",
         has_policies: true,
+        is_prepared: false,
     },
     Store {
         name: "garage",
         title: "Garage",
         has_policies: false,
+        is_prepared: false,
     },
     Store {
         name: "juicefs",
         title: "JuiceFS gateway",
         has_policies: true,
+        is_prepared: false,
     },
 ];
 
@@ -230,6 +238,10 @@ fn try_store(store: &Store, suites: &Suites, seen: &mut Seen, faults: &mut Fault
     let features = features::look(&server);
     let doctor = doctor::of_store(store, &server, faults);
     println!("{name:<10}  doctor: {}", doctor.verdict);
+    if store.is_prepared {
+        let prepared = prepared::of_store(store, &server, suites, &variables, faults);
+        seen.prepared.push((store.title, prepared));
+    }
     seen.stores
         .push((name, server.version(), adapter, black_box, features, doctor));
 }

@@ -7,7 +7,9 @@
 //!
 //! A real server is named by `TEST_S3_ENDPOINT`, `TEST_S3_ACCESS_KEY_ID`,
 //! `TEST_S3_SECRET_ACCESS_KEY`, `TEST_S3_REGION` and `TEST_S3_PUBLIC_ACCESS` (`policy` or `none`).
-//! Every [`S3Server`] is then a bucket of its own there.
+//! Every [`S3Server`] is then a bucket of its own there. The service makes it; or, where
+//! `TEST_S3_PREPARED_BY` names a script that is called as `deploy/minio-init.sh` is, that script has
+//! made it, with a user who may work in it and nothing else, whom the service is given.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -27,6 +29,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3Result, s3_error};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 
 use super::{PublicAccess, S3Credentials, S3Settings};
 
@@ -47,6 +50,8 @@ pub(crate) enum Fault {
 /// A running server; it ends with the value.
 pub(crate) struct S3Server {
     settings: S3Settings,
+    /// Of somebody who may do everything.
+    operator: S3Credentials,
     front: Option<Front>,
 }
 
@@ -83,9 +88,10 @@ impl S3Server {
     /// An empty server, or on a real one a bucket that is not there yet. Faults cannot happen on a
     /// real one: it is spoken to directly.
     pub(crate) async fn start() -> Self {
-        match real() {
-            Some(settings) => Self {
+        match real().await {
+            Some((settings, operator)) => Self {
                 settings,
+                operator,
                 front: None,
             },
             None => Self::start_in_process().await,
@@ -94,7 +100,7 @@ impl S3Server {
 
     /// The same, where requests can be seen and faults can happen.
     pub(crate) async fn start_with_faults() -> Self {
-        let Some(settings) = real() else {
+        let Some((settings, operator)) = real().await else {
             return Self::start_in_process().await;
         };
         let behind = Behind::Real {
@@ -105,7 +111,7 @@ impl S3Server {
                 .unwrap(),
             endpoint: settings.endpoint.clone().unwrap(),
         };
-        Self::start_front(settings, behind).await
+        Self::start_front(settings, operator, behind).await
     }
 
     async fn start_in_process() -> Self {
@@ -115,6 +121,10 @@ impl S3Server {
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         builder.set_access(ByPolicy(Arc::clone(&policy)));
         let service = builder.build();
+        let operator = S3Credentials {
+            access_key_id: ACCESS_KEY.into(),
+            secret_access_key: SECRET_KEY.into(),
+        };
         let settings = S3Settings {
             bucket: "avatars".into(),
             endpoint: None,
@@ -123,20 +133,21 @@ impl S3Server {
             public_access: PublicAccess::Policy,
             ca_file: None,
             trusted_origins: Vec::new(),
-            credentials: Some(S3Credentials {
-                access_key_id: ACCESS_KEY.into(),
-                secret_access_key: SECRET_KEY.into(),
-            }),
+            credentials: Some(operator.clone()),
         };
         let behind = Behind::InProcess(InProcess {
             service,
             root,
             policy,
         });
-        Self::start_front(settings, behind).await
+        Self::start_front(settings, operator, behind).await
     }
 
-    async fn start_front(mut settings: S3Settings, behind: Behind) -> Self {
+    async fn start_front(
+        mut settings: S3Settings,
+        operator: S3Credentials,
+        behind: Behind,
+    ) -> Self {
         let shared = Arc::new(Shared {
             behind,
             faults: Mutex::default(),
@@ -147,7 +158,11 @@ impl S3Server {
         settings.endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
         let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
         let front = Some(Front { shared, task });
-        Self { settings, front }
+        Self {
+            settings,
+            operator,
+            front,
+        }
     }
 
     /// Settings for a bucket on this server.
@@ -284,13 +299,10 @@ impl S3Server {
     /// A client of the operator's.
     fn client(&self) -> aws_sdk_s3::Client {
         let S3Settings {
-            endpoint,
-            region,
-            credentials,
-            ..
+            endpoint, region, ..
         } = self.settings();
-        let credentials = credentials.unwrap();
-        let (key, secret) = (credentials.access_key_id, credentials.secret_access_key);
+        let operator = self.operator.clone();
+        let (key, secret) = (operator.access_key_id, operator.secret_access_key);
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
@@ -305,8 +317,9 @@ impl S3Server {
     }
 }
 
-/// A bucket of its own on the server that the environment names, where it names one.
-fn real() -> Option<S3Settings> {
+/// A bucket of its own on the server that the environment names, where it names one; and its
+/// operator.
+async fn real() -> Option<(S3Settings, S3Credentials)> {
     let variable = |name: &str| std::env::var(format!("TEST_S3_{name}"));
     let given = |name: &str| {
         variable(name).unwrap_or_else(|_| panic!("TEST_S3_ENDPOINT is set, TEST_S3_{name} is not"))
@@ -314,8 +327,17 @@ fn real() -> Option<S3Settings> {
     let endpoint = variable("ENDPOINT").ok()?;
     let mut number = [0; 8];
     getrandom::fill(&mut number).unwrap();
-    Some(S3Settings {
-        bucket: format!("cameo-{:016x}", u64::from_ne_bytes(number)),
+    let bucket = format!("cameo-{:016x}", u64::from_ne_bytes(number));
+    let operator = S3Credentials {
+        access_key_id: given("ACCESS_KEY_ID"),
+        secret_access_key: given("SECRET_ACCESS_KEY"),
+    };
+    let service = match variable("PREPARED_BY") {
+        Ok(script) => prepare(&script, &endpoint, &operator, &bucket).await,
+        Err(_) => operator.clone(),
+    };
+    let settings = S3Settings {
+        bucket,
         endpoint: Some(endpoint),
         region: given("REGION"),
         path_style: true,
@@ -326,11 +348,35 @@ fn real() -> Option<S3Settings> {
         },
         ca_file: None,
         trusted_origins: Vec::new(),
-        credentials: Some(S3Credentials {
-            access_key_id: given("ACCESS_KEY_ID"),
-            secret_access_key: given("SECRET_ACCESS_KEY"),
-        }),
-    })
+        credentials: Some(service),
+    };
+    Some((settings, operator))
+}
+
+/// Has a script make a bucket beforehand; gives the user whom it made for the service.
+async fn prepare(
+    script: &str,
+    endpoint: &str,
+    operator: &S3Credentials,
+    bucket: &str,
+) -> S3Credentials {
+    let service = S3Credentials {
+        access_key_id: bucket.to_owned(),
+        secret_access_key: format!("{bucket}-secret"),
+    };
+    let made = Command::new(script)
+        .env("MINIO_URL", endpoint)
+        .env("MINIO_ROOT_USER", &operator.access_key_id)
+        .env("MINIO_ROOT_PASSWORD", &operator.secret_access_key)
+        .env("CAMEO_BUCKET", bucket)
+        .env("CAMEO_ACCESS_KEY", &service.access_key_id)
+        .env("CAMEO_SECRET_KEY", &service.secret_access_key)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{script}: {said}");
+    service
 }
 
 impl Drop for Front {

@@ -19,7 +19,7 @@ mod redis_server;
 
 pub(crate) enum Backend {
     Alone,
-    Fleet(S3Server, Box<Mutex<Redis>>),
+    Fleet(Box<S3Server>, Box<Mutex<Redis>>),
 }
 
 pub(crate) enum Redis {
@@ -36,7 +36,7 @@ impl Backend {
             Ok("fleet") => Self::fleet().await,
             Ok("cluster") => {
                 let cluster = Redis::Cluster(RedisCluster::start());
-                Self::Fleet(S3Server::start().await, Box::new(Mutex::new(cluster)))
+                Self::of(S3Server::start().await, cluster)
             }
             Ok("sentinel") => Self::sentinel().await,
             Ok(other) => {
@@ -48,22 +48,23 @@ impl Backend {
     /// A bucket and one Redis.
     pub(crate) async fn fleet() -> Self {
         let redis = Redis::One(RedisServer::start());
-        Self::Fleet(S3Server::start().await, Box::new(Mutex::new(redis)))
+        Self::of(S3Server::start().await, redis)
     }
 
     /// A bucket, and a Redis that a Sentinel knows.
     pub(crate) async fn sentinel() -> Self {
         let sentinel = Redis::Sentinel(RedisSentinel::start());
-        Self::Fleet(S3Server::start().await, Box::new(Mutex::new(sentinel)))
+        Self::of(S3Server::start().await, sentinel)
+    }
+
+    fn of(bucket: S3Server, redis: Redis) -> Self {
+        Self::Fleet(Box::new(bucket), Box::new(Mutex::new(redis)))
     }
 
     /// A bucket and one Redis, where the bucket can be held up.
     pub(crate) async fn fleet_with_faults() -> Self {
         let redis = Redis::One(RedisServer::start());
-        Self::Fleet(
-            S3Server::start_with_faults().await,
-            Box::new(Mutex::new(redis)),
-        )
+        Self::of(S3Server::start_with_faults().await, redis)
     }
 
     /// Makes a single Redis forget everything.
@@ -138,6 +139,13 @@ impl Backend {
     /// How many requests the bucket has got.
     pub(crate) fn requests(&self) -> usize {
         self.bucket().requests().len()
+    }
+
+    /// How many requests the bucket has got to delete something.
+    pub(crate) fn deletes(&self) -> usize {
+        let requests = self.bucket().requests();
+        let is_delete = |line: &&String| line.starts_with("DELETE ");
+        requests.iter().filter(is_delete).count()
     }
 
     fn bucket(&self) -> &S3Server {
