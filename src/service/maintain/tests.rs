@@ -130,7 +130,8 @@ async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
 async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_window() {
     let parts = Parts::new();
     // One upload a page, so that every window is as small as it can be.
-    let service = parts.service_on(Arc::new(PageOfOne(parts.store.clone())));
+    let one = |uploads: Vec<_>| Ok(uploads.into_iter().take(1).collect());
+    let service = parts.service_on(Arc::new(Listed(parts.store.clone(), one)));
     let subjects = ["a", "b", "c", "d", "e"];
     let ids = [0x00, 0x40, 0x80, 0xc0, 0xf8].map(|first| {
         let mut bits = [1; 16];
@@ -220,11 +221,14 @@ async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
     assert_eq!(began("b", 102).await, 3_000_000_001);
 }
 
-/// A store whose listing gives one upload at a time.
-struct PageOfOne(Arc<DiskStore>);
+/// A store whose listing gives something else.
+struct Listed(
+    Arc<DiskStore>,
+    fn(Vec<StoredUpload>) -> Result<Vec<StoredUpload>, StoreError>,
+);
 
 #[async_trait]
-impl Store for PageOfOne {
+impl Store for Listed {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
         self.0.put(key, body).await
     }
@@ -242,39 +246,7 @@ impl Store for PageOfOne {
     }
 
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-        let mut uploads = self.0.uploads(after).await?;
-        uploads.truncate(1);
-        Ok(uploads)
-    }
-
-    async fn check(&self) -> Result<Checkup, StoreError> {
-        self.0.check().await
-    }
-}
-
-/// A store whose listing fails.
-struct Unlisted(Arc<DiskStore>);
-
-#[async_trait]
-impl Store for Unlisted {
-    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
-        self.0.put(key, body).await
-    }
-
-    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-        self.0.get(key).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.0.delete(key).await
-    }
-
-    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
-        self.0.list(avatar).await
-    }
-
-    async fn uploads(&self, _: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-        Err(StoreError::new("list its uploads", "on purpose"))
+        self.1(self.0.uploads(after).await?)
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {
@@ -285,7 +257,8 @@ impl Store for Unlisted {
 #[tokio::test]
 async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
     let parts = Parts::new();
-    let service = parts.service_on(Arc::new(Unlisted(parts.store.clone())));
+    let fails = |_| Err(StoreError::new("list its uploads", "on purpose"));
+    let service = parts.service_on(Arc::new(Listed(parts.store.clone(), fails)));
     let rebuilt = service.rebuild(Timestamp::now(), None, |_, _| {}).await;
     rebuilt.unwrap_err();
     let id = AvatarId::from_bytes([1; 16]);
