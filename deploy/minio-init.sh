@@ -19,7 +19,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export MC_CONFIG_DIR="$work/mc"
 
-mc alias set cameo "$MINIO_URL" "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" >/dev/null
+# Secrets go by standard input: arguments are seen by every user of the machine.
+printf '%s\n%s\n' "$MINIO_ROOT_USER" "$MINIO_ROOT_PASSWORD" \
+    | mc alias set cameo "$MINIO_URL" >/dev/null
 mc mb --ignore-existing "cameo/$bucket"
 
 # Anybody may read what lies under public/, and list nothing. Another policy of
@@ -52,7 +54,7 @@ cat >"$work/service.json" <<POLICY
 POLICY
 # A bucket's policy has the bucket's name: others of this server keep theirs.
 policy=cameo-service-$bucket
-mc admin user add cameo "$CAMEO_ACCESS_KEY" "$CAMEO_SECRET_KEY"
+printf '%s\n%s\n' "$CAMEO_ACCESS_KEY" "$CAMEO_SECRET_KEY" | mc admin user add cameo
 mc admin policy create cameo "$policy" "$work/service.json"
 # Attached already is as good as attached.
 mc admin policy attach cameo "$policy" --user "$CAMEO_ACCESS_KEY" 2>"$work/attach" \

@@ -68,10 +68,19 @@ impl App {
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
         let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
-        // While the store was waited for, the catalog may have gone.
-        let begin = || service.begin(Timestamp::now());
-        let may_pass = |error: &service::Error| matches!(error, service::Error::Catalog(_));
-        if retrying(Waiting::UntilItIsUp, begin, may_pass).await? {
+        let lost = loop {
+            match service.begin(Timestamp::now()).await {
+                // While the store was waited for, Redis may have gone, or come back as it cannot
+                // be used: that is waited for, or told, as at the beginning.
+                Err(service::Error::Catalog(error)) if redis.is_some() => {
+                    warn!(cause = std::error::Error::source(&error), "{error}");
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                    open_catalog(config, Waiting::UntilItIsUp).await?;
+                }
+                begun => break begun?,
+            }
+        };
+        if lost {
             warn!(
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
             );
@@ -263,7 +272,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Opens or asks something on the network, again and again while waiting may help and is wanted.
+/// Opens something on the network, again and again while waiting may help and is wanted.
 async fn retrying<T, E: std::error::Error>(
     waiting: Waiting,
     open: impl AsyncFn() -> Result<T, E>,

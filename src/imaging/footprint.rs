@@ -5,6 +5,7 @@
 
 use super::Recipe;
 use super::decode::{Header, Want};
+use super::encode::THOROUGH_UP_TO_PX;
 use super::twins;
 use crate::avatar::Format;
 
@@ -41,7 +42,10 @@ impl<'a> Made<'a> {
         // What a stage needs is gone when the next begins.
         let decoding = header.memory_bytes(want);
         let resizing = header.result_bytes(want) + self.resizing_bytes();
-        let encoding = largest * self.encoder_pixel_bytes();
+        let thorough = largest.min(u64::from(THOROUGH_UP_TO_PX).pow(2));
+        // The largest in two formats at once, or two that are encoded thoroughly.
+        let encoding = (largest * self.encoder_pixel_bytes())
+            .max(thorough * 2 * token_pixel_bytes(self.recipe));
         let stills = decoding.max(resizing).max(encoding);
         stills
             .max(self.twins_bytes())
@@ -70,7 +74,7 @@ impl<'a> Made<'a> {
         let edge = self.want.square.edge;
         let Some(recipe) = self.recipe else {
             let pixels = u64::from(edge).pow(2);
-            return pixels * (file_pixel_bytes(&Format::ALL) + MASTER_PIXEL_BYTES);
+            return pixels * (ANY_FILE_PIXEL_BYTES + MASTER_PIXEL_BYTES);
         };
         let edges = recipe
             .variants
@@ -82,7 +86,7 @@ impl<'a> Made<'a> {
         } else {
             0
         };
-        pixels * file_pixel_bytes(&recipe.formats) + master
+        pixels * file_pixel_bytes(recipe) + master
     }
 
     /// Animated twins, beside the files of the stills: the canvas and a frame some times over, and
@@ -110,13 +114,29 @@ impl<'a> Made<'a> {
     }
 }
 
-/// For a pixel in one file of each format: of noise, at the usual qualities.
-fn file_pixel_bytes(formats: &[Format]) -> u64 {
-    let bytes = formats.iter().map(|format| match format {
+/// For a pixel in one file of each format, of noise.
+fn file_pixel_bytes(recipe: &Recipe) -> u64 {
+    let bytes = recipe.formats.iter().map(|format| match format {
         Format::Png => 4,
+        Format::Webp if recipe.webp_quality > USUAL_QUALITY => 4,
+        Format::Jpeg if recipe.jpeg_quality > USUAL_QUALITY => 3,
         Format::Webp | Format::Jpeg => 2,
     });
     bytes.sum()
+}
+
+/// The same of all formats.
+const ANY_FILE_PIXEL_BYTES: u64 = 4 + 4 + 3;
+
+/// Up to which a file of noise is as small as is said of the usual ones.
+const USUAL_QUALITY: u8 = 90;
+
+/// What a pixel of noise is to libwebp, where it encodes thoroughly, before it is packed.
+fn token_pixel_bytes(recipe: Option<&Recipe>) -> u64 {
+    match recipe {
+        Some(recipe) if recipe.webp_quality <= USUAL_QUALITY => 26,
+        _ => 40,
+    }
 }
 
 const MASTER_PIXEL_BYTES: u64 = 3;

@@ -99,9 +99,13 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
         }
     }
     // One after the other: users at work would be what makes the answers in an outage late.
-    if wanted("outages") && (seconds > SHORT || by_name) {
-        println!();
-        wrong.extend(outage::run(&place("outages")).await);
+    if wanted("outages") {
+        if seconds > SHORT || by_name {
+            println!();
+            wrong.extend(outage::run(&place("outages")).await);
+        } else {
+            println!("\noutages: a longer run measures them (CHAOS_SECONDS above {SHORT})");
+        }
     }
     if wanted("storm") {
         let storm = storm::run(&place("storm"), seed, Duration::from_secs(seconds)).await;

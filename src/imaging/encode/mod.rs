@@ -4,9 +4,9 @@ mod jpeg;
 mod png;
 mod webp;
 
-pub(super) use webp::Animation;
 #[cfg(test)]
 pub(super) use webp::encode_lossless;
+pub(super) use webp::{Animation, THOROUGH_UP_TO_PX};
 
 use super::planes::Picture;
 use super::raster::{Layout, Raster};

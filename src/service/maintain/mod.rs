@@ -311,27 +311,39 @@ impl Service {
         for Seen { upload, .. } in window.uploads.values().filter(|seen| !seen.is_referred) {
             if is_young(upload.written) {
                 collected.young += 1;
-            } else if self.is_forgotten(upload).await? {
-                collected.forgotten += 1;
-            } else {
-                collected.garbage.add(upload.avatar, collecting.most);
-                collected.garbage_bytes += upload.bytes;
+                continue;
+            }
+            match self.worth_of(upload).await? {
+                Worth::Known => {}
+                Worth::Forgotten => collected.forgotten += 1,
+                Worth::Nothing => {
+                    collected.garbage.add(upload.avatar, collecting.most);
+                    collected.garbage_bytes += upload.bytes;
+                }
             }
         }
         Ok(())
     }
 
-    /// Whether a rebuild would make an upload current that nothing refers to. One whose manifest
-    /// cannot be read is kept for somebody to look at.
-    async fn is_forgotten(&self, upload: &StoredUpload) -> Result<bool, Error> {
-        let manifest = match self.manifest(upload).await? {
+    /// What an upload is that nothing was seen to refer to. A rebuild may have brought it back
+    /// meanwhile; it never does so with one that is [`Worth::Nothing`], now or later, but to retire
+    /// it.
+    async fn worth_of(&self, upload: &StoredUpload) -> Result<Worth, Error> {
+        let Manifest { subject, record } = match self.manifest(upload).await? {
             Ok(Some(manifest)) => manifest,
-            Ok(None) => return Ok(false),
-            Err(Unreadable) => return Ok(true),
+            Ok(None) => return Ok(Worth::Nothing),
+            Err(Unreadable) => return Ok(Worth::Forgotten),
         };
-        let current = self.catalog.get(&manifest.subject).await?;
-        let is_newest = current.is_none_or(|current| current.version < manifest.record.version);
-        Ok(is_newest && self.is_whole(&manifest.record).await?)
+        let current = self.catalog.get(&subject).await?;
+        let is_newest = current.is_none_or(|current| current.version < record.version);
+        if is_newest && self.is_whole(&record).await? {
+            return Ok(Worth::Forgotten);
+        }
+        Ok(if self.catalog.knows(&subject, upload.avatar).await? {
+            Worth::Known
+        } else {
+            Worth::Nothing
+        })
     }
 
     /// Looks at up to `count` current avatars; gives how many those were, and which of them lack
@@ -397,6 +409,16 @@ enum Found {
 }
 
 struct Unreadable;
+
+/// What an upload is that nothing was seen to refer to.
+enum Worth {
+    /// The catalog knows it by now.
+    Known,
+    /// A rebuild would make it current; or its manifest cannot be read, and somebody should look.
+    Forgotten,
+    /// Garbage.
+    Nothing,
+}
 
 /// Uploads that are next to each other in the store's listing, as many as are kept in mind at once.
 struct Window {

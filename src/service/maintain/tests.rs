@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::avatar::SubjectId;
@@ -50,25 +51,36 @@ impl Parts {
     }
 }
 
-/// Gives an upload up as soon as its manifest has been read.
-struct GivingUp {
+type Listing = Vec<StoredUpload>;
+
+/// A store in which something happens meanwhile.
+struct Meddled {
     store: Arc<DiskStore>,
-    service: Service,
-    subject: SubjectId,
+    /// As soon as an object of this upload has been read.
+    after_get: Box<dyn Fn(AvatarId) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// What becomes of a listing.
+    listed: fn(Listing) -> Result<Listing, StoreError>,
+}
+
+impl Meddled {
+    fn with(store: &Arc<DiskStore>) -> Self {
+        Self {
+            store: store.clone(),
+            after_get: Box::new(|_| Box::pin(async {})),
+            listed: Ok,
+        }
+    }
 }
 
 #[async_trait]
-impl Store for GivingUp {
+impl Store for Meddled {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
         self.store.put(key, body).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
         let object = self.store.get(key).await;
-        let (subject, avatar) = (self.subject.clone(), key.avatar());
-        self.service.remove_objects(avatar).await.unwrap();
-        let outstanding = Outstanding { subject, avatar };
-        self.service.catalog.forget(&outstanding).await.unwrap();
+        (self.after_get)(key.avatar()).await;
         object
     }
 
@@ -80,8 +92,8 @@ impl Store for GivingUp {
         self.store.list(avatar).await
     }
 
-    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-        self.store.uploads(after).await
+    async fn uploads(&self, after: Option<AvatarId>) -> Result<Listing, StoreError> {
+        (self.listed)(self.store.uploads(after).await?)
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {
@@ -130,8 +142,10 @@ async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
 async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_window() {
     let parts = Parts::new();
     // One upload a page, so that every window is as small as it can be.
-    let one = |uploads: Vec<_>| Ok(uploads.into_iter().take(1).collect());
-    let service = parts.service_on(Arc::new(Listed(parts.store.clone(), one)));
+    let service = parts.service_on(Arc::new(Meddled {
+        listed: |uploads| Ok(uploads.into_iter().take(1).collect()),
+        ..Meddled::with(&parts.store)
+    }));
     let subjects = ["a", "b", "c", "d", "e"];
     let ids = [0x00, 0x40, 0x80, 0xc0, 0xf8].map(|first| {
         let mut bits = [1; 16];
@@ -175,15 +189,57 @@ async fn an_upload_that_is_given_up_during_a_rebuild_does_not_come_back() {
     let lost = contract::record(1, 1);
     parts.reserved(&lost).await;
     parts.stored(&lost).await;
-    let store = GivingUp {
-        store: parts.store.clone(),
-        service: parts.service(),
-        subject: subject(),
+    let meanwhile = Arc::new(parts.service());
+    let given_up = move |avatar| -> BoxFuture<'static, ()> {
+        let service = meanwhile.clone();
+        Box::pin(async move {
+            service.remove_objects(avatar).await.unwrap();
+            let subject = subject();
+            let outstanding = Outstanding { subject, avatar };
+            service.catalog.forget(&outstanding).await.unwrap();
+        })
     };
-    let service = parts.service_on(Arc::new(store));
+    let service = parts.service_on(Arc::new(Meddled {
+        after_get: Box::new(given_up),
+        ..Meddled::with(&parts.store)
+    }));
     let done = rebuilt(&service).await;
     assert_eq!((done.uploads, done.current, done.incomplete), (1, 0, 1));
     assert_eq!(parts.catalog.get(&subject()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_upload_that_a_rebuild_brings_back_meanwhile_is_no_garbage() {
+    let parts = Parts::new();
+    let (current, older) = (contract::record(2, 2), contract::record(1, 1));
+    parts.stored(&current).await;
+    parts.stored(&older).await;
+    let (catalog, found) = (parts.catalog.clone(), [current.clone(), older]);
+    let restored = move |_| -> BoxFuture<'static, ()> {
+        let (catalog, found) = (catalog.clone(), found.clone());
+        Box::pin(async move {
+            for record in found {
+                let (subject, at) = (subject(), Timestamp::now());
+                catalog.restore(&subject, &record, at).await.unwrap();
+            }
+        })
+    };
+    let service = parts.service_on(Arc::new(Meddled {
+        after_get: Box::new(restored),
+        ..Meddled::with(&parts.store)
+    }));
+    let collecting = Collecting {
+        dry_run: false,
+        min_age: Duration::ZERO,
+        most: 10,
+        window: 10,
+    };
+    let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
+    let found = found.await.unwrap();
+    assert_eq!((found.uploads, found.garbage.count), (2, 0));
+    assert!(service.is_whole(&current).await.unwrap());
+    let restored = parts.catalog.get(&subject()).await.unwrap();
+    assert_eq!(restored, Some(current));
 }
 
 #[tokio::test]
@@ -221,44 +277,13 @@ async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
     assert_eq!(began("b", 102).await, 3_000_000_001);
 }
 
-/// A store whose listing gives something else.
-struct Listed(
-    Arc<DiskStore>,
-    fn(Vec<StoredUpload>) -> Result<Vec<StoredUpload>, StoreError>,
-);
-
-#[async_trait]
-impl Store for Listed {
-    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
-        self.0.put(key, body).await
-    }
-
-    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-        self.0.get(key).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.0.delete(key).await
-    }
-
-    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
-        self.0.list(avatar).await
-    }
-
-    async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-        self.1(self.0.uploads(after).await?)
-    }
-
-    async fn check(&self) -> Result<Checkup, StoreError> {
-        self.0.check().await
-    }
-}
-
 #[tokio::test]
 async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
     let parts = Parts::new();
-    let fails = |_| Err(StoreError::new("list its uploads", "on purpose"));
-    let service = parts.service_on(Arc::new(Listed(parts.store.clone(), fails)));
+    let service = parts.service_on(Arc::new(Meddled {
+        listed: |_| Err(StoreError::new("list its uploads", "on purpose")),
+        ..Meddled::with(&parts.store)
+    }));
     let rebuilt = service.rebuild(Timestamp::now(), None, |_, _| {}).await;
     rebuilt.unwrap_err();
     let id = AvatarId::from_bytes([1; 16]);

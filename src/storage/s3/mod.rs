@@ -190,18 +190,36 @@ impl S3Store {
 impl S3Store {
     /// Lists both folders from the same id on, as far as both pages reach.
     async fn list_uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, Failure> {
+        // A tilde comes after every character of an object's name.
+        let mut after = after.map(|avatar| format!("{avatar}/~"));
+        loop {
+            let (uploads, end) = self.list_some_uploads(after.as_deref()).await?;
+            let uploads = uploads.in_order();
+            let Some(end) = end.filter(|_| uploads.is_empty()) else {
+                return Ok(uploads);
+            };
+            // All of it was somebody else's. What begins where this began, and is not whole in
+            // a page, is no upload either: a zero comes after the slash.
+            let stuck = after.as_ref().is_some_and(|after| end <= *after);
+            after = Some(if stuck { format!("{end}0") } else { end });
+        }
+    }
+
+    /// The uploads that are whole in the next page of both folders, and where the next begins that
+    /// may not be; `None` where there is none.
+    async fn list_some_uploads(
+        &self,
+        after: Option<&str>,
+    ) -> Result<(Uploads, Option<String>), Failure> {
         let mut objects = Vec::new();
-        // The first id that a page may hold only in part.
         let mut end: Option<String> = None;
         for root in [PRIVATE_ROOT, PUBLIC_ROOT] {
-            // A tilde comes after every character of an object's name.
-            let after = after.map(|avatar| format!("{root}/{avatar}/~"));
             let page = self
                 .client
                 .list_objects_v2()
                 .bucket(&self.bucket)
                 .prefix(format!("{root}/"))
-                .set_start_after(after)
+                .set_start_after(after.map(|after| format!("{root}/{after}")))
                 .max_keys(PAGE)
                 .send()
                 .await
@@ -223,10 +241,10 @@ impl S3Store {
             let bytes = object.size.unwrap_or_default().unsigned_abs();
             uploads.add(&path, written, bytes);
         }
-        if let Some(end) = end {
-            uploads.0.retain(|id, _| *id < end);
+        if let Some(end) = &end {
+            uploads.0.retain(|id, _| id < end);
         }
-        Ok(uploads.in_order())
+        Ok((uploads, end))
     }
 }
 

@@ -184,6 +184,11 @@ async fn uploads_are_whole_where_a_page_ends_amid_one() {
         })
         .collect();
     server.put_objects(&keys, b"image").await;
+    // A page of what is somebody else's does not end the listing.
+    let foreign: Vec<_> = (0..=PAGE)
+        .map(|number| format!("{PUBLIC_ROOT}/a/{number}.txt"))
+        .collect();
+    server.put_objects(&foreign, b"text").await;
     let mut found = Vec::new();
     let mut pages = 0;
     loop {

@@ -33,16 +33,24 @@ pub(super) struct Markers {
     adobe_transform: Option<u8>,
     /// Of an ICC profile, all its chunks together; no more is kept than a profile needs.
     pub(super) profile_bytes: u64,
+    /// What a decoder may keep of segments that are none of the picture's, as each is kept apart.
+    pub(super) kept_bytes: u64,
 }
+
+/// A segment that is kept, beside its bytes.
+const KEPT_SEGMENT_BYTES: u64 = 160;
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
 /// Says how many lines there are once they are coded.
 const DNL: u8 = 0xdc;
+const APP0: u8 = 0xe0;
 const APP1: u8 = 0xe1;
 const APP2: u8 = 0xe2;
 const APP14: u8 = 0xee;
+const APP15: u8 = 0xef;
+const COM: u8 = 0xfe;
 const PROFILE_LABEL: &[u8] = b"ICC_PROFILE\0";
 
 /// What is checked must be what is decoded, by whichever program.
@@ -61,7 +69,11 @@ impl Markers {
         let mut orientation = None;
         let mut adobe_transform = None;
         let mut profile_bytes = 0;
+        let mut kept_bytes = 0;
         for (marker, payload) in Segments::of(bytes) {
+            if matches!(marker, APP0..=APP15 | COM) {
+                kept_bytes += payload.len() as u64 + KEPT_SEGMENT_BYTES;
+            }
             match marker {
                 0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
                     let first = frame.replace((marker, payload)).is_none();
@@ -115,6 +127,7 @@ impl Markers {
             orientation: orientation.unwrap_or_default(),
             adobe_transform,
             profile_bytes: profile_bytes.min(MAX_PROFILE_BYTES as u64),
+            kept_bytes,
         })
     }
 

@@ -101,7 +101,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     }
     // With several scans, and in a progressive picture with one too, the coefficients of the whole
     // picture, 16 bits each.
-    let fixed_bytes = if markers.scans > 1 || markers.coding == Coding::Progressive {
+    let coefficient_bytes = if markers.scans > 1 || markers.coding == Coding::Progressive {
         markers.samples * 2
     } else {
         0
@@ -116,7 +116,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         alpha: false,
         profile_bytes: markers.profile_bytes,
         memory: Memory {
-            fixed_bytes,
+            fixed_bytes: coefficient_bytes + markers.kept_bytes,
             // The planes of its channels, as large as one another once they are scaled; and once
             // more, as they are copied out of whole blocks where they are what is wanted.
             scaled_bytes: pixels * u64::from(markers.components),

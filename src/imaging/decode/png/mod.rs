@@ -19,6 +19,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let mut frames = 1;
     let mut orientation = Orientation::UPRIGHT;
     let mut transparent = false;
+    let mut exif_bytes = 0;
     for (id, payload) in Chunks::of(bytes) {
         match id {
             // The decoder asks the first header and nothing behind the end; so does this.
@@ -61,7 +62,10 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
                 }
             }
             b"tRNS" => transparent = true,
-            b"eXIf" => orientation = Orientation::from_exif_data(payload),
+            b"eXIf" => {
+                orientation = Orientation::from_exif_data(payload);
+                exif_bytes = payload.len() as u64;
+            }
             _ => {}
         }
     }
@@ -86,7 +90,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         alpha: transparent || frames > 1,
         profile_bytes: deflated_profile(bytes).map_or(0, |deflated| most_inflated(deflated) as u64),
         memory: Memory {
-            fixed_bytes: pixels.saturating_mul(stored),
+            // The decoder reads Exif whole, and keeps a copy.
+            fixed_bytes: pixels.saturating_mul(stored) + exif_bytes * 3,
             scaled_bytes: 0,
             pixel_bytes: 4,
         },

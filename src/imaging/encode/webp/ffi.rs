@@ -77,7 +77,7 @@ fn configure(quality: u8, effort: Effort) -> Result<WebPConfig, Fault> {
     let mut config = WebPConfig::new().map_err(|()| Fault::Version)?;
     // Less of it the nearer the quality is to 100, which stays what was asked for.
     let room = f32::from(100 - quality.min(100)) / 20.0;
-    config.quality = f32::from(quality) - effort.quality_off * room.min(1.0);
+    config.quality = (f32::from(quality) - effort.quality_off * room.min(1.0)).max(1.0);
     config.method = effort.method.into();
     config.sns_strength = effort.noise_shaping.into();
     config.filter_strength = effort.filter.into();

@@ -41,7 +41,7 @@ const QUICK: Effort = Effort {
 };
 
 /// The longest side that is worth the whole time.
-const THOROUGH_UP_TO_PX: u32 = 512;
+pub(in crate::imaging) const THOROUGH_UP_TO_PX: u32 = 512;
 
 /// Encodes an RGB or RGBA picture at a quality of 1 to 100; alpha is kept without loss.
 pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Error> {

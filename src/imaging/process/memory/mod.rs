@@ -49,12 +49,15 @@ pub(super) enum Kind {
     All,
     /// What is usual, and animated twins.
     Twins,
+    /// Two sizes that are encoded thoroughly, at the highest quality.
+    Finest,
 }
 
 impl Kind {
     fn recipe(self) -> Recipe {
         let sizes: &[u32] = match self {
             Self::One => &[64],
+            Self::Finest => &[511, 512],
             _ => &[64, 128, 256, 512, 1024],
         };
         Recipe {
@@ -74,8 +77,8 @@ impl Kind {
                 Self::All => Format::ALL.to_vec(),
                 _ => vec![Format::Webp, Format::Jpeg],
             },
-            webp_quality: 80,
-            jpeg_quality: 82,
+            webp_quality: if self == Self::Finest { 100 } else { 80 },
+            jpeg_quality: if self == Self::Finest { 100 } else { 82 },
             background: [255; 3],
             animated: self == Self::Twins,
             keep_master: self == Self::All,

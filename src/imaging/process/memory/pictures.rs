@@ -7,7 +7,7 @@ use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 use png::{BitDepth, ColorType};
 
 use super::super::tests::recipe;
-use super::Kind::{self, All, One, Part, Twins, Usual};
+use super::Kind::{self, All, Finest, One, Part, Twins, Usual};
 use crate::avatar::Format;
 use crate::imaging::encode::{self, Animation};
 use crate::imaging::planes::Picture;
@@ -34,6 +34,14 @@ pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
     ("rgb noise", &[All, Usual], || {
         png((1500, 1500), (ColorType::Rgb, BitDepth::Eight), false)
     }),
+    ("small rgb noise", &[Finest, Usual], || {
+        png((512, 512), (ColorType::Rgb, BitDepth::Eight), false)
+    }),
+    ("small rgba noise", &[Finest, Usual], || {
+        png((512, 512), (ColorType::Rgba, BitDepth::Eight), false)
+    }),
+    ("png with much Exif", &[One], much_exif_png),
+    ("jpeg with many notes", &[One], noted_jpeg),
     ("one bit", &[One], || {
         png((2000, 2000), (ColorType::Grayscale, BitDepth::One), false)
     }),
@@ -198,6 +206,41 @@ fn chunks(png: &[u8], name: [u8; 4]) -> Vec<Vec<u8>> {
         rest = &chunk[end + 4..];
     }
     found
+}
+
+fn much_exif_png() -> Vec<u8> {
+    let exif = [&b"II*\0\x08\0\0\0\0\0\0\0\0\0"[..], &noise(4 << 20)].concat();
+    let mut info = png::Info::with_size(100, 100);
+    info.exif_metadata = Some(exif.into());
+    let mut png = Vec::new();
+    let mut writer = png::Encoder::with_info(&mut png, info)
+        .unwrap()
+        .write_header()
+        .unwrap();
+    writer.write_image_data(&[128; 100 * 100]).unwrap();
+    writer.finish().unwrap();
+    png
+}
+
+/// Extended XMP, in segments as small as they come.
+fn noted_jpeg() -> Vec<u8> {
+    const SEGMENTS: u32 = 40_000;
+    let label = b"http://ns.adobe.com/xmp/extension/\0";
+    let length = 2 + label.len() + 32 + 4 + 4 + 4;
+    let notes = (0..SEGMENTS).flat_map(|index| {
+        [
+            &[0xff, 0xe1, 0, length as u8][..],
+            label,
+            &[b'A'; 32],
+            &(SEGMENTS * 4).to_be_bytes(),
+            &(index * 4).to_be_bytes(),
+            b"note",
+        ]
+        .concat()
+    });
+    let jpeg = jpeg(Subsampling::S420, false);
+    let (start, rest) = jpeg.split_at(2);
+    [start, &notes.collect::<Vec<u8>>(), rest].concat()
 }
 
 /// A few kilobytes that become seven megabytes.
