@@ -41,6 +41,7 @@ for name in "${targets[@]}"; do
     # What AV1's decoder leaks goes with its process, except here, where it has none of its own.
     leaks=1
     [[ $name != avif && $name != process ]] || leaks=0
+    export ASAN_OPTIONS=detect_leaks=$leaks
     # A picture may take 5 s by its deadline, and far less memory than this.
     "target/$target/release/$name" "$corpus" \
         -artifact_prefix="artifacts/$name/" -max_total_time="$seconds" -detect_leaks=$leaks \
