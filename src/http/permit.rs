@@ -14,7 +14,7 @@ use super::envelope::Exchange;
 use super::problem::{Code, Problem};
 use crate::auth::Principal;
 use crate::avatar::SubjectId;
-use crate::limits::{Action, Verdict};
+use crate::limits::{Action, CountedBy, Verdict};
 
 /// Leave to do one thing to one subject's avatar: its bearer is known, may do it, and is within
 /// its rate.
@@ -73,7 +73,15 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
             if let Verdict::Denied { retry_after } = decision.verdict {
                 let (count, seconds) = (decision.quota.count, decision.quota.per.as_secs());
                 let action = A::ACTION.name();
-                let detail = format!("at most {count} {action} requests in {seconds} s for a user");
+                let detail = match decision.counted_by {
+                    // The first of them is refused too.
+                    CountedBy::Nobody => {
+                        format!("{action} requests cannot be counted now, so none is let through")
+                    }
+                    CountedBy::Redis | CountedBy::Process => {
+                        format!("at most {count} {action} requests in {seconds} s for a user")
+                    }
+                };
                 return Err(Problem::new(Code::RateLimited, detail).retry_after(retry_after));
             }
         }

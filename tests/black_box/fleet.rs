@@ -45,12 +45,20 @@ async fn a_redis_that_is_gone_is_told_and_found_again() {
     let backend = Backend::fleet().await;
     let service = TestService::start_on(backend, &[]).await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+    let deny = ("CAMEO_LIMITS__WHEN_REDIS_IS_DOWN", "deny");
+    let denying = service.replica(&[ON, deny]).await;
     service.backend().stop_redis();
     let ready = service.anonymous().get("/health/ready").await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["catalog"], "unavailable");
     let refused = service.owner("42").upload("42", PORTRAIT).await;
     assert_eq!(refused.problem(), (503, "catalog_unavailable".to_owned()));
+    let refused = denying.owner("42").upload("42", PORTRAIT).await;
+    assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
+    assert_eq!(
+        refused.json()["detail"],
+        "upload requests cannot be counted now, so none is let through"
+    );
     service.backend().start_redis();
     let again = service.anonymous().avatar("42").await.ok();
     assert_eq!(again["avatar_id"], avatar["avatar_id"]);
