@@ -110,6 +110,17 @@ async fn rebuilt(service: &Service) -> Rebuilt {
     rebuilt.unwrap()
 }
 
+async fn collected(service: &Service) -> Collected {
+    let collecting = Collecting {
+        dry_run: false,
+        min_age: Duration::ZERO,
+        most: 10,
+        window: 10,
+    };
+    let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
+    found.await.unwrap()
+}
+
 #[tokio::test]
 async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
     let parts = Parts::new();
@@ -124,14 +135,7 @@ async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
     let current = parts.catalog.get(&subject()).await.unwrap();
     assert_eq!(current, Some(whole.clone()));
 
-    let collecting = Collecting {
-        dry_run: false,
-        min_age: Duration::ZERO,
-        most: 10,
-        window: 10,
-    };
-    let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
-    let found = found.await.unwrap();
+    let found = collected(&service).await;
     assert_eq!(found.garbage.some, [torn.avatar_id].into());
     assert_eq!((found.removed, found.forgotten), (1, 0));
     assert_eq!(parts.store.list(torn.avatar_id).await.unwrap(), []);
@@ -228,14 +232,7 @@ async fn an_upload_that_a_rebuild_brings_back_meanwhile_is_no_garbage() {
         after_get: Box::new(restored),
         ..Meddled::with(&parts.store)
     }));
-    let collecting = Collecting {
-        dry_run: false,
-        min_age: Duration::ZERO,
-        most: 10,
-        window: 10,
-    };
-    let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
-    let found = found.await.unwrap();
+    let found = collected(&service).await;
     assert_eq!((found.uploads, found.garbage.count), (2, 0));
     assert!(service.is_whole(&current).await.unwrap());
     let restored = parts.catalog.get(&subject()).await.unwrap();
