@@ -105,3 +105,24 @@ impl Animation {
             .map_err(|error| internal("libwebp", &error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::raster::Layout;
+
+    #[test]
+    fn every_quality_is_taken_at_every_effort() {
+        for edge in [16, THOROUGH_UP_TO_PX + 1] {
+            let raster = Raster {
+                width: edge,
+                height: edge,
+                layout: Layout::Rgb,
+                pixels: vec![90; Raster::len_of(edge, edge, Layout::Rgb)],
+            };
+            for quality in [1, 2, 80, 99, 100] {
+                assert!(encode(&raster, quality).is_ok(), "{edge} px at {quality}");
+            }
+        }
+    }
+}
