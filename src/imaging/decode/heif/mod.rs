@@ -56,7 +56,7 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refus
         alpha: cover.is_some(),
         profile_bytes: profile(&file, file.primary_id).map_or(0, |profile| profile.len() as u64),
         memory: Memory {
-            fixed_bytes: tile_bytes + container::kept_bytes(bytes),
+            fixed_bytes: tile_bytes.saturating_add(container::kept_bytes(bytes)),
             scaled_bytes: 0,
             pixel_bytes: 4,
         },
@@ -153,7 +153,8 @@ impl Picture {
                 let padded = |length: u32| u64::from(length) + u64::from(PADDING_PX);
                 let samples = Samples::of_hevc(file, self.tiles[0])?;
                 let pixel_bytes = samples.hevc_pixel_bytes();
-                let decoding = (padded(width) * padded(height)).saturating_mul(pixel_bytes);
+                let pixels = padded(width).saturating_mul(padded(height));
+                let decoding = pixels.saturating_mul(pixel_bytes);
                 let streams = self
                     .tiles
                     .iter()
@@ -164,7 +165,8 @@ impl Picture {
                 let sequence = codec::sequence(file, self.tiles[0], (width, height))?;
                 // Pieces of it are joined.
                 let joined = file_bytes as u64;
-                Ok(sequence.shape(width, height).memory_bytes(file_bytes) + joined)
+                let decoding = sequence.shape(width, height).memory_bytes(file_bytes);
+                Ok(decoding.saturating_add(joined))
             }
         }
     }

@@ -91,7 +91,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         profile_bytes: deflated_profile(bytes).map_or(0, |deflated| most_inflated(deflated) as u64),
         memory: Memory {
             // The decoder reads Exif whole, and keeps a copy.
-            fixed_bytes: pixels.saturating_mul(stored) + exif_bytes * 3,
+            fixed_bytes: pixels.saturating_mul(stored).saturating_add(exif_bytes * 3),
             scaled_bytes: 0,
             pixel_bytes: 4,
         },

@@ -41,3 +41,20 @@ fn a_second_header_that_says_otherwise_is_refused() {
     .concat();
     assert_eq!(probe(&behind, &recipe().limits).unwrap().width, 100);
 }
+
+/// What it says is multiplied before it is refused.
+#[test]
+fn the_largest_size_that_can_be_said_is_refused() {
+    let edge = u32::MAX.to_be_bytes();
+    let size = [edge, edge].concat();
+    // Interlaced and of 16 bits, which takes most.
+    let header = png_chunk(*b"IHDR", &[&size[..], &[16, 6, 0, 0, 1]].concat());
+    let exif = png_chunk(*b"eXIf", b"II*\0\x08\0\0\0\0\0");
+    let data = png_chunk(*b"IDAT", b"");
+    let bytes = [&b"\x89PNG\r\n\x1a\n"[..], &header, &exif, &data].concat();
+    let refused = probe(&bytes, &recipe().limits);
+    assert!(
+        matches!(refused, Err(Error::DimensionsTooLarge { .. })),
+        "{refused:?}"
+    );
+}
