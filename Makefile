@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos conformance lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs redis
+.PHONY: help run test chaos conformance lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs servers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,15 +13,15 @@ help: ## Show this list
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
 
-test: needs redis ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
+test: needs servers ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
 	cargo test --locked
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
 
-chaos: needs redis ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=300, CHAOS_SEED, CHAOS_S3=seaweedfs)
+chaos: needs servers ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=300, CHAOS_SEED, CHAOS_S3=seaweedfs)
 	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),300) CHAOS_SEED=$(CHAOS_SEED) CHAOS_S3=$(CHAOS_S3) cargo test --locked --test chaos
 
-conformance: needs redis ## Run the suites on real S3 servers and Redis kinds (ARGS='--only minio'); writes docs/object-stores.md
+conformance: needs servers ## Run the suites on real S3 servers and Redis kinds (ARGS='--only minio'); writes docs/object-stores.md
 	cargo test --locked --test conformance -- $(ARGS)
 
 lint: fmt-check clippy docs deny ## Everything but the tests that a change must pass
@@ -42,23 +42,23 @@ deny: $(DENY) ## Check the dependencies against deny.toml
 fmt: needs ## Format the code
 	cargo fmt
 
-bench: needs redis ## Run the benchmarks, on a 12-megapixel phone photo among others
+bench: needs servers ## Run the benchmarks, on a 12-megapixel phone photo among others
 	scripts/bench-photo.sh
 	cargo bench --locked --bench service --bench imaging --bench upload
 
-bench-upload: needs redis ## Measure uploads on SeaweedFS and Redis, beside FastAPI and Fastify (ARGS='--rounds 1')
+bench-upload: needs servers ## Measure uploads on SeaweedFS and Redis, beside FastAPI and Fastify (ARGS='--rounds 1')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
 	bench/peers/run.sh $(ARGS)
 
-bench-scale: needs redis ## Measure a catalog of a million avatars, and gc and rebuild on 99,000 objects
+bench-scale: needs servers ## Measure a catalog of a million avatars, and gc and rebuild on 99,000 objects
 	@scripts/need.sh python3=python3,python3-venv
 	scripts/servers/seaweedfs.sh install
 	cargo bench --locked --bench catalog
 	cargo bench --locked --bench upload -- maintain
 
-# The Redis that tests start for themselves.
-redis:
-	@scripts/need.sh redis-server
+# The Redis and the gateway that tests start for themselves.
+servers:
+	@scripts/need.sh redis-server nginx=nginx-light
 
 bench-imaging: needs ## Measure imaging beside sharp, Pillow and pyvips (ARGS='--rounds 3')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv

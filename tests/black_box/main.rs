@@ -8,6 +8,7 @@ mod support;
 mod access;
 mod bad_input;
 mod crash;
+mod deployment;
 mod documents;
 mod fleet;
 mod lifecycle;

@@ -144,7 +144,7 @@ fn stores(text: &mut String, seen: &Seen) {
 fn prepared(text: &mut String, seen: &Seen) {
     text.push_str(
         "\n## A bucket made beforehand\n\n\
-         `deploy/minio-init.sh` makes, with `mc`, a bucket, its policy, and a user with few rights \
+         `minio-init.sh` makes, with `mc`, a bucket, its policy, and a user with few rights \
          for the service.\n\n",
     );
     if seen.prepared.is_empty() {

@@ -36,7 +36,7 @@ pub(crate) struct Store {
     pub(crate) title: &'static str,
     /// Whether it has bucket policies, by which anybody may read what is public.
     pub(crate) has_policies: bool,
-    /// Whether `deploy/minio-init.sh` makes buckets on it.
+    /// Whether `minio-init.sh` makes buckets on it.
     pub(crate) is_prepared: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A bucket that an operator has made beforehand with `deploy/minio-init.sh` and the real `mc`: what
+//! A bucket that an operator has made beforehand with `minio-init.sh` and the real `mc`: what
 //! the user that it makes for the service can do, and what neither that user nor anybody else can.
 
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use crate::suites::{Outcome, Suites};
 use crate::{Faults, Store, told};
 
 /// The script, called with the settings that it tells of itself.
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/minio-init.sh");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/minio-init.sh");
 /// How a server refuses what somebody may not do.
 const REFUSED: &str = "does not: 403 AccessDenied";
 /// The one test of the store that needs no bucket that is missing or set up in another way.

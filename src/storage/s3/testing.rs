@@ -8,7 +8,7 @@
 //! A real server is named by `TEST_S3_ENDPOINT`, `TEST_S3_ACCESS_KEY_ID`,
 //! `TEST_S3_SECRET_ACCESS_KEY`, `TEST_S3_REGION` and `TEST_S3_PUBLIC_ACCESS` (`policy` or `none`).
 //! Every [`S3Server`] is then a bucket of its own there. The service makes it; or, where
-//! `TEST_S3_PREPARED_BY` names a script that is called as `deploy/minio-init.sh` is, that script has
+//! `TEST_S3_PREPARED_BY` names a script that is called as `minio-init.sh` is, that script has
 //! made it, with a user who may work in it and nothing else, whom the service is given.
 
 use std::collections::VecDeque;

@@ -1,0 +1,267 @@
+//! The files of the deployment: what the containers of the compose file may know and do, and what
+//! the gateway passes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+#[derive(Deserialize)]
+struct Compose {
+    services: BTreeMap<String, Container>,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    #[serde(default)]
+    volumes: Vec<String>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    #[serde(default)]
+    command: serde_json::Value,
+}
+
+impl Container {
+    /// The names of the secrets that it can read.
+    fn secrets(&self) -> BTreeSet<&str> {
+        let names = self
+            .volumes
+            .iter()
+            .filter_map(|volume| volume.split(':').next());
+        names.filter(|name| name.ends_with("-secret")).collect()
+    }
+
+    fn setting(&self, name: &str) -> &str {
+        self.environment.get(name).map_or("", String::as_str)
+    }
+
+    fn has_argument(&self, argument: &str) -> bool {
+        let arguments = self.command.as_array().unwrap();
+        arguments.iter().any(|word| word == argument)
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(format!("{ROOT}/{path}")).unwrap()
+}
+
+fn compose() -> Compose {
+    yaml_serde::from_str(&read("docker-compose.yml")).unwrap()
+}
+
+#[test]
+fn a_container_knows_only_the_secrets_that_it_uses() {
+    let services = compose().services;
+    for (name, secrets) in [
+        ("minio", &["minio-secret"][..]),
+        ("minio-init", &["bucket-secret", "minio-secret"]),
+        ("redis", &["redis-secret"]),
+        (
+            "cameo",
+            &["bucket-secret", "records-secret", "token-secret"],
+        ),
+        ("gateway", &[]),
+    ] {
+        let expected: BTreeSet<_> = secrets.iter().copied().collect();
+        assert_eq!(services[name].secrets(), expected, "{name}");
+    }
+}
+
+#[test]
+fn cameo_is_an_ordinary_user_of_the_bucket_and_of_redis() {
+    let services = compose().services;
+    let (cameo, minio) = (&services["cameo"], &services["minio"]);
+    let user = cameo.setting("CAMEO_STORAGE__S3__ACCESS_KEY_ID");
+    assert_eq!(user, services["minio-init"].setting("CAMEO_ACCESS_KEY"));
+    assert_ne!(user, minio.setting("MINIO_ROOT_USER"));
+    assert_ne!(cameo.setting("CAMEO_CATALOG__REDIS__URL_FILE"), "");
+    let redis = &services["redis"];
+    assert!(redis.has_argument("--aclfile"));
+    assert!(redis.has_argument("always"), "every write is synced");
+    let secrets = services["secrets"].command.to_string();
+    assert!(secrets.contains("user default off"), "{secrets}");
+}
+
+#[test]
+fn the_image_is_for_production() {
+    let dockerfile = read("deploy/Dockerfile");
+    assert!(dockerfile.contains("ENV CAMEO_ENVIRONMENT=production"));
+}
+
+/// The gateway's own nginx, with its two upstreams replaced by one that records what it is sent.
+struct Gateway {
+    nginx: Child,
+    port: u16,
+    requests: Arc<Mutex<Vec<String>>>,
+    _folder: TempDir,
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", upstream.local_addr().unwrap());
+        let requests = Arc::default();
+        tokio::spawn(record(upstream, Arc::clone(&requests)));
+
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().display();
+        let port = free_port();
+        let shipped = read("deploy/nginx.conf");
+        let server = shipped
+            .replace("listen 8080;", &format!("listen 127.0.0.1:{port};"))
+            .replace("http://cameo:8080", &address)
+            .replace("http://minio:9000", &address);
+        assert_eq!(server.matches(&address).count(), 2, "{server}");
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {place}/{kind};"))
+            .join("\n");
+        let whole = format!(
+            "daemon off; pid {place}/pid; error_log stderr; worker_processes 1;\n\
+             events {{}}\n\
+             http {{ access_log off;\n{temporary}\n{server} }}\n"
+        );
+        let file = folder.path().join("nginx.conf");
+        fs::write(&file, whole).unwrap();
+        let nginx = Command::new("nginx")
+            .arg("-c")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx; `make test` installs it");
+        for _ in 0..200 {
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        Self {
+            nginx,
+            port,
+            requests,
+            _folder: folder,
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The heads of the requests that were passed on.
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.nginx),
+            rustix::process::Signal::TERM,
+        );
+        let _ = self.nginx.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Answers every request with 200, and keeps its head.
+async fn record(listener: tokio::net::TcpListener, requests: Arc<Mutex<Vec<String>>>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let requests = Arc::clone(&requests);
+        tokio::spawn(async move {
+            let mut head = Vec::new();
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read_buf(&mut head).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+            let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+            requests.lock().unwrap().push(text);
+            let answer = b"HTTP/1.1 200 OK\r\nVary: Origin\r\nAccess-Control-Allow-Origin: https://a.example\r\n\
+                           Content-Length: 2\r\nConnection: close\r\n\r\nok";
+            let _ = stream.write_all(answer).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_keeps_tokens_and_cookies_from_the_bucket() {
+    let gateway = Gateway::start().await;
+    let client = reqwest::Client::new();
+    let get = |path: &str| {
+        let request = client.get(gateway.url(path));
+        let request = request.header("Authorization", "Bearer secret");
+        request.header("Cookie", "access_token=secret").send()
+    };
+    let image = get("/images/public/avatars/abc/medium.webp").await.unwrap();
+    assert_eq!(image.status(), 200);
+    let headers = image.headers();
+    assert_eq!(headers["access-control-allow-origin"], "*");
+    assert_eq!(headers["cross-origin-resource-policy"], "cross-origin");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    assert_eq!(headers.get("vary"), None);
+    let seen = gateway.requests();
+    assert!(
+        seen[0].starts_with("get /avatars/public/avatars/abc/medium.webp "),
+        "{}",
+        seen[0]
+    );
+    assert!(!seen[0].contains("secret"), "{}", seen[0]);
+
+    // Cameo itself gets them.
+    assert_eq!(get("/api/v1/users/me/avatar").await.unwrap().status(), 200);
+    let seen = gateway.requests();
+    assert!(
+        seen[1].contains("authorization: bearer secret"),
+        "{}",
+        seen[1]
+    );
+
+    // Nothing else of the bucket, and no metrics.
+    for path in [
+        "/images/private/x",
+        "/images/public/../private/x",
+        "/images/",
+        "/metrics",
+    ] {
+        let answer = get(path).await.unwrap();
+        assert_ne!(answer.status(), 200, "{path}");
+    }
+    assert_eq!(gateway.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn the_gateway_collects_a_body_before_it_passes_it_on() {
+    let gateway = Gateway::start().await;
+    let mut client = TcpStream::connect(("127.0.0.1", gateway.port))
+        .await
+        .unwrap();
+    let head = "PUT /api/v1/users/42/avatar HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n\
+                Content-Length: 8\r\nConnection: close\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.write_all(b"half").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        gateway.requests(),
+        [""; 0],
+        "nothing is passed on before the body is whole"
+    );
+    client.write_all(b"half").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(gateway.requests().len(), 1);
+}
