@@ -5,6 +5,7 @@
 //! cargo bench --bench upload [-- outside [--seaweedfs] [--count N]]
 //! cargo bench --bench upload -- beside [--picture NAME]... [--at-once N]... [--rounds N]
 //!                                      [--flood N]
+//! cargo bench --bench upload -- against PROGRAM [--rounds N]
 //! cargo bench --bench upload -- maintain [--avatars N]
 //! ```
 //!
@@ -15,6 +16,9 @@
 //! `beside` measures the program and the services of bench/peers in one run, their rounds
 //! interleaved; bench/peers/run.sh installs them and says what the figures mean. NAME is a picture in
 //! target/bench/peers. `--flood N` sends N uploads at once to each, by itself; 0 leaves it out.
+//!
+//! `against` compares this build with PROGRAM, another build of Cameo: the processor time of an upload,
+//! N (15) interleaved rounds, as the median of the ratios with its 95 % confidence interval.
 //!
 //! `maintain` uploads N avatars (9000, which are 99,000 objects) to `SeaweedFS` and tells what
 //! `cameo gc` and `cameo rebuild` take on them.
@@ -29,6 +33,7 @@
     reason = "a benchmark prints what it finds, and stops where it finds nothing"
 )]
 
+mod against;
 mod beside;
 mod load;
 mod maintain;
@@ -66,8 +71,9 @@ async fn main() {
         match command {
             "outside" => outside::run(options).await,
             "beside" => beside::run(options).await,
+            "against" => against::run(options).await,
             "maintain" => maintain::run(options).await,
-            other => panic!("{other}: outside, beside or maintain"),
+            other => panic!("{other}: outside, beside, against or maintain"),
         }
     };
     // Whoever is interrupted drops what it started, which ends it.

@@ -124,6 +124,8 @@ impl SeaweedFs {
 pub(crate) enum Side {
     /// Cameo, with the formats named.
     Cameo(&'static str),
+    /// Another build of Cameo, by its path, with WebP and JPEG.
+    Build(&'static str),
     /// `FastAPI` with Pillow, in the form named.
     FastApi(&'static str),
     /// Fastify with sharp.
@@ -144,6 +146,7 @@ impl Side {
         match self {
             Self::Cameo("webp") => "Cameo, WebP",
             Self::Cameo(_) => "Cameo, WebP and JPEG",
+            Self::Build(_) => "another build of Cameo",
             Self::FastApi("common") => "FastAPI, Pillow",
             Self::FastApi(_) => "FastAPI, Pillow at its best",
             Self::Fastify => "Fastify, sharp",
@@ -152,16 +155,8 @@ impl Side {
 
     fn command(self, port: u16, servers: &Servers, data_dir: &Path) -> Command {
         match self {
-            Self::Cameo(formats) => {
-                let mut command = cameo(formats, servers, data_dir);
-                command
-                    .env("CAMEO_HTTP__BIND", format!("127.0.0.1:{port}"))
-                    .env("CAMEO_LIMITS__ENABLED", "false")
-                    // A flood is answered to its end, as the others do it, not with 503.
-                    .env("CAMEO_PROCESSING__QUEUE_TIMEOUT", "90s")
-                    .stderr(Stdio::null());
-                command
-            }
+            Self::Cameo(formats) => serve(PROGRAM, formats, port, servers, data_dir),
+            Self::Build(program) => serve(program, "webp,jpeg", port, servers, data_dir),
             Self::FastApi(form) => {
                 let app = root().join("bench/peers/fastapi");
                 let mut command =
@@ -192,9 +187,27 @@ impl Side {
     }
 }
 
-/// The program on these servers, by its environment.
+/// A build of the program as a service without limits.
+fn serve(program: &str, formats: &str, port: u16, servers: &Servers, data_dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    configure(&mut command, formats, servers, data_dir);
+    command
+        .env("CAMEO_HTTP__BIND", format!("127.0.0.1:{port}"))
+        .env("CAMEO_LIMITS__ENABLED", "false")
+        // A flood is answered to its end, as the others do it, not with 503.
+        .env("CAMEO_PROCESSING__QUEUE_TIMEOUT", "90s")
+        .stderr(Stdio::null());
+    command
+}
+
+/// The program on these servers.
 pub(crate) fn cameo(formats: &str, servers: &Servers, data_dir: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
+    configure(&mut command, formats, servers, data_dir);
+    command
+}
+
+fn configure(command: &mut Command, formats: &str, servers: &Servers, data_dir: &Path) {
     command
         .env("CAMEO_DATA_DIR", data_dir)
         .env("CAMEO_STORAGE__KIND", "s3")
@@ -208,7 +221,6 @@ pub(crate) fn cameo(formats: &str, servers: &Servers, data_dir: &Path) -> Comman
         .env("CAMEO_CATALOG__KIND", "redis")
         .env("CAMEO_CATALOG__REDIS__URL", &servers.redis_url)
         .env("CAMEO_IMAGES__FORMATS", formats);
-    command
 }
 
 fn for_peers(command: &mut Command, servers: &Servers) {
@@ -238,7 +250,7 @@ impl Running {
         let mut group = Group::start(&mut command);
         let url = format!("http://127.0.0.1:{port}");
         let health = match side {
-            Side::Cameo(_) => format!("{url}/health/ready"),
+            Side::Cameo(_) | Side::Build(_) => format!("{url}/health/ready"),
             Side::FastApi(_) | Side::Fastify => format!("{url}/health"),
         };
         wait_until(&mut group, async || {
@@ -272,7 +284,7 @@ impl Running {
 
     pub(crate) fn load(&self, picture: &[u8]) -> Load {
         match self.side {
-            Side::Cameo(_) => {
+            Side::Cameo(_) | Side::Build(_) => {
                 let url = format!("{}/api/v1/users/{{}}/avatar", self.url);
                 Load::new(url, self.token(), picture)
             }

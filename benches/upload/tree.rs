@@ -39,7 +39,7 @@ impl Tree {
         Self { processes }
     }
 
-    /// Processor time so far, user and system, also of threads that have ended.
+    /// Processor time so far, user and system, also of threads and child processes that have ended.
     ///
     /// # Panics
     /// Where one of the processes has ended.
@@ -58,11 +58,12 @@ impl Tree {
 
 fn cpu_seconds(process: &Path) -> f64 {
     let stat = fs::read_to_string(process.join("stat")).expect("it still runs");
-    // The name, in parentheses, may hold spaces; user and system time are fields 14 and 15.
+    // The name, in parentheses, may hold spaces. Fields 14 to 17 are user and system time: of the
+    // process, and of its children that have ended and were waited for.
     let (_, fields) = stat.rsplit_once(')').unwrap();
-    let mut ticks = fields.split_whitespace().skip(11);
-    let mut next = || ticks.next().unwrap().parse::<f64>().unwrap();
-    (next() + next()) / TICKS_PER_SECOND
+    let ticks = fields.split_whitespace().skip(11).take(4);
+    let ticks: f64 = ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+    ticks / TICKS_PER_SECOND
 }
 
 fn pss_kib(process: &Path) -> u64 {
