@@ -1,7 +1,7 @@
 //! The composition root: the only place that chooses adapters. Nothing else knows which store or
 //! catalog it talks to.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +20,7 @@ use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Sto
 use crate::http;
 use crate::imaging::{self, Av1, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
+use crate::private_files;
 use crate::redis::{RedisLink, RedisStartError};
 use crate::service::{self, Service, Settings};
 use crate::storage::{
@@ -195,7 +196,7 @@ pub(crate) async fn open_store(
                 store: Arc::new(store),
                 objects_url: own_url(),
                 summary: format!("the store is the folder {}", folder.display()),
-                concerns: Vec::new(),
+                concerns: private_files::warnings([&*config.data_dir, &*folder]),
             });
         }
         Storage::S3(settings, public_base_url) => (settings, public_base_url),
@@ -339,17 +340,15 @@ fn generated_secret(path: &Path) -> anyhow::Result<SecretString> {
 }
 
 fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut options = private_files::options();
+    let mut file = options.write(true).create_new(true).open(path)?;
     writeln!(file, "{secret}")?;
     file.sync_all()
 }
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("the data folder {}", path.display()))
+    private_files::create_folders(path)
+        .with_context(|| format!("the data folder {}", path.display()))
 }
 
 /// The configured origins, and the service's own.

@@ -10,6 +10,7 @@
 //! | [`storage`] | port and adapters: where renditions lie |
 //! | [`catalog`] | port and adapters: which avatar each user has, and what is still to be removed |
 //! | [`limits`] | port and adapters: how often anyone may do what |
+//! | `private_files` | files and folders that only their owner may read; a leaf |
 //! | [`redis`] | the connection that the adapters of a fleet share |
 //! | [`service`] | what the program does: upload, read, remove, sweep, maintain |
 //! | [`auth`] | who somebody is |
@@ -20,7 +21,8 @@
 //! | [`cli`] | the command line |
 //!
 //! `main → cli → app, server`; `server → http → service`; `service → imaging, ports`;
-//! `adapters → their port`; everything may use [`avatar`] and [`telemetry::Metrics`]. Nothing calls upward.
+//! `adapters → their port`; everything may use [`avatar`] and [`telemetry`]'s [`Metrics`](telemetry::Metrics) and
+//! [`Health`](telemetry::Health). Nothing calls upward.
 //!
 //! # The way of one upload
 //!
@@ -56,6 +58,7 @@ pub mod config;
 pub mod http;
 pub mod imaging;
 pub mod limits;
+mod private_files;
 pub mod redis;
 pub mod server;
 pub mod service;

@@ -9,7 +9,7 @@ use super::{
     Restored, Stats,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
-use crate::telemetry::{Metrics, Operations};
+use crate::telemetry::{Health, Metrics, Operations};
 
 /// A catalog whose operations are counted and measured.
 pub struct MeteredCatalog {
@@ -144,7 +144,7 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("stats", self.inner.stats()).await
     }
 
-    async fn check(&self) -> Result<(), CatalogError> {
+    async fn check(&self) -> Result<Health, CatalogError> {
         self.operations.measure("check", self.inner.check()).await
     }
 }

@@ -35,6 +35,7 @@ pub use embedded::EmbeddedCatalog;
 pub use metered::MeteredCatalog;
 
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
+use crate::telemetry::Health;
 
 /// Which avatar each subject has.
 ///
@@ -161,8 +162,9 @@ pub trait Catalog: Send + Sync + 'static {
     /// What the current records add up to.
     async fn stats(&self) -> Result<Stats, CatalogError>;
 
-    /// Whether the catalog takes a write.
-    async fn check(&self) -> Result<(), CatalogError>;
+    /// Tests whether the catalog takes a write. A catalog that can be read but not written is
+    /// [degraded](Health::Degraded); that is no error.
+    async fn check(&self) -> Result<Health, CatalogError>;
 }
 
 /// What must hold of the current record for a replacement to happen.

@@ -8,13 +8,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tracing::warn;
+use tracing::{info, warn};
 use utoipa::ToSchema;
 
 use super::App;
 use super::docs::CatalogProblems;
 use super::problem::Problem;
 use crate::service::PublicRead;
+use crate::telemetry::Health;
 
 /// How long an answer about the dependencies holds: probes are frequent, and a check writes.
 const FRESH: Duration = Duration::from_secs(1);
@@ -35,7 +36,8 @@ pub(super) struct Live {
 /// Whether the service can do its work.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Ready {
-    /// `ready`, `not_ready` or `draining`.
+    /// `ready`, `degraded` (reads are served; `reasons` says what is wrong), `not_ready` or
+    /// `draining`.
     pub status: &'static str,
     /// What it depends on.
     #[serde(flatten)]
@@ -43,16 +45,20 @@ pub(super) struct Ready {
 }
 
 /// What the service depends on.
-#[derive(Clone, Copy, Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub(super) struct Dependencies {
-    /// Where images lie: `ok` or `unavailable`.
+    /// Where images lie: `ok`, `degraded` (it can be read) or `unavailable`.
     pub store: &'static str,
-    /// Where records lie: `ok` or `unavailable`.
+    /// Where records lie: `ok`, `degraded` (it can be read) or `unavailable`.
     pub catalog: &'static str,
     /// Who reads images straight from the store, as was just tried: `anyone`; `proxy` where the
     /// service or a server in front hands them out; `refused` where anyone should be able to, but
     /// is not; `unknown` where the store is unavailable.
     pub public_read: &'static str,
+    /// Why the service is degraded; absent where it is not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub reasons: Vec<String>,
 }
 
 /// How the service is set up, and what it holds.
@@ -95,18 +101,19 @@ pub(super) async fn live() -> Json<Live> {
     operation_id = "ready",
     tag = "operations",
     responses(
-        (status = 200, description = "It can", body = Ready),
+        (status = 200, description = "It can, or is `degraded`: it can serve reads", body = Ready),
         (status = 503, description = "It cannot", body = Ready),
     ),
 )]
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
     let dependencies = dependencies(&app).await;
     let draining = app.draining.load(Ordering::Relaxed);
-    let works = dependencies.store == OK && dependencies.catalog == OK;
-    let (code, status) = match (draining, works) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
-        (false, true) => (StatusCode::OK, "ready"),
+    let answers = dependencies.store != UNAVAILABLE && dependencies.catalog != UNAVAILABLE;
+    let (code, status) = match (draining, answers, dependencies.reasons.is_empty()) {
+        (true, _, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (false, false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+        (false, true, true) => (StatusCode::OK, "ready"),
+        (false, true, false) => (StatusCode::OK, "degraded"),
     };
     (
         code,
@@ -139,38 +146,62 @@ pub(super) async fn overview(State(app): State<App>) -> Result<Json<Overview>, P
 }
 
 const OK: &str = "ok";
+const UNAVAILABLE: &str = "unavailable";
 const REFUSED: &str = "refused";
 
 async fn dependencies(app: &App) -> Dependencies {
     // Whoever asks meanwhile waits for the same answer.
     let mut checked = app.0.checked.0.lock().await;
-    if let Some((at, dependencies)) = *checked
+    if let Some((at, dependencies)) = &*checked
         && at.elapsed() < FRESH
     {
-        return dependencies;
+        return dependencies.clone();
     }
     let (store, catalog) = tokio::join!(
         answer("store", app.service.check_store()),
         answer("catalog", app.service.check_catalog()),
     );
-    let public_read = match store.map(|checkup| checkup.public_read) {
+    let public_read = match store.as_ref().map(|checkup| checkup.public_read) {
         Some(PublicRead::Anyone) => "anyone",
         Some(PublicRead::Proxy) => "proxy",
         Some(PublicRead::Refused) => REFUSED,
         None => "unknown",
     };
-    let known = checked.is_some_and(|(_, before)| before.public_read == REFUSED);
+    let before = checked.as_ref().map(|(_, before)| before);
+    let known = before.is_some_and(|before| before.public_read == REFUSED);
     if public_read == REFUSED && !known {
         warn!("not everybody can read public/ in the bucket any more; see to its policy");
     }
-    let word = |works| if works { OK } else { "unavailable" };
+    let store = store.map(|checkup| checkup.health);
+    let health = [&store, &catalog].into_iter().flatten();
+    let reasons: Vec<_> = health
+        .filter_map(Health::reason)
+        .map(str::to_owned)
+        .collect();
+    let known = before.map_or(&[][..], |before| &before.reasons);
+    for reason in reasons.iter().filter(|reason| !known.contains(reason)) {
+        warn!(reason, "the service is degraded");
+    }
+    if reasons.is_empty() && !known.is_empty() {
+        info!("the service is no longer degraded");
+    }
     let dependencies = Dependencies {
-        store: word(store.is_some()),
-        catalog: word(catalog.is_some()),
+        store: word(store.as_ref()),
+        catalog: word(catalog.as_ref()),
         public_read,
+        reasons,
     };
-    *checked = Some((Instant::now(), dependencies));
+    *checked = Some((Instant::now(), dependencies.clone()));
     dependencies
+}
+
+/// The word for a dependency's state; `None` is one that does not answer.
+fn word(health: Option<&Health>) -> &'static str {
+    match health {
+        Some(Health::Healthy) => OK,
+        Some(Health::Degraded(_)) => "degraded",
+        None => UNAVAILABLE,
+    }
 }
 
 /// What a check says; `None` where it fails.

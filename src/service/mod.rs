@@ -30,7 +30,7 @@ use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::catalog::{Catalog, Stats};
 use crate::imaging::{Pool, Recipe};
 use crate::storage::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Health, Metrics};
 use budget::Budget;
 
 /// How the program does it.
@@ -121,11 +121,11 @@ impl Service {
         Ok(self.store.check().await?)
     }
 
-    /// Whether the catalog works.
+    /// Whether the catalog works, and whether it also takes writes.
     ///
     /// # Errors
     /// [`Error::Catalog`]
-    pub async fn check_catalog(&self) -> Result<(), Error> {
+    pub async fn check_catalog(&self) -> Result<Health, Error> {
         Ok(self.catalog.check().await?)
     }
 

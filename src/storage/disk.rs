@@ -3,6 +3,8 @@
 //! An object is written to a temporary file beside its place, synced, renamed, and its folder
 //! synced: a crash leaves it whole or absent. What a crash left in the temporary folder is removed
 //! when the store is opened.
+//!
+//! Only the folder's owner may read or change it: folders are made with mode 0700, files with 0600.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -17,9 +19,14 @@ use futures_util::stream;
 
 use super::{Checkup, Object, PublicRead, Store, StoreError, StoredUpload, Uploads};
 use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
+use crate::private_files;
+use crate::telemetry::Health;
 
 /// How much of a file is held in memory at once while it is served.
 const READ_CHUNK_BYTES: usize = 64 * 1024;
+
+/// What a probe holds. Longer than a file system's block, so that a full disk refuses it.
+const PROBE: &[u8] = &[b'p'; 16 * 1024];
 
 /// A folder as the store. One process at a time may use a folder: opening it locks it.
 pub struct DiskStore {
@@ -44,7 +51,7 @@ impl DiskStore {
         let temporary = root.join("tmp");
         let opened = || -> io::Result<File> {
             for folder in [&root, &root.join(PUBLIC_ROOT), &root.join(PRIVATE_ROOT)] {
-                fs::create_dir_all(folder)?;
+                private_files::create_folders(folder)?;
             }
             let lock = File::open(&root)?;
             lock.try_lock().map_err(|refused| match refused {
@@ -55,7 +62,7 @@ impl DiskStore {
             if temporary.exists() {
                 fs::remove_dir_all(&temporary)?;
             }
-            fs::create_dir(&temporary)?;
+            private_files::create_folder(&temporary)?;
             for parent in [PUBLIC_ROOT, PRIVATE_ROOT]
                 .map(Path::new)
                 .into_iter()
@@ -154,24 +161,48 @@ impl Store for DiskStore {
 
     async fn check(&self) -> Result<Checkup, StoreError> {
         self.blocking("write, read and delete a probe", |shared| {
-            let probe = shared.write_temporary(b"probe")?;
-            let read = fs::read(&probe);
-            fs::remove_file(&probe)?;
-            if read? == b"probe" {
-                let public_read = PublicRead::Proxy;
-                Ok(Checkup { public_read })
-            } else {
-                Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "read something else than written",
-                ))
-            }
+            let health = match shared.try_probe() {
+                Ok(()) => Health::Healthy,
+                Err(error) => Health::Degraded(shared.why_only_readable(error)?.to_owned()),
+            };
+            Ok(Checkup {
+                public_read: PublicRead::Proxy,
+                health,
+            })
         })
         .await
     }
 }
 
 impl Shared {
+    /// Writes a probe, reads it and removes it.
+    fn try_probe(&self) -> io::Result<()> {
+        let probe = self.write_temporary(PROBE)?;
+        let read = fs::read(&probe);
+        fs::remove_file(&probe)?;
+        if read? == PROBE {
+            Ok(())
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the probe read differs from the probe written",
+            ))
+        }
+    }
+
+    /// Why the folder can be read but not written, in words for an operator. Gives the error back
+    /// where it says nothing of the kind, or where the folder cannot be read either.
+    fn why_only_readable(&self, error: io::Error) -> io::Result<&'static str> {
+        let why = match error.kind() {
+            io::ErrorKind::StorageFull => "the disk of the store is full",
+            io::ErrorKind::QuotaExceeded => "the disk quota of the store is used up",
+            io::ErrorKind::ReadOnlyFilesystem => "the file system of the store is read-only",
+            _ => return Err(error),
+        };
+        fs::read_dir(self.root.join(PUBLIC_ROOT))?;
+        Ok(why)
+    }
+
     fn write(&self, path: &str, body: &[u8]) -> io::Result<()> {
         let place = self.root.join(path);
         let folder = place.parent().unwrap_or(&self.root);
@@ -196,7 +227,12 @@ impl Shared {
     fn write_temporary(&self, body: &[u8]) -> io::Result<PathBuf> {
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let path = self.temporary.join(number.to_string());
-        let written = File::create(&path).and_then(|mut file| {
+        let create = private_files::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
+        let written = create.and_then(|mut file| {
             file.write_all(body)?;
             file.sync_all()
         });
@@ -216,7 +252,7 @@ impl Shared {
         }
         let parent = folder.parent().unwrap_or(&self.root);
         self.make_folder(parent)?;
-        match fs::create_dir(folder) {
+        match private_files::create_folder(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => sync_directory(parent),
         }
@@ -362,6 +398,35 @@ mod tests {
     async fn a_folder_keeps_the_contract_of_a_store() {
         let folder = tempfile::tempdir().unwrap();
         contract::run(&DiskStore::open(folder.path().join("store")).unwrap()).await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn only_the_owner_may_use_the_folder_and_all_that_is_in_it() {
+        use std::os::unix::fs::PermissionsExt;
+
+        fn collect(path: &Path, modes: &mut Vec<(PathBuf, u32)>) {
+            let facts = fs::metadata(path).unwrap();
+            modes.push((path.to_owned(), facts.permissions().mode() & 0o777));
+            for entry in fs::read_dir(path).into_iter().flatten() {
+                collect(&entry.unwrap().path(), modes);
+            }
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data/store");
+        let store = DiskStore::open(&root).unwrap();
+        let avatar = contract::rendition(1).avatar();
+        for key in [contract::rendition(1), ObjectKey::Manifest { avatar }] {
+            store.put(&key, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let mut found = Vec::new();
+        collect(&folder.path().join("data"), &mut found);
+        assert!(found.len() > 8, "{found:?}");
+        for (path, mode) in found {
+            let expected = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode, expected, "{}", path.display());
+        }
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ pub use resilience::{Patience, PatientStore};
 pub use s3::{S3Concern, S3StartError, S3Store};
 
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
+use crate::telemetry::Health;
 
 /// Where renditions lie.
 ///
@@ -53,14 +54,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes, reads and deletes an object of its own, to tell whether the store really works, and
     /// what holds of it. However often it fails or is dropped, it leaves at most one object.
+    /// A store that can be read but not written is [degraded](Health::Degraded); that is no error.
     async fn check(&self) -> Result<Checkup, StoreError>;
 }
 
 /// What was seen to hold of a store that works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkup {
     /// Who reads public objects.
     pub public_read: PublicRead,
+    /// Whether the store also takes writes.
+    pub health: Health,
 }
 
 /// Who reads public objects straight from the store.

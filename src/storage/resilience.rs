@@ -335,6 +335,7 @@ mod tests {
     use super::*;
     use crate::storage::s3::testing::{Fault, S3Server};
     use crate::storage::{DiskStore, PublicRead, S3Store, contract};
+    use crate::telemetry::Health;
 
     /// Fails the first so many times, or never answers.
     struct Flaky {
@@ -395,8 +396,10 @@ mod tests {
         }
 
         async fn check(&self) -> Result<Checkup, StoreError> {
-            let public_read = PublicRead::Proxy;
-            self.answer().await.map(|()| Checkup { public_read })
+            self.answer().await.map(|()| Checkup {
+                public_read: PublicRead::Proxy,
+                health: Health::Healthy,
+            })
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the program tells about itself: structured lines on standard error, and metrics.
 
+mod health;
 mod metrics;
 
 use std::io::{self, IsTerminal};
@@ -8,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+pub use health::Health;
 pub use metrics::{Metrics, Operations};
 
 use crate::config::Environment;

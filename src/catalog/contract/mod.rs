@@ -12,6 +12,7 @@ use crate::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName, Version,
 };
+use crate::telemetry::Health;
 
 pub(crate) use events::all as events;
 
@@ -48,7 +49,7 @@ pub(crate) async fn run(catalog: &dyn Catalog) {
     maintenance::run(catalog).await;
     events::run(catalog).await;
     maintenance::run_with_a_floor(catalog).await;
-    catalog.check().await.unwrap();
+    assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
 }
 
 /// A plausible record: ten renditions whose sizes depend on `seed`.

@@ -23,6 +23,7 @@ use super::{
     Restored, Stats, StatsRow,
 };
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
+use crate::telemetry::Health;
 use tables::{
     Change, DUE, EVENTS, FLOOR, Failure, Id, OUTSTANDING, PROBE, RECORDS, RESERVED, RETIRED_OF,
     STATS, State, VERSIONS, count, due, enter, floor, is_pending, leave, tell,
@@ -506,12 +507,12 @@ impl Catalog for EmbeddedCatalog {
         .await
     }
 
-    async fn check(&self) -> Result<(), CatalogError> {
+    async fn check(&self) -> Result<Health, CatalogError> {
         self.write("take a write", |transaction| {
             let mut probe = transaction.open_table(PROBE)?;
             let count = probe.get(())?.map_or(0, |count| count.value());
             probe.insert((), count.wrapping_add(1))?;
-            Ok(())
+            Ok(Health::Healthy)
         })
         .await
     }

@@ -41,6 +41,7 @@ use super::{
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisSettings};
 use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Script};
+use crate::telemetry::Health;
 use scripts::Scripts;
 use values::{
     Failure, StreamEntry, add_up, avatar_id, event, last_version_of, outstanding, record_of,
@@ -551,10 +552,11 @@ impl Catalog for RedisCatalog {
             .map_err(|failure: Failure| failure.of("add up its records"))
     }
 
-    async fn check(&self) -> Result<(), CatalogError> {
+    async fn check(&self) -> Result<Health, CatalogError> {
         self.write_probes()
             .await
-            .map_err(|error| Failure::Redis(error).of("take a write"))
+            .map_err(|error| Failure::Redis(error).of("take a write"))?;
+        Ok(Health::Healthy)
     }
 }
 

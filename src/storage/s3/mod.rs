@@ -27,6 +27,7 @@ use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 use crate::config::S3Settings;
 #[cfg(test)]
 use crate::config::{PublicAccess, S3Credentials};
+use crate::telemetry::Health;
 use error::{Failure, of_call};
 use startup::Probe;
 pub use startup::{S3Concern, S3StartError};
@@ -321,7 +322,10 @@ impl Store for S3Store {
         // Whatever came of it, the probe goes; the first failure is the one to tell.
         let deleted = self.delete_path(&probe.path).await;
         match seen.and_then(|public_read| deleted.map(|()| public_read)) {
-            Ok(public_read) => Ok(Checkup { public_read }),
+            Ok(public_read) => Ok(Checkup {
+                public_read,
+                health: Health::Healthy,
+            }),
             Err(failure) => Err(failure.of("write, read and delete a probe")),
         }
     }
