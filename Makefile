@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos conformance lint fmt-check clippy docs deny fmt bench bench-upload bench-scale bench-imaging fuzz needs servers
+.PHONY: help run test chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ chaos: needs servers ## Kill, stop and cut off everything, and count (CHAOS_SECO
 conformance: needs servers ## Run the suites on real S3 servers and Redis kinds (ARGS='--only minio'); writes docs/object-stores.md
 	cargo test --locked --test conformance -- $(ARGS)
 
-lint: fmt-check clippy docs deny ## Everything but the tests that a change must pass
+lint: fmt-check clippy docs deny openapi ## Everything but the tests that a change must pass
 
 fmt-check: needs ## Check the formatting
 	cargo fmt --check
@@ -38,6 +38,10 @@ docs: needs ## Build the documentation into target/doc, private items included
 
 deny: $(DENY) ## Check the dependencies against deny.toml
 	$(DENY) --locked check --hide-inclusion-graph licenses bans sources
+
+openapi: ## Check docs/openapi.yaml with openapi-spec-validator and Redocly
+	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
+	scripts/openapi-lint.sh
 
 fmt: needs ## Format the code
 	cargo fmt

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr};
@@ -17,7 +19,7 @@ use super::problem::{Code, ProblemBody};
         description = "Avatars: one upload in, every size out.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
-    components(schemas(ProblemBody, Code)),
+    components(schemas(ProblemBody, Code, UserId)),
     modifiers(&Schemes),
     tags(
         (name = "avatars", description = "Upload, read and delete"),
@@ -53,6 +55,18 @@ pub(super) struct UploadForm {
     #[schema(example = "10,10,400,400")]
     crop: Option<String>,
 }
+
+/// A user id: 1 to 128 of `A-Z a-z 0-9 . _ ~ @ : + - |`, not only dots.
+#[derive(ToSchema)]
+#[schema(
+    value_type = String,
+    pattern = r"^\.*[A-Za-z0-9_~@:+|-][A-Za-z0-9._~@:+|-]*$",
+    min_length = 1,
+    max_length = 128,
+    example = "42"
+)]
+#[allow(dead_code)] // only described
+pub(super) struct UserId(String);
 
 /// Bytes of an image.
 #[derive(ToSchema)]
@@ -97,6 +111,8 @@ problems! {
     FileProblems: [NotFound, Internal, StorageUnavailable];
     /// What reading the metrics may answer.
     MetricsProblems: [NotFound, Internal];
+    /// What every route may answer.
+    MalformedProblems: [MalformedRequest];
     /// What anything that only asks the catalog may answer.
     CatalogProblems: [Internal, CatalogUnavailable];
 }
@@ -111,7 +127,12 @@ fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
     }
     let response = |(status, names): (u16, Vec<&str>)| {
         let list: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-        let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody"))));
+        let mut body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody"))));
+        for code in codes.iter().filter(|code| code.status().as_u16() == status) {
+            let example = ExampleBuilder::new().value(Some(example(*code))).build();
+            body.examples
+                .insert(code.name().to_owned(), RefOr::T(example));
+        }
         let response = ResponseBuilder::new()
             .description(list.join(", "))
             .content("application/problem+json", body)
@@ -119,4 +140,38 @@ fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
         (status.to_string(), RefOr::T(response))
     };
     names.into_iter().map(response).collect()
+}
+
+fn example(code: Code) -> Value {
+    let status = code.status();
+    json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "code": code.name(),
+        "detail": detail(code),
+        "request_id": "hu2wnwr6uxrqzi7x3ftj5dpjeu",
+    })
+}
+
+/// An example of what a problem's detail says.
+fn detail(code: Code) -> &'static str {
+    match code {
+        Code::MissingFile => "the form has no part named file, image or avatar",
+        Code::DimensionsTooLarge => "3000 × 5000 px; at most 4096 px a side",
+        Code::DimensionsTooSmall => "64 × 64 px; at least 100 px a side",
+        Code::InvalidUserId => "a user id has 1 to 128 of A-Z a-z 0-9 . _ ~ @ : + - |",
+        Code::Unauthenticated => "send a token: Authorization: Bearer …",
+        Code::TokenExpired => "the token has expired",
+        Code::Forbidden => "only the owner, a service or an admin may change an avatar",
+        Code::AvatarNotFound => "there is no avatar",
+        Code::NotFound => "there is nothing at this address",
+        Code::FileTooLarge => "the file is larger than 5.0 MiB",
+        Code::RateLimited => {
+            "the upload limit of this user is used up: 5 at once, then one every 12 s; try again \
+             in 12 s"
+        }
+        Code::Internal => "an internal error",
+        _ => "what was found, and what is allowed",
+    }
 }

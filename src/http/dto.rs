@@ -13,10 +13,11 @@ use crate::service::{self, Service, Size};
 /// An avatar.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Avatar {
-    /// Whose it is.
-    #[schema(example = "42")]
+    /// The user's id.
+    #[schema(value_type = super::docs::UserId)]
     pub user_id: String,
-    /// Which upload it came from: 26 characters of base32, fresh for every upload.
+    /// The id of the upload: 26 characters of base32, fresh for every upload.
+    #[schema(pattern = "^[a-z2-7]{26}$", example = "c4vwquylsaznpkfz4fijhxgcoq")]
     pub avatar_id: String,
     /// Counts the user's uploads; never goes back.
     #[schema(example = 3)]

@@ -9,6 +9,7 @@ mod files;
 mod health;
 mod metrics;
 mod negotiate;
+mod openapi;
 mod pace;
 mod permit;
 mod picture;
@@ -131,7 +132,7 @@ fn without_metrics() -> OpenApiRouter<App> {
 
 /// The OpenAPI 3.1 document of the whole surface.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    table(MetricsAt::Main).into_openapi()
+    openapi::complete(table(MetricsAt::Main).into_openapi())
 }
 
 /// Everything that answers, from the request's first byte read to the answer's last.
@@ -140,7 +141,7 @@ pub fn router(app: App) -> Router {
     let most = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
     let routes = routes.merge(
         SwaggerUi::new("/docs")
-            .url("/openapi.json", document)
+            .url("/openapi.json", openapi::complete(document))
             // Its badge would ask a validator on the internet.
             .config(Config::default().validator_url("none")),
     );

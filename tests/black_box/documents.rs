@@ -1,5 +1,7 @@
 //! The documents that the program carries.
 
+use std::collections::BTreeSet;
+
 use crate::support::TestService;
 
 #[tokio::test]
@@ -40,6 +42,67 @@ fn the_openapi_document_in_the_repository_is_the_programs() {
         written == made,
         "docs/openapi.yaml is old: cargo run -- openapi > docs/openapi.yaml"
     );
+}
+
+#[tokio::test]
+async fn the_served_openapi_document_is_the_one_in_the_repository() {
+    let service = TestService::start().await;
+    let served = service.anonymous().get("/openapi.json").await.ok();
+    assert_eq!(
+        served,
+        serde_json::to_value(cameo::http::openapi()).unwrap()
+    );
+}
+
+#[test]
+fn every_operation_is_described_well_enough_for_a_generator() {
+    let document = serde_json::to_value(cameo::http::openapi()).unwrap();
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let place = format!("{method} {path}");
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id), "{place}: {id} names two operations");
+            assert!(operation["security"].is_array(), "{place}: no security");
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let schema = &parameter["schema"];
+                assert!(!schema["type"].is_array(), "{place}: {parameter}");
+                if parameter["name"] == "user_id" {
+                    assert_eq!(schema["$ref"], "#/components/schemas/UserId", "{place}");
+                }
+            }
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let headers = response["headers"].as_object().unwrap();
+                assert!(headers.contains_key("X-Request-Id"), "{place}: {status}");
+                for (kind, content) in response["content"].as_object().into_iter().flatten() {
+                    let example = !content["example"].is_null() || content["examples"].is_object();
+                    let is_json = kind.ends_with("json");
+                    assert!(example || !is_json, "{place}: {status} has no example");
+                }
+            }
+        }
+    }
+    let protected = &document["paths"]["/api/v1/users/{user_id}/avatar"];
+    assert_eq!(protected["post"]["operationId"], "upload_avatar");
+    assert_eq!(protected["put"]["operationId"], "replace_avatar");
+    assert_eq!(
+        document["paths"]["/health/live"]["get"]["security"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+fn the_documented_pattern_of_user_ids_takes_what_the_service_takes() {
+    let document = serde_json::to_value(cameo::http::openapi()).unwrap();
+    let schema = jsonschema::validator_for(&document["components"]["schemas"]["UserId"]).unwrap();
+    let longest = "x".repeat(128);
+    for good in ["42", "auth0|5f7c", "a.b", "..a", "A-Z_~@:+|-", &longest] {
+        assert!(schema.is_valid(&good.into()), "{good}");
+    }
+    let too_long = "x".repeat(129);
+    for bad in ["", ".", "...", "a b", "a/b", "é", "a\n", &too_long] {
+        assert!(!schema.is_valid(&bad.into()), "{bad:?}");
+    }
 }
 
 #[test]

@@ -37,6 +37,14 @@ impl Document {
             response.is_object(),
             "{method} {path}: {status} is not documented: {body}"
         );
+        // A header that the service sets on purpose is documented wherever it is sent.
+        for name in document_headers(&self.document) {
+            let documented = response["headers"].get(name).is_some();
+            assert!(
+                documented || !answer.headers.contains_key(name),
+                "{method} {path}: {status} has {name}, which is not documented"
+            );
+        }
         let Some(content) = response["content"].as_object() else {
             assert!(
                 answer.body.is_empty(),
@@ -91,6 +99,13 @@ impl Document {
             .collect();
         assert!(faults.is_empty(), "{place}: {faults:?}\n{body:#}");
     }
+}
+
+fn document_headers(document: &Value) -> impl Iterator<Item = &String> {
+    document["components"]["headers"]
+        .as_object()
+        .unwrap()
+        .keys()
 }
 
 fn fits(template: &str, path: &str) -> bool {

@@ -1,0 +1,371 @@
+//! Completes the OpenAPI document. The route table's annotations say what differs between routes;
+//! this module adds what follows by a rule: operation ids that are unique, response headers, user
+//! ids, examples, and the security of operations that need none.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use utoipa::IntoResponses;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
+use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema, Server, Type};
+
+const PROBLEM: &str = "application/problem+json";
+
+use super::docs::MalformedProblems;
+
+/// Adds everything that follows by a rule to a document made from the route table.
+pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+    let mut server = Server::new("/");
+    server.description = Some("The service that serves this document".to_owned());
+    document.servers = Some(vec![server]);
+    let mut used = BTreeSet::new();
+    for item in document.paths.paths.values_mut() {
+        for (method, operation) in operations(item) {
+            name(method, operation);
+            operation.security.get_or_insert_default();
+            for parameter in operation.parameters.iter_mut().flatten() {
+                if let RefOr::T(parameter) = parameter {
+                    refine(parameter);
+                }
+            }
+            add_malformed(operation);
+            add_headers(method, operation);
+            add_examples(operation);
+            for response in operation.responses.responses.values() {
+                if let RefOr::T(response) = response {
+                    used.extend(response.headers.keys().cloned());
+                }
+            }
+        }
+    }
+    let components = document.components.get_or_insert_default();
+    for (name, header) in HEADERS.iter().filter(|(name, _)| used.contains(*name)) {
+        let header = RefOr::T(describe(header));
+        components.headers.insert((*name).to_owned(), header);
+    }
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    [
+        ("get", &mut item.get),
+        ("head", &mut item.head),
+        ("put", &mut item.put),
+        ("post", &mut item.post),
+        ("patch", &mut item.patch),
+        ("delete", &mut item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// A handler of two methods has one id in its annotation. Ids must be unique, so the second
+/// method gets an id of its own.
+fn name(method: &str, operation: &mut Operation) {
+    let Some(id) = &mut operation.operation_id else {
+        return;
+    };
+    match (method, id.strip_prefix("upload_")) {
+        ("put", Some(rest)) => *id = format!("replace_{rest}"),
+        ("head", _) => *id = format!("head_{id}"),
+        _ => {}
+    }
+}
+
+fn refine(parameter: &mut Parameter) {
+    if parameter.parameter_in == ParameterIn::Path && parameter.name == "user_id" {
+        parameter.schema = Some(Ref::from_schema_name("UserId").into());
+    }
+    // An optional header is absent, never null.
+    if let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema
+        && let SchemaType::Array(types) = &mut schema.schema_type
+    {
+        types.retain(|kind| *kind != Type::Null);
+        if let [only] = &types[..] {
+            schema.schema_type = SchemaType::Type(only.clone());
+        }
+    }
+}
+
+/// Every route refuses a request that is not HTTP as it should be.
+fn add_malformed(operation: &mut Operation) {
+    let responses = &mut operation.responses.responses;
+    for (status, response) in MalformedProblems::responses() {
+        responses.entry(status).or_insert(response);
+    }
+}
+
+struct HeaderDoc {
+    kind: Type,
+    description: &'static str,
+    example: &'static str,
+}
+
+const fn text(description: &'static str, example: &'static str) -> HeaderDoc {
+    HeaderDoc {
+        kind: Type::String,
+        description,
+        example,
+    }
+}
+
+/// Every response header that this service sets on purpose.
+const HEADERS: &[(&str, HeaderDoc)] = &[
+    (
+        "Accept-Ranges",
+        text("The image can be read in part.", "bytes"),
+    ),
+    (
+        "Access-Control-Allow-Origin",
+        text("Public images are readable by pages of every origin.", "*"),
+    ),
+    (
+        "Cache-Control",
+        text(
+            "How long a cache may keep the answer.",
+            "public, max-age=300, stale-while-revalidate=60",
+        ),
+    ),
+    (
+        "Content-Range",
+        text(
+            "Which bytes of the image the answer holds; with 416, how many the image has.",
+            "bytes 0-99/9312",
+        ),
+    ),
+    (
+        "Cross-Origin-Resource-Policy",
+        text(
+            "Pages of every origin may embed public images.",
+            "cross-origin",
+        ),
+    ),
+    (
+        "ETag",
+        text(
+            "The entity tag of this representation.",
+            "\"c4vwquylsaznpkfz4fijhxgcoq\"",
+        ),
+    ),
+    (
+        "Location",
+        text(
+            "The URL to go to.",
+            "https://cdn.example.com/public/avatars/c4vwquylsaznpkfz4fijhxgcoq/medium.webp",
+        ),
+    ),
+    (
+        "RateLimit",
+        text(
+            "The state of the quota that counted this request \
+             (draft-ietf-httpapi-ratelimit-headers-10): `r` requests are possible now, the next \
+             one is restored in `t` seconds, `pk` is whose quota it is.",
+            "\"upload\";r=4;t=12;pk=:NDI=:",
+        ),
+    ),
+    (
+        "RateLimit-Policy",
+        text(
+            "The quota that counted this request: `q` requests at once, restored one by one, \
+             evenly over `w` seconds (GCRA), one every `cameo-interval` seconds. Any span of `w` \
+             seconds can therefore hold almost twice `q` requests. `upload` and `delete` are a \
+             user's quotas, `service_upload` and `service_delete` those of a service or an admin.",
+            "\"upload\";q=5;w=60;pk=:NDI=:;cameo-policy=\"gcra\";cameo-interval=12.0",
+        ),
+    ),
+    (
+        "Retry-After",
+        HeaderDoc {
+            kind: Type::Integer,
+            description: "After how many seconds the request can succeed.",
+            example: "12",
+        },
+    ),
+    (
+        "Vary",
+        text("Which request headers the answer depends on.", "Accept"),
+    ),
+    (
+        "WWW-Authenticate",
+        text(
+            "How to authenticate, and what is wrong with the token that was sent (RFC 6750).",
+            "Bearer error=\"invalid_token\", error_description=\"the token has expired\"",
+        ),
+    ),
+    (
+        "X-Content-Type-Options",
+        text("The declared content type is the true one.", "nosniff"),
+    ),
+    (
+        "X-Request-Id",
+        text(
+            "The request's id: the one it came with, or a new one.",
+            "hu2wnwr6uxrqzi7x3ftj5dpjeu",
+        ),
+    ),
+];
+
+/// Headers that every answer can have.
+const EVERYWHERE: [&str; 4] = [
+    "Access-Control-Allow-Origin",
+    "Vary",
+    "X-Content-Type-Options",
+    "X-Request-Id",
+];
+
+fn describe(header: &HeaderDoc) -> Header {
+    let example = match header.kind {
+        Type::Integer => header
+            .example
+            .parse::<u64>()
+            .map_or(Value::Null, Value::from),
+        _ => header.example.into(),
+    };
+    HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(header.kind.clone())))
+        .description(Some(header.description))
+        .example(Some(example))
+        .build()
+}
+
+fn add_headers(method: &str, operation: &mut Operation) {
+    let tags = operation.tags.clone().unwrap_or_default();
+    let cached = matches!(method, "get" | "head")
+        && tags.iter().any(|tag| tag == "avatars" || tag == "files");
+    let replaces = matches!(method, "post" | "put");
+    let rated = operation.responses.responses.contains_key("429");
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        let mut names = BTreeSet::from(EVERYWHERE);
+        let images = response
+            .content
+            .keys()
+            .any(|kind| kind.starts_with("image/"));
+        match status.as_str() {
+            "401" | "403" => {
+                names.insert("WWW-Authenticate");
+            }
+            "429" | "503" if response.content.contains_key(PROBLEM) => {
+                names.insert("Retry-After");
+            }
+            "200" if replaces && tags.iter().any(|tag| tag == "avatars") => {
+                names.insert("ETag");
+            }
+            _ => {}
+        }
+        if rated && !matches!(status.as_str(), "401" | "403") {
+            names.extend(["RateLimit", "RateLimit-Policy"]);
+        }
+        if cached {
+            match status.as_str() {
+                "200" | "206" | "304" => names.extend(["Cache-Control", "ETag"]),
+                "302" => names.extend(["Cache-Control", "ETag", "Location"]),
+                "404" => names.extend(["Cache-Control"]),
+                _ => {}
+            }
+            if matches!(status.as_str(), "206" | "416") {
+                names.insert("Content-Range");
+            }
+            if images || matches!(status.as_str(), "302" | "304" | "416") {
+                names.extend(["Accept-Ranges", "Cross-Origin-Resource-Policy"]);
+            }
+        }
+        refer_to(&names, response);
+    }
+}
+
+fn refer_to(names: &BTreeSet<&str>, response: &mut Response) {
+    for name in names {
+        let header = || RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
+        response
+            .headers
+            .entry((*name).to_owned())
+            .or_insert_with(header);
+    }
+}
+
+/// Gives each JSON answer that has no example the one of its schema.
+fn add_examples(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        for content in response.content.values_mut() {
+            let RefOr::T(content) = content else {
+                continue;
+            };
+            if content.example.is_none()
+                && content.examples.is_empty()
+                && let Some(RefOr::Ref(schema)) = &content.schema
+            {
+                content.example = example_of(&schema.ref_location);
+            }
+        }
+    }
+}
+
+fn example_of(schema: &str) -> Option<Value> {
+    match schema.rsplit('/').next()? {
+        "Avatar" => Some(avatar()),
+        "Live" => Some(json!({"status": "ok"})),
+        "Ready" => Some(json!({
+            "status": "ready",
+            "store": "ok",
+            "catalog": "ok",
+            "public_read": "anyone",
+        })),
+        "Overview" => Some(json!({
+            "configuration": "ok",
+            "version": env!("CARGO_PKG_VERSION"),
+            "storage": "s3",
+            "catalog": "redis",
+            "avatars": 2,
+            "objects": 20,
+            "bytes": 512_000,
+        })),
+        "Deleted" => Some(json!({
+            "message": "Avatar deleted successfully",
+            "files_deleted": 10,
+        })),
+        _ => None,
+    }
+}
+
+fn avatar() -> Value {
+    let url = |file: &str| {
+        format!("https://cdn.example.com/public/avatars/c4vwquylsaznpkfz4fijhxgcoq/{file}")
+    };
+    json!({
+        "user_id": "42",
+        "avatar_id": "c4vwquylsaznpkfz4fijhxgcoq",
+        "version": 3,
+        "avatar_url": url("medium.webp"),
+        "variants": {
+            "thumbnail": url("thumbnail.webp"),
+            "medium": url("medium.webp"),
+        },
+        "images": [
+            {
+                "variant": "medium",
+                "format": "webp",
+                "width": 256,
+                "height": 256,
+                "bytes": 9312,
+                "url": url("medium.webp"),
+            },
+        ],
+        "placeholder": {"thumbhash": "3OcRJYB4d3h/iIeHeEh3eIhw+j2w", "color": "#7a5c48"},
+        "metadata": {
+            "original_size": 2_048_576,
+            "original_dimensions": "2000x2000",
+            "format": "JPEG",
+            "animated": false,
+            "uploaded_at": "2026-01-31T09:30:00Z",
+        },
+    })
+}
