@@ -96,7 +96,7 @@ impl App {
         let draining = Arc::new(AtomicBool::new(false));
         let http = http::App::new(http::Parts {
             service: Arc::clone(&service),
-            verifier: Verifier::new(&config.auth, secret),
+            verifier: Verifier::new(&config.auth, secret)?,
             limiter: limiter.clone(),
             cookie_name: config.auth.cookie_name.clone(),
             trusted_origins: trusted_origins(config),

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::avatar::SubjectId;
 use crate::config::{Auth, ExposeSecret, SecretString};
+
+/// The largest token that is looked at. Tokens with many claims have 2 to 4 KiB.
+const MAX_TOKEN_BYTES: usize = 8 << 10;
+/// The longest subject (OpenID Connect Core, section 2). It is a key of the rate limits.
+const MAX_SUBJECT_BYTES: usize = 255;
 
 /// Whoever made a request, as a valid token tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,11 @@ pub enum TokenError {
     Invalid,
 }
 
+/// The secret that tokens are signed with is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the secret that tokens are signed with is empty")]
+pub struct EmptySecret;
+
 /// Checks tokens. The algorithm comes from the configuration, never from the token.
 pub struct Verifier {
     key: DecodingKey,
@@ -60,7 +71,13 @@ pub struct Verifier {
 
 impl Verifier {
     /// Checks HS256 tokens signed with `secret`, and what else `auth` demands.
-    pub fn new(auth: &Auth, secret: &SecretString) -> Self {
+    ///
+    /// # Errors
+    /// [`EmptySecret`], because anybody could sign with it.
+    pub fn new(auth: &Auth, secret: &SecretString) -> Result<Self, EmptySecret> {
+        if secret.expose_secret().trim().is_empty() {
+            return Err(EmptySecret);
+        }
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = auth.leeway.as_secs();
         validation.validate_nbf = true;
@@ -77,23 +94,40 @@ impl Verifier {
         }
         validation.set_required_spec_claims(&required);
         let key = DecodingKey::from_secret(secret.expose_secret().as_bytes());
-        Self { key, validation }
+        Ok(Self { key, validation })
     }
 
     /// Who the token's bearer is.
     ///
     /// # Errors
-    /// [`TokenError`] where the signature, the algorithm, the times, the issuer or the audience is
-    /// not as configured.
+    /// [`TokenError`] if the signature, the algorithm, the times, the issuer or the audience is not
+    /// as configured, if the token is larger than 8 KiB, or if its header demands an extension
+    /// (`crit`): this service understands none.
     pub fn verify(&self, token: &str) -> Result<Principal, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES || demands_extension(token) {
+            return Err(TokenError::Invalid);
+        }
         let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,
                 _ => TokenError::Invalid,
             })?
             .claims;
+        if claims.sub.len() > MAX_SUBJECT_BYTES {
+            return Err(TokenError::Invalid);
+        }
         Ok(claims.principal())
     }
+}
+
+/// Whether a token's header has the member `crit` (RFC 7515, section 4.1.11), or cannot be read.
+fn demands_extension(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    let header = BASE64URL_NOPAD.decode(header.as_bytes()).ok();
+    let header = header.and_then(|json| {
+        serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&json).ok()
+    });
+    header.is_none_or(|members| members.contains_key("crit"))
 }
 
 /// Makes an HS256 token for `subject` that is good for `ttl`.
@@ -136,55 +170,66 @@ struct NewClaims<'a> {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
-    #[serde(default, deserialize_with = "words")]
+    #[serde(default, deserialize_with = "whole")]
     role: Vec<String>,
-    #[serde(default, deserialize_with = "words")]
+    #[serde(default, deserialize_with = "whole")]
     roles: Vec<String>,
-    #[serde(default, deserialize_with = "words")]
+    #[serde(default, deserialize_with = "spaced")]
     scope: Vec<String>,
+    #[serde(default, deserialize_with = "spaced")]
+    scp: Vec<String>,
 }
 
 impl Claims {
+    /// Roles come from the role claims alone: a scope says what the user allowed a client to do,
+    /// and never makes an admin or a service.
     fn principal(self) -> Principal {
-        let granted = |word: &str| {
-            [&self.role, &self.roles, &self.scope]
-                .into_iter()
-                .flatten()
-                .any(|grant| grant == word)
-        };
-        let role = if granted("admin") {
+        let has_role = |role: &str| self.role.iter().chain(&self.roles).any(|one| one == role);
+        let role = if has_role("admin") {
             Role::Admin
-        } else if granted("service") {
+        } else if has_role("service") {
             Role::Service
         } else {
             Role::User
         };
-        // Identity providers put scopes of their own (`openid`) into every token. Only one that
-        // names this service's scopes says that the others of them were withheld.
-        let scoped = self.scope.iter().any(|scope| scope.starts_with("avatars:"));
+        let scopes = || self.scope.iter().chain(&self.scp);
+        // Identity providers put scopes of their own (`openid`) into every token. Only a token that
+        // names one of this service's scopes is restricted to those that it names.
+        let restricted = scopes().any(|scope| scope.starts_with("avatars:"));
+        let may_write = !restricted || scopes().any(|scope| scope == "avatars:write");
         Principal {
             subject: SubjectId::new(self.sub.as_str()).ok(),
             role,
-            may_write: !scoped || granted("avatars:write"),
+            may_write,
             name: self.sub,
         }
     }
 }
 
-/// Takes a list of texts, or one text with blanks between the words (RFC 8693, section 4.2).
-fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Words {
-        List(Vec<String>),
-        Text(String),
-        // A claim of another shape grants nothing.
-        Other(serde::de::IgnoredAny),
-    }
-    Ok(match Words::deserialize(deserializer)? {
-        Words::List(list) => list,
-        Words::Text(text) => text.split_whitespace().map(str::to_owned).collect(),
-        Words::Other(_) => Vec::new(),
+/// A claim that is one text or a list of texts. A claim of another shape grants nothing.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    List(Vec<String>),
+    One(String),
+    Other(serde::de::IgnoredAny),
+}
+
+/// Reads roles: a text is one role, whole.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match Texts::deserialize(deserializer)? {
+        Texts::List(list) => list,
+        Texts::One(text) => vec![text],
+        Texts::Other(_) => Vec::new(),
+    })
+}
+
+/// Reads scopes: single spaces, and nothing else, separate them (RFC 6749, section 3.3).
+fn spaced<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match Texts::deserialize(deserializer)? {
+        Texts::List(list) => list,
+        Texts::One(text) => text.split(' ').map(str::to_owned).collect(),
+        Texts::Other(_) => Vec::new(),
     })
 }
 
@@ -225,7 +270,9 @@ mod tests {
     }
 
     fn verify(claims: Value) -> Result<Principal, TokenError> {
-        Verifier::new(&auth(), &secret()).verify(&token(claims))
+        Verifier::new(&auth(), &secret())
+            .unwrap()
+            .verify(&token(claims))
     }
 
     #[test]
@@ -235,24 +282,34 @@ mod tests {
         auth.audience = Some("avatars".to_owned());
         let roles = ["admin".to_owned()];
         let token = issue(&auth, &secret, "42", &roles, Duration::from_mins(1)).unwrap();
-        let principal = Verifier::new(&auth, &secret).verify(&token).unwrap();
+        let principal = Verifier::new(&auth, &secret)
+            .unwrap()
+            .verify(&token)
+            .unwrap();
         assert_eq!(principal.subject.unwrap().as_str(), "42");
         assert_eq!(principal.role, Role::Admin);
     }
 
     #[test]
-    fn roles_come_as_text_or_list_and_from_the_scope() {
+    fn a_role_is_a_whole_text_and_no_scope_makes_one() {
         for (claims, role) in [
             (json!({"sub": "a"}), Role::User),
             (json!({"sub": "a", "role": "admin"}), Role::Admin),
+            (json!({"sub": "a", "roles": "service"}), Role::Service),
             (
                 json!({"sub": "a", "roles": ["x", "service"]}),
                 Role::Service,
             ),
-            (
-                json!({"sub": "a", "scope": "openid service"}),
-                Role::Service,
-            ),
+            (json!({"sub": "a", "role": "Site admin"}), Role::User),
+            (json!({"sub": "a", "role": "site\u{a0}admin"}), Role::User),
+            (json!({"sub": "a", "role": "admin service"}), Role::User),
+            (json!({"sub": "a", "role": " admin"}), Role::User),
+            (json!({"sub": "a", "role": "Admin"}), Role::User),
+            (json!({"sub": "a", "roles": ["Site admin"]}), Role::User),
+            (json!({"sub": "a", "roles": [["admin"]]}), Role::User),
+            (json!({"sub": "a", "scope": "openid service"}), Role::User),
+            (json!({"sub": "a", "scope": "admin"}), Role::User),
+            (json!({"sub": "a", "scp": ["admin"]}), Role::User),
             (json!({"sub": "a", "role": 7, "roles": null}), Role::User),
             (json!({"sub": "a", "role": "administrator"}), Role::User),
         ] {
@@ -270,6 +327,21 @@ mod tests {
         assert!(may_write("openid profile"));
         assert!(may_write("avatars:read avatars:write"));
         assert!(!may_write("openid avatars:read"));
+        // Only single spaces separate scopes.
+        assert!(!may_write("avatars:read\u{a0}avatars:write"));
+        assert!(!may_write("avatars:read\tavatars:write"));
+    }
+
+    #[test]
+    fn scopes_come_from_scp_too_as_text_or_list() {
+        let may_write = |scp: Value| verify(json!({"sub": "a", "scp": scp})).unwrap().may_write;
+        assert!(!may_write(json!("avatars:read")));
+        assert!(!may_write(json!(["avatars:read"])));
+        assert!(may_write(json!(["avatars:read", "avatars:write"])));
+        assert!(may_write(json!("openid")));
+        // A role is no scope.
+        let claims = json!({"sub": "a", "scope": "avatars:read", "role": "avatars:write"});
+        assert!(!verify(claims).unwrap().may_write);
     }
 
     #[test]
@@ -298,7 +370,7 @@ mod tests {
     #[test]
     fn forged_tokens_are_refused() {
         let claims = json!({"sub": "a", "exp": jsonwebtoken::get_current_timestamp() + 60});
-        let verifier = Verifier::new(&auth(), &secret());
+        let verifier = Verifier::new(&auth(), &secret()).unwrap();
         let other_key = signed(&Header::new(Algorithm::HS256), &claims, "another secret");
         let other_algorithm = signed(
             &Header::new(Algorithm::HS512),
@@ -325,11 +397,45 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_demands_an_extension_is_refused() {
+        let mut header = Header::new(Algorithm::HS256);
+        let claims = json!({"sub": "a", "exp": jsonwebtoken::get_current_timestamp() + 60});
+        let verifier = Verifier::new(&auth(), &secret()).unwrap();
+        let plain = signed(&header, &claims, secret().expose_secret());
+        assert!(verifier.verify(&plain).is_ok());
+        for crit in [vec!["b64".to_owned()], Vec::new()] {
+            header.crit = Some(crit);
+            let token = signed(&header, &claims, secret().expose_secret());
+            assert_eq!(verifier.verify(&token), Err(TokenError::Invalid), "{token}");
+        }
+    }
+
+    #[test]
+    fn oversized_tokens_and_subjects_are_refused() {
+        let of_claims = |bytes: usize| verify(json!({"sub": "a", "more": "x".repeat(bytes)}));
+        assert!(of_claims(4 << 10).is_ok());
+        assert_eq!(of_claims(8 << 10), Err(TokenError::Invalid));
+        assert!(verify(json!({"sub": "a".repeat(255)})).is_ok());
+        assert_eq!(
+            verify(json!({"sub": "a".repeat(256)})),
+            Err(TokenError::Invalid)
+        );
+    }
+
+    #[test]
+    fn an_empty_secret_verifies_nothing() {
+        for empty in ["", " ", "\n"] {
+            let made = Verifier::new(&auth(), &SecretString::from(empty));
+            assert_eq!(made.err(), Some(EmptySecret));
+        }
+    }
+
+    #[test]
     fn what_is_configured_is_required() {
         let mut auth = auth();
         auth.issuer = Some("us".to_owned());
         auth.audience = Some("avatars".to_owned());
-        let verifier = Verifier::new(&auth, &secret());
+        let verifier = Verifier::new(&auth, &secret()).unwrap();
         let good = json!({"sub": "a", "iss": "us", "aud": ["other", "avatars"]});
         assert!(verifier.verify(&token(good)).is_ok());
         for claims in [
@@ -351,7 +457,9 @@ mod tests {
             secret().expose_secret(),
         );
         assert_eq!(
-            Verifier::new(&self::auth(), &secret()).verify(&endless),
+            Verifier::new(&self::auth(), &secret())
+                .unwrap()
+                .verify(&endless),
             Err(TokenError::Invalid)
         );
     }

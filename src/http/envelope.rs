@@ -187,12 +187,9 @@ fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
     if let Some(after) = problem.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
-    let challenge = match problem.code {
-        Code::Unauthenticated => "Bearer",
-        Code::TokenExpired => "Bearer error=\"invalid_token\", error_description=\"expired\"",
-        _ => return,
-    };
-    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    if let Some(challenge) = problem.challenge {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
 }
 
 /// `RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10: the quota and

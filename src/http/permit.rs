@@ -221,10 +221,10 @@ fn unauthenticated() -> Problem {
 }
 
 fn forbidden(principal: &Principal) -> Problem {
-    let detail = if principal.may_write {
-        "only the owner, a service or an admin may change an avatar"
-    } else {
-        "the token lacks the scope avatars:write"
-    };
-    Problem::new(Code::Forbidden, detail)
+    if principal.may_write {
+        let detail = "only the owner, a service or an admin may change an avatar";
+        return Problem::new(Code::Forbidden, detail);
+    }
+    let challenge = "Bearer error=\"insufficient_scope\", scope=\"avatars:write\"";
+    Problem::new(Code::Forbidden, "the token lacks the scope avatars:write").challenge(challenge)
 }

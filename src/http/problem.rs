@@ -119,6 +119,8 @@ pub(super) struct Problem {
     pub(super) code: Code,
     pub(super) detail: String,
     pub(super) retry_after: Option<Duration>,
+    /// What `WWW-Authenticate` says (RFC 6750, section 3).
+    pub(super) challenge: Option<&'static str>,
     /// For the log alone.
     pub(super) cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -130,6 +132,8 @@ impl Problem {
             code,
             detail: detail.into(),
             retry_after: None,
+            // Each 401 has a challenge. Without a token in the request there is no error to name.
+            challenge: (code.status() == StatusCode::UNAUTHORIZED).then_some("Bearer"),
             cause: None,
         }
     }
@@ -138,6 +142,13 @@ impl Problem {
     #[must_use]
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// Sets `WWW-Authenticate`.
+    #[must_use]
+    pub(super) fn challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
         self
     }
 
@@ -240,11 +251,17 @@ impl From<PictureError> for Problem {
 
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
-        let code = match error {
-            TokenError::Expired => Code::TokenExpired,
-            TokenError::Invalid => Code::Unauthenticated,
+        let (code, challenge) = match error {
+            TokenError::Expired => (
+                Code::TokenExpired,
+                "Bearer error=\"invalid_token\", error_description=\"the token has expired\"",
+            ),
+            TokenError::Invalid => (
+                Code::Unauthenticated,
+                "Bearer error=\"invalid_token\", error_description=\"the token is not valid\"",
+            ),
         };
-        Self::new(code, error.to_string())
+        Self::new(code, error.to_string()).challenge(challenge)
     }
 }
 
