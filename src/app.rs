@@ -346,6 +346,50 @@ fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Finds what keeps the program from working as configured on this system: a key, and what is wrong
+/// with its value. Leaves nothing behind.
+pub fn probe(config: &Config) -> Vec<(&'static str, String)> {
+    let needs_folder = config.auth.jwt_secret.is_none()
+        || matches!(config.storage, Storage::Disk)
+        || matches!(config.catalog, Catalog::Embedded { .. });
+    match probe_folder(&config.data_dir) {
+        Err(problem) if needs_folder => {
+            vec![(
+                "data_dir",
+                format!(
+                    "is {:?}, which cannot be written: {problem}",
+                    config.data_dir
+                ),
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Writes a file into a folder, or into the nearest one above it that exists, and removes it.
+fn probe_folder(path: &Path) -> Result<(), String> {
+    let said = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+    let path = std::path::absolute(path).map_err(|error| said(path, &error))?;
+    let mut folder = path.as_path();
+    loop {
+        match (fs::metadata(folder), folder.parent()) {
+            (Ok(found), _) if found.is_dir() => break,
+            (Ok(_), _) => return Err(format!("{} is not a folder", folder.display())),
+            (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => folder = above,
+            (Err(error), _) => return Err(said(folder, &error)),
+        }
+    }
+    let mut name = [0; 8];
+    getrandom::fill(&mut name).map_err(|error| error.to_string())?;
+    let file = folder.join(format!(
+        ".cameo-probe-{}",
+        data_encoding::HEXLOWER.encode(&name)
+    ));
+    let written = fs::write(&file, "probe");
+    let removed = fs::remove_file(&file);
+    written.and(removed).map_err(|error| said(folder, &error))
+}
+
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     private_files::create_folders(path)
         .with_context(|| format!("the data folder {}", path.display()))

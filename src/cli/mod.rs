@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::app::{self, App};
 use crate::auth;
@@ -91,7 +91,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Openapi => print!("{}", http::openapi().to_yaml()?),
         Command::DecodeAv1 => imaging::serve_av1()?,
         command => {
-            let config = match config::load(cli.config.as_deref(), std::env::vars_os()) {
+            let (file, variables) = (cli.config.as_deref(), std::env::vars_os());
+            let config = match command {
+                Command::CheckConfig => config::check(file, variables, app::probe),
+                _ => config::load(file, variables),
+            };
+            let config = match config {
                 Ok(config) => config,
                 Err(faults) => return Ok(report(&faults)),
             };
@@ -122,6 +127,9 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
         Command::Gc(args) => return runtime()?.block_on(maintenance::gc(config, &args)),
         Command::Rebuild(args) => return runtime()?.block_on(maintenance::rebuild(config, &args)),
         Command::CheckConfig | Command::Config | Command::Openapi | Command::DecodeAv1 => {
+            for warning in &config.warnings {
+                eprintln!("warning: {warning}");
+            }
             println!("the configuration is good");
         }
     }
@@ -169,6 +177,9 @@ fn print_token(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
 
 fn serve(config: &Config) -> anyhow::Result<()> {
     telemetry::start(config.environment)?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
     let (secret, av1) = (app::jwt_secret(config)?, av1()?);
     runtime()?.block_on(async {
         let listener = app::listen("http.bind", config.http.bind).await?;

@@ -99,7 +99,5 @@ pub(super) fn catalog(read: &mut Reader<'_>) -> Option<Catalog> {
 fn optional_url(read: &mut Reader<'_>, path: &str) -> Option<String> {
     let text = read.optional(path)?;
     let example = "give a URL such as \"https://minio.internal:9000\", or nothing";
-    read.parsed(path, |_| {
-        super::read::url(&text).ok_or_else(|| format!("is {text:?}; {example}"))
-    })
+    read.parsed(path, |_| super::read::url(&text, example))
 }

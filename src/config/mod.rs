@@ -9,6 +9,7 @@ mod layers;
 mod read;
 mod redis;
 mod s3;
+mod secret;
 mod units;
 
 use std::ffi::OsString;
@@ -58,6 +59,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// How images are answered.
     pub delivery: Delivery,
+    /// Settings that work and that an operator should still look at.
+    pub warnings: Vec<Fault>,
 }
 
 /// Where the program runs.
@@ -191,10 +194,14 @@ impl Catalog {
 /// `[limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Uploads per user.
+    /// Uploads of one user.
     pub upload: Quota,
-    /// Deletes per user.
+    /// Deletes of one user.
     pub delete: Quota,
+    /// Uploads of one service or admin, for all users together.
+    pub service_upload: Quota,
+    /// Deletes of one service or admin, for all users together.
+    pub service_delete: Quota,
     /// What happens to attempts while a Redis that counts them does not answer.
     pub when_redis_is_down: WhenRedisIsDown,
 }
@@ -246,6 +253,19 @@ pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Faults> {
+    check(file, environment, |_| Vec::new())
+}
+
+/// Does the same as [`load`], and reports the faults that `probe` finds in the system together with
+/// those of the settings. Each is a key and what is wrong with its value.
+///
+/// # Errors
+/// As [`load`], and with every fault that `probe` finds.
+pub fn check(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    probe: impl FnOnce(&Config) -> Vec<(&'static str, String)>,
+) -> Result<Config, Faults> {
     let mut faults = Vec::new();
     let mut layers = Layers::of_defaults(&mut faults);
     if let Some(path) = file {
@@ -255,7 +275,11 @@ pub fn load(
         }
     }
     layers.lay_environment(environment, &mut faults);
-    match read::config(&layers, &mut faults) {
+    let config = read::config(&layers, &mut faults);
+    for (path, problem) in config.as_ref().map(probe).unwrap_or_default() {
+        faults.push(Fault::new(layers.place(path), problem));
+    }
+    match config {
         Some(config) if faults.is_empty() => Ok(config),
         _ => Err(Faults(faults)),
     }

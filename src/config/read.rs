@@ -9,22 +9,27 @@ use secrecy::{ExposeSecret, SecretString};
 use super::adapters;
 use super::fault::Fault;
 use super::layers::Layers;
-use super::units;
 use super::{
     Auth, Config, Delivery, DeliveryMode, Environment, Http, Images, Lifecycle, Limits, Processing,
     Upload, WhenRedisIsDown,
 };
+use super::{secret, units};
 use crate::avatar::{Format, SourceFormat, VariantName};
 
 /// The largest edge that WebP can have.
 const MAX_EDGE_PX: i64 = 16_383;
-/// What an attacker with the algorithm and one token cannot guess (RFC 7518, section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
+/// A large picture on a slow connection takes this long. A shorter deadline lets the sweep remove
+/// the objects of uploads that are still under way.
+const MIN_UPLOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Reads every setting. Where one is wrong a fault is added, and the others are checked all the
 /// same; the result counts only where no fault was added.
 pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> {
-    let mut read = Reader { layers, faults };
+    let mut read = Reader {
+        layers,
+        faults,
+        warnings: Vec::new(),
+    };
     let environment = read.choice(
         "environment",
         &[
@@ -57,6 +62,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         upload_deadline: read.time("lifecycle.upload_deadline", 1, 24 * 3600),
         sweep_every: read.time("lifecycle.sweep_every", 1, 24 * 3600),
     };
+    expect_time(&mut read, environment, &lifecycle);
     let modes = [
         ("proxy", DeliveryMode::Proxy),
         ("redirect", DeliveryMode::Redirect),
@@ -78,16 +84,44 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         limits,
         lifecycle,
         delivery,
+        warnings: read.warnings,
     })
 }
 
-/// A URL without a query, as it stands but for a closing slash.
-pub(super) fn url(text: &str) -> Option<String> {
-    let uri = text.parse::<http::Uri>().ok()?;
-    let good = matches!(uri.scheme_str(), Some("http" | "https"))
-        && uri.authority().is_some()
-        && uri.query().is_none();
-    good.then(|| text.trim_end_matches('/').to_owned())
+/// Reads a URL without a query and without a user, as it stands but for a closing slash. Such URLs
+/// are logged and part of answers, so a password in one would be public.
+///
+/// # Errors
+/// What is wrong. It does not repeat a text that may hold a password.
+pub(super) fn url(text: &str, example: &str) -> Result<String, String> {
+    let uri = text.parse::<http::Uri>().ok();
+    let authority = uri.as_ref().and_then(http::Uri::authority);
+    if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(
+            "holds a user name or a password, which logs and answers would repeat; give the URL \
+             without them"
+                .to_owned(),
+        );
+    }
+    let good = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some()
+            && uri.query().is_none()
+    });
+    if good {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(format!("is {}; {example}", shown(text)))
+    }
+}
+
+/// A value as an error repeats it.
+fn shown(text: &str) -> String {
+    if text.contains('@') {
+        "a text that is not repeated here, because it may hold a password".to_owned()
+    } else {
+        format!("{text:?}")
+    }
 }
 
 fn http(read: &mut Reader<'_>) -> Option<Http> {
@@ -96,19 +130,19 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
             .map_err(|_| format!("is {text:?}; give an address such as \"0.0.0.0:8080\""))
     });
     let public_url = read.parsed("http.public_url", |text| {
-        let example = "give a URL such as \"https://avatars.example.com\"";
-        url(text).ok_or_else(|| format!("is {text:?}; {example}"))
+        url(text, "give a URL such as \"https://avatars.example.com\"")
     });
     let trusted_origins = read.list("http.trusted_origins", |text| {
         let host = text
             .strip_prefix("https://")
             .or_else(|| text.strip_prefix("http://"));
         match host {
-            Some(host) if !host.is_empty() && !host.contains(['/', '*', ' ']) => {
+            Some(host) if !host.is_empty() && !host.contains(['/', '*', ' ', '@']) => {
                 Ok(text.to_ascii_lowercase())
             }
             _ => Err(format!(
-                "holds {text:?}; give origins such as \"https://app.example.com\", without a path"
+                "holds {}; give origins such as \"https://app.example.com\", without a path",
+                shown(text)
             )),
         }
     });
@@ -247,6 +281,8 @@ fn limits(read: &mut Reader<'_>) -> Option<Limits> {
     // Checked even where limits are off: a fault must not wait for the day they are switched on.
     let upload = read.parsed("limits.upload", units::quota);
     let delete = read.parsed("limits.delete", units::quota);
+    let service_upload = read.parsed("limits.service_upload", units::quota);
+    let service_delete = read.parsed("limits.service_delete", units::quota);
     let when_redis_is_down = read.choice(
         "limits.when_redis_is_down",
         &[
@@ -257,8 +293,28 @@ fn limits(read: &mut Reader<'_>) -> Option<Limits> {
     read.flag("limits.enabled").then_some(Limits {
         upload: upload?,
         delete: delete?,
+        service_upload: service_upload?,
+        service_delete: service_delete?,
         when_redis_is_down,
     })
+}
+
+/// An upload needs time until its deadline.
+fn expect_time(read: &mut Reader<'_>, environment: Environment, lifecycle: &Lifecycle) {
+    let deadline = lifecycle.upload_deadline;
+    if deadline.is_zero() || deadline >= MIN_UPLOAD_DEADLINE {
+        return;
+    }
+    let problem = format!(
+        "is {}; an upload that takes longer fails, because the sweep removes its objects: give at \
+         least {}",
+        humantime::format_duration(deadline),
+        humantime::format_duration(MIN_UPLOAD_DEADLINE)
+    );
+    match environment {
+        Environment::Production => read.fault("lifecycle.upload_deadline", problem),
+        Environment::Development => read.warn("lifecycle.upload_deadline", problem),
+    }
 }
 
 /// What is handy on a laptop and dangerous anywhere else.
@@ -266,14 +322,18 @@ fn refuse_conveniences(read: &mut Reader<'_>, auth: &Auth) {
     match &auth.jwt_secret {
         None => read.fault(
             "auth.jwt_secret",
-            "is not set; in production no secret is generated: give one of at least 32 bytes, \
-             or auth.jwt_secret_file",
+            format!(
+                "is not set, and in production no secret is generated; {}, or name a file that \
+                 holds it in auth.jwt_secret_file",
+                secret::HOW_TO_MAKE
+            ),
         ),
-        Some(secret) if secret.expose_secret().len() < MIN_SECRET_BYTES => read.fault(
-            "auth.jwt_secret",
-            format!("is shorter than {MIN_SECRET_BYTES} bytes and can be guessed"),
-        ),
-        Some(_) => {}
+        Some(secret) => {
+            if let Some(weakness) = secret::weakness(secret.expose_secret()) {
+                let problem = format!("{weakness}; {}", secret::HOW_TO_MAKE);
+                read.fault("auth.jwt_secret", problem);
+            }
+        }
     }
     if read.layers.is_default("http.public_url") {
         read.fault(
@@ -287,9 +347,15 @@ fn refuse_conveniences(read: &mut Reader<'_>, auth: &Auth) {
 pub(super) struct Reader<'a> {
     pub(super) layers: &'a Layers,
     faults: &'a mut Vec<Fault>,
+    warnings: Vec<Fault>,
 }
 
 impl Reader<'_> {
+    fn warn(&mut self, path: &str, problem: impl Into<String>) {
+        self.warnings
+            .push(Fault::new(self.layers.place(path), problem));
+    }
+
     pub(super) fn fault(&mut self, path: &str, problem: impl Into<String>) {
         self.faults
             .push(Fault::new(self.layers.place(path), problem));
@@ -454,12 +520,18 @@ impl Reader<'_> {
         let secret = match std::fs::read_to_string(Path::new(&file)) {
             Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
             Err(error) => {
-                let problem = format!("is {file:?}, which cannot be read: {error}");
+                // A value that does not look like a path may be the secret itself.
+                let is_path = ["/", "./", "../"].iter().any(|root| file.starts_with(root));
+                let problem = if is_path {
+                    format!("is {file:?}, which cannot be read: {error}")
+                } else {
+                    format!("names a file that cannot be read: {error}")
+                };
                 self.fault(path, problem);
                 return None;
             }
         };
-        if secret.is_empty() {
+        if secret.trim().is_empty() {
             self.fault(path, "names an empty file");
             return None;
         }

@@ -229,12 +229,101 @@ fn production_refuses_what_is_handy_on_a_laptop() {
         ("CAMEO_AUTH__JWT_SECRET", "secret"),
     ];
     assert!(faults_of(&short)[0].contains("shorter than 32 bytes"));
-    with(&[
-        ("CAMEO_ENVIRONMENT", "production"),
-        ("CAMEO_AUTH__JWT_SECRET", "0123456789abcdef0123456789abcdef"),
-        ("CAMEO_HTTP__PUBLIC_URL", "https://avatars.example.com"),
-    ])
-    .unwrap();
+    with(&PRODUCTION).unwrap();
+}
+
+const PRODUCTION: [(&str, &str); 3] = [
+    ("CAMEO_ENVIRONMENT", "production"),
+    ("CAMEO_AUTH__JWT_SECRET", "Pw5u1z0mQeCkX9rVb3Tn8sGh4yJd6LfA"),
+    ("CAMEO_HTTP__PUBLIC_URL", "https://avatars.example.com"),
+];
+
+#[test]
+fn production_refuses_a_secret_that_can_be_guessed_and_says_how_to_make_one() {
+    let secret = "a".repeat(32);
+    let mut variables = PRODUCTION;
+    variables[1].1 = &secret;
+    let faults = faults_of(&variables);
+    assert_eq!(
+        faults,
+        [
+            "CAMEO_AUTH__JWT_SECRET: has only 1 different characters and can be guessed; make one \
+             with: openssl rand -base64 48"
+        ]
+    );
+    // On a laptop it is good enough.
+    with(&variables[1..]).unwrap();
+}
+
+#[test]
+fn a_password_in_a_url_is_refused_and_never_shown() {
+    for name in [
+        "CAMEO_HTTP__PUBLIC_URL",
+        "CAMEO_STORAGE__S3__ENDPOINT",
+        "CAMEO_STORAGE__S3__PUBLIC_BASE_URL",
+        "CAMEO_HTTP__TRUSTED_ORIGINS",
+        "CAMEO_CATALOG__REDIS__URL",
+    ] {
+        for value in [
+            "https://minio:hush@bucket.example.com",
+            "https://hush@bucket.example.com/",
+            "minio:hush@bucket.example.com",
+            "ftp://minio:hush@bucket.example.com",
+            "https://minio:hush@bucket.example.com?a=b",
+        ] {
+            let faults = faults_of(&[(name, value)]);
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].starts_with(&format!("{name}: ")), "{faults:?}");
+            assert!(!faults[0].contains("hush"), "{faults:?}");
+        }
+    }
+    let faults = faults_of(&[(
+        "CAMEO_STORAGE__S3__ENDPOINT",
+        "https://minio:hush@bucket.example.com",
+    )]);
+    assert!(faults[0].contains("holds a user name or a password"));
+}
+
+#[test]
+fn a_secret_given_where_its_file_is_expected_is_not_shown() {
+    for (name, value) in [
+        ("CAMEO_AUTH__JWT_SECRET_FILE", "hush-hush"),
+        ("CAMEO_CATALOG__REDIS__URL_FILE", "redis://:hush@cache"),
+    ] {
+        let faults = faults_of(&[(name, value)]);
+        assert!(faults[0].contains("cannot be read"), "{faults:?}");
+        assert!(!faults[0].contains("hush"), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_short_deadline_for_uploads_is_a_fault_in_production_and_a_warning_elsewhere() {
+    let short = ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "29s");
+    let [one, two, three] = PRODUCTION;
+    let faults = faults_of(&[one, two, three, short]);
+    let expected = "CAMEO_LIFECYCLE__UPLOAD_DEADLINE: is 29s; an upload that takes longer fails";
+    assert!(faults[0].starts_with(expected), "{faults:?}");
+    let warnings = with(&[short]).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].to_string().starts_with(expected));
+    let enough = ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "30s");
+    let config = with(&[one, two, three, enough]).unwrap();
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn what_a_probe_finds_is_told_together_with_the_other_faults() {
+    let variables = [
+        ("CAMEO_DATA_DIR", "/nowhere"),
+        ("CAMEO_IMAGES__WEBP_QUALITY", "101"),
+    ];
+    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    let probe = |config: &Config| vec![("data_dir", format!("is {:?}", config.data_dir))];
+    let faults = check(None, variables, probe).unwrap_err().to_string();
+    assert_eq!(
+        faults,
+        "CAMEO_IMAGES__WEBP_QUALITY: is 101; give 1 to 100\nCAMEO_DATA_DIR: is \"/nowhere\""
+    );
 }
 
 #[test]

@@ -3,13 +3,22 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// So many in so long a time.
+/// So many at once, which come back one by one, evenly over so long a time (GCRA).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// How many.
     pub count: NonZeroU32,
     /// In how long.
     pub per: Duration,
+}
+
+impl Quota {
+    /// The time in which one comes back, in seconds with at most three decimals: `12`, `0.1`.
+    pub fn interval_in_seconds(&self) -> String {
+        let millis = (self.per / self.count.get()).as_millis().max(1);
+        let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
 }
 
 /// Takes `"5MiB"` as bytes. Only binary units: nobody should have to know that 5 MB are not 5 MiB.

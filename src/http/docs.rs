@@ -168,8 +168,7 @@ fn detail(code: Code) -> &'static str {
         Code::NotFound => "there is nothing at this address",
         Code::FileTooLarge => "the file is larger than 5.0 MiB",
         Code::RateLimited => {
-            "the upload limit of this user is used up: 5 at once, then one every 12 s; try again \
-             in 12 s"
+            "the upload quota of this user is used up: 5 at once, then one every 12 s"
         }
         Code::Internal => "an internal error",
         _ => "what was found, and what is allowed",

@@ -11,6 +11,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64;
 use futures_util::FutureExt;
 use hyper::body::Body as _;
 use tracing::{Instrument, debug, error, info, info_span};
@@ -19,7 +20,7 @@ use super::App;
 use super::drain;
 use super::problem::{Code, Problem, ProblemBody};
 use crate::avatar::AvatarId;
-use crate::limits::{Action, Decision, Verdict};
+use crate::limits::{Action, Caller, Decision, Verdict};
 
 /// Routes that machines ask again and again.
 const WATCHED: [&str; 3] = ["/health/live", "/health/ready", "/metrics"];
@@ -39,7 +40,7 @@ struct Inner {
     request_id: String,
     /// The change that is asked for.
     attempted: OnceLock<Action>,
-    rate: OnceLock<(Action, Decision)>,
+    rate: OnceLock<(Caller, Decision)>,
 }
 
 impl Exchange {
@@ -54,9 +55,9 @@ impl Exchange {
     }
 
     /// Has the answer tell how the caller's limit stands.
-    pub(super) fn tell_rate(&self, action: Action, decision: Decision) {
+    pub(super) fn tell_rate(&self, caller: Caller, decision: Decision) {
         // The first limit that a request meets is the one that it is told.
-        let _ = self.0.rate.set((action, decision));
+        let _ = self.0.rate.set((caller, decision));
     }
 }
 
@@ -112,8 +113,8 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(NOSNIFF.0, NOSNIFF.1);
-    if let Some((action, decision)) = exchange.0.rate.get() {
-        tell_rate(&mut response, *action, decision);
+    if let Some((caller, decision)) = exchange.0.rate.get() {
+        tell_rate(&mut response, caller, decision);
     }
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
@@ -192,22 +193,27 @@ fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
     }
 }
 
-/// `RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10: the quota and
-/// its window in seconds; what remains, and the seconds until it is whole again or, where nothing
-/// remains, until there is something.
-fn tell_rate(response: &mut Response, action: Action, decision: &Decision) {
-    let name = action.name();
-    let (count, window) = (decision.quota.count, decision.quota.per.as_secs());
-    let (remaining, seconds) = match decision.verdict {
-        Verdict::Allowed {
-            remaining,
-            restored_in,
-        } => (remaining, whole_seconds(restored_in)),
+/// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10). The draft has
+/// no word for GCRA, where `q` requests are possible at once and come back evenly over `w` seconds,
+/// so that almost twice `q` fit into a span of `w`. Two parameters with the vendor's prefix, which
+/// the draft allows, say so.
+fn tell_rate(response: &mut Response, caller: &Caller, decision: &Decision) {
+    let Decision { policy, quota, .. } = decision;
+    let (remaining, next_in) = match decision.verdict {
+        Verdict::Allowed { remaining, next_in } => (remaining, whole_seconds(next_in)),
         Verdict::Denied { retry_after } => (0, whole_seconds(retry_after)),
     };
-    let policy = HeaderValue::from_str(&format!("\"{name}\";q={count};w={window}"));
-    let state = HeaderValue::from_str(&format!("\"{name}\";r={remaining};t={seconds}"));
-    if let (Ok(policy), Ok(state)) = (policy, state) {
+    let (count, window) = (quota.count, quota.per.as_secs());
+    let key = BASE64.encode(caller.name().as_bytes());
+    let interval = quota.interval_in_seconds();
+    let policy_line = format!(
+        "\"{policy}\";q={count};w={window};pk=:{key}:;cameo-algorithm=\"gcra\";cameo-interval={interval}"
+    );
+    let state_line = format!("\"{policy}\";r={remaining};t={next_in};pk=:{key}:");
+    if let (Ok(policy), Ok(state)) = (
+        HeaderValue::from_str(&policy_line),
+        HeaderValue::from_str(&state_line),
+    ) {
         response.headers_mut().insert(RATE_LIMIT_POLICY, policy);
         response.headers_mut().insert(RATE_LIMIT, state);
     }

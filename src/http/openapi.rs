@@ -161,8 +161,8 @@ const HEADERS: &[(&str, HeaderDoc)] = &[
         "RateLimit",
         text(
             "The state of the quota that counted this request \
-             (draft-ietf-httpapi-ratelimit-headers-10): `r` requests are possible now, the next \
-             one is restored in `t` seconds, `pk` is whose quota it is.",
+             (draft-ietf-httpapi-ratelimit-headers-10): `r` requests are possible now, one \
+             more in `t` seconds at the latest; `pk` is whose quota it is, in base64.",
             "\"upload\";r=4;t=12;pk=:NDI=:",
         ),
     ),
@@ -173,7 +173,7 @@ const HEADERS: &[(&str, HeaderDoc)] = &[
              evenly over `w` seconds (GCRA), one every `cameo-interval` seconds. Any span of `w` \
              seconds can therefore hold almost twice `q` requests. `upload` and `delete` are a \
              user's quotas, `service_upload` and `service_delete` those of a service or an admin.",
-            "\"upload\";q=5;w=60;pk=:NDI=:;cameo-policy=\"gcra\";cameo-interval=12.0",
+            "\"upload\";q=5;w=60;pk=:NDI=:;cameo-algorithm=\"gcra\";cameo-interval=12",
         ),
     ),
     (

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use super::App;
 use super::envelope::Exchange;
 use super::problem::{Code, Problem};
-use crate::auth::Principal;
+use crate::auth::{Principal, Role};
 use crate::avatar::SubjectId;
-use crate::limits::{Action, CountedBy, Verdict};
+use crate::limits::{Action, Caller, CountedBy, Decision, Verdict};
 
 /// Leave to do one thing to one subject's avatar: its bearer is known, may do it, and is within
 /// its rate.
@@ -62,8 +62,9 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
             refuse_foreign_pages(&parts.headers, app)?;
         }
         if let Some(limiter) = &app.limiter {
-            let decision = limiter.check(A::ACTION, &subject).await;
-            exchange.tell_rate(A::ACTION, decision);
+            let caller = caller(&principal, &subject);
+            let decision = limiter.check(A::ACTION, &caller).await;
+            exchange.tell_rate(caller.clone(), decision);
             let verdict = match decision.verdict {
                 Verdict::Allowed { .. } => "allowed",
                 Verdict::Denied { .. } => "denied",
@@ -71,17 +72,7 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
             let counted_by = decision.counted_by.name();
             app.metrics.decided(A::ACTION.name(), counted_by, verdict);
             if let Verdict::Denied { retry_after } = decision.verdict {
-                let (count, seconds) = (decision.quota.count, decision.quota.per.as_secs());
-                let action = A::ACTION.name();
-                let detail = match decision.counted_by {
-                    // The first of them is refused too.
-                    CountedBy::Nobody => {
-                        format!("{action} requests cannot be counted now, so none is let through")
-                    }
-                    CountedBy::Redis | CountedBy::Process => {
-                        format!("at most {count} {action} requests in {seconds} s for a user")
-                    }
-                };
+                let detail = rate_limited(A::ACTION, &caller, &decision);
                 return Err(Problem::new(Code::RateLimited, detail).retry_after(retry_after));
             }
         }
@@ -91,6 +82,34 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
             exchange,
             action: PhantomData,
         })
+    }
+}
+
+/// Whose quota counts: a user's calls count against the user, those of a service or an admin
+/// against its own.
+fn caller(principal: &Principal, subject: &SubjectId) -> Caller {
+    match principal.role {
+        Role::User => Caller::User(subject.clone()),
+        Role::Service | Role::Admin => Caller::Service(principal.name.clone()),
+    }
+}
+
+/// Says which quota is used up, and how it comes back.
+fn rate_limited(action: Action, caller: &Caller, decision: &Decision) -> String {
+    let (action, kind) = (action.name(), caller.kind());
+    match decision.counted_by {
+        // The first of them is refused too.
+        CountedBy::Nobody => {
+            format!("{action} requests cannot be counted now, so none is let through")
+        }
+        CountedBy::Redis | CountedBy::Process => {
+            let count = decision.quota.count;
+            let interval = decision.quota.interval_in_seconds();
+            format!(
+                "the {action} quota of this {kind} is used up: {count} at once, then one every \
+                 {interval} s"
+            )
+        }
     }
 }
 

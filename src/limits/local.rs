@@ -9,21 +9,23 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota as Rate, RateLimiter};
 
-use super::{Action, CountedBy, Decision, Limiter, Verdict};
-use crate::avatar::SubjectId;
+use super::{Action, Caller, CountedBy, Decision, Limiter, Verdict, quota_for};
 use crate::config::{Limits, Quota};
 
-/// More subjects than this are not remembered at once: those who have their whole quota are
-/// forgotten as soon as there are so many, and otherwise now and then.
-const MANY_SUBJECTS: usize = 100_000;
+/// At this number of callers those who have their whole quota are forgotten at once, and otherwise
+/// now and then.
+const MANY_CALLERS: usize = 100_000;
 
 type Counter<C> =
-    RateLimiter<SubjectId, DefaultKeyedStateStore<SubjectId>, C, StateInformationMiddleware>;
+    RateLimiter<String, DefaultKeyedStateStore<String>, C, StateInformationMiddleware>;
 
 /// Limits counted in this process alone.
 pub struct LocalLimiter<C: Clock = DefaultClock> {
-    upload: (Quota, Counter<C>),
-    delete: (Quota, Counter<C>),
+    limits: Limits,
+    upload: Counter<C>,
+    delete: Counter<C>,
+    service_upload: Counter<C>,
+    service_delete: Counter<C>,
     clock: C,
 }
 
@@ -41,16 +43,25 @@ impl<C: Clock + Clone> LocalLimiter<C> {
             let rate = Rate::with_period(interval(quota))
                 .unwrap_or_else(|| Rate::per_second(quota.count))
                 .allow_burst(quota.count);
-            let counter = RateLimiter::dashmap_with_clock(rate, clock.clone());
-            (
-                quota,
-                counter.with_middleware::<StateInformationMiddleware>(),
-            )
+            RateLimiter::dashmap_with_clock(rate, clock.clone())
+                .with_middleware::<StateInformationMiddleware>()
         };
         Self {
             upload: counter(limits.upload),
             delete: counter(limits.delete),
+            service_upload: counter(limits.service_upload),
+            service_delete: counter(limits.service_delete),
+            limits,
             clock,
+        }
+    }
+
+    const fn counter(&self, action: Action, caller: &Caller) -> &Counter<C> {
+        match (action, caller) {
+            (Action::Upload, Caller::User(_)) => &self.upload,
+            (Action::Delete, Caller::User(_)) => &self.delete,
+            (Action::Upload, Caller::Service(_)) => &self.service_upload,
+            (Action::Delete, Caller::Service(_)) => &self.service_delete,
         }
     }
 }
@@ -61,29 +72,25 @@ where
     C: Clock + Clone + Send + Sync + 'static,
     C::Instant: Send + Sync,
 {
-    async fn check(&self, action: Action, subject: &SubjectId) -> Decision {
-        let (quota, counter) = match action {
-            Action::Upload => &self.upload,
-            Action::Delete => &self.delete,
-        };
-        if counter.len() > MANY_SUBJECTS {
+    async fn check(&self, action: Action, caller: &Caller) -> Decision {
+        let (policy, quota) = quota_for(&self.limits, action, caller);
+        let counter = self.counter(action, caller);
+        if counter.len() > MANY_CALLERS {
             counter.retain_recent();
         }
-        let verdict = match counter.check_key(subject) {
-            Ok(state) => {
-                let remaining = state.remaining_burst_capacity();
-                let used = quota.count.get().saturating_sub(remaining);
-                Verdict::Allowed {
-                    remaining,
-                    restored_in: interval(*quota) * used,
-                }
-            }
+        let verdict = match counter.check_key(&caller.name().to_owned()) {
+            Ok(state) => Verdict::Allowed {
+                remaining: state.remaining_burst_capacity(),
+                // The counter does not say how far the next one is; it is never further.
+                next_in: interval(quota),
+            },
             Err(not_until) => Verdict::Denied {
                 retry_after: not_until.wait_time_from(self.clock.now()),
             },
         };
         Decision {
-            quota: *quota,
+            policy,
+            quota,
             verdict,
             counted_by: CountedBy::Process,
         }
@@ -94,7 +101,12 @@ where
     }
 
     fn forget_idle(&self) {
-        for (_, counter) in [&self.upload, &self.delete] {
+        for counter in [
+            &self.upload,
+            &self.delete,
+            &self.service_upload,
+            &self.service_delete,
+        ] {
             counter.retain_recent();
             counter.shrink_to_fit();
         }
@@ -111,6 +123,9 @@ mod tests {
     use governor::clock::FakeRelativeClock;
 
     use super::*;
+    use crate::avatar::SubjectId;
+    use crate::config::WhenRedisIsDown;
+    use crate::limits::contract;
 
     fn limiter() -> (LocalLimiter<FakeRelativeClock>, FakeRelativeClock) {
         let quota = |count| {
@@ -124,31 +139,39 @@ mod tests {
         let limits = Limits {
             upload: quota(5),
             delete: quota(10),
-            when_redis_is_down: crate::config::WhenRedisIsDown::CountLocally,
+            service_upload: quota(600),
+            service_delete: quota(600),
+            when_redis_is_down: WhenRedisIsDown::CountLocally,
         };
         (LocalLimiter::with_clock(limits, clock.clone()), clock)
+    }
+
+    fn user() -> Caller {
+        Caller::User(SubjectId::new("42").unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_meets_the_contract() {
+        let limits = contract::limits(WhenRedisIsDown::CountLocally);
+        contract::check(&LocalLimiter::new(limits)).await;
     }
 
     #[tokio::test]
     async fn a_quota_may_be_used_at_once_and_comes_back_evenly() {
         let (limiter, clock) = limiter();
-        let who = SubjectId::new("42").unwrap();
+        let who = user();
+        let interval = Duration::from_secs(12);
         for used in 1..=5 {
             let verdict = limiter.check(Action::Upload, &who).await.verdict;
-            let restored_in = Duration::from_secs(12) * used;
-            assert_eq!(
-                verdict,
-                Verdict::Allowed {
-                    remaining: 5 - used,
-                    restored_in
-                }
-            );
+            let remaining = 5 - used;
+            let next_in = interval;
+            assert_eq!(verdict, Verdict::Allowed { remaining, next_in });
         }
         let denied = Verdict::Denied {
-            retry_after: Duration::from_secs(12),
+            retry_after: interval,
         };
         assert_eq!(limiter.check(Action::Upload, &who).await.verdict, denied);
-        clock.advance(Duration::from_secs(12));
+        clock.advance(interval);
         let verdict = limiter.check(Action::Upload, &who).await.verdict;
         assert!(
             matches!(verdict, Verdict::Allowed { remaining: 0, .. }),
@@ -157,33 +180,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn subjects_and_actions_are_counted_apart() {
-        let (limiter, _) = limiter();
-        let (one, other) = (SubjectId::new("1").unwrap(), SubjectId::new("2").unwrap());
-        for _ in 0..6 {
-            limiter.check(Action::Upload, &one).await;
+    async fn five_a_minute_let_nine_through_in_fifty_seconds_as_documented() {
+        let (limiter, clock) = limiter();
+        let mut allowed = 0;
+        for _ in 0..=50 {
+            while let Verdict::Allowed { .. } = limiter.check(Action::Upload, &user()).await.verdict
+            {
+                allowed += 1;
+            }
+            clock.advance(Duration::from_secs(1));
         }
-        let allowed = async |action, who| {
-            matches!(
-                limiter.check(action, who).await.verdict,
-                Verdict::Allowed { .. }
-            )
-        };
-        assert!(!allowed(Action::Upload, &one).await);
-        assert!(allowed(Action::Upload, &other).await);
-        assert!(allowed(Action::Delete, &one).await);
+        assert_eq!(allowed, 9);
     }
 
     #[tokio::test]
     async fn whoever_has_the_whole_quota_again_is_forgotten() {
         let (limiter, clock) = limiter();
-        limiter
-            .check(Action::Upload, &SubjectId::new("42").unwrap())
-            .await;
+        limiter.check(Action::Upload, &user()).await;
+        let service = Caller::Service("main".to_owned());
+        limiter.check(Action::Delete, &service).await;
         limiter.forget_idle();
-        assert_eq!(limiter.upload.1.len(), 1);
+        assert_eq!(limiter.upload.len() + limiter.service_delete.len(), 2);
         clock.advance(Duration::from_mins(1));
         limiter.forget_idle();
-        assert_eq!(limiter.upload.1.len(), 0);
+        assert_eq!(limiter.upload.len() + limiter.service_delete.len(), 0);
     }
 }

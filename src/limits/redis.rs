@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use redis::RedisResult;
 use tracing::{info, warn};
 
-use super::{Action, CountedBy, Decision, Limiter, LocalLimiter, Verdict};
-use crate::avatar::SubjectId;
+use super::{Action, Caller, CountedBy, Decision, Limiter, LocalLimiter, Verdict, quota_for};
 use crate::config::{Limits, Partitions, Quota, WhenRedisIsDown};
 use crate::redis::{RedisLink, Script};
 
@@ -42,13 +41,16 @@ impl RedisLimiter {
     /// Counts an attempt; once, however often it is sent.
     async fn count(
         &self,
-        action: Action,
+        policy: &'static str,
         quota: Quota,
-        subject: &SubjectId,
+        caller: &Caller,
         attempt: u64,
     ) -> RedisResult<Verdict> {
-        let partition = self.partitions.of(subject.as_str());
-        let key = partition.key(&format!("limit:{}:{subject}", action.name()));
+        let name = caller.name();
+        let key = self
+            .partitions
+            .of(name)
+            .key(&format!("limit:{policy}:{name}"));
         let interval = quota.per / quota.count.get();
         let (interval_us, count) = (interval.as_micros().to_string(), quota.count.to_string());
         let attempt = attempt.to_string();
@@ -61,22 +63,21 @@ impl RedisLimiter {
         }
         let used = time.as_micros().div_ceil(interval.as_micros().max(1));
         let used = u32::try_from(used).unwrap_or(u32::MAX);
+        // The last one used comes back first, the others an interval after each other.
+        let others = interval.saturating_mul(used.saturating_sub(1));
         Ok(Verdict::Allowed {
             remaining: quota.count.get().saturating_sub(used),
-            restored_in: time,
+            next_in: time.saturating_sub(others),
         })
     }
 }
 
 #[async_trait]
 impl Limiter for RedisLimiter {
-    async fn check(&self, action: Action, subject: &SubjectId) -> Decision {
-        let quota = match action {
-            Action::Upload => self.limits.upload,
-            Action::Delete => self.limits.delete,
-        };
+    async fn check(&self, action: Action, caller: &Caller) -> Decision {
+        let (policy, quota) = quota_for(&self.limits, action, caller);
         let counted = match getrandom::u64() {
-            Ok(attempt) => self.count(action, quota, subject, attempt).await,
+            Ok(attempt) => self.count(policy, quota, caller, attempt).await,
             Err(error) => Err(std::io::Error::other(error).into()),
         };
         match counted {
@@ -85,6 +86,7 @@ impl Limiter for RedisLimiter {
                     info!("redis counts the limits again");
                 }
                 Decision {
+                    policy,
                     quota,
                     verdict,
                     counted_by: CountedBy::Redis,
@@ -97,8 +99,9 @@ impl Limiter for RedisLimiter {
                     warn!(error, ?when_down, "redis does not count the limits");
                 }
                 match self.limits.when_redis_is_down {
-                    WhenRedisIsDown::CountLocally => self.local.check(action, subject).await,
+                    WhenRedisIsDown::CountLocally => self.local.check(action, caller).await,
                     WhenRedisIsDown::Deny => Decision {
+                        policy,
                         quota,
                         verdict: Verdict::Denied {
                             retry_after: RETRY_AFTER,
@@ -124,6 +127,8 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::avatar::SubjectId;
+    use crate::limits::contract;
     use crate::redis::testing::{RedisCluster, RedisServer};
 
     fn limits(when_redis_is_down: WhenRedisIsDown) -> Limits {
@@ -134,6 +139,8 @@ mod tests {
         Limits {
             upload: quota(5, Duration::from_mins(1)),
             delete: quota(2, Duration::from_millis(400)),
+            service_upload: quota(600, Duration::from_mins(1)),
+            service_delete: quota(600, Duration::from_mins(1)),
             when_redis_is_down,
         }
     }
@@ -143,13 +150,21 @@ mod tests {
         RedisLimiter::new(link, Partitions::new(16).unwrap(), limits(when_down))
     }
 
-    fn subject(name: &str) -> SubjectId {
-        SubjectId::new(name).unwrap()
+    fn user(name: &str) -> Caller {
+        Caller::User(SubjectId::new(name).unwrap())
     }
 
     async fn allowed(limiter: &RedisLimiter, action: Action, who: &str) -> bool {
-        let decision = limiter.check(action, &subject(who)).await;
+        let decision = limiter.check(action, &user(who)).await;
         matches!(decision.verdict, Verdict::Allowed { .. })
+    }
+
+    #[tokio::test]
+    async fn it_meets_the_contract() {
+        let server = RedisServer::start();
+        let mut limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
+        limiter.limits = contract::limits(WhenRedisIsDown::Deny);
+        contract::check(&limiter).await;
     }
 
     #[tokio::test]
@@ -159,22 +174,16 @@ mod tests {
         let other = limiter(&server.url(), WhenRedisIsDown::Deny).await;
         for used in 1..=5_u32 {
             let limiter = if used % 2 == 0 { &one } else { &other };
-            let Decision { quota, verdict, .. } =
-                limiter.check(Action::Upload, &subject("42")).await;
+            let Decision { quota, verdict, .. } = limiter.check(Action::Upload, &user("42")).await;
             assert_eq!(quota, one.limits.upload);
-            let Verdict::Allowed {
-                remaining,
-                restored_in,
-            } = verdict
-            else {
+            let Verdict::Allowed { remaining, next_in } = verdict else {
                 panic!("{verdict:?} at {used}")
             };
             assert_eq!(remaining, 5 - used);
-            let all = Duration::from_secs(12) * used;
-            assert!(restored_in <= all && restored_in + Duration::from_secs(5) > all);
+            assert!(next_in <= Duration::from_secs(12) && next_in.as_secs() >= 5);
         }
         for limiter in [&one, &other] {
-            let verdict = limiter.check(Action::Upload, &subject("42")).await.verdict;
+            let verdict = limiter.check(Action::Upload, &user("42")).await.verdict;
             let Verdict::Denied { retry_after } = verdict else {
                 panic!("{verdict:?}")
             };
@@ -206,8 +215,8 @@ mod tests {
         let limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
         let quota = limiter.limits.upload;
         let remaining = async |attempt| {
-            let who = subject("42");
-            let verdict = limiter.count(Action::Upload, quota, &who, attempt).await;
+            let who = user("42");
+            let verdict = limiter.count("upload", quota, &who, attempt).await;
             match verdict.unwrap() {
                 Verdict::Allowed { remaining, .. } => Some(remaining),
                 Verdict::Denied { .. } => None,
@@ -227,7 +236,7 @@ mod tests {
         let limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
         let key = limiter.partitions.of("42").key("limit:upload:42");
         server.ask::<()>(&format!("SET {key} 99999999999999999"));
-        let verdict = limiter.check(Action::Upload, &subject("42")).await.verdict;
+        let verdict = limiter.check(Action::Upload, &user("42")).await.verdict;
         let retry_after = Duration::from_secs(12);
         assert_eq!(verdict, Verdict::Denied { retry_after });
     }

@@ -61,8 +61,15 @@ async fn tokens_that_do_not_count_are_refused() {
     for token in ["", "nonsense", "a.b.c", &tampered] {
         let answer = with(token).upload("42", PORTRAIT).await;
         assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{token}");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        // RFC 6750, section 3.1: an error is named where a token was sent.
+        let challenge = match token {
+            "" => "Bearer",
+            _ => "Bearer error=\"invalid_token\", error_description=\"the token is not valid\"",
+        };
+        assert_eq!(answer.header("www-authenticate"), challenge, "{token}");
     }
+    let none = anonymous.upload("42", PORTRAIT).await;
+    assert_eq!(none.header("www-authenticate"), "Bearer");
     // Anyone may read, whatever they carry.
     service.owner("42").upload("42", PORTRAIT).await.ok();
     with("nonsense").avatar("42").await.ok();
@@ -81,6 +88,53 @@ async fn an_expired_token_says_so() {
         .upload("42", PORTRAIT)
         .await;
     assert_eq!(answer.problem(), (401, "token_expired".into()));
+    assert_eq!(
+        answer.header("www-authenticate"),
+        "Bearer error=\"invalid_token\", error_description=\"the token has expired\""
+    );
+}
+
+/// A token of the tests' secret with these claims.
+fn token(claims: &serde_json::Value) -> String {
+    let key =
+        jsonwebtoken::EncodingKey::from_secret(b"a secret that only the tests know, 32 bytes");
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_without_the_scope_is_told_which_one_it_lacks() {
+    let service = TestService::start().await;
+    let exp = 4_000_000_000_u64;
+    let reading = serde_json::json!({ "sub": "42", "exp": exp, "scope": "avatars:read" });
+    let client = Client::new(service.url(), Some(token(&reading)));
+    let answer = client.upload("42", PORTRAIT).await;
+    assert_eq!(answer.problem(), (403, "forbidden".into()));
+    assert_eq!(
+        answer.header("www-authenticate"),
+        "Bearer error=\"insufficient_scope\", scope=\"avatars:write\""
+    );
+    // Another user lacks no scope: no token of that user's helps.
+    let stranger = service.owner("43").upload("42", PORTRAIT).await;
+    assert_eq!(stranger.problem(), (403, "forbidden".into()));
+    assert_eq!(stranger.header("www-authenticate"), "");
+}
+
+#[tokio::test]
+async fn a_job_title_makes_nobody_an_admin() {
+    let service = TestService::start().await;
+    for claim in [
+        serde_json::json!({ "role": "Site admin" }),
+        serde_json::json!({ "role": "site\u{a0}admin" }),
+        serde_json::json!({ "roles": ["Site admin"] }),
+        serde_json::json!({ "scope": "openid admin" }),
+    ] {
+        let mut claims = claim.clone();
+        claims["sub"] = "43".into();
+        claims["exp"] = 4_000_000_000_u64.into();
+        let client = Client::new(service.url(), Some(token(&claims)));
+        let answer = client.upload("42", PORTRAIT).await;
+        assert_eq!(answer.problem(), (403, "forbidden".into()), "{claim}");
+    }
 }
 
 #[tokio::test]

@@ -12,11 +12,17 @@ async fn the_sixth_upload_in_a_minute_must_wait() {
     for left in (0..5).rev() {
         let answer = owner.upload("42", photos::png(100, 100)).await;
         answer.ok();
-        assert_eq!(answer.header("ratelimit-policy"), "\"upload\";q=5;w=60");
+        assert_eq!(
+            answer.header("ratelimit-policy"),
+            "\"upload\";q=5;w=60;pk=:NDI=:;cameo-algorithm=\"gcra\";cameo-interval=12"
+        );
+        let state = answer.header("ratelimit");
+        let next = state.strip_prefix(&format!("\"upload\";r={left};t="));
+        let next = next.and_then(|rest| rest.strip_suffix(";pk=:NDI=:"));
+        let next: u64 = next.unwrap_or_else(|| panic!("{state}")).parse().unwrap();
         assert!(
-            answer
-                .header("ratelimit")
-                .starts_with(&format!("\"upload\";r={left};t="))
+            (1..=12).contains(&next),
+            "one more comes every 12 s: {state}"
         );
     }
     let refused = owner.upload("42", photos::png(100, 100)).await;
@@ -24,7 +30,7 @@ async fn the_sixth_upload_in_a_minute_must_wait() {
     assert!((1..=12).contains(&wait), "{wait}");
     assert_eq!(
         refused.header("ratelimit"),
-        format!("\"upload\";r=0;t={wait}")
+        format!("\"upload\";r=0;t={wait};pk=:NDI=:")
     );
     let shape = shape(&refused, service.url());
     let shape = shape.replace(&format!(";t={wait}"), ";t=[wait]");
@@ -38,31 +44,50 @@ async fn the_sixth_upload_in_a_minute_must_wait() {
         .ok();
     let deleted = owner.delete("42").await;
     deleted.ok();
-    assert_eq!(deleted.header("ratelimit-policy"), "\"delete\";q=10;w=60");
+    assert_eq!(
+        deleted.header("ratelimit-policy"),
+        "\"delete\";q=10;w=60;pk=:NDI=:;cameo-algorithm=\"gcra\";cameo-interval=6"
+    );
 }
 
 #[tokio::test]
-async fn the_limit_is_the_users_whoever_uploads() {
-    let service = TestService::start_with(&[ON, ("CAMEO_LIMITS__UPLOAD", "1/h")]).await;
-    service
-        .service()
-        .upload("42", photos::png(100, 100))
-        .await
-        .ok();
-    assert_eq!(
-        service
-            .owner("42")
-            .upload("42", photos::png(100, 100))
-            .await
-            .problem()
-            .0,
-        429
-    );
-    service
-        .service()
-        .upload("43", photos::png(100, 100))
-        .await
-        .ok();
+async fn a_service_and_an_admin_have_quotas_of_their_own() {
+    let variables = [
+        ON,
+        ("CAMEO_LIMITS__UPLOAD", "1/h"),
+        ("CAMEO_LIMITS__SERVICE_UPLOAD", "2/h"),
+        ("CAMEO_LIMITS__SERVICE_DELETE", "1/h"),
+    ];
+    let service = TestService::start_with(&variables).await;
+    let picture = || photos::png(100, 100);
+    let main = service.service();
+    // The owner's own upload is counted apart from those of the service.
+    main.upload("42", picture()).await.ok();
+    service.owner("42").upload("42", picture()).await.ok();
+    let mine = service.owner("42").upload("42", picture()).await;
+    assert_eq!(mine.problem(), (429, "rate_limited".into()));
+    let detail = mine.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("of this user is used up: 1 at once, then one every 3600 s"));
+
+    // One quota for whichever users the service acts for.
+    let second = main.upload("43", picture()).await;
+    second.ok();
+    let policy = second.header("ratelimit-policy");
+    assert!(policy.starts_with("\"service_upload\";q=2;w=3600;pk=:bWFpbi1hcHBsaWNhdGlvbg==:"));
+    let third = main.upload("44", picture()).await;
+    assert_eq!(third.problem(), (429, "rate_limited".into()));
+    let state = third.header("ratelimit");
+    assert!(state.starts_with("\"service_upload\";r=0;t="), "{state}");
+    let detail = third.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("of this service is used up: 2 at once, then one every 1800 s"));
+    main.delete("43").await.ok();
+    assert_eq!(main.delete("42").await.problem().0, 429);
+
+    // An admin is another caller, even where it acts on the same avatar.
+    service.admin().upload("44", picture()).await.ok();
+    // A user who is called like the service has a user's quota.
+    let namesake = service.owner("main-application");
+    namesake.upload("me", picture()).await.ok();
 }
 
 #[tokio::test]

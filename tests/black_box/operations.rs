@@ -138,3 +138,57 @@ async fn a_head_is_read_up_to_64_kib_and_no_further() {
     // Nothing says that it ends: it is not waited for.
     assert_eq!(status(&filled(BOUND, "")).await, "HTTP/1.1 431");
 }
+
+/// Runs `cameo check-config` with these variables alone: its exit code and everything it says.
+fn check_config(variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
+        .arg("check-config")
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn check_config_reports_a_data_folder_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("in-the-way");
+    std::fs::write(&file, "").unwrap();
+    let below = file.join("data");
+    let below = below.to_str().unwrap();
+    let (code, said) = check_config(&[
+        ("CAMEO_DATA_DIR", below),
+        ("CAMEO_IMAGES__WEBP_QUALITY", "0"),
+    ]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("has 2 faults"), "{said}");
+    let fault = format!("CAMEO_DATA_DIR: is {below:?}, which cannot be written: ");
+    assert!(said.contains(&fault), "{said}");
+    // Nothing in a fleet is kept in the folder.
+    let fleet = [
+        ("CAMEO_DATA_DIR", below),
+        ("CAMEO_STORAGE__KIND", "s3"),
+        ("CAMEO_CATALOG__KIND", "redis"),
+        ("CAMEO_AUTH__JWT_SECRET", "Pw5u1z0mQeCkX9rVb3Tn8sGh4yJd6LfA"),
+    ];
+    let (code, said) = check_config(&fleet);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn check_config_leaves_nothing_behind_and_prints_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("not/made/yet");
+    let (code, said) = check_config(&[
+        ("CAMEO_DATA_DIR", data.to_str().unwrap()),
+        ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "5s"),
+    ]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the configuration is good"), "{said}");
+    let warning = "warning: CAMEO_LIFECYCLE__UPLOAD_DEADLINE: is 5s; ";
+    assert!(said.contains(warning), "{said}");
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 0);
+}

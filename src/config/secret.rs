@@ -1,0 +1,160 @@
+//! Which secrets can be guessed.
+
+/// How to make a secret that cannot be guessed.
+pub(super) const HOW_TO_MAKE: &str = "make one with: openssl rand -base64 48";
+
+/// What an attacker with the algorithm and one token cannot guess (RFC 7518, section 3.2).
+const MIN_BYTES: usize = 32;
+/// 32 random hexadecimal digits have fewer different ones once in 100 million times.
+const MIN_DIFFERENT: usize = 8;
+
+/// Words of examples, of at least five letters, so that a random secret hardly ever holds one. An
+/// attacker tries them first, so they add nothing to a secret's length.
+const KNOWN: [&str; 42] = [
+    // Of this program's own tests and documents.
+    "a secret that only the tests know",
+    "a secret that the tests share",
+    "main-application",
+    "avatar",
+    "cameo",
+    // Of the documents of token libraries.
+    "a-string-secret-at-least-256-bits-long",
+    "your-256-bit-secret",
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    // Of everybody's first try.
+    "0123456789",
+    "1234567890",
+    "abcdefghij",
+    "admin",
+    "at-least",
+    "at_least",
+    "atleast",
+    "bytes",
+    "change",
+    "characters",
+    "chars",
+    "correct horse battery staple",
+    "default",
+    "development",
+    "example",
+    "hs256",
+    "insecure",
+    "letmein",
+    "passphrase",
+    "password",
+    "passwd",
+    "placeholder",
+    "please",
+    "production",
+    "qwerty",
+    "replace",
+    "sample",
+    "secret",
+    "secure",
+    "signing",
+    "string",
+    "super",
+    "testing",
+    "token",
+];
+
+/// Why a secret can be guessed; `None` where that takes too long. It does not repeat the secret.
+pub(super) fn weakness(secret: &str) -> Option<String> {
+    if secret.len() < MIN_BYTES {
+        return Some(format!(
+            "is shorter than {MIN_BYTES} bytes and can be guessed"
+        ));
+    }
+    let bytes = secret.as_bytes();
+    let mut seen = [false; 256];
+    for byte in bytes {
+        seen[usize::from(*byte)] = true;
+    }
+    let different = seen.iter().filter(|seen| **seen).count();
+    if different < MIN_DIFFERENT {
+        return Some(format!(
+            "has only {different} different characters and can be guessed"
+        ));
+    }
+    let period = period(bytes);
+    if period < MIN_BYTES {
+        return Some(format!(
+            "repeats a pattern of {period} characters and can be guessed"
+        ));
+    }
+    let steps = bytes.windows(2);
+    let small = steps.filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
+    if small * 2 > bytes.len() {
+        return Some("is a sequence of neighbouring characters and can be guessed".to_owned());
+    }
+    let mut rest = secret.to_lowercase();
+    for known in KNOWN {
+        rest = rest.replace(known, "");
+    }
+    (rest.len() < MIN_BYTES).then(|| {
+        format!(
+            "consists of words that examples use, but for {} bytes, and can be guessed",
+            rest.len()
+        )
+    })
+}
+
+/// After how many bytes everything repeats; the whole length where nothing does.
+fn period(bytes: &[u8]) -> usize {
+    (1..=bytes.len() / 2)
+        .find(|period| bytes[*period..] == bytes[..bytes.len() - period])
+        .unwrap_or(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_anybody_tries_first_are_weak() {
+        for (secret, why) in [
+            ("secret", "shorter than 32 bytes"),
+            (&"a".repeat(32), "only 1 different"),
+            (&"ab".repeat(40), "only 2 different"),
+            ("0123456789abcdef0123456789abcdef", "a pattern of 16"),
+            (&"p7Kd9sQ2xZ".repeat(5), "a pattern of 10"),
+            ("abcdefghijklmnopqrstuvwxyz012345", "neighbouring"),
+            ("changeme-changeme-please-change-me-now", "examples use"),
+            ("my-super-secret-signing-token-of-32-bytes", "examples use"),
+            ("a-string-secret-at-least-256-bits-long", "examples use"),
+            (
+                "a secret that only the tests know, 32 bytes",
+                "examples use",
+            ),
+            (
+                "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+                "examples use",
+            ),
+        ] {
+            let weakness = weakness(secret).unwrap_or_else(|| panic!("{secret} is weak"));
+            assert!(weakness.contains(why), "{secret}: {weakness}");
+            assert!(!weakness.contains(secret), "{weakness}");
+        }
+    }
+
+    #[test]
+    fn random_secrets_are_not_weak() {
+        let mut bits = [0; 48];
+        for _ in 0..200 {
+            getrandom::fill(&mut bits).unwrap();
+            for secret in [
+                data_encoding::BASE64.encode(&bits),
+                data_encoding::HEXLOWER.encode(&bits[..16]),
+                data_encoding::HEXLOWER.encode(&bits[..32]),
+            ] {
+                assert_eq!(weakness(&secret), None, "{secret}");
+            }
+        }
+    }
+
+    #[test]
+    fn known_words_cannot_hide_in_a_random_secret_by_accident() {
+        assert!(KNOWN.iter().all(|word| word.len() >= 5));
+        assert!(KNOWN.iter().all(|word| *word == word.to_lowercase()));
+    }
+}
