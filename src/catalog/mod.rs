@@ -31,7 +31,7 @@ mod redis;
 use async_trait::async_trait;
 
 pub use self::redis::RedisCatalog;
-pub use embedded::EmbeddedCatalog;
+pub use embedded::{EmbeddedCatalog, EmbeddedOpenError};
 pub use metered::MeteredCatalog;
 
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};

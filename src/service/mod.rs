@@ -4,6 +4,7 @@
 
 mod budget;
 mod error;
+mod losses;
 mod maintain;
 mod read;
 mod remove;
@@ -32,6 +33,7 @@ use crate::imaging::{Pool, Recipe};
 use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;
+use losses::Losses;
 
 /// How the program does it.
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ pub struct Service {
     budget: Budget,
     settings: Settings,
     metrics: Metrics,
+    losses: Losses,
 }
 
 impl Service {
@@ -87,6 +90,7 @@ impl Service {
             budget,
             settings,
             metrics,
+            losses: Losses::default(),
         }
     }
 
@@ -118,7 +122,11 @@ impl Service {
     /// # Errors
     /// [`Error::Storage`]
     pub async fn check_store(&self) -> Result<Checkup, Error> {
-        Ok(self.store.check().await?)
+        let mut checkup = self.store.check().await?;
+        if checkup.health == Health::Healthy {
+            checkup.health = self.losses_health();
+        }
+        Ok(checkup)
     }
 
     /// Whether the catalog works, and whether it also takes writes.

@@ -34,6 +34,7 @@ impl Service {
     }
 
     async fn sweep_all(&self, now: Timestamp) -> Result<Swept, Error> {
+        self.look_for_losses().await?;
         let mut swept = Swept::default();
         loop {
             let claimed = self
