@@ -64,7 +64,7 @@ pub enum Error {
     /// The animation is too long.
     #[error("{frames} frames; at most {max_frames}")]
     TooManyFrames {
-        /// Frames found; counting may have stopped there.
+        /// Frames found.
         frames: u32,
         /// The limit.
         max_frames: u32,

@@ -6,6 +6,27 @@
 //! The way of one picture: `probe` reads headers only and refuses by [`Limits`]; `process`
 //! decodes, turns upright, converts to sRGB, crops, resizes from large to small and encodes; the
 //! [`Pool`] gives it threads of its own.
+//!
+//! # Unsafe code
+//!
+//! This crate has `unsafe` in one module, which calls libwebp to encode WebP; libwebp is C, and sees
+//! pixels but never an upload's bytes. The libraries that work on uploads are Rust. Most of them run
+//! in the process that serves:
+//!
+//! | library | work | `unsafe` |
+//! | --- | --- | --- |
+//! | `libjpeg-turbo-rs` | decodes and encodes JPEG | yes: SIMD (SSE2, AVX2, NEON), and other code |
+//! | `moxcms`, with `pxfm` | reads ICC profiles and converts colours | yes: SIMD |
+//! | `fast_image_resize` | resizes pixels | yes: SIMD |
+//! | `memchr` | finds bytes in headers | yes: SIMD |
+//! | `png`, with `fdeflate`, `flate2` and `miniz_oxide` | decodes and encodes PNG | no, but for parts of `flate2` and the checksums (`crc32fast`, `simd-adler32`) |
+//! | `gif`, with `weezl` | decodes GIF | no |
+//! | `heifer-isobmff`, `heifer-hevc-dec` | read HEIF and decode HEVC | no |
+//! | the WebP decoder, in this crate | decodes WebP | no |
+//! | `re_rav1d` | decodes AV1 | yes, much; it runs in a process of its own that can do nothing else |
+//!
+//! A fault in the unsafe code of a library of the first group could harm the process that serves.
+//! Only AV1 is kept apart from it.
 
 mod av1;
 mod color;
@@ -46,7 +67,8 @@ pub struct Limits {
     pub min_edge_px: u32,
     /// The greatest width and height in pixels.
     pub max_edge_px: u32,
-    /// The most frames that an animation may have.
+    /// The most frames that an animation may have, where the recipe keeps them
+    /// ([`Recipe::animated`]).
     pub max_frames: u32,
 }
 
@@ -103,7 +125,7 @@ pub struct Probe {
     pub width: u32,
     /// The upright picture's height in pixels.
     pub height: u32,
-    /// How many frames there are; 1 for a still.
+    /// How many frames the headers claim; 1 for a still.
     pub frames: u32,
     /// An upper bound of the bytes that processing takes at its peak, beside the upload itself.
     pub memory_bytes: u64,

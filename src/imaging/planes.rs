@@ -102,6 +102,11 @@ impl Planes {
     }
 }
 
+/// The colour of one sample of luma and of each chroma: red, green and blue.
+pub(super) fn rgb_of([luma, blue, red]: [u8; 3]) -> [u8; 3] {
+    offsets(blue, red).map(|offset| (i32::from(luma) + offset).clamp(0, 255) as u8)
+}
+
 /// What is added to luma for red, green and blue.
 fn offsets(blue: u8, red: u8) -> [i32; 3] {
     let (blue, red) = (i32::from(blue) - 128, i32::from(red) - 128);

@@ -29,9 +29,9 @@ const MASTER_EDGE_PX: u32 = 2048;
 /// # Errors
 ///
 /// In this order: [`Error::UnsupportedFormat`] for what is no picture or of a kind that is not
-/// taken; [`Error::Corrupt`] for headers that are not whole; [`Error::DimensionsTooLarge`],
-/// [`Error::DimensionsTooSmall`]; [`Error::TooManyFrames`], [`Error::TooManyPixels`],
-/// [`Error::TooComplex`].
+/// taken; [`Error::DimensionsTooLarge`], [`Error::DimensionsTooSmall`], whatever else the headers
+/// say; [`Error::UnsupportedFormat`] for a kind of the format that is not taken, [`Error::Corrupt`]
+/// for headers that are not whole, [`Error::TooComplex`].
 pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
     let header = decode::header(bytes, limits)?;
     let edge = header.width.min(header.height);
@@ -47,11 +47,21 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
 ///
 /// # Errors
 ///
-/// As [`probe`], then [`Error::InvalidCrop`].
+/// As [`probe`], then [`Error::TooManyFrames`] and [`Error::TooManyPixels`] where the recipe keeps
+/// the frames, then [`Error::InvalidCrop`].
 pub fn probe_for(bytes: &[u8], recipe: &Recipe, crop: Option<Crop>) -> Result<Probe, Error> {
-    let header = decode::header(bytes, &recipe.limits)?;
+    let header = header_for(bytes, recipe)?;
     let want = want(&header, recipe, crop)?;
     Ok(describe(&header, &Made::by(recipe, &header, &want)))
+}
+
+/// Reads the headers of a picture that a recipe is for.
+fn header_for(bytes: &[u8], recipe: &Recipe) -> Result<Header, Error> {
+    let header = decode::header(bytes, &recipe.limits)?;
+    if recipe.animated {
+        decode::check_frames(&header, &recipe.limits)?;
+    }
+    Ok(header)
 }
 
 fn describe(header: &Header, made: &Made<'_>) -> Probe {
@@ -92,7 +102,7 @@ fn want(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Want, Er
 ///
 /// # Errors
 ///
-/// As [`probe`], then [`Error::InvalidCrop`], [`Error::Corrupt`] for a picture of which any row is
+/// As [`probe_for`], then [`Error::Corrupt`] for a picture of which any row is
 /// missing or damaged, [`Error::TooComplex`] past the deadline of `control`, and
 /// [`Error::Cancelled`] where `control` or `emit` ends the work. What was given out before an error
 /// stands for nothing.
@@ -119,7 +129,7 @@ pub(super) fn process_with(
     emit: &mut dyn FnMut(Output) -> ControlFlow<()>,
 ) -> Result<Processed, Error> {
     control.check()?;
-    let header = decode::header(&bytes, &recipe.limits)?;
+    let header = header_for(&bytes, recipe)?;
     let (width, height) = header.orientation.upright_size(header.width, header.height);
     let want = want(&header, recipe, crop)?;
     let square = want.square;
@@ -236,6 +246,8 @@ fn shrink(level: &Picture, edge_px: u32, workspace: &mut Workspace) -> Result<Pi
     workspace.resize_picture(level, Window::of(raster), Orientation::UPRIGHT, edge_px)
 }
 
+#[cfg(test)]
+mod crops;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]

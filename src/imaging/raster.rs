@@ -57,6 +57,21 @@ impl Raster {
         self.width as usize * self.layout.channels()
     }
 
+    /// Keeps `width` columns from `left` on, or as many of them as there are, and nothing else.
+    pub(super) fn keep_columns(&mut self, left: u32, width: u32) {
+        let left = left.min(self.width);
+        let width = width.min(self.width - left);
+        let channels = self.layout.channels();
+        let (stride, kept) = (self.stride(), width as usize * channels);
+        let skipped = left as usize * channels;
+        for y in 0..self.height as usize {
+            let from = y * stride + skipped;
+            self.pixels.copy_within(from..from + kept, y * kept);
+        }
+        self.pixels.truncate(self.height as usize * kept);
+        self.width = width;
+    }
+
     /// Turns a picture whose alpha is full everywhere into one without: encoding an alpha
     /// channel costs more than all the colours.
     pub(super) fn drop_opaque_alpha(&mut self) {
@@ -135,6 +150,22 @@ mod tests {
         let mut raster = Raster::new(1, 1, Layout::GrayAlpha, vec![9, 254]).unwrap();
         raster.drop_opaque_alpha();
         assert_eq!(raster.layout, Layout::GrayAlpha);
+    }
+
+    #[test]
+    fn columns_that_are_kept_are_the_right_ones() {
+        let raster = || Raster::new(3, 2, Layout::Gray, vec![1, 2, 3, 4, 5, 6]).unwrap();
+        for (left, width, expected) in [
+            (0, 3, &[1, 2, 3, 4, 5, 6][..]),
+            (1, 1, &[2, 5]),
+            (1, 2, &[2, 3, 5, 6]),
+            (2, 9, &[3, 6]),
+        ] {
+            let mut raster = raster();
+            raster.keep_columns(left, width);
+            assert_eq!(raster.pixels, expected);
+            assert_eq!(raster.pixels.len(), raster.stride() * 2);
+        }
     }
 
     #[test]

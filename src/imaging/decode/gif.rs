@@ -3,25 +3,37 @@
 use std::io::Cursor;
 
 use super::animation::{Area, Canvas, Disposal, Frame, shown_ms};
-use super::{Colors, Decoded, Header, Memory, Refusal, Want};
+use super::{Colors, Decoded, Header, Memory, Refusal, Size, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
 use crate::imaging::geometry::Window;
 use crate::imaging::orientation::Orientation;
 
-pub(super) fn header(bytes: &[u8], max_frames: u32) -> Result<Header, Refusal> {
+/// The size in the logical screen descriptor, which comes first.
+pub(super) fn claimed_size(bytes: &[u8]) -> Option<Size> {
+    let &[w0, w1, h0, h1] = bytes.get(6..10)? else {
+        return None;
+    };
+    Some(Size {
+        width: u16::from_le_bytes([w0, w1]).into(),
+        height: u16::from_le_bytes([h0, h1]).into(),
+        orientation: Orientation::UPRIGHT,
+    })
+}
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let cut_off = Refusal::Broken("its header is cut off");
-    let Some(&[w0, w1, h0, h1, flags, _, _]) = bytes.get(6..13) else {
+    let (Some(size), Some(&flags), Some(_)) = (claimed_size(bytes), bytes.get(10), bytes.get(12))
+    else {
         return Err(cut_off);
     };
-    let width = u32::from(u16::from_le_bytes([w0, w1]));
-    let height = u32::from(u16::from_le_bytes([h0, h1]));
+    let Size { width, height, .. } = size;
     if width == 0 || height == 0 {
         return Err(Refusal::Broken("its header gives no size"));
     }
     // Where there is none at all, the dimensions still decide first, and decoding tells.
-    let frames = count_frames(bytes, 13 + palette_len(flags), max_frames).max(1);
+    let frames = count_frames(bytes, 13 + palette_len(flags)).max(1);
     let pixels = u64::from(width) * u64::from(height);
     Ok(Header {
         format: SourceFormat::Gif,
@@ -49,15 +61,16 @@ const fn palette_len(flags: u8) -> usize {
     }
 }
 
-/// Counts the frames without decoding them, up to one more than may be.
-fn count_frames(bytes: &[u8], mut at: usize, max_frames: u32) -> u32 {
-    let mut frames = 0;
-    while frames <= max_frames {
+/// Counts the frames without decoding them. Each takes some bytes, so that their number is bounded
+/// by the size of the file.
+fn count_frames(bytes: &[u8], mut at: usize) -> u32 {
+    let mut frames = 0_u32;
+    loop {
         let after = match bytes.get(at) {
             // An image: its descriptor, its palette, the code size, its data.
             Some(0x2c) => match bytes.get(at + 9) {
                 Some(&flags) => {
-                    frames += 1;
+                    frames = frames.saturating_add(1);
                     at + 11 + palette_len(flags)
                 }
                 None => break,

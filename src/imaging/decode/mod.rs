@@ -167,16 +167,26 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
         SourceFormat::Jpeg => jpeg::header(bytes),
         SourceFormat::Png => png::header(bytes),
         SourceFormat::Webp => webp::header(bytes),
-        SourceFormat::Gif => gif::header(bytes, limits.max_frames),
+        SourceFormat::Gif => gif::header(bytes),
         SourceFormat::Heic | SourceFormat::Avif => heif::header(bytes, format),
     };
-    let header = header.map_err(|refusal| match refusal {
-        Refusal::Kind(found) => unsupported(found.to_owned()),
-        Refusal::Broken(reason) => Error::Corrupt { format, reason },
-        Refusal::Complex(reason) => Error::TooComplex { reason },
-    })?;
-    check(&header, limits)?;
-    Ok(header)
+    match header {
+        Ok(header) => {
+            Size::of(&header).check(limits)?;
+            Ok(header)
+        }
+        Err(refusal) => {
+            // The size decides before anything else that the header says.
+            if let Some(size) = Size::claimed(bytes, format) {
+                size.check(limits)?;
+            }
+            Err(match refusal {
+                Refusal::Kind(found) => unsupported(found.to_owned()),
+                Refusal::Broken(reason) => Error::Corrupt { format, reason },
+                Refusal::Complex(reason) => Error::TooComplex { reason },
+            })
+        }
+    }
 }
 
 /// Why a header was not taken; [`header`] says it in full.
@@ -190,29 +200,72 @@ enum Refusal {
     Complex(&'static str),
 }
 
-fn check(header: &Header, limits: &Limits) -> Result<(), Error> {
-    let (width, height) = header.orientation.upright_size(header.width, header.height);
-    if width.max(height) > limits.max_edge_px {
-        return Err(Error::DimensionsTooLarge {
-            width,
-            height,
-            max_edge_px: limits.max_edge_px,
-        });
+/// The width and height of a picture as it is stored, and its orientation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size {
+    width: u32,
+    height: u32,
+    orientation: Orientation,
+}
+
+impl Size {
+    const fn of(header: &Header) -> Self {
+        Self {
+            width: header.width,
+            height: header.height,
+            orientation: header.orientation,
+        }
     }
-    if width.min(height) < limits.min_edge_px.max(1) {
-        return Err(Error::DimensionsTooSmall {
-            width,
-            height,
-            min_edge_px: limits.min_edge_px,
-        });
+
+    /// Reads the size that a header claims and nothing else, for a header that is refused for
+    /// another reason. `None` where it claims no size.
+    fn claimed(bytes: &[u8], format: SourceFormat) -> Option<Self> {
+        let size = match format {
+            SourceFormat::Jpeg => jpeg::claimed_size(bytes),
+            SourceFormat::Png => png::claimed_size(bytes),
+            SourceFormat::Webp => webp::claimed_size(bytes),
+            SourceFormat::Gif => gif::claimed_size(bytes),
+            SourceFormat::Heic | SourceFormat::Avif => heif::claimed_size(bytes),
+        };
+        size.filter(|size| size.width > 0 && size.height > 0)
     }
+
+    /// Checks the sides of the upright picture.
+    fn check(self, limits: &Limits) -> Result<(), Error> {
+        let (width, height) = self.orientation.upright_size(self.width, self.height);
+        if width.max(height) > limits.max_edge_px {
+            return Err(Error::DimensionsTooLarge {
+                width,
+                height,
+                max_edge_px: limits.max_edge_px,
+            });
+        }
+        if width.min(height) < limits.min_edge_px.max(1) {
+            return Err(Error::DimensionsTooSmall {
+                width,
+                height,
+                min_edge_px: limits.min_edge_px,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Checks how many frames a picture has, and how large they are together. Call it only where the
+/// frames are kept: a still needs the first frame alone.
+///
+/// # Errors
+///
+/// [`Error::TooManyFrames`], [`Error::TooManyPixels`].
+pub(super) fn check_frames(header: &Header, limits: &Limits) -> Result<(), Error> {
     if header.frames > limits.max_frames {
         return Err(Error::TooManyFrames {
             frames: header.frames,
             max_frames: limits.max_frames,
         });
     }
-    let pixels = u64::from(width) * u64::from(height) * u64::from(header.frames);
+    let area = u64::from(header.width) * u64::from(header.height);
+    let pixels = area.saturating_mul(u64::from(header.frames));
     if header.frames > 1 && pixels > MAX_ANIMATION_PIXELS {
         return Err(Error::TooManyPixels {
             pixels,

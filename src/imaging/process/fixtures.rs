@@ -153,6 +153,8 @@ fn however_it_is_stored_it_is_the_same_picture() {
         ("alpha.avif", 2.5),
         ("phone.avif", 2.5),
         ("mirrored.avif", 2.5),
+        ("identity.heic", 2.5),
+        ("identity.avif", 2.5),
         ("film.avif", 2.5),
         ("ten-bit.avif", 2.5),
         ("twelve-bit.avif", 2.5),

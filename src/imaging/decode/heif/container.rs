@@ -5,6 +5,8 @@
 use heifer_isobmff::{BoxIter, HeifFile, RawBox};
 
 use super::{BROKEN, MAX_TILES, Refusal, is_sequence};
+use crate::imaging::decode::Size;
+use crate::imaging::orientation::Orientation;
 
 /// A picture in as many tiles as may be, and what goes with it. Phones write about 60.
 const MAX_ITEMS: usize = MAX_TILES + 64;
@@ -43,6 +45,64 @@ pub(super) fn open(bytes: &[u8]) -> Result<HeifFile<'_>, Refusal> {
 pub(super) fn kept_bytes(bytes: &[u8]) -> u64 {
     let tables = meta(bytes).ok().flatten().map_or(0, <[u8]>::len);
     tables as u64 + (1 << 20)
+}
+
+/// The size that the file gives its primary item, before any transformation. It is found without
+/// [`open`], in one walk over each table, because it must be known of a file that is refused.
+pub(in crate::imaging::decode) fn claimed_size(bytes: &[u8]) -> Option<Size> {
+    let within = |bytes, name: &[u8; 4]| {
+        let mut boxes = boxes(bytes);
+        boxes.find_map(|(found, content)| (found == *name).then_some(content))
+    };
+    // Version and flags come first.
+    let meta = within(bytes, b"meta")?.get(4..)?;
+    let mut fields = Fields(within(meta, b"pitm")?);
+    let wide = fields.version().ok()? > 0;
+    let primary = fields.number(wide).ok()?;
+    let iprp = within(meta, b"iprp")?;
+    let properties = boxes(iprp)
+        .filter(|(name, _)| name == b"ipma")
+        .find_map(|(_, ipma)| associated(Fields(ipma), primary).ok().flatten())?;
+    let size = (1..)
+        .zip(boxes(within(iprp, b"ipco")?))
+        .find_map(|(index, (name, content))| {
+            (name == *b"ispe" && properties.contains(&index)).then_some(content)
+        })?;
+    let (width, rest) = size.get(4..)?.split_first_chunk()?;
+    let (height, _) = rest.split_first_chunk()?;
+    Some(Size {
+        width: u32::from_be_bytes(*width),
+        height: u32::from_be_bytes(*height),
+        orientation: Orientation::UPRIGHT,
+    })
+}
+
+/// The boxes of a file or of a box by their names, up to the first that is damaged.
+fn boxes(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    BoxIter::new(bytes).map_while(|raw| raw.ok().map(|raw| (raw.header.box_type.0, raw.content)))
+}
+
+/// The properties of an item by their numbers, in an `ipma` that lists the item.
+fn associated(mut fields: Fields<'_>, item: usize) -> Result<Option<Vec<usize>>, Refusal> {
+    let [version, _, _, flags] = fields.take()?;
+    for _ in 0..fields.number(true)? {
+        let found = fields.number(version > 0)?;
+        let [count] = fields.take()?;
+        let mut properties = Vec::new();
+        for _ in 0..count {
+            // The highest bit says whether the property is essential.
+            properties.push(if flags & 1 == 0 {
+                let [index] = fields.take()?;
+                usize::from(index & 0x7f)
+            } else {
+                fields.number(false)? & 0x7fff
+            });
+        }
+        if found == item {
+            return Ok(Some(properties));
+        }
+    }
+    Ok(None)
 }
 
 /// What is in the one `meta` of a file.

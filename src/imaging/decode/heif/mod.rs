@@ -1,6 +1,10 @@
 //! HEIF (ISO/IEC 23008-12) with HEVC inside, which is HEIC, and with AV1 inside, which is AVIF: the
 //! container by `heifer-isobmff`, each tile by its [`codec`]. Only tiles that the avatar shows are
 //! decoded, and made at half the size where that is enough.
+//!
+//! Of the pictures that are derived from others it takes `grid`, which puts tiles side by side, and
+//! `iden`, which transforms another picture once more. It refuses `iovl`, which lays pictures over
+//! one another, and `tmap`, which is HDR, by what they are.
 
 mod codec;
 mod container;
@@ -18,6 +22,7 @@ use crate::imaging::geometry::{Square, Window};
 use crate::imaging::orientation::Orientation;
 use crate::imaging::raster::{Layout, Raster};
 use codec::{Codec, Samples, Tiles};
+pub(super) use container::claimed_size;
 use planes::{Coefficients, Patch, Planes};
 
 /// How far an encoder pads a tile: to whole coding blocks, of 64 px at most.
@@ -34,7 +39,7 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refus
     if picture.codec.format() != format {
         return Err(Refusal::Kind(picture.codec.name()));
     }
-    let cover = match alpha_of(&file, file.primary_id) {
+    let cover = match alpha_of(&file, &picture.items) {
         Some(alpha) => Some(Picture::read(&file, alpha)?),
         None => None,
     };
@@ -43,7 +48,7 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refus
         // One tile after the other: the largest counts.
         tile_bytes = tile_bytes.max(picture.tile_bytes(&file, bytes.len())?);
     }
-    if picture.transfer(&file, file.primary_id)? == Some(PQ) {
+    if picture.transfer(&file)? == Some(PQ) {
         // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
         return Err(Refusal::Kind("an HDR picture with the PQ curve"));
     }
@@ -54,7 +59,7 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refus
         orientation: picture.shown.orientation,
         frames: 1,
         alpha: cover.is_some(),
-        profile_bytes: profile(&file, file.primary_id).map_or(0, |profile| profile.len() as u64),
+        profile_bytes: profile(&file, &picture.items).map_or(0, |profile| profile.len() as u64),
         memory: Memory {
             fixed_bytes: tile_bytes.saturating_add(container::kept_bytes(bytes)),
             scaled_bytes: 0,
@@ -75,6 +80,9 @@ const BROKEN: Refusal = Refusal::Broken("its container is damaged");
 
 /// One coded picture of a file, and how it is to be shown.
 struct Picture {
+    /// The item that is shown, those that it is derived from without a change but to its
+    /// transformations, and last the item that is coded or a grid of such items.
+    items: Vec<ItemId>,
     /// After the tiles have been put together.
     coded_width: u32,
     coded_height: u32,
@@ -88,7 +96,9 @@ struct Picture {
 }
 
 impl Picture {
-    fn read(file: &HeifFile<'_>, id: ItemId) -> Result<Self, Refusal> {
+    fn read(file: &HeifFile<'_>, shown: ItemId) -> Result<Self, Refusal> {
+        let items = derivation(file, shown)?;
+        let id = items.last().copied().unwrap_or(shown);
         let item = file.item(id).map_err(|_| BROKEN)?;
         let (tiles, columns, output) = match &item.item_type.0 {
             b"hvc1" | b"av01" => (vec![id], 1, None),
@@ -104,11 +114,14 @@ impl Picture {
                 let output = (grid.output_width, grid.output_height);
                 (tiles, u32::from(grid.columns), Some(output))
             }
-            _ => return Err(OTHER_CODEC),
+            other => return Err(not_taken(*other)),
         };
         let first = tiles.first().copied().ok_or(BROKEN)?;
-        let codec =
-            Codec::of(file.item(first).map_err(|_| BROKEN)?.item_type.0).ok_or(OTHER_CODEC)?;
+        let first_type = file.item(first).map_err(|_| BROKEN)?.item_type.0;
+        let codec = Codec::of(first_type).ok_or_else(|| match &first_type {
+            b"iden" | b"grid" | b"iovl" => Refusal::Kind("a HEIF grid of derived pictures"),
+            _ => not_taken(first_type),
+        })?;
         let (tile_width, tile_height) = file
             .image_size(first)
             .ok()
@@ -136,7 +149,8 @@ impl Picture {
         Ok(Self {
             coded_width: width,
             coded_height: height,
-            shown: Shown::read(file, id, width, height)?,
+            shown: Shown::read(file, &items, width, height)?,
+            items,
             tile_width,
             tile_height,
             tiles,
@@ -172,9 +186,9 @@ impl Picture {
     }
 
     /// The transfer characteristics, where the file or its first tile gives them.
-    fn transfer(&self, file: &HeifFile<'_>, id: ItemId) -> Result<Option<u16>, Refusal> {
+    fn transfer(&self, file: &HeifFile<'_>) -> Result<Option<u16>, Refusal> {
         let first = self.tiles[0];
-        if let Some((_, transfer, ..)) = nclx(file, [id, first]) {
+        if let Some((_, transfer, ..)) = nclx(file, &self.items, first) {
             return Ok(Some(transfer));
         }
         Ok(match self.codec {
@@ -187,7 +201,38 @@ impl Picture {
     }
 }
 
-const OTHER_CODEC: Refusal = Refusal::Kind("a HEIF picture that is coded in neither HEVC nor AV1");
+/// An item of a type that is not taken, in words.
+const fn not_taken(item_type: [u8; 4]) -> Refusal {
+    Refusal::Kind(match &item_type {
+        b"iovl" => "a HEIF overlay of several pictures (iovl)",
+        b"tmap" => "an HDR picture with a tone map (tmap)",
+        b"jpeg" => "a HEIF picture that is coded in JPEG",
+        b"unci" => "a HEIF picture that is not compressed (unci)",
+        _ => "a HEIF picture that is coded in neither HEVC nor AV1",
+    })
+}
+
+/// The items from one that is shown to the one that it shows: each `iden` is another item with
+/// transformations of its own (ISO/IEC 23008-12, 6.6.2.1).
+fn derivation(file: &HeifFile<'_>, shown: ItemId) -> Result<Vec<ItemId>, Refusal> {
+    let mut items = vec![shown];
+    let mut id = shown;
+    while file.item(id).map_err(|_| BROKEN)?.item_type.0 == *b"iden" {
+        let &[from] = file.referenced_items(id, b"dimg") else {
+            return Err(Refusal::Broken("it is derived from no picture or several"));
+        };
+        // A circle of items ends here too.
+        if items.len() > MAX_DERIVATIONS {
+            return Err(Refusal::Complex("it is derived too many times"));
+        }
+        items.push(from);
+        id = from;
+    }
+    Ok(items)
+}
+
+/// Real files derive a picture once.
+const MAX_DERIVATIONS: usize = 8;
 
 /// What of a coded picture is shown, and which way up.
 #[derive(Clone, Copy)]
@@ -200,9 +245,14 @@ struct Shown {
 }
 
 impl Shown {
-    /// Goes through the transformations of an item in the order in which the file lists them. EXIF
-    /// repeats them, and is not asked.
-    fn read(file: &HeifFile<'_>, id: ItemId, width: u32, height: u32) -> Result<Self, Refusal> {
+    /// Goes through the transformations of the items, from the last to the first, each in the order
+    /// in which the file lists them. EXIF repeats them, and is not asked.
+    fn read(
+        file: &HeifFile<'_>,
+        items: &[ItemId],
+        width: u32,
+        height: u32,
+    ) -> Result<Self, Refusal> {
         let mut shown = Self {
             x: 0,
             y: 0,
@@ -210,7 +260,11 @@ impl Shown {
             height,
             orientation: Orientation::UPRIGHT,
         };
-        for property in file.item_properties(id).map_err(|_| BROKEN)? {
+        let mut properties = Vec::new();
+        for &id in items.iter().rev() {
+            properties.extend(file.item_properties(id).map_err(|_| BROKEN)?);
+        }
+        for property in properties {
             match property {
                 Property::Rotation(quarters) => {
                     shown.orientation = shown.orientation.then_rotated_left(*quarters);
@@ -229,8 +283,10 @@ impl Shown {
                             "a HEIF picture that is turned before it is cut",
                         ));
                     }
-                    (shown.x, shown.width) = clean(*across, *horiz_offset, width)?;
-                    (shown.y, shown.height) = clean(*down, *vert_offset, height)?;
+                    let (x, width) = clean(*across, *horiz_offset, shown.width)?;
+                    let (y, height) = clean(*down, *vert_offset, shown.height)?;
+                    (shown.x, shown.width) = (shown.x + x, width);
+                    (shown.y, shown.height) = (shown.y + y, height);
                 }
                 _ => {}
             }
@@ -273,8 +329,7 @@ pub(super) fn decode(
     // The header was taken, so there is a codec to say what cannot be decoded.
     let broken = |refusal: &Refusal| refused(Codec::Hevc, refusal);
     let file = container::open(bytes).map_err(|refusal| broken(&refusal))?;
-    let id = file.primary_id;
-    let picture = Picture::read(&file, id).map_err(|refusal| broken(&refusal))?;
+    let picture = Picture::read(&file, file.primary_id).map_err(|refusal| broken(&refusal))?;
     let codec = picture.codec;
     let square = Square {
         x: want.square.x + picture.shown.x,
@@ -291,7 +346,7 @@ pub(super) fn decode(
     };
     let (left, width) = span(square.x, picture.coded_width);
     let (top, height) = span(square.y, picture.coded_height);
-    let alpha = alpha_of(&file, id);
+    let alpha = alpha_of(&file, &picture.items);
     let layout = if alpha.is_some() {
         Layout::Rgba
     } else {
@@ -312,7 +367,7 @@ pub(super) fn decode(
     let mut tiles = Tiles::open(&file, &picture, bytes.len(), av1, control)?;
     let mut decode = |tile, halved| tiles.decode(&file, &picture, tile, halved, control);
     let mut patch = fill(&picture, patch, &mut decode, |patch, planes, tile, at| {
-        let (coefficients, described) = coefficients(&file, id, tile, codec, planes)?;
+        let (coefficients, described) = coefficients(&file, &picture, tile, planes)?;
         colors.get_or_insert(described);
         patch.draw_colors(planes, &coefficients, at);
         Ok(())
@@ -327,15 +382,16 @@ pub(super) fn decode(
         let mut tiles = Tiles::open(&file, &cover, bytes.len(), av1, control)?;
         let mut decode = |tile, halved| tiles.decode(&file, &cover, tile, halved, control);
         patch = fill(&cover, patch, &mut decode, |patch, planes, tile, at| {
-            let (coefficients, _) = coefficients(&file, alpha, tile, codec, planes)?;
+            let (coefficients, _) = coefficients(&file, &cover, tile, planes)?;
             patch.draw_alpha(planes, &coefficients, at);
             Ok(())
         })?;
-        if file.referenced_items(id, b"prem").contains(&alpha) {
+        let mut premultiplied = picture.items.iter();
+        if premultiplied.any(|&id| file.referenced_items(id, b"prem").contains(&alpha)) {
             patch.divide_by_alpha();
         }
     }
-    let profile = profile(&file, id);
+    let profile = profile(&file, &picture.items);
     let scale = f64::from(shrink);
     let x = f64::from(square.x) / scale - f64::from(left);
     let y = f64::from(square.y) / scale - f64::from(top);
@@ -353,9 +409,12 @@ pub(super) fn decode(
     })
 }
 
-/// The profile, unless it is larger than any.
-fn profile<'a>(file: &'a HeifFile<'_>, id: ItemId) -> Option<&'a [u8]> {
-    let profile = file.icc_profile(id).ok().flatten()?;
+/// The profile of the first of the items that has one, unless it is larger than any.
+fn profile<'a>(file: &'a HeifFile<'_>, items: &[ItemId]) -> Option<&'a [u8]> {
+    let mut profiles = items
+        .iter()
+        .filter_map(|&id| file.icc_profile(id).ok().flatten());
+    let profile = profiles.next()?;
     (profile.len() <= MAX_PROFILE_BYTES).then_some(profile)
 }
 
@@ -397,11 +456,12 @@ fn fill(
     Ok(patch)
 }
 
-/// The auxiliary picture that says how opaque this one is. Depth maps, gain maps and the like are
-/// auxiliary pictures too, and not for us.
-fn alpha_of(file: &HeifFile<'_>, id: ItemId) -> Option<ItemId> {
-    file.referencing_items(id, b"auxl")
-        .into_iter()
+/// The auxiliary picture that says how opaque the first of the items is that has one. Depth maps,
+/// gain maps and the like are auxiliary pictures too, and not for us.
+fn alpha_of(file: &HeifFile<'_>, items: &[ItemId]) -> Option<ItemId> {
+    items
+        .iter()
+        .flat_map(|&id| file.referencing_items(id, b"auxl"))
         .find(|&aux| {
             file.item_properties(aux).is_ok_and(|mut properties| {
                 properties.any(|property| {
@@ -417,12 +477,11 @@ fn alpha_of(file: &HeifFile<'_>, id: ItemId) -> Option<ItemId> {
 /// its own stream says (ISO/IEC 23008-12, 6.5.5).
 fn coefficients(
     file: &HeifFile<'_>,
-    picture: ItemId,
+    picture: &Picture,
     tile: ItemId,
-    codec: Codec,
     planes: &Planes,
 ) -> Result<(Coefficients, Colors), Error> {
-    let (colors, matrix, full_range) = match nclx(file, [picture, tile]) {
+    let (colors, matrix, full_range) = match nclx(file, &picture.items, tile) {
         Some((primaries, transfer, matrix, full_range)) => (
             Colors::Coded {
                 primaries: primaries as u8,
@@ -442,8 +501,13 @@ fn coefficients(
             planes.full_range,
         ),
     };
-    let coefficients = Coefficients::new(matrix, full_range, planes.bit_depth)
-        .ok_or_else(|| corrupt(codec, "it uses a colour matrix that is not supported"))?;
+    let coefficients =
+        Coefficients::new(matrix, full_range, planes.bit_depth).ok_or_else(|| {
+            corrupt(
+                picture.codec,
+                "it uses a colour matrix that is not supported",
+            )
+        })?;
     Ok((coefficients, colors))
 }
 
@@ -451,9 +515,9 @@ fn coefficients(
 const PQ: u16 = 16;
 
 /// Primaries, transfer characteristics, matrix coefficients and whether the range is full, of the
-/// first of the items that says.
-fn nclx(file: &HeifFile<'_>, items: [ItemId; 2]) -> Option<(u16, u16, u16, bool)> {
-    items.into_iter().find_map(|id| {
+/// first that says, of the items and then the tile.
+fn nclx(file: &HeifFile<'_>, items: &[ItemId], tile: ItemId) -> Option<(u16, u16, u16, bool)> {
+    items.iter().chain([&tile]).find_map(|&id| {
         file.item_properties(id)
             .ok()?
             .find_map(|property| match property {

@@ -1,6 +1,6 @@
 //! The markers of a JPEG file, read without decoding anything.
 
-use super::super::MAX_PROFILE_BYTES;
+use super::super::{MAX_PROFILE_BYTES, Size};
 use crate::imaging::orientation::Orientation;
 
 /// How the samples are coded.
@@ -15,7 +15,7 @@ pub(super) enum Coding {
 }
 
 /// What the markers say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Markers {
     pub(super) coding: Coding,
     /// Bits per sample.
@@ -23,6 +23,8 @@ pub(super) struct Markers {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) components: u8,
+    /// The sampling factors of the components, across and down (T.81, A.1.1).
+    factors: Vec<(u8, u8)>,
     /// Samples of all components together, padded to whole blocks: fewer than the pixels have
     /// channels where chroma is subsampled.
     pub(super) samples: u64,
@@ -75,7 +77,7 @@ impl Markers {
                 kept_bytes += payload.len() as u64 + KEPT_SEGMENT_BYTES;
             }
             match marker {
-                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                marker if is_frame(marker) => {
                     let first = frame.replace((marker, payload)).is_none();
                     first.then_some(()).ok_or(CONTRADICTION)?;
                 }
@@ -103,13 +105,9 @@ impl Markers {
         if lines.is_some_and(|lines| *lines != [h1, h0]) {
             return Err(CONTRADICTION);
         }
-        let samples = samples(
-            width,
-            height,
-            frame.get(6..).unwrap_or_default(),
-            components,
-        )
-        .ok_or("its frame header is damaged")?;
+        let damaged = "its frame header is damaged";
+        let factors = factors(frame.get(6..).unwrap_or_default(), components).ok_or(damaged)?;
+        let samples = samples(width, height, &factors);
         Ok(Self {
             coding: match marker {
                 0xc0 | 0xc1 => Coding::Baseline,
@@ -122,6 +120,7 @@ impl Markers {
             width,
             height,
             components,
+            factors,
             samples,
             scans,
             orientation: orientation.unwrap_or_default(),
@@ -129,6 +128,38 @@ impl Markers {
             profile_bytes: profile_bytes.min(MAX_PROFILE_BYTES as u64),
             kept_bytes,
         })
+    }
+
+    /// The largest sampling factors of all components, across and down.
+    pub(super) fn max_factors(&self) -> (u8, u8) {
+        max_factors(&self.factors)
+    }
+
+    /// The sampling factors of the components, across and down.
+    pub(super) fn factors(&self) -> &[(u8, u8)] {
+        &self.factors
+    }
+
+    /// Whether the first component has the most samples and all others have a whole fraction of
+    /// them; of four components, whether the second and third share a fraction and the fourth has as
+    /// many as the first. The decoder brings no other sampling to pixels.
+    pub(super) fn sampling_is_usual(&self) -> bool {
+        let most = self.max_factors();
+        let divides =
+            |factor: &(u8, u8)| most.0.is_multiple_of(factor.0) && most.1.is_multiple_of(factor.1);
+        match self.factors.as_slice() {
+            [_] => true,
+            [first, second, third] => *first == most && divides(second) && divides(third),
+            [first, second, third, fourth] => {
+                *first == most && fourth == first && second == third && divides(second)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the second and third component are sampled alike.
+    pub(super) fn chroma_is_sampled_alike(&self) -> bool {
+        matches!(self.factors.as_slice(), [_, second, third] if second == third)
     }
 
     /// Adobe's programs, which alone write four inks in practice, store them inverted, and mark
@@ -164,24 +195,58 @@ impl Markers {
     }
 }
 
-/// Counts the samples by the components' sampling factors, three bytes a component.
-fn samples(width: u32, height: u32, factors: &[u8], components: u8) -> Option<u64> {
-    let factors: Vec<(u64, u64)> = factors
+/// The size in the first frame header, and the orientation that is said before the first scan.
+pub(in crate::imaging::decode) fn claimed_size(bytes: &[u8]) -> Option<Size> {
+    let before_scans = || Segments::of(bytes).take_while(|(marker, _)| *marker != SOS);
+    let (_, frame) = before_scans().find(|(marker, _)| is_frame(*marker))?;
+    let &[h1, h0, w1, w0] = frame.get(1..5)? else {
+        return None;
+    };
+    let exif = before_scans()
+        .find(|(marker, payload)| *marker == APP1 && payload.starts_with(b"Exif\0\0"));
+    Some(Size {
+        width: u16::from_be_bytes([w1, w0]).into(),
+        height: u16::from_be_bytes([h1, h0]).into(),
+        orientation: exif.map_or(Orientation::UPRIGHT, |(_, payload)| {
+            Orientation::from_exif_data(payload)
+        }),
+    })
+}
+
+const fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
+}
+
+/// The components' sampling factors, from three bytes a component.
+fn factors(bytes: &[u8], components: u8) -> Option<Vec<(u8, u8)>> {
+    let factors: Vec<(u8, u8)> = bytes
         .chunks_exact(3)
         .take(components.into())
-        .map(|component| (u64::from(component[1] >> 4), u64::from(component[1] & 15)))
+        .map(|component| (component[1] >> 4, component[1] & 15))
         .collect();
-    let across = factors.iter().map(|factor| factor.0).max()?;
-    let down = factors.iter().map(|factor| factor.1).max()?;
-    if factors.len() != usize::from(components)
-        || factors.iter().any(|factor| factor.0 == 0 || factor.1 == 0)
-        || across.max(down) > 4
-    {
-        return None;
-    }
-    let units = u64::from(width).div_ceil(8 * across) * u64::from(height).div_ceil(8 * down);
-    let blocks: u64 = factors.iter().map(|factor| factor.0 * factor.1).sum();
-    Some(units * blocks * 64)
+    let real = |factor: u8| (1..=4).contains(&factor);
+    let all = !factors.is_empty() && factors.len() == usize::from(components);
+    let real = factors
+        .iter()
+        .all(|factor| real(factor.0) && real(factor.1));
+    (all && real).then_some(factors)
+}
+
+fn max_factors(factors: &[(u8, u8)]) -> (u8, u8) {
+    let across = factors.iter().map(|factor| factor.0).max();
+    let down = factors.iter().map(|factor| factor.1).max();
+    (across.unwrap_or(1), down.unwrap_or(1))
+}
+
+/// Counts the samples by the components' sampling factors.
+fn samples(width: u32, height: u32, factors: &[(u8, u8)]) -> u64 {
+    let (across, down) = max_factors(factors);
+    let units = |edge: u32, factor: u8| u64::from(edge).div_ceil(8 * u64::from(factor));
+    let blocks: u64 = factors
+        .iter()
+        .map(|factor| u64::from(factor.0) * u64::from(factor.1))
+        .sum();
+    units(width, across) * units(height, down) * blocks * 64
 }
 
 /// The marker segments of one picture, entropy-coded data left out.
@@ -244,11 +309,15 @@ mod tests {
     #[test]
     fn subsampled_chroma_has_fewer_samples() {
         let chroma = |luma: u8| [1, luma, 0, 2, 0x11, 0, 3, 0x11, 0];
-        assert_eq!(samples(64, 32, &chroma(0x11), 3), Some(64 * 32 * 3));
-        assert_eq!(samples(64, 32, &chroma(0x22), 3), Some(64 * 32 * 3 / 2));
-        assert_eq!(samples(63, 17, &chroma(0x22), 3), Some(64 * 32 * 3 / 2));
-        assert_eq!(samples(64, 32, &chroma(0x01), 3), None);
-        assert_eq!(samples(64, 32, &chroma(0x11)[..8], 3), None);
+        let count = |width, height, bytes: &[u8]| {
+            factors(bytes, 3).map(|factors| samples(width, height, &factors))
+        };
+        assert_eq!(count(64, 32, &chroma(0x11)), Some(64 * 32 * 3));
+        assert_eq!(count(64, 32, &chroma(0x22)), Some(64 * 32 * 3 / 2));
+        assert_eq!(count(63, 17, &chroma(0x22)), Some(64 * 32 * 3 / 2));
+        assert_eq!(count(64, 32, &chroma(0x01)), None);
+        assert_eq!(count(64, 32, &chroma(0x15)), None);
+        assert_eq!(count(64, 32, &chroma(0x11)[..8]), None);
     }
 
     #[test]

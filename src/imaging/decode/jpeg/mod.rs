@@ -1,6 +1,7 @@
 //! JPEG (ITU-T T.81), decoded at the smallest scale that serves.
 
 mod markers;
+mod samples;
 mod turbo;
 #[cfg_attr(
     not(test),
@@ -14,6 +15,7 @@ use crate::imaging::Error;
 use crate::imaging::geometry::{Square, Window};
 use crate::imaging::planes::{Picture, Planes};
 use crate::imaging::raster::{Layout, Raster};
+pub(super) use markers::claimed_size;
 use markers::{Coding, Markers};
 
 /// A decoder of JPEG data. There are two, so that a fault in one is no dead end.
@@ -106,6 +108,17 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     } else {
         0
     };
+    // A sampling that the decoder does not bring to pixels is decoded to all its samples first.
+    let sample_bytes = if markers.sampling_is_usual() {
+        0
+    } else {
+        markers.samples
+    };
+    // Of four channels two may be held twice, in part and in full.
+    let planes = match markers.components {
+        4 => 5,
+        components => u64::from(components),
+    };
     let pixels = u64::from(markers.width) * u64::from(markers.height);
     Ok(Header {
         format: SourceFormat::Jpeg,
@@ -116,10 +129,10 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
         alpha: false,
         profile_bytes: markers.profile_bytes,
         memory: Memory {
-            fixed_bytes: coefficient_bytes + markers.kept_bytes,
+            fixed_bytes: coefficient_bytes + sample_bytes + markers.kept_bytes,
             // The planes of its channels, as large as one another once they are scaled; and once
             // more, as they are copied out of whole blocks where they are what is wanted.
-            scaled_bytes: pixels * u64::from(markers.components),
+            scaled_bytes: pixels * planes,
             // Or what is made of them, twice.
             pixel_bytes: u64::from(markers.components) * 2,
         },
@@ -174,13 +187,13 @@ pub(super) fn decode(
     })
 }
 
-/// Whether a picture may be stored in luma and chroma.
-const fn has_planes(markers: &Markers) -> bool {
-    markers.components == 3
+/// Whether a picture may be stored in luma and chroma that planes can hold.
+fn has_planes(markers: &Markers) -> bool {
+    markers.sampling_is_usual() && markers.chroma_is_sampled_alike()
 }
 
 /// Whether planes are worth it: they hold the whole picture, of which a small part may be wanted.
-const fn planes_serve(markers: &Markers, want: &Want) -> bool {
+fn planes_serve(markers: &Markers, want: &Want) -> bool {
     has_planes(markers)
         && matches!(want.chroma, Chroma::Halved)
         && want.square.edge >= markers.height / 2

@@ -5,7 +5,7 @@ use libjpeg_turbo_rs::tj3::{TjHandle, TjParam};
 use libjpeg_turbo_rs::{DecodeLimits, JpegError, PixelFormat, ScalingFactor, Subsampling};
 
 use super::markers::CONTRADICTION;
-use super::{Decoder, MAX_SCANS, Markers, Part, Scaled};
+use super::{Decoder, MAX_SCANS, Markers, Part, Scaled, samples};
 use crate::imaging::planes::Planes;
 use crate::imaging::raster::{Layout, Raster};
 
@@ -35,30 +35,56 @@ impl Decoder for Turbo {
             3 => (PixelFormat::Rgb, Layout::Rgb),
             _ => (PixelFormat::Cmyk, Layout::Cmyk),
         };
+        let span = |from, length, limit| samples::span(from, length, part.eighths, limit);
+        let (left, width) = span(part.x, part.width, markers.width);
+        let (top, height) = span(part.y, part.height, markers.height);
+        if !markers.sampling_is_usual() {
+            let space = decoder.jpeg_color_space();
+            let image = decoder.decode_raw().map_err(|error| reason(&error))?;
+            let area = samples::Area {
+                left,
+                top,
+                width,
+                height,
+                eighths: part.eighths,
+            };
+            let raster = samples::to_pixels(&image, markers, space, area, layout)
+                .ok_or("its parts do not fit together")?;
+            return Ok(Scaled {
+                raster,
+                eighths: part.eighths,
+                left,
+                top,
+            });
+        }
         decoder.set_output_format(format);
         decoder.set_scale(scaling_factor(part.eighths));
-        // From the pixel that the part begins in to the one that it ends in.
-        let span = |from: u32, length: u32, limit: usize| {
-            let begin = (from * part.eighths / 8) as usize;
-            let end = ((from + length) * part.eighths).div_ceil(8) as usize;
-            (begin, end.min(limit).saturating_sub(begin))
+        // Of four channels the decoder gives the left part, whichever columns it is asked for. So
+        // it is asked for all of them.
+        let (from, columns) = if layout == Layout::Cmyk {
+            (0, decoder.output_width())
+        } else {
+            (left as usize, width as usize)
         };
-        let (left, width) = span(part.x, part.width, decoder.output_width());
-        let (top, height) = span(part.y, part.height, decoder.output_height());
-        decoder.set_crop_region(left, top, width, height);
+        decoder.set_crop_region(from, top as usize, columns, height as usize);
         let image = decoder.decode_image().map_err(|error| reason(&error))?;
         // The left edge snaps to a block's, and the width grows by as much.
-        let left = (left + width)
+        let from = (from + columns)
             .checked_sub(image.width)
+            .ok_or("its parts do not fit together")? as u32;
+        let mut raster = Raster::new(image.width as u32, image.height as u32, layout, image.data)
+            .filter(|raster| raster.height == height)
             .ok_or("its parts do not fit together")?;
-        let raster = Raster::new(image.width as u32, image.height as u32, layout, image.data)
-            .filter(|raster| raster.height as usize == height)
-            .ok_or("its parts do not fit together")?;
+        let mut at = from;
+        if layout == Layout::Cmyk {
+            raster.keep_columns(left, width);
+            at = left;
+        }
         Ok(Scaled {
             raster,
             eighths: part.eighths,
-            left: left as u32,
-            top: top as u32,
+            left: at,
+            top,
         })
     }
 

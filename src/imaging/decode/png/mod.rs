@@ -6,13 +6,29 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Transformations};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
+use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Size, Want};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
 use crate::imaging::geometry::Window;
 use crate::imaging::orientation::Orientation;
 use crate::imaging::raster::{Layout, Raster};
+
+/// The size in the first header, and the orientation that is said anywhere before the end.
+pub(super) fn claimed_size(bytes: &[u8]) -> Option<Size> {
+    let mut chunks = Chunks::of(bytes).take_while(|(id, _)| *id != b"IEND");
+    let (_, payload) = chunks.find(|(id, _)| *id == b"IHDR")?;
+    let (width, payload) = payload.split_first_chunk()?;
+    let (height, _) = payload.split_first_chunk()?;
+    let exif = Chunks::of(bytes).filter(|(id, _)| *id == b"eXIf").last();
+    Some(Size {
+        width: u32::from_be_bytes(*width),
+        height: u32::from_be_bytes(*height),
+        orientation: exif.map_or(Orientation::UPRIGHT, |(_, payload)| {
+            Orientation::from_exif_data(payload)
+        }),
+    })
+}
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     let mut size = None;
@@ -107,7 +123,7 @@ pub(super) fn decode(
     want: &Want,
     control: &Control,
 ) -> Result<Decoded, Error> {
-    let mut reader = open(bytes, header, Transformations::EXPAND)?;
+    let mut reader = open(bytes, header, Transformations::EXPAND, 1)?;
     let colors = colors_of(bytes);
     let (color, depth) = reader.output_color_type();
     let layout = match color {
@@ -193,10 +209,11 @@ fn open<'a>(
     bytes: &'a [u8],
     header: &Header,
     transformations: Transformations,
+    frames: u32,
 ) -> Result<Reader<'a>, Error> {
     let limits = png::Limits {
-        // Rows, the profile, and what inflating needs; for every frame anew.
-        bytes: (16 * header.width as usize) * (header.frames as usize + 1) + 2 * MAX_PROFILE_BYTES,
+        // Rows, the profile, and what inflating needs; for every frame that is decoded anew.
+        bytes: (16 * header.width as usize) * (frames as usize + 1) + 2 * MAX_PROFILE_BYTES,
     };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_ignore_text_chunk(true);

@@ -16,7 +16,7 @@ pub(in crate::imaging::decode) fn animate(
 ) -> Result<(), Error> {
     // Eight bits a channel are enough for a picture that moves.
     let transformations = Transformations::EXPAND | Transformations::STRIP_16;
-    let mut reader = open(bytes, header, transformations)?;
+    let mut reader = open(bytes, header, transformations, header.frames)?;
     let colors = colors_of(bytes);
     let plays = reader
         .info()

@@ -1,7 +1,7 @@
 //! The container (RFC 9649, section 2): chunks of a RIFF file, and what they say of the picture.
 
-use super::super::Refusal;
 use super::super::animation::{Area, Disposal};
+use super::super::{Refusal, Size};
 use super::vp8l;
 use crate::imaging::orientation::Orientation;
 
@@ -66,6 +66,35 @@ const DAMAGED: Refusal = Refusal::Broken("its header is damaged");
 
 const ANIMATED: u8 = 0b0000_0010;
 const ALPHA: u8 = 0b0001_0000;
+
+/// The size in the first chunk, and the orientation that any chunk says.
+pub(in crate::imaging::decode) fn claimed_size(bytes: &[u8]) -> Option<Size> {
+    let chunks = Chunks {
+        rest: bytes.get(12..)?,
+    };
+    let first = chunks.clone().next()?;
+    let (width, height) = match first.id {
+        b"VP8X" => {
+            let &[w0, w1, w2, h0, h1, h2] = first.payload.get(4..10)? else {
+                return None;
+            };
+            (u24([w0, w1, w2]) + 1, u24([h0, h1, h2]) + 1)
+        }
+        b"VP8 " | b"VP8L" => {
+            let picture = Picture::read(&first, None).ok()?;
+            (picture.width, picture.height)
+        }
+        _ => return None,
+    };
+    let exif = chunks.filter(|chunk| chunk.id == b"EXIF").last();
+    Some(Size {
+        width,
+        height,
+        orientation: exif.map_or(Orientation::UPRIGHT, |chunk| {
+            Orientation::from_exif_data(chunk.payload)
+        }),
+    })
+}
 
 impl<'a> File<'a> {
     /// Reads all that is said of the picture, and nothing of the picture itself.

@@ -5,6 +5,7 @@ mod container;
 mod vp8;
 mod vp8l;
 
+pub(super) use container::claimed_size;
 use container::{Content, Data, File, FrameData, Picture};
 
 use super::animation::{Area, Canvas, Frame, shown_ms};

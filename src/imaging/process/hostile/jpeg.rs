@@ -6,7 +6,7 @@ use super::super::tests::{recipe, run};
 use super::super::*;
 use super::time;
 
-fn segment(marker: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn segment(marker: u8, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u16 + 2).to_be_bytes();
     [&[0xff, marker][..], &length, payload].concat()
 }

@@ -1,9 +1,11 @@
 //! Pictures made to do harm.
 
 mod avif;
+mod frames;
 mod gif;
 mod heif;
 mod jpeg;
+mod order;
 mod png;
 mod webp;
 

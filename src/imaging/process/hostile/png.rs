@@ -3,7 +3,7 @@
 use super::super::tests::recipe;
 use super::super::*;
 
-fn png_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(super) fn png_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
     // The sum is not checked before the header is.
     [
         &(payload.len() as u32).to_be_bytes()[..],
@@ -23,8 +23,17 @@ fn a_second_header_that_says_otherwise_is_refused() {
     };
     let signature = b"\x89PNG\r\n\x1a\n".to_vec();
     let data = png_chunk(*b"IDAT", b"");
+    let first = [signature.clone(), header(30_000), data.clone(), header(100)].concat();
+    let refused = probe(&first, &recipe().limits);
+    assert!(
+        matches!(
+            refused,
+            Err(Error::DimensionsTooLarge { width: 30_000, .. })
+        ),
+        "{refused:?}"
+    );
     for bytes in [
-        [signature.clone(), header(30_000), data.clone(), header(100)].concat(),
+        [signature.clone(), header(100), data.clone(), header(30_000)].concat(),
         [signature, data, header(100)].concat(),
     ] {
         let refused = probe(&bytes, &recipe().limits);

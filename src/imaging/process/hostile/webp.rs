@@ -3,11 +3,11 @@
 use super::super::tests::recipe;
 use super::super::*;
 
-fn riff_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(super) fn riff_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
     [&name[..], &(payload.len() as u32).to_le_bytes(), payload].concat()
 }
 
-fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
     let body = chunks.concat();
     [
         b"RIFF",
@@ -39,8 +39,17 @@ fn a_second_header_that_says_otherwise_is_refused() {
         ];
         riff_chunk(*b"ANMF", &[&head[..], data].concat())
     };
+    let first = riff(&[lossless(16_000), extended(100, 0)]);
+    let refused = probe(&first, &recipe().limits);
+    assert!(
+        matches!(
+            refused,
+            Err(Error::DimensionsTooLarge { width: 16_000, .. })
+        ),
+        "{refused:?}"
+    );
     for bytes in [
-        riff(&[lossless(16_000), extended(100, 0)]),
+        riff(&[lossless(100), extended(16_000, 0)]),
         riff(&[extended(100, 0), lossless(16_000)]),
         riff(&[extended(100, 0), extended(200, 0), lossless(200)]),
         riff(&[extended(100, 2), frame(100, &lossless(16_000))]),
