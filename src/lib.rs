@@ -46,8 +46,8 @@
 //! # What is deliberately not here
 //!
 //! No mutable global state, no background work without an owner, no temporary files outside the
-//! store's own folder, no C code that parses what a stranger sent, and in the process that serves no
-//! decoder that is not safe Rust.
+//! store's own folder, and no C code that parses what a stranger sent. Decoders are Rust, but not
+//! all of them are safe Rust; [`imaging`] says which use `unsafe`, and where they run.
 
 pub mod app;
 pub mod auth;
