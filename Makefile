@@ -40,7 +40,7 @@ deny: $(DENY) ## Check the dependencies against deny.toml
 	$(DENY) --locked check --hide-inclusion-graph licenses bans sources
 
 openapi: ## Check docs/openapi.yaml with openapi-spec-validator and Redocly
-	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
+	@scripts/need.sh node=nodejs npm=npm python3 python:ensurepip=python3-venv
 	scripts/openapi-lint.sh
 
 fmt: needs ## Format the code

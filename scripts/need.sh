@@ -6,13 +6,23 @@
 # A missing command is installed from the Debian packages named after it (its
 # own name by default), as root or with sudo. Where that cannot be done, the
 # script fails with the names of what is missing: nothing is ever skipped.
+#
+# python:MODULE=PACKAGE asks for a module of Python instead: Debian has parts of
+# the standard library in packages of their own.
 set -euo pipefail
+
+there() {
+    case $1 in
+        python:*) python3 -c "import ${1#python:}" 2>/dev/null ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
 
 missing=()
 packages=()
 for need in "$@"; do
     command=${need%%=*}
-    if ! command -v "$command" >/dev/null; then
+    if ! there "$command"; then
         missing+=("$command")
         IFS=, read -ra names <<<"${need#*=}"
         packages+=("${names[@]}")
@@ -41,5 +51,5 @@ echo "installing ${packages[*]} (for ${missing[*]})"
 
 hash -r
 for command in "${missing[@]}"; do
-    command -v "$command" >/dev/null || give_up "${packages[*]} installed, and $command is still not in PATH"
+    there "$command" || give_up "${packages[*]} installed, and $command is still not there"
 done

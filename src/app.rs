@@ -359,8 +359,8 @@ pub fn probe(config: &Config) -> Vec<(&'static str, String)> {
             vec![(
                 "data_dir",
                 format!(
-                    "is {:?}, which cannot be written: {problem}",
-                    config.data_dir
+                    "is \"{}\", which cannot be written: {problem}",
+                    config.data_dir.display()
                 ),
             )]
         }

@@ -12,7 +12,7 @@ use crate::config::{Auth, ExposeSecret, SecretString};
 
 /// The largest token that is looked at. Tokens with many claims have 2 to 4 KiB.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
-/// The longest subject (OpenID Connect Core, section 2). It is a key of the rate limits.
+/// The longest subject (`OpenID` Connect Core, section 2). It is a key of the rate limits.
 const MAX_SUBJECT_BYTES: usize = 255;
 
 /// Whoever made a request, as a valid token tells.

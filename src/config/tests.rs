@@ -318,11 +318,11 @@ fn what_a_probe_finds_is_told_together_with_the_other_faults() {
         ("CAMEO_IMAGES__WEBP_QUALITY", "101"),
     ];
     let variables = variables.map(|(name, value)| (name.into(), value.into()));
-    let probe = |config: &Config| vec![("data_dir", format!("is {:?}", config.data_dir))];
+    let probe = |config: &Config| vec![("data_dir", format!("is {}", config.data_dir.display()))];
     let faults = check(None, variables, probe).unwrap_err().to_string();
     assert_eq!(
         faults,
-        "CAMEO_IMAGES__WEBP_QUALITY: is 101; give 1 to 100\nCAMEO_DATA_DIR: is \"/nowhere\""
+        "CAMEO_IMAGES__WEBP_QUALITY: is 101; give 1 to 100\nCAMEO_DATA_DIR: is /nowhere"
     );
 }
 
