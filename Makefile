@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers traced
+.PHONY: help run test chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,13 +13,13 @@ help: ## Show this list
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
 
-test: needs servers traced ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
+test: needs servers ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
 	cargo test --locked
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
 
-chaos: needs servers ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=120, CHAOS_SEED, CHAOS_S3=seaweedfs)
-	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED) CHAOS_S3=$(CHAOS_S3) cargo test --locked --test chaos
+chaos: needs servers ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=300, CHAOS_SEED, CHAOS_S3=seaweedfs)
+	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),300) CHAOS_SEED=$(CHAOS_SEED) CHAOS_S3=$(CHAOS_S3) cargo test --locked --test chaos
 
 conformance: needs servers ## Run the suites on real S3 servers and Redis kinds (ARGS='--only minio'); writes docs/object-stores.md
 	cargo test --locked --test conformance -- $(ARGS)
@@ -63,10 +63,6 @@ bench-scale: needs servers ## Measure a catalog of a million avatars, and gc and
 # The Redis and the gateway that tests start for themselves.
 servers:
 	@scripts/need.sh redis-server nginx=nginx-light
-
-# What tests of full disks and of durability run the program under.
-traced:
-	@scripts/need.sh strace unshare=util-linux
 
 bench-imaging: needs ## Measure imaging beside sharp, Pillow and pyvips (ARGS='--rounds 3')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::auth::Verifier;
-use crate::avatar::{SourceFormat, Timestamp};
+use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
 use crate::http;
@@ -70,7 +70,7 @@ impl App {
         let redis = catalog.redis.clone();
         let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
         let lost = loop {
-            match service.begin(Timestamp::now()).await {
+            match service.begin().await {
                 // While the store was waited for, Redis may have gone, or come back as it cannot
                 // be used: that is waited for, or told, as at the beginning.
                 Err(service::Error::Catalog(error)) if redis.is_some() => {
@@ -85,10 +85,6 @@ impl App {
             warn!(
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
             );
-        }
-        if let Err(error) = service.look_for_losses().await {
-            let error: &dyn std::error::Error = &error;
-            warn!(error, "records are compared with the store later");
         }
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
@@ -200,7 +196,7 @@ pub(crate) async fn open_store(
                 store: Arc::new(store),
                 objects_url: own_url(),
                 summary: format!("the store is the folder {}", folder.display()),
-                concerns: private_files::warnings([&*folder]),
+                concerns: private_files::warnings([&*config.data_dir, &*folder]),
             });
         }
         Storage::S3(settings, public_base_url) => (settings, public_base_url),
@@ -246,12 +242,14 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
         Catalog::Embedded { events_kept } => {
             make_folder(&config.data_dir)?;
             let path = config.data_dir.join("catalog.redb");
-            let catalog = EmbeddedCatalog::open(&path, *events_kept)?;
+            let catalog = EmbeddedCatalog::open(&path, *events_kept).with_context(|| {
+                format!("{}; does another cameo use this data_dir?", path.display())
+            })?;
             return Ok(OpenCatalog {
                 catalog: Arc::new(catalog),
                 redis: None,
                 summary: format!("the catalog is the database {}", path.display()),
-                concerns: private_files::warnings([&*config.data_dir, &*path]),
+                concerns: Vec::new(),
             });
         }
         Catalog::Redis(settings) => settings,
@@ -456,6 +454,7 @@ fn settings(config: &Config, formats: Vec<SourceFormat>, objects_url: String) ->
         picture_deadline: config.processing.deadline,
         retire_after: config.lifecycle.retire_after,
         upload_deadline: config.lifecycle.upload_deadline,
+        orphan_grace: config.lifecycle.orphan_grace,
         objects_url,
     }
 }

@@ -24,7 +24,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::app::App;
-use crate::avatar::Timestamp;
 use crate::http;
 use crate::service::Service;
 
@@ -109,7 +108,7 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
 
 /// Removes what is due. Whatever goes wrong is told, and left to the next sweep.
 async fn sweep(service: &Service) {
-    let swept = AssertUnwindSafe(service.sweep(Timestamp::now())).catch_unwind();
+    let swept = AssertUnwindSafe(service.sweep()).catch_unwind();
     match swept.await {
         Ok(Ok(swept)) if swept.avatars > 0 => {
             info!(avatars = swept.avatars, objects = swept.objects, "swept");

@@ -13,13 +13,13 @@ mod steps;
 #[path = "../../src/redis/testing.rs"]
 mod testing;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cameo::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName,
 };
-use cameo::catalog::{Catalog, Precondition, RedisCatalog, Replaced};
+use cameo::catalog::{Beginning, Catalog, Precondition, RedisCatalog, Replaced};
 use cameo::config::{Partitions, RedisSettings};
 use futures_util::StreamExt;
 
@@ -41,6 +41,7 @@ async fn main() {
         events_kept: EVENTS_KEPT,
     };
     let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
+    catalog.begin(Beginning::New).await.unwrap();
     let before = used_memory(&server);
     let begun = Instant::now();
     futures_util::stream::iter(0..count)
@@ -76,14 +77,12 @@ async fn main() {
 async fn upload(catalog: &RedisCatalog, number: u64) {
     let subject = subject(number);
     let mut record = record(number);
-    let now = Timestamp::now();
-    record.version = catalog
-        .reserve(&subject, record.avatar_id, now)
-        .await
-        .unwrap();
+    let reserved = catalog.reserve(&subject, record.avatar_id, Duration::from_mins(2));
+    let reserved = reserved.await.unwrap();
+    (record.version, record.reserved_at) = (reserved.version, reserved.reserved_at);
     let anything = Precondition::Anything;
     let replaced = catalog
-        .replace(&subject, &record, &anything, now, now)
+        .replace(&subject, &record, &anything, Duration::ZERO)
         .await;
     assert_eq!(replaced.unwrap(), Replaced::Committed);
 }
@@ -114,6 +113,7 @@ fn record(number: u64) -> Record {
     Record {
         avatar_id: AvatarId::random().unwrap(),
         version: cameo::avatar::Version(0),
+        reserved_at: Timestamp::now(),
         uploaded_at: Timestamp::now(),
         source: Source {
             format: SourceFormat::Jpeg,

@@ -1,6 +1,6 @@
 //! What is told of a change.
 
-use super::{AvatarId, Record, SubjectId, Timestamp, Version};
+use super::{AvatarId, ObjectKey, Record, SubjectId, Timestamp, Version};
 
 /// A change of a subject's avatar, recorded by the same step of the catalog that made it.
 ///
@@ -14,6 +14,22 @@ pub struct Event {
     pub at: Timestamp,
     /// What happened.
     pub change: Change,
+    /// The avatar that the change replaced or deleted, if there was one. Events that version 0.1.0
+    /// wrote do not name it.
+    pub previous: Option<Previous>,
+}
+
+/// An avatar that is no longer current.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// Which upload it was.
+    pub avatar_id: AvatarId,
+    /// Its version.
+    pub version: Version,
+    /// Its publicly readable objects.
+    pub objects: Vec<ObjectKey>,
+    /// When its objects are gone at the earliest.
+    pub gone_at: Timestamp,
 }
 
 /// What happened to an avatar.
@@ -31,7 +47,9 @@ pub enum Change {
 }
 
 impl Event {
-    /// A name that no other event has: an upload becomes current once and is deleted once.
+    /// The event's name. An upload becomes current once and is deleted once, so no other event has
+    /// the name; but a change that a lost catalog had told is told again, under the same name, if
+    /// maintenance repeats it.
     pub fn id(&self) -> String {
         let what = match self.change {
             Change::Updated(_) => "updated",

@@ -9,11 +9,13 @@ mod key;
 mod record;
 mod time;
 
-pub use event::{Change, Event};
+pub use event::{Change, Event, Previous};
 pub use ids::{
     AvatarId, InvalidAvatarId, InvalidSubjectId, InvalidVariantName, SubjectId, VariantName,
 };
 pub use key::{Audience, ObjectKey};
 pub(crate) use key::{PRIVATE_ROOT, PUBLIC_ROOT};
-pub use record::{Format, Manifest, Placeholder, Record, Rendition, Source, SourceFormat, Version};
+pub use record::{
+    Format, Manifest, ManifestError, Placeholder, Record, Rendition, Source, SourceFormat, Version,
+};
 pub use time::Timestamp;

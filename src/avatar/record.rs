@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{AvatarId, ObjectKey, SubjectId, Timestamp, VariantName};
 
-/// Counts a subject's uploads, never going back, not even across a delete: from 1, or from above a
-/// floor where a catalog was lost.
+/// Numbers a subject's uploads. Versions never decrease, not even across a delete or the loss of a
+/// catalog: they begin at 1, or above a floor if a catalog was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
 
 impl Version {
-    /// A version that no upload can have had by `now`: the seconds since 2025-01-01 UTC. Nobody
-    /// uploads more than one avatar a second over all the time that this program has existed; and
-    /// whoever began above an earlier floor is by the same reckoning below this one.
+    /// The version floor of this time: the milliseconds since 2025-01-01 UTC. No upload before
+    /// `now` has a higher version, because no subject uploads a thousand avatars a second.
     pub fn floor_at(now: Timestamp) -> Self {
-        const BEGINNING: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
-        Self(now.since(BEGINNING).as_secs())
+        const EPOCH: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
+        let since = now.since(EPOCH).as_millis();
+        Self(u64::try_from(since).unwrap_or(u64::MAX))
     }
 }
 
@@ -195,7 +195,11 @@ pub struct Record {
     pub avatar_id: AvatarId,
     /// Which of the subject's uploads that was.
     pub version: Version,
-    /// When it was uploaded.
+    /// When the catalog reserved it, by the catalog's clock. Of two records that compete for a
+    /// subject, the later one wins.
+    #[serde(default)]
+    pub reserved_at: Timestamp,
+    /// When it was uploaded. For display only: it may lie far back if the picture was imported.
     pub uploaded_at: Timestamp,
     /// What was uploaded.
     pub source: Source,
@@ -218,8 +222,9 @@ impl Record {
     }
 }
 
-/// What lies beside an avatar's renditions so that the catalog can be rebuilt from the store
-/// alone.
+/// The object beside an avatar's renditions from which the catalog can be rebuilt.
+///
+/// It is JSON with a `layout` number. A reader skips fields that it does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Whose avatar it is.
@@ -227,4 +232,111 @@ pub struct Manifest {
     /// The record as committed.
     #[serde(flatten)]
     pub record: Record,
+}
+
+/// The layout that manifests are written in.
+const LAYOUT: u32 = 2;
+
+/// Version 0.1.0 wrote no layout number.
+const fn previous_layout() -> u32 {
+    1
+}
+
+/// The bytes are no manifest that this program understands.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The bytes are damaged, or no manifest.
+    #[error("a manifest is damaged")]
+    Damaged(#[from] serde_json::Error),
+    /// A later program wrote it.
+    #[error("a manifest has the unknown layout {0}")]
+    UnknownLayout(u32),
+}
+
+impl Manifest {
+    /// The manifest as it is stored.
+    ///
+    /// # Errors
+    /// None in practice: every record can be written as JSON.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        #[derive(Serialize)]
+        struct Numbered<'a> {
+            layout: u32,
+            #[serde(flatten)]
+            manifest: &'a Manifest,
+        }
+        serde_json::to_vec(&Numbered {
+            layout: LAYOUT,
+            manifest: self,
+        })
+    }
+
+    /// The manifest that these bytes are. One of layout 1 has no reservation time; its upload time
+    /// takes the place.
+    ///
+    /// # Errors
+    /// [`ManifestError`]
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Number {
+            #[serde(default = "previous_layout")]
+            layout: u32,
+        }
+        let Number { layout } = serde_json::from_slice(bytes)?;
+        if layout > LAYOUT {
+            return Err(ManifestError::UnknownLayout(layout));
+        }
+        let mut manifest: Self = serde_json::from_slice(bytes)?;
+        if layout == previous_layout() {
+            manifest.record.reserved_at = manifest.record.uploaded_at;
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As version 0.1.0 wrote it.
+    const PREVIOUS: &str = r#"{"subject":"42","avatar_id":"aeaqcaibaeaqcaibaeaqcaibae","version":700,"uploaded_at":1800000000000,"source":{"format":"jpeg","bytes":3273581,"width":3022,"height":4032,"animated":false},"renditions":[{"variant":"small","format":"webp","width":128,"height":128,"bytes":10241,"animated":true},{"variant":"full","format":"jpeg","width":1024,"height":1024,"bytes":81921}],"master":"png","placeholder":{"thumbhash":[1,1,1],"color":[1,2,1]}}"#;
+
+    #[test]
+    fn a_manifest_of_the_previous_layout_is_read() {
+        let manifest = Manifest::from_json(PREVIOUS.as_bytes()).unwrap();
+        let Record {
+            version,
+            reserved_at,
+            uploaded_at,
+            ..
+        } = manifest.record;
+        assert_eq!(version, Version(700));
+        assert_eq!(uploaded_at.unix_ms(), 1_800_000_000_000);
+        assert_eq!(reserved_at, uploaded_at);
+    }
+
+    #[test]
+    fn a_manifest_round_trips_and_a_later_ones_unknown_fields_are_skipped() {
+        let mut manifest = Manifest::from_json(PREVIOUS.as_bytes()).unwrap();
+        manifest.record.reserved_at = Timestamp::from_unix_ms(1_800_000_000_007);
+        let bytes = manifest.to_json().unwrap();
+        assert_eq!(Manifest::from_json(&bytes).unwrap(), manifest);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.starts_with(r#"{"layout":2,"#), "{text}");
+        let later = text.replacen('{', r#"{"mood":"good","#, 1);
+        assert_eq!(Manifest::from_json(later.as_bytes()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_manifest_of_an_unknown_layout_is_refused_as_such() {
+        let later = r#"{"layout":3,"subject":"42"}"#;
+        let error = Manifest::from_json(later.as_bytes()).unwrap_err();
+        assert!(matches!(error, ManifestError::UnknownLayout(3)));
+    }
+
+    #[test]
+    fn a_version_floor_counts_milliseconds_since_2025() {
+        let now = Timestamp::from_unix_ms(1_735_689_600_000 + 12_345);
+        assert_eq!(Version::floor_at(now), Version(12_345));
+    }
 }

@@ -9,7 +9,9 @@ use time::format_description::well_known::Rfc3339;
 
 /// A point in time, in whole milliseconds since 1970-01-01 UTC. Shown as RFC 3339 in UTC, to the
 /// second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 

@@ -1,50 +1,241 @@
-//! A record as bytes, as catalogs keep it: about 220 for ten renditions. The first byte is the
-//! layout's version, so that a later layout can be read beside this one.
+//! Records and events as bytes.
 //!
-//! An event is its time in Unix milliseconds as a varint (LEB128), and then the record that became
-//! current, or of one that was deleted a zero byte, its id and its version as a varint.
+//! # A record (layout 2)
+//!
+//! A record is a *head* and a *body*. The head holds what a catalog decides by and adds up, so the
+//! scripts of Redis read it; the body is opaque to them.
+//!
+//! | part | field | bytes |
+//! | --- | --- | --- |
+//! | head | avatar id | 16 |
+//! | | version | varint |
+//! | | reservation time in Unix milliseconds | varint |
+//! | sums | names of variants and file extensions | varint count; each a varint length and text |
+//! | | objects | varint count; each the index of its variant (high bit: animated), the index of its extension, and its size as a varint |
+//! | body | layout of the body | 1 |
+//! | | upload time, source, dimensions, master, placeholder | see [`Body1`] |
+//!
+//! Varints are LEB128. A reader ignores bytes after the last field that it knows, so fields can be
+//! appended to the body without a new layout. Where the layout number of a record lies depends on
+//! the catalog; [`encode_numbered`] puts it first.
+//!
+//! Layout 1, which version 0.1.0 wrote, is still read: one record with its number first.
+//!
+//! # An event (layout 2)
+//!
+//! The byte 2, the time as a varint, the replaced avatar (0, or 1 with the time when its objects
+//! are gone, a length and the head of its record), and the length and bytes of the record that
+//! became current; the length is 0 in a delete. Layout 1 is the time, and then a record of layout 1,
+//! or a zero byte, id and version of what was deleted.
 
 use serde::{Deserialize, Serialize};
 
 use crate::avatar::{
-    AvatarId, Change, Event, Format, Placeholder, Record, Rendition, Source, SubjectId, Timestamp,
-    VariantName, Version,
+    AvatarId, Change, Event, Format, ObjectKey, Placeholder, Previous, Record, Rendition, Source,
+    SubjectId, Timestamp, VariantName, Version,
 };
 
-const LAYOUT: u8 = 1;
-/// Stands where a record's layout would, in the event of a delete.
+/// The layout that records and events are written in.
+pub(super) const LAYOUT: u8 = 2;
+const PREVIOUS_LAYOUT: u8 = 1;
+const BODY_LAYOUT: u8 = 1;
+/// Set in the index of an object's variant if the object is animated.
+const ANIMATED: u8 = 0x80;
+/// Stands in the place of a record in the event of a delete, in layout 1.
 const DELETED: u8 = 0;
 
 /// The bytes are no record.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecodeError {
-    /// Written by a later program, or not a record at all.
+    /// A later program wrote it, or it is no record at all.
     #[error("a record has the unknown layout {0:?}")]
     UnknownLayout(Option<u8>),
     /// Cut short or damaged.
     #[error("a record is damaged")]
     Damaged(#[source] postcard::Error),
-    /// A rendition names a variant that the record does not list.
-    #[error("a record names a variant that it does not list")]
-    UnknownVariant,
+    /// The parts of a record contradict each other.
+    #[error("a record is inconsistent")]
+    Inconsistent,
 }
 
-/// Layout 1. A variant's name is written once, however many formats it comes in.
+impl From<postcard::Error> for DecodeError {
+    fn from(error: postcard::Error) -> Self {
+        Self::Damaged(error)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
+struct Head {
+    avatar_id: [u8; 16],
+    version: u64,
+    reserved_at_ms: u64,
+    /// Variants and extensions. Each name is written once, however many objects use it.
+    names: Vec<String>,
+    /// The indices of variant and extension, and the size in bytes.
+    objects: Vec<(u8, u8, u64)>,
+}
+
+/// The body of a record, in layout 1 of the body.
+#[derive(Serialize, Deserialize)]
+struct Body1 {
+    uploaded_at_ms: u64,
+    source: Source,
+    /// Width and height of each object of the head, in the same order. A height of 0 stands for one
+    /// that is equal to the width.
+    dimensions: Vec<(u32, u32)>,
+    master: Option<Format>,
+    thumbhash: Vec<u8>,
+    color: [u8; 3],
+}
+
+impl Head {
+    fn of(record: &Record) -> Result<Self, postcard::Error> {
+        let mut names: Vec<String> = Vec::new();
+        let mut index_of = |name: &str| {
+            let known = names.iter().position(|known| known == name);
+            let index = known.unwrap_or_else(|| {
+                names.push(name.to_owned());
+                names.len() - 1
+            });
+            match u8::try_from(index) {
+                Ok(index) if index < ANIMATED => Ok(index),
+                _ => Err(postcard::Error::SerializeBufferFull),
+            }
+        };
+        let mut objects = Vec::with_capacity(record.renditions.len());
+        for rendition in &record.renditions {
+            let variant = index_of(rendition.variant.as_str())?;
+            let extension = index_of(rendition.format.extension())?;
+            let animated = if rendition.animated { ANIMATED } else { 0 };
+            objects.push((variant | animated, extension, rendition.bytes));
+        }
+        Ok(Self {
+            avatar_id: *record.avatar_id.as_bytes(),
+            version: record.version.0,
+            reserved_at_ms: record.reserved_at.unix_ms(),
+            names,
+            objects,
+        })
+    }
+
+    /// Variant, format, whether it is animated, and size of each object.
+    fn objects(&self) -> Result<Vec<(VariantName, Format, bool, u64)>, DecodeError> {
+        let name = |index: u8| self.names.get(usize::from(index));
+        let object = |&(variant, extension, bytes): &(u8, u8, u64)| {
+            let name_of = VariantName::new(name(variant & !ANIMATED)?.as_str()).ok()?;
+            let format = Format::from_extension(name(extension)?)?;
+            Some((name_of, format, variant & ANIMATED != 0, bytes))
+        };
+        let objects: Option<Vec<_>> = self.objects.iter().map(object).collect();
+        objects.ok_or(DecodeError::Inconsistent)
+    }
+
+    fn previous(&self, gone_at: Timestamp) -> Result<Previous, DecodeError> {
+        let avatar = AvatarId::from_bytes(self.avatar_id);
+        let key = |(variant, format, animated, _)| ObjectKey::Rendition {
+            avatar,
+            variant,
+            format,
+            animated,
+        };
+        Ok(Previous {
+            avatar_id: avatar,
+            version: Version(self.version),
+            objects: self.objects()?.into_iter().map(key).collect(),
+            gone_at,
+        })
+    }
+}
+
+/// The record as bytes of layout 2, without the number of the layout.
+pub(super) fn encode(record: &Record) -> Result<Vec<u8>, postcard::Error> {
+    append(record, Vec::with_capacity(256))
+}
+
+/// The record as bytes, with the number of the layout first.
+pub(super) fn encode_numbered(record: &Record) -> Result<Vec<u8>, postcard::Error> {
+    append(record, vec![LAYOUT])
+}
+
+fn append(record: &Record, to: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
+    let dimensions = |rendition: &Rendition| match (rendition.width, rendition.height) {
+        (width, height) if width == height => (width, 0),
+        dimensions => dimensions,
+    };
+    let body = Body1 {
+        uploaded_at_ms: record.uploaded_at.unix_ms(),
+        source: record.source,
+        dimensions: record.renditions.iter().map(dimensions).collect(),
+        master: record.master,
+        thumbhash: record.placeholder.thumbhash.clone(),
+        color: record.placeholder.color,
+    };
+    let mut bytes = postcard::to_extend(&Head::of(record)?, to)?;
+    bytes.push(BODY_LAYOUT);
+    postcard::to_extend(&body, bytes)
+}
+
+/// The record that these bytes of layout 2 are, without the number of the layout.
+pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let (head, rest): (Head, _) = postcard::take_from_bytes(bytes)?;
+    let body: Body1 = match rest.split_first() {
+        Some((&BODY_LAYOUT, rest)) => postcard::take_from_bytes(rest)?.0,
+        other => return Err(DecodeError::UnknownLayout(other.map(|(first, _)| *first))),
+    };
+    let objects = head.objects()?;
+    if objects.len() != body.dimensions.len() {
+        return Err(DecodeError::Inconsistent);
+    }
+    let renditions = objects.into_iter().zip(body.dimensions).map(
+        |((variant, format, animated, bytes), (width, height))| Rendition {
+            variant,
+            format,
+            width,
+            height: if height == 0 { width } else { height },
+            bytes,
+            animated,
+        },
+    );
+    Ok(Record {
+        avatar_id: AvatarId::from_bytes(head.avatar_id),
+        version: Version(head.version),
+        reserved_at: Timestamp::from_unix_ms(head.reserved_at_ms),
+        uploaded_at: Timestamp::from_unix_ms(body.uploaded_at_ms),
+        source: body.source,
+        renditions: renditions.collect(),
+        master: body.master,
+        placeholder: Placeholder {
+            thumbhash: body.thumbhash,
+            color: body.color,
+        },
+    })
+}
+
+/// The record that these bytes are, the number of the layout first.
+pub(super) fn decode_numbered(bytes: &[u8]) -> Result<Record, DecodeError> {
+    match bytes.split_first() {
+        Some((&LAYOUT, rest)) => decode(rest),
+        Some((&PREVIOUS_LAYOUT, rest)) => decode_previous(rest),
+        other => Err(DecodeError::UnknownLayout(other.map(|(first, _)| *first))),
+    }
+}
+
+/// What layout 1 keeps of a record.
+#[derive(Deserialize)]
 struct Layout1 {
     avatar_id: [u8; 16],
     version: u64,
     uploaded_at_ms: u64,
     source: Source,
     variants: Vec<VariantName>,
-    renditions: Vec<PackedRendition>,
+    renditions: Vec<Rendition1>,
     master: Option<Format>,
     thumbhash: Vec<u8>,
     color: [u8; 3],
 }
 
-#[derive(Serialize, Deserialize)]
-struct PackedRendition {
+#[derive(Deserialize)]
+struct Rendition1 {
     variant: u8,
     format: Format,
     width: u32,
@@ -53,74 +244,27 @@ struct PackedRendition {
     animated: bool,
 }
 
-/// The record as bytes.
-pub(super) fn encode(record: &Record) -> Result<Vec<u8>, postcard::Error> {
-    let mut variants: Vec<VariantName> = Vec::new();
-    let mut renditions = Vec::with_capacity(record.renditions.len());
-    for rendition in &record.renditions {
-        let known = variants.iter().position(|name| *name == rendition.variant);
-        let place = known.unwrap_or_else(|| {
-            variants.push(rendition.variant.clone());
-            variants.len() - 1
-        });
-        renditions.push(PackedRendition {
-            variant: u8::try_from(place).map_err(|_| postcard::Error::SerializeBufferFull)?,
-            format: rendition.format,
-            width: rendition.width,
-            height: rendition.height,
-            bytes: rendition.bytes,
-            animated: rendition.animated,
-        });
-    }
-    let layout = Layout1 {
-        avatar_id: *record.avatar_id.as_bytes(),
-        version: record.version.0,
-        uploaded_at_ms: record.uploaded_at.unix_ms(),
-        source: record.source,
-        variants,
-        renditions,
-        master: record.master,
-        thumbhash: record.placeholder.thumbhash.clone(),
-        color: record.placeholder.color,
-    };
-    postcard::to_extend(&layout, vec![LAYOUT])
-}
-
-/// The record that these bytes are.
-pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
-    let (LAYOUT, rest) = bytes
-        .split_first()
-        .map_or((0, bytes), |(first, rest)| (*first, rest))
-    else {
-        return Err(DecodeError::UnknownLayout(bytes.first().copied()));
-    };
-    let layout: Layout1 = postcard::from_bytes(rest).map_err(DecodeError::Damaged)?;
-    let unpack = |packed: PackedRendition| {
-        let variant = layout.variants.get(usize::from(packed.variant))?.clone();
-        let PackedRendition {
-            format,
-            width,
-            height,
-            bytes,
-            animated,
-            ..
-        } = packed;
+/// A record of layout 1 has no reservation time; its upload time takes the place.
+fn decode_previous(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let layout: Layout1 = postcard::from_bytes(bytes)?;
+    let unpack = |packed: Rendition1| {
         Some(Rendition {
-            variant,
-            format,
-            width,
-            height,
-            bytes,
-            animated,
+            variant: layout.variants.get(usize::from(packed.variant))?.clone(),
+            format: packed.format,
+            width: packed.width,
+            height: packed.height,
+            bytes: packed.bytes,
+            animated: packed.animated,
         })
     };
     let renditions: Option<Vec<_>> = layout.renditions.into_iter().map(unpack).collect();
     Ok(Record {
         avatar_id: AvatarId::from_bytes(layout.avatar_id),
         version: Version(layout.version),
+        reserved_at: Timestamp::from_unix_ms(layout.uploaded_at_ms),
         uploaded_at: Timestamp::from_unix_ms(layout.uploaded_at_ms),
         source: layout.source,
-        renditions: renditions.ok_or(DecodeError::UnknownVariant)?,
+        renditions: renditions.ok_or(DecodeError::Inconsistent)?,
         master: layout.master,
         placeholder: Placeholder {
             thumbhash: layout.thumbhash,
@@ -129,82 +273,187 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     })
 }
 
-/// The event of a record, given as [`encode`] writes it, that became current.
-pub(super) fn updated(at: Timestamp, record: &[u8]) -> Result<Vec<u8>, postcard::Error> {
-    let mut event = postcard::to_allocvec(&at.unix_ms())?;
-    event.extend_from_slice(record);
-    Ok(event)
-}
-
-/// The event of a record that was deleted.
-pub(super) fn deleted(at: Timestamp, record: &Record) -> Result<Vec<u8>, postcard::Error> {
-    let (id, version) = (*record.avatar_id.as_bytes(), record.version.0);
-    postcard::to_allocvec(&(at.unix_ms(), DELETED, id, version))
+/// The event of a change at `at`: `current` became the record, or nothing did in a delete. The
+/// record before it is `previous`, with the time when its objects are gone.
+pub(super) fn encode_event(
+    at: Timestamp,
+    previous: Option<(&Record, Timestamp)>,
+    current: Option<&Record>,
+) -> Result<Vec<u8>, postcard::Error> {
+    let previous = match previous {
+        Some((record, gone_at)) => {
+            let head = postcard::to_allocvec(&Head::of(record)?)?;
+            Some((gone_at.unix_ms(), head))
+        }
+        None => None,
+    };
+    let current = current.map_or(Ok(Vec::new()), encode)?;
+    postcard::to_extend(&(at.unix_ms(), previous, current), vec![LAYOUT])
 }
 
 /// The event of a subject that these bytes are.
 pub(super) fn decode_event(subject: SubjectId, bytes: &[u8]) -> Result<Event, DecodeError> {
-    let (at, rest) = postcard::take_from_bytes(bytes).map_err(DecodeError::Damaged)?;
-    let change = match rest.split_first() {
-        Some((&DELETED, rest)) => {
-            let (id, version) = postcard::from_bytes(rest).map_err(DecodeError::Damaged)?;
-            Change::Deleted {
-                avatar_id: AvatarId::from_bytes(id),
-                version: Version(version),
-            }
+    let rest = match bytes.split_first() {
+        Some((&LAYOUT, rest)) => rest,
+        // The first byte of a time of this century, as layout 1 begins with.
+        Some((first, _)) if *first >= 0x80 => return decode_previous_event(subject, bytes),
+        other => return Err(DecodeError::UnknownLayout(other.map(|(first, _)| *first))),
+    };
+    type Fields<'a> = (u64, Option<(u64, &'a [u8])>, &'a [u8]);
+    let ((at, previous, current), _): (Fields<'_>, _) = postcard::take_from_bytes(rest)?;
+    let previous = match previous {
+        Some((gone_at, head)) => {
+            let (head, _): (Head, _) = postcard::take_from_bytes(head)?;
+            Some(head.previous(Timestamp::from_unix_ms(gone_at))?)
         }
-        _ => Change::Updated(decode(rest)?),
+        None => None,
+    };
+    let change = match (current, &previous) {
+        ([], Some(deleted)) => Change::Deleted {
+            avatar_id: deleted.avatar_id,
+            version: deleted.version,
+        },
+        ([], None) => return Err(DecodeError::Inconsistent),
+        (record, _) => Change::Updated(decode(record)?),
     };
     Ok(Event {
         subject,
         at: Timestamp::from_unix_ms(at),
         change,
+        previous,
+    })
+}
+
+fn decode_previous_event(subject: SubjectId, bytes: &[u8]) -> Result<Event, DecodeError> {
+    let (at, rest) = postcard::take_from_bytes(bytes)?;
+    let change = match rest.split_first() {
+        Some((&DELETED, rest)) => {
+            let (id, version) = postcard::from_bytes(rest)?;
+            Change::Deleted {
+                avatar_id: AvatarId::from_bytes(id),
+                version: Version(version),
+            }
+        }
+        _ => Change::Updated(decode_numbered(rest)?),
+    };
+    Ok(Event {
+        subject,
+        at: Timestamp::from_unix_ms(at),
+        change,
+        previous: None,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::contract::record;
+    use crate::catalog::contract::{PREVIOUS_RECORD, previous_record, record};
+
+    fn hex(text: &str) -> Vec<u8> {
+        data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
+    }
 
     #[test]
     fn a_record_round_trips_in_few_bytes() {
-        let record = record(1, 7);
+        let mut record = record(1, 7);
+        record.renditions[0].height = 5;
+        record.renditions[1].animated = true;
+        record.master = Some(Format::Png);
         let bytes = encode(&record).unwrap();
         assert_eq!(decode(&bytes).unwrap(), record);
-        assert!(bytes.len() <= 240, "{} bytes", bytes.len());
+        assert!(bytes.len() <= 220, "{} bytes", bytes.len());
+        let numbered = encode_numbered(&record).unwrap();
+        assert_eq!(decode_numbered(&numbered).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_of_the_previous_layout_is_read() {
+        let bytes = hex(PREVIOUS_RECORD);
+        assert_eq!(decode_numbered(&bytes).unwrap(), previous_record());
+        for end in 0..bytes.len() {
+            decode_numbered(&bytes[..end]).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn events_of_the_previous_layout_are_read() {
+        let who = || SubjectId::new("42").unwrap();
+        let record = previous_record();
+        let update = hex(&format!("fba0f1c2b134{PREVIOUS_RECORD}"));
+        let update = decode_event(who(), &update).unwrap();
+        assert_eq!(update.at.unix_ms(), 1_800_000_000_123);
+        assert_eq!(update.change, Change::Updated(record.clone()));
+        let delete = hex("fba0f1c2b1340001010101010101010101010101010101bc05");
+        let delete = decode_event(who(), &delete).unwrap();
+        let (avatar_id, version) = (record.avatar_id, record.version);
+        assert_eq!(delete.change, Change::Deleted { avatar_id, version });
+        assert_eq!(delete.previous, None);
+    }
+
+    #[test]
+    fn fields_that_a_later_program_appends_are_skipped() {
+        let record = record(1, 7);
+        let mut bytes = encode(&record).unwrap();
+        bytes.extend([1, 2, 3]);
+        assert_eq!(decode(&bytes).unwrap(), record);
+        let at = Timestamp::from_unix_ms(1_800_000_000_000);
+        let mut event = encode_event(at, None, Some(&record)).unwrap();
+        event.extend([1, 2, 3]);
+        let event = decode_event(SubjectId::new("42").unwrap(), &event).unwrap();
+        assert_eq!(event.change, Change::Updated(record));
     }
 
     #[test]
     fn events_round_trip_and_are_refused_where_they_are_cut_short() {
-        let (subject, record) = (SubjectId::new("42").unwrap(), record(1, 700));
+        let (subject, first, second) = (SubjectId::new("42").unwrap(), record(1, 7), record(2, 8));
         let at = Timestamp::from_unix_ms(1_800_000_000_000);
-        let updates = updated(at, &encode(&record).unwrap()).unwrap();
-        let deletes = deleted(at, &record).unwrap();
-        assert!(deletes.len() <= 32, "{} bytes", deletes.len());
-        for bytes in [&updates, &deletes] {
+        let gone_at = Timestamp::from_unix_ms(1_800_000_003_600);
+        let appeared = encode_event(at, None, Some(&first)).unwrap();
+        let replaced = encode_event(at, Some((&first, gone_at)), Some(&second)).unwrap();
+        let deleted = encode_event(at, Some((&second, at)), None).unwrap();
+        for bytes in [&appeared, &replaced, &deleted] {
             for end in 0..bytes.len() {
                 decode_event(subject.clone(), &bytes[..end]).unwrap_err();
             }
         }
-        let update = decode_event(subject.clone(), &updates).unwrap();
-        let delete = decode_event(subject.clone(), &deletes).unwrap();
-        assert_ne!(update.id(), delete.id());
-        assert_eq!((update.at, delete.at), (at, at));
-        assert_eq!(update.change, Change::Updated(record.clone()));
-        let (avatar_id, version) = (record.avatar_id, record.version);
-        assert_eq!(delete.change, Change::Deleted { avatar_id, version });
+        let read = |bytes: &[u8]| decode_event(subject.clone(), bytes).unwrap();
+        let (appeared, replaced, deleted) = (read(&appeared), read(&replaced), read(&deleted));
+        assert_ne!(replaced.id(), deleted.id());
+        assert_eq!((appeared.at, deleted.at), (at, at));
+        assert_eq!(appeared.previous, None);
+        assert_eq!(appeared.change, Change::Updated(first.clone()));
+        let previous = replaced.previous.unwrap();
+        let keys: Vec<_> = first
+            .renditions
+            .iter()
+            .map(|rendition| rendition.key(first.avatar_id))
+            .collect();
+        assert_eq!(previous.avatar_id, first.avatar_id);
+        assert_eq!((previous.objects, previous.gone_at), (keys, gone_at));
+        let (avatar_id, version) = (second.avatar_id, second.version);
+        assert_eq!(deleted.change, Change::Deleted { avatar_id, version });
     }
 
     #[test]
     fn bytes_that_are_no_record_are_refused_at_every_length() {
-        let bytes = encode(&record(1, 7)).unwrap();
+        let bytes = encode_numbered(&record(1, 7)).unwrap();
         for end in 0..bytes.len() {
-            decode(&bytes[..end]).unwrap_err();
+            decode_numbered(&bytes[..end]).unwrap_err();
         }
         assert!(matches!(
-            decode(&[9, 0, 0]),
+            decode_numbered(&[9, 0, 0]),
             Err(DecodeError::UnknownLayout(Some(9)))
         ));
+    }
+
+    #[test]
+    fn a_body_of_an_unknown_layout_is_refused_as_such() {
+        let record = record(1, 7);
+        let mut bytes = encode(&record).unwrap();
+        let head = postcard::to_allocvec(&Head::of(&record).unwrap()).unwrap();
+        assert_eq!(bytes[head.len()], BODY_LAYOUT);
+        bytes[head.len()] = 77;
+        let error = decode(&bytes).unwrap_err();
+        assert!(matches!(error, DecodeError::UnknownLayout(Some(77))));
     }
 }

@@ -1,14 +1,15 @@
 //! Counting and measuring what a catalog is asked, as a decorator round the port.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{
-    Catalog, CatalogError, Claimed, Cursor, Outstanding, Page, Precondition, Removed, Replaced,
-    Restored, Stats,
+    Beginning, Catalog, CatalogError, Claimed, Cursor, Invalidated, Outstanding, Page,
+    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats,
 };
-use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
+use crate::avatar::{AvatarId, Event, Record, SubjectId, Version};
 use crate::telemetry::{Health, Metrics, Operations};
 
 /// A catalog whose operations are counted and measured.
@@ -34,7 +35,10 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("get", answer).await
     }
 
-    async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError> {
+    async fn get_many(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError> {
         let answer = self.inner.get_many(subjects);
         self.operations.measure("get_many", answer).await
     }
@@ -43,9 +47,9 @@ impl Catalog for MeteredCatalog {
         &self,
         subject: &SubjectId,
         avatar: AvatarId,
-        deadline: Timestamp,
-    ) -> Result<Version, CatalogError> {
-        let answer = self.inner.reserve(subject, avatar, deadline);
+        within: Duration,
+    ) -> Result<Reservation, CatalogError> {
+        let answer = self.inner.reserve(subject, avatar, within);
         self.operations.measure("reserve", answer).await
     }
 
@@ -54,32 +58,40 @@ impl Catalog for MeteredCatalog {
         subject: &SubjectId,
         record: &Record,
         precondition: &Precondition,
-        now: Timestamp,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Replaced, CatalogError> {
-        let inner = &self.inner;
-        let answer = inner.replace(subject, record, precondition, now, retire_at);
+        let answer = self
+            .inner
+            .replace(subject, record, precondition, retire_after);
         self.operations.measure("replace", answer).await
     }
 
     async fn remove(
         &self,
         subject: &SubjectId,
-        now: Timestamp,
-        lease: Timestamp,
+        lease: Duration,
     ) -> Result<Option<Removed>, CatalogError> {
-        let answer = self.inner.remove(subject, now, lease);
+        let answer = self.inner.remove(subject, lease);
         self.operations.measure("remove", answer).await
     }
 
-    async fn claim(
-        &self,
-        now: Timestamp,
-        lease: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Claimed>, CatalogError> {
-        let answer = self.inner.claim(now, lease, limit);
+    async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError> {
+        let answer = self.inner.claim(lease, limit);
         self.operations.measure("claim", answer).await
+    }
+
+    async fn defer(&self, outstanding: &Outstanding, by: Duration) -> Result<(), CatalogError> {
+        let answer = self.inner.defer(outstanding, by);
+        self.operations.measure("defer", answer).await
+    }
+
+    async fn invalidate(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<Invalidated, CatalogError> {
+        let answer = self.inner.invalidate(outstanding, lease);
+        self.operations.measure("invalidate", answer).await
     }
 
     async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError> {
@@ -87,9 +99,13 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("forget", answer).await
     }
 
-    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError> {
-        let answer = self.inner.knows(subject, avatar);
-        self.operations.measure("knows", answer).await
+    async fn standing(
+        &self,
+        subject: &SubjectId,
+        avatar: AvatarId,
+    ) -> Result<Standing, CatalogError> {
+        let answer = self.inner.standing(subject, avatar);
+        self.operations.measure("standing", answer).await
     }
 
     async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError> {
@@ -98,17 +114,27 @@ impl Catalog for MeteredCatalog {
     }
 
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
-        self.operations.measure("page", self.inner.page(from)).await
+        let answer = self.inner.page(from);
+        self.operations.measure("page", answer).await
     }
 
     async fn restore(
         &self,
         subject: &SubjectId,
         record: &Record,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Restored, CatalogError> {
-        let answer = self.inner.restore(subject, record, retire_at);
+        let answer = self.inner.restore(subject, record, retire_after);
         self.operations.measure("restore", answer).await
+    }
+
+    async fn drop_record(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<bool, CatalogError> {
+        let answer = self.inner.drop_record(outstanding, lease);
+        self.operations.measure("drop_record", answer).await
     }
 
     async fn has_begun(&self) -> Result<bool, CatalogError> {
@@ -116,13 +142,13 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("has_begun", answer).await
     }
 
-    async fn begin(&self, floor: Version) -> Result<(), CatalogError> {
-        let answer = self.inner.begin(floor);
+    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError> {
+        let answer = self.inner.begin(beginning);
         self.operations.measure("begin", answer).await
     }
 
-    async fn raise_floor(&self, floor: Version) -> Result<(), CatalogError> {
-        let answer = self.inner.raise_floor(floor);
+    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError> {
+        let answer = self.inner.raise_floor(seen);
         self.operations.measure("raise_floor", answer).await
     }
 

@@ -5,21 +5,44 @@
 //!
 //! # What survives a crash
 //!
-//! Objects are written before the record that names them, and removed after it has gone. What
-//! lies in the store in between is named by exactly one of two sets:
+//! Objects are written before the record that names them, and removed after the record has gone. In
+//! between, exactly one of two sets names them:
 //!
-//! - **pending**: uploads under way. `reserve` enters an id before its first object is written.
-//! - **retired**: avatars whose objects are to go. `replace` and `remove` enter what they take
-//!   away; `claim` moves a pending id here once its deadline has passed.
+//! - **pending**: uploads under way. `reserve` enters an id before the first object is written.
+//! - **retired**: avatars whose objects are to be removed. `replace` and `remove` enter the ids that
+//!   they take away; `claim` moves a pending id here once its deadline has passed.
 //!
-//! Only a pending id can be committed, so an id that somebody has begun to remove can never come
-//! back, and an id leaves both sets only after its objects are gone.
+//! Only a pending id can be committed, so an id that a sweep has claimed never becomes current by a
+//! commit. An id leaves both sets only after its objects are gone.
 //!
-//! # What is told
+//! A pending upload whose deadline has passed is *expired*. Its commit may have been acknowledged by
+//! a Redis that then lost its last writes, so the sweep keeps the objects of a complete one (its
+//! manifest is in the store) for a while, and `restore` can make it current. `invalidate` ends this.
 //!
-//! `replace` and `remove` append an [`Event`] in the very step that changes a record: never without
-//! the change, and never lost with it. Nothing else appends one: sweeping changes no record, and
-//! what is restored was told when it was committed. Only so many of the latest are kept.
+//! # Versions never decrease
+//!
+//! A new version is greater than the subject's last version and than the version floor, so no
+//! version is given out twice even if the catalog loses its last writes. The floor rises to the
+//! milliseconds since 2025 whenever the catalog may have lost data: it is new while the store holds
+//! uploads, another Redis process answers than before, or a rebuild ran.
+//!
+//! If two records compete for a subject, the later reservation wins, then the higher version. So a
+//! rebuild never undoes an upload that was made after a loss.
+//!
+//! # Time
+//!
+//! The catalog tells the time: Redis's clock for a fleet, the process's clock for an embedded
+//! catalog. Callers pass durations, so replicas whose clocks differ change nothing.
+//!
+//! # Events
+//!
+//! Each step that changes a record appends an [`Event`]: never without the change, and never lost
+//! with it. Steps that change no record append none. Only the latest events are kept.
+//!
+//! # Layouts
+//!
+//! Records and events carry a layout number, and the previous layout is still read. A record of an
+//! unknown layout is an error for its own subject alone.
 
 mod codec;
 #[cfg(test)]
@@ -28,10 +51,12 @@ mod embedded;
 mod metered;
 mod redis;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 pub use self::redis::RedisCatalog;
-pub use embedded::{EmbeddedCatalog, EmbeddedOpenError};
+pub use embedded::{Clock, EmbeddedCatalog};
 pub use metered::MeteredCatalog;
 
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
@@ -39,119 +64,144 @@ use crate::telemetry::Health;
 
 /// Which avatar each subject has.
 ///
-/// What holds for every adapter:
+/// Every adapter promises:
 /// - Each operation is one atomic step: all of it happened, or nothing did.
-/// - What was answered survives the death of the process.
+/// - An answered step survives the death of the process.
 /// - Dropping a future leaves the step done or not done, never half done.
-/// - Every step may be repeated, as where its answer was lost: nothing happens twice. What a lost
-///   answer claimed comes due again after its lease.
+/// - Every step may be repeated, for instance because its answer was lost: nothing happens twice.
+///   Ids that a lost answer claimed come due again after their lease.
+/// - Durations count from the moment of the step, by the catalog's own clock.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
     /// The subject's current record.
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError>;
 
-    /// The current records of many subjects, in their order.
-    async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError>;
+    /// The current records of many subjects, in their order. A record that cannot be read is an
+    /// error of its own.
+    async fn get_many(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError>;
 
-    /// Gives an upload its version, one higher than any before it for the subject, and puts the id
-    /// into pending until `deadline`. Reserved again, a pending id keeps its version; one that has
-    /// left pending does not come back into it.
+    /// Gives an upload its version, greater than the subject's last version and the version floor,
+    /// and makes the id pending for the time of `within`.
+    ///
+    /// A repetition for a pending id gives the same answer. An id that is no longer pending does not
+    /// become pending again. Later reservations of a subject have later times.
     async fn reserve(
         &self,
         subject: &SubjectId,
         avatar: AvatarId,
-        deadline: Timestamp,
-    ) -> Result<Version, CatalogError>;
+        within: Duration,
+    ) -> Result<Reservation, CatalogError>;
 
-    /// Makes `record` the subject's current one: the commit of an upload.
+    /// Commits an upload: makes `record` the subject's current one.
     ///
-    /// Where it is [`Replaced::Committed`], the id has left pending, the record before it is
-    /// retired, its objects due at `retire_at`, and an event of `now` tells of it. Otherwise nothing
-    /// changed; an id that was pending still is.
+    /// If it is [`Replaced::Committed`], the id is no longer pending, the replaced record is retired
+    /// and due after `retire_after`, and an event tells of the change. Otherwise nothing changed.
     async fn replace(
         &self,
         subject: &SubjectId,
         record: &Record,
         precondition: &Precondition,
-        now: Timestamp,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Replaced, CatalogError>;
 
-    /// Takes the subject's record away, and with it every upload reserved so far: none of them
-    /// can be committed any more.
+    /// Takes the subject's record away, and invalidates every upload of the subject: no upload that
+    /// was reserved before can become current after this, by a commit or by a restore.
     ///
-    /// Gives every retired id of the subject, the current one's first, for the caller to remove
-    /// the objects of and then [`forget`](Self::forget); until `lease` nobody else is given them.
-    /// `None` where there was neither a record nor a retired id. Where there was a record, an event
-    /// of `now` tells of it.
+    /// Gives every id of the subject that has or may have objects, pending uploads included, the
+    /// current one first. The caller removes their objects, and then [forgets](Self::forget) them;
+    /// nobody else is given them for the time of `lease`. `None` if the subject had no such id. An
+    /// event tells of the change if there was a record.
     async fn remove(
         &self,
         subject: &SubjectId,
-        now: Timestamp,
-        lease: Timestamp,
+        lease: Duration,
     ) -> Result<Option<Removed>, CatalogError>;
 
-    /// Up to `limit` ids whose time has come by `now`, for the caller to remove the objects of
-    /// and then [`forget`](Self::forget), or to leave alone. Until `lease` nobody else is given
-    /// them; after it they are due again, out of retired, so what a dead caller left is taken up
-    /// by the next one.
-    async fn claim(
-        &self,
-        now: Timestamp,
-        lease: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Claimed>, CatalogError>;
+    /// Up to `limit` ids that are due. The caller handles each by its [`Due`] within `lease`; until
+    /// then nobody else is given them. Afterwards they are due again, so another caller takes over
+    /// the work of a dead one.
+    async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError>;
 
-    /// Drops an id from pending and retired, once nothing of it is left in the store. Forgetting
+    /// Makes a claimed id due again after `by`, instead of after the lease.
+    async fn defer(&self, outstanding: &Outstanding, by: Duration) -> Result<(), CatalogError>;
+
+    /// Makes sure that an upload never becomes current, by a commit or by a restore, unless it is or
+    /// was current already. The caller of a [`Invalidated::Removable`] upload removes its objects,
+    /// the manifest first; the id is retired and due after `lease`.
+    async fn invalidate(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<Invalidated, CatalogError>;
+
+    /// Drops an id from pending and retired, once no object of it is left in the store. Forgetting
     /// an unknown id is success.
     async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError>;
 
-    /// Whether the subject has this upload: as its current avatar, in pending or in retired.
-    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError>;
+    /// What the catalog knows of a subject's upload.
+    async fn standing(
+        &self,
+        subject: &SubjectId,
+        avatar: AvatarId,
+    ) -> Result<Standing, CatalogError>;
 
     /// Every id in pending and retired.
     async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError>;
 
-    /// The next of all current records, some at a time; the first for [`Cursor::START`]. A record
-    /// that stays what it is all the while is given at least once.
+    /// The next page of all current records; the first page for [`Cursor::START`]. A record that
+    /// does not change meanwhile is given at least once.
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError>;
 
-    /// Takes back an upload that was found in the store: the catalog is rebuilt by this.
+    /// Takes back an upload that was found complete in the store. A rebuild consists of this.
     ///
-    /// It becomes current unless the catalog knows better: a record of the same or a higher
-    /// version, or a later delete. What is not current by then is retired, its objects due at
-    /// `retire_at`. Nothing is ever given a version that an upload found so has had; what was
-    /// deleted cannot be found, and [`raise_floor`](Self::raise_floor) is for that.
+    /// The upload becomes current unless the current record is later (see the module's
+    /// documentation) or a delete came after it; an event tells of the change. Of the two records
+    /// the one that is not current is retired, and due after `retire_after`. Versions that are given
+    /// out from now on are greater than the upload's. An upload is left as it is
+    /// ([`Restored::Known`]) if it is current, under way, retired or invalidated.
     async fn restore(
         &self,
         subject: &SubjectId,
         record: &Record,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Restored, CatalogError>;
 
-    /// Whether [`begin`](Self::begin) was called on all of the catalog, and what it wrote is there.
+    /// Drops the record of an avatar that has no objects in the store any more, if it is still the
+    /// subject's current one; answers whether it was. An event tells of the delete. The id is retired
+    /// and due after `lease`. Uploads under way are not affected.
+    async fn drop_record(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<bool, CatalogError>;
+
+    /// Whether [`begin`](Self::begin) was called on all of the catalog, and its floor is still
+    /// there.
     async fn has_begun(&self) -> Result<bool, CatalogError>;
 
-    /// Says of a new catalog above which version subjects begin. What has begun stays as it is.
+    /// Sets the version floor of a new catalog. A catalog that has begun stays as it is.
     ///
-    /// A catalog that replicas share may be emptied while they use it. What has not begun gives
-    /// versions above [`Version::floor_at`] an upload's deadline, so none goes back.
-    async fn begin(&self, floor: Version) -> Result<(), CatalogError>;
+    /// A catalog that replicas share may be emptied while they use it. An uninitialised catalog
+    /// starts at the time-based floor, so versions never decrease.
+    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError>;
 
-    /// Has every subject that was never given a version begin above `floor`; the others go on from
-    /// theirs. A floor never sinks.
+    /// Raises the version floor to the largest of itself, the milliseconds since 2025 and `seen`,
+    /// and answers it. A floor never sinks.
     ///
-    /// Whoever rebuilds a lost catalog does this first: versions that deleted avatars have had are
-    /// lost with it, and must not be given again.
-    async fn raise_floor(&self, floor: Version) -> Result<(), CatalogError>;
+    /// A rebuild does this first: the versions of deleted avatars are lost with a lost catalog, and
+    /// must not be given out again.
+    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError>;
 
-    /// Into how many partitions the events are sorted, numbered from 0. All of a subject's are in
-    /// the same one.
+    /// The number of event partitions, which are numbered from 0. All events of a subject are in
+    /// the same partition.
     fn event_partitions(&self) -> u16;
 
     /// Up to `limit` events of a partition in the order in which they happened, each with its
-    /// place: those after `after`, or the oldest that are kept for [`Cursor::START`]. Those of a
-    /// subject are in the order of their versions.
+    /// cursor: those after `after`, or the oldest that are kept for [`Cursor::START`]. The events of
+    /// a subject are in the order of their versions. Events of an unknown layout are skipped.
     async fn events(
         &self,
         partition: u16,
@@ -165,6 +215,24 @@ pub trait Catalog: Send + Sync + 'static {
     /// Tests whether the catalog takes a write. A catalog that can be read but not written is
     /// [degraded](Health::Degraded); that is no error.
     async fn check(&self) -> Result<Health, CatalogError>;
+}
+
+/// What the catalog gave an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its version.
+    pub version: Version,
+    /// When it was reserved, by the catalog's clock.
+    pub reserved_at: Timestamp,
+}
+
+/// How a catalog begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A new installation: versions begin at 1.
+    New,
+    /// An earlier catalog was lost: versions begin above the milliseconds since 2025.
+    Lost,
 }
 
 /// What must hold of the current record for a replacement to happen.
@@ -194,7 +262,8 @@ impl Precondition {
 /// How a replacement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// The record is the current one; by this call, or by an earlier one whose answer was lost.
+    /// The record was committed, by this call or by an earlier one whose answer was lost. In the
+    /// latter case a later upload or a delete may have taken it away since.
     Committed,
     /// A later upload or a delete came first.
     Superseded,
@@ -202,6 +271,30 @@ pub enum Replaced {
     NotPending,
     /// The precondition does not hold.
     PreconditionFailed,
+}
+
+/// Whether an upload was invalidated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalidated {
+    /// It never becomes current. The caller removes its objects.
+    Removable,
+    /// It is or was current. Its objects belong to the sweep.
+    Kept,
+}
+
+/// What the catalog knows of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the subject's current avatar.
+    Current,
+    /// It is under way.
+    Pending,
+    /// Nobody committed it before its deadline. It can be restored.
+    Expired,
+    /// It was current or invalidated, and its objects are to be removed.
+    Retired,
+    /// Nothing: it was forgotten or lost, or never existed.
+    Unknown,
 }
 
 /// What became of an upload that was found in the store.
@@ -228,8 +321,10 @@ impl Cursor {
 /// Some of all current records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Whose, and what.
+    /// Subjects and their records.
     pub records: Vec<(SubjectId, Record)>,
+    /// Subjects whose record cannot be read: it is damaged or of an unknown layout.
+    pub unreadable: Vec<SubjectId>,
     /// Where the next ones are; `None` where these were the last.
     pub next: Option<Cursor>,
 }
@@ -253,14 +348,28 @@ pub struct Outstanding {
     pub avatar: AvatarId,
 }
 
-/// An upload whose objects are to go, given to one caller.
+/// A due upload, given to one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
-    /// Which.
+    /// Which upload.
     pub outstanding: Outstanding,
-    /// Whether it was pending until now: nobody knows what became of it, and its last writes may
-    /// still be on their way to the store.
-    pub was_pending: bool,
+    /// Why it is due.
+    pub due: Due,
+}
+
+/// Why an upload is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It was current or invalidated. The caller removes its objects and forgets it.
+    Retired,
+    /// Nobody committed it before its deadline, which passed `overdue` ago. The caller
+    /// [defers](Catalog::defer) it, if it is complete and has not waited long enough, or else
+    /// [invalidates](Catalog::invalidate) it and removes its objects. Writes of a dead upload may
+    /// still be on their way, so the caller does not forget it: it comes due once more.
+    Expired {
+        /// Time since the deadline.
+        overdue: Duration,
+    },
 }
 
 /// What the current records add up to.

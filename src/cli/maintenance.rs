@@ -8,15 +8,15 @@ use clap::Args;
 use crate::app::{self, Waiting};
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
-use crate::service::{Collecting, Named, Rebuilt, Service};
+use crate::service::{Collecting, DropLimit, Lost, Named, Rebuilt, Service};
 use crate::telemetry::Metrics;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// How many avatars the doctor looks at whole.
 const SAMPLE: usize = 20;
-/// How many uploads `gc` keeps in mind at once: a hundred megabytes.
-const GC_WINDOW: usize = 1_000_000;
+/// How many uploads `gc` and `rebuild` keep in mind at once: a hundred megabytes.
+const WINDOW: usize = 1_000_000;
 
 #[derive(Args)]
 pub(super) struct GcArgs {
@@ -29,6 +29,10 @@ pub(super) struct GcArgs {
     /// Remove nothing at all where there is more garbage than this
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     max_deletes: usize,
+    /// Drop the records of avatars that have no files any more even if they are many: more than 10,
+    /// and more than 1 % of all
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args)]
@@ -36,6 +40,18 @@ pub(super) struct RebuildArgs {
     /// Go on after this upload, as an interrupted rebuild told it last
     #[arg(long, value_name = "AVATAR_ID")]
     after: Option<AvatarId>,
+    /// Drop the records of avatars that have no files any more even if they are many: more than 10,
+    /// and more than 1 % of all
+    #[arg(long)]
+    force: bool,
+}
+
+const fn drop_limit(force: bool) -> DropLimit {
+    if force {
+        DropLimit::None
+    } else {
+        DropLimit::Few
+    }
 }
 
 /// Tells something now and then.
@@ -56,7 +72,8 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
     let told = |last: AvatarId, so_far: &Rebuilt| {
         progress.tell(|| format!("{} uploads; go on with --after {last}", so_far.uploads));
     };
-    let done = service.rebuild(Timestamp::now(), args.after, told).await?;
+    let limit = drop_limit(args.force);
+    let done = service.rebuild(args.after, limit, WINDOW, told).await?;
     println!(
         "{} uploads in the store: {} are current now, {} are older and will be swept, {} were \
          known, {} were never finished.",
@@ -66,14 +83,16 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
         done.known,
         done.unfinished + done.incomplete
     );
-    if done.unreadable == 0 {
-        return Ok(ExitCode::SUCCESS);
+    let mut sound = tell_lost(&done.lost, "dropped");
+    if done.unreadable > 0 {
+        sound = false;
+        println!(
+            "{} manifests or records cannot be read: they are damaged, or a later version wrote \
+             them. They were left out.",
+            done.unreadable
+        );
     }
-    println!(
-        "{} manifests cannot be read; their uploads were left out.",
-        done.unreadable
-    );
-    Ok(ExitCode::FAILURE)
+    Ok(exit_code(sound))
 }
 
 pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCode> {
@@ -81,9 +100,10 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
     // An upload under way is never garbage, whatever is asked for.
     let collecting = Collecting {
         dry_run: args.dry_run,
+        drop_limit: drop_limit(args.force),
         min_age: args.min_age.max(config.lifecycle.upload_deadline * 2),
         most: args.max_deletes,
-        window: GC_WINDOW,
+        window: WINDOW,
     };
     let mut progress = Progress(Instant::now());
     let found = service
@@ -126,7 +146,40 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
         );
     }
     sound &= tell_incomplete(&found.incomplete);
+    sound &= tell_lost(&found.lost, if args.dry_run { "found" } else { "dropped" });
+    if found.unreadable > 0 {
+        sound = false;
+        println!(
+            "{} records cannot be read: they are damaged, or a later version wrote them. They were \
+             skipped.",
+            found.unreadable
+        );
+    }
     Ok(exit_code(sound))
+}
+
+/// Reports the records without files; answers whether nothing is left to do.
+fn tell_lost(lost: &Lost, done: &str) -> bool {
+    let Named { count, some } = &lost.avatars;
+    for avatar in some {
+        println!("lost     the avatar {avatar} has no files in the store any more");
+    }
+    tell_rest(&lost.avatars);
+    if lost.is_too_many {
+        println!(
+            "These {count} records were not dropped: they are more than 10, and more than 1 % of \
+             all. See that the store is the right one, then use --force."
+        );
+    } else if *count > 0 {
+        println!(
+            "{} of these {count} records were {done}.",
+            match done {
+                "found" => *count,
+                _ => lost.dropped,
+            }
+        );
+    }
+    !lost.is_too_many
 }
 
 pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
@@ -178,13 +231,21 @@ async fn agree(service: &Service) -> anyhow::Result<bool> {
         println!("wrong    the catalog is empty, but the store holds uploads; run `cameo rebuild`");
         return Ok(false);
     }
-    let (looked_at, incomplete) = service.sample(SAMPLE).await?;
-    if incomplete.count == 0 {
+    let sample = service.sample(SAMPLE).await?;
+    if sample.incomplete.count == 0 {
         println!(
-            "good     there are {avatars} avatars; of {looked_at} looked at, the store has every object"
+            "good     there are {avatars} avatars; of {} looked at, the store has every object",
+            sample.looked_at
         );
     }
-    Ok(tell_incomplete(&incomplete))
+    if sample.unreadable > 0 {
+        println!(
+            "wrong    of the records looked at, {} cannot be read: they are damaged, or a later \
+             version wrote them",
+            sample.unreadable
+        );
+    }
+    Ok(tell_incomplete(&sample.incomplete) && sample.unreadable == 0)
 }
 
 fn tell_incomplete(incomplete: &Named) -> bool {

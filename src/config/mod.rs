@@ -222,6 +222,8 @@ pub struct Lifecycle {
     pub retire_after: Duration,
     /// After which an unfinished upload's objects are removed.
     pub upload_deadline: Duration,
+    /// How long a complete upload whose commit is unknown is kept after its deadline.
+    pub orphan_grace: Duration,
     /// How often what is due is removed.
     pub sweep_every: Duration,
 }

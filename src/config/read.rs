@@ -60,6 +60,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
     let lifecycle = Lifecycle {
         retire_after: read.time("lifecycle.retire_after", 0, 365 * 24 * 3600),
         upload_deadline: read.time("lifecycle.upload_deadline", 1, 24 * 3600),
+        orphan_grace: read.time("lifecycle.orphan_grace", 0, 365 * 24 * 3600),
         sweep_every: read.time("lifecycle.sweep_every", 1, 24 * 3600),
     };
     expect_time(&mut read, environment, &lifecycle);

@@ -19,7 +19,7 @@ use super::permit::{Deleting, Permit, Permitted, Uploading, Whose};
 use super::picture::Picture;
 use super::problem::{Code, Problem};
 use super::query::Asked;
-use crate::avatar::{AvatarId, Format, ObjectKey, Record, Timestamp};
+use crate::avatar::{AvatarId, Format, ObjectKey, Record};
 use crate::config::DeliveryMode;
 use crate::service::{self, Size, Upload};
 
@@ -54,7 +54,6 @@ pub(super) async fn upload(
         bytes: picture.bytes,
         crop: picture.crop,
         precondition: negotiate::precondition(&headers)?,
-        at: Timestamp::now(),
     };
     // Dropped with this handler, when the client hangs up. The upload is then given up, unless its
     // commit has begun: that, and the line that tells of it, come to their end.
@@ -159,7 +158,7 @@ pub(super) async fn delete(
 ) -> Result<Json<Deleted>, Problem> {
     let service = Arc::clone(&app.service);
     let removed = to_the_end(async move {
-        let removed = service.remove(&permit.subject, Timestamp::now()).await;
+        let removed = service.remove(&permit.subject).await;
         let removed = removed.map_err(Problem::from);
         audit(
             &permit,

@@ -4,7 +4,6 @@
 
 mod budget;
 mod error;
-mod losses;
 mod maintain;
 mod read;
 mod remove;
@@ -21,19 +20,18 @@ pub use crate::imaging::{Crop, Error as PictureError};
 pub use crate::storage::{Checkup, PublicRead};
 pub use budget::{Load, Share};
 pub use error::Error;
-pub use maintain::{Collected, Collecting, Named, Rebuilt};
+pub use maintain::{Collected, Collecting, DropLimit, Lost, Named, Rebuilt, Sample};
 pub use read::{Size, pick};
 pub use remove::Removal;
 pub use sweep::Swept;
 pub use upload::{Admission, Upload};
 
-use crate::avatar::{AvatarId, ObjectKey, Timestamp};
+use crate::avatar::{AvatarId, ObjectKey};
 use crate::catalog::{Catalog, Stats};
 use crate::imaging::{Pool, Recipe};
 use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;
-use losses::Losses;
 
 /// How the program does it.
 #[derive(Clone, Debug)]
@@ -50,9 +48,11 @@ pub struct Settings {
     pub picture_deadline: Duration,
     /// How long a replaced avatar's objects stay.
     pub retire_after: Duration,
-    /// When the objects of an unfinished upload may be removed, and when whoever removes objects is
-    /// taken for dead.
+    /// Time until an unfinished upload expires, and lease of a caller that removes objects.
     pub upload_deadline: Duration,
+    /// How long the objects of a complete upload are kept after its deadline, if the catalog does
+    /// not know whether it was committed.
+    pub orphan_grace: Duration,
     /// What an object's public URL begins with, without a closing slash.
     pub objects_url: String,
 }
@@ -65,7 +65,6 @@ pub struct Service {
     budget: Budget,
     settings: Settings,
     metrics: Metrics,
-    losses: Losses,
 }
 
 impl Service {
@@ -90,7 +89,6 @@ impl Service {
             budget,
             settings,
             metrics,
-            losses: Losses::default(),
         }
     }
 
@@ -122,11 +120,7 @@ impl Service {
     /// # Errors
     /// [`Error::Storage`]
     pub async fn check_store(&self) -> Result<Checkup, Error> {
-        let mut checkup = self.store.check().await?;
-        if checkup.health == Health::Healthy {
-            checkup.health = self.losses_health();
-        }
-        Ok(checkup)
+        Ok(self.store.check().await?)
     }
 
     /// Whether the catalog works, and whether it also takes writes.
@@ -137,9 +131,9 @@ impl Service {
         Ok(self.catalog.check().await?)
     }
 
-    /// When whoever begins to remove objects at `now` is taken for dead, and another one does it.
-    fn removal_lease(&self, now: Timestamp) -> Timestamp {
-        now.plus(self.settings.upload_deadline)
+    /// Time after which a caller that removes objects counts as dead, and another one takes over.
+    const fn removal_lease(&self) -> Duration {
+        self.settings.upload_deadline
     }
 
     /// Removes every object of an upload, its manifest first, and tells how many of them anyone

@@ -4,8 +4,8 @@
 use futures_util::stream::{self, StreamExt};
 
 use super::{Error, Service};
-use crate::avatar::Timestamp;
-use crate::catalog::Claimed;
+use crate::avatar::{ObjectKey, Timestamp};
+use crate::catalog::{Claimed, Due, Invalidated};
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,25 +22,22 @@ const BATCH: usize = 64;
 const AT_ONCE: usize = 4;
 
 impl Service {
-    /// Removes the objects of everything that is due by `now`. Several processes may sweep at
-    /// once; each claims what it removes.
+    /// Removes the objects of everything that is due. Several processes may sweep at once; each
+    /// claims what it removes.
     ///
     /// # Errors
     /// The first failure. What was claimed and not removed is due again after its lease.
-    pub async fn sweep(&self, now: Timestamp) -> Result<Swept, Error> {
-        let swept = self.sweep_all(now).await;
-        self.metrics.sweep_ended(swept.is_ok().then_some(now));
+    pub async fn sweep(&self) -> Result<Swept, Error> {
+        let swept = self.sweep_all().await;
+        let ended = Timestamp::now();
+        self.metrics.sweep_ended(swept.is_ok().then_some(ended));
         swept
     }
 
-    async fn sweep_all(&self, now: Timestamp) -> Result<Swept, Error> {
-        self.look_for_losses().await?;
+    async fn sweep_all(&self) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         loop {
-            let claimed = self
-                .catalog
-                .claim(now, self.removal_lease(now), BATCH)
-                .await?;
+            let claimed = self.catalog.claim(self.removal_lease(), BATCH).await?;
             if claimed.is_empty() {
                 return Ok(swept);
             }
@@ -52,26 +49,45 @@ impl Service {
                 .await;
             // One that cannot be removed does not keep the others.
             for objects in removed {
-                swept.objects += objects?;
-                swept.avatars += 1;
+                if let Some(objects) = objects? {
+                    swept.objects += objects;
+                    swept.avatars += 1;
+                }
             }
         }
     }
 
-    async fn remove_due(&self, claimed: Claimed) -> Result<usize, Error> {
-        let Claimed {
-            outstanding,
-            was_pending,
-        } = claimed;
-        let objects = self.remove_objects(outstanding.avatar).await?;
-        // A write of an upload that died, or that was given up, may still be on its way: held by
-        // the network or by a store that stood still, and carried out all the same. So such an
-        // upload stays on the list, comes due again after its lease, and is looked at once more.
-        if !was_pending {
+    /// Removes the objects of an upload that is due, and tells how many of them anyone could read;
+    /// `None` if they are kept.
+    async fn remove_due(&self, claimed: Claimed) -> Result<Option<usize>, Error> {
+        let Claimed { outstanding, due } = claimed;
+        let avatar = outstanding.avatar;
+        let Due::Expired { overdue } = due else {
+            let objects = self.remove_objects(avatar).await?;
             self.catalog.forget(&outstanding).await?;
+            self.metrics.sweep_removed(objects);
+            return Ok(Some(objects));
+        };
+        // The upload may have been acknowledged by a catalog that lost its last writes. A rebuild
+        // restores it if it is complete, so it stays for a while.
+        let left = self.settings.orphan_grace.saturating_sub(overdue);
+        if !left.is_zero() {
+            let stored = self.store.list(avatar).await?;
+            if stored.contains(&ObjectKey::Manifest { avatar }) {
+                self.catalog.defer(&outstanding, left).await?;
+                return Ok(None);
+            }
         }
+        let lease = self.removal_lease();
+        if self.catalog.invalidate(&outstanding, lease).await? == Invalidated::Kept {
+            return Ok(None);
+        }
+        // A write of a dead upload may still be on its way: the network or the store held it up, and
+        // it is carried out all the same. So the upload is not forgotten. It comes due again after
+        // its lease, and is looked at once more.
+        let objects = self.remove_objects(avatar).await?;
         self.metrics.sweep_removed(objects);
-        Ok(objects)
+        Ok(Some(objects))
     }
 }
 
@@ -96,6 +112,7 @@ mod tests {
     /// A store in which an upload is swept as one that died, as soon as it has written an object.
     struct SweptUnderWay {
         store: Arc<DiskStore>,
+        clock: Arc<contract::ManualClock>,
         sweeper: Service,
         is_swept: AtomicBool,
         written_after: Arc<AtomicUsize>,
@@ -109,8 +126,8 @@ mod tests {
                 self.written_after.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
             }
-            let past_its_deadline = Timestamp::now().plus(Duration::from_hours(1));
-            let swept = self.sweeper.sweep(past_its_deadline).await.unwrap();
+            self.clock.advance(Duration::from_hours(1));
+            let swept = self.sweeper.sweep().await.unwrap();
             assert_eq!(swept.avatars, 1);
             Ok(())
         }
@@ -142,6 +159,7 @@ mod tests {
         let written_after = Arc::new(AtomicUsize::new(0));
         let service = parts.service_on(Arc::new(SweptUnderWay {
             store: parts.store.clone(),
+            clock: parts.clock.clone(),
             sweeper: parts.service(),
             is_swept: AtomicBool::new(false),
             written_after: Arc::clone(&written_after),
@@ -152,7 +170,6 @@ mod tests {
             bytes: Bytes::from_static(PICTURE),
             crop: None,
             precondition: Precondition::Anything,
-            at: Timestamp::now(),
         };
         let admission = service.admit(PICTURE.len()).await.unwrap();
         let uploaded = service.upload(admission, upload, std::future::pending());
@@ -164,8 +181,8 @@ mod tests {
         assert_eq!(parts.store.uploads(None).await.unwrap(), []);
         assert_eq!(parts.catalog.get(&subject).await.unwrap(), None);
         // It is looked at once more, in case something of it is still on its way.
-        let later = Timestamp::now().plus(Duration::from_hours(3));
-        assert_eq!(service.sweep(later).await.unwrap().avatars, 1);
+        parts.clock.advance(Duration::from_hours(2));
+        assert_eq!(service.sweep().await.unwrap().avatars, 1);
         assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
         assert_eq!(contract::events(&*parts.catalog).await, []);
     }

@@ -15,17 +15,20 @@ pub(super) struct Parts {
     _folder: tempfile::TempDir,
     pub(super) store: Arc<DiskStore>,
     pub(super) catalog: Arc<EmbeddedCatalog>,
+    /// The catalog's clock.
+    pub(super) clock: Arc<contract::ManualClock>,
 }
 
 impl Parts {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = DiskStore::open(folder.path().join("store")).unwrap();
-        let catalog = contract::embedded(folder.path());
+        let (catalog, clock) = contract::embedded(folder.path());
         Self {
             _folder: folder,
             store: Arc::new(store),
             catalog: Arc::new(catalog),
+            clock,
         }
     }
 
@@ -66,6 +69,7 @@ impl Parts {
             picture_deadline: minute,
             retire_after: Duration::from_secs(1),
             upload_deadline: minute,
+            orphan_grace: Duration::from_hours(24),
             objects_url: String::new(),
         };
         let pool = Pool::new(1, &Av1::of_tests()).unwrap();

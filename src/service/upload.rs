@@ -2,13 +2,14 @@
 //!
 //! The order is what makes a crash harmless (see [`crate::catalog`]): the id is reserved before
 //! the first object is written, the manifest is written after the last rendition, and the commit
-//! is the only moment at which anything changes. Whatever fails or is dropped before it leaves the
-//! id pending, and the sweep removes what was written.
+//! is the only moment at which anything changes. An upload that fails before it is invalidated, and
+//! its manifest is removed, so that it is never restored. If the upload is dropped, or the outcome of
+//! its commit is unknown, its id stays pending, and the sweep decides.
 
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -18,10 +19,9 @@ use tracing::warn;
 use super::budget::{Patience, Room, SEATED};
 use super::{Error, Service};
 use crate::avatar::{
-    AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId, Timestamp,
-    Version,
+    AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId,
 };
-use crate::catalog::{Precondition, Replaced};
+use crate::catalog::{Invalidated, Outstanding, Precondition, Replaced, Reservation};
 use crate::imaging::{self, CancelToken, Crop, Job, Output, Processed};
 use crate::storage::StoreError;
 
@@ -54,8 +54,6 @@ pub struct Upload {
     pub crop: Option<Crop>,
     /// What must hold of the current avatar.
     pub precondition: Precondition,
-    /// When it came.
-    pub at: Timestamp,
 }
 
 impl Service {
@@ -93,22 +91,32 @@ impl Service {
             room: _held,
             patience,
         } = admission;
-        let started = Instant::now();
-        // Given up well before the sweep may take the objects for a dead upload's.
+        let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
+        // Abort before the sweep could treat this upload as abandoned.
         let limit = self.settings.upload_deadline.mul_f32(0.8);
-        let record = tokio::select! {
-            stored = self.store_all(&upload, seat, patience) => stored?,
-            () = given_up => return Err(Error::GivenUp),
-            () = tokio::time::sleep(limit) => return Err(Error::TimedOut),
+        let mut is_reserved = false;
+        let stored = tokio::select! {
+            stored = self.store_all(&upload, avatar, &mut is_reserved, seat, patience) => stored,
+            () = given_up => Err(Error::GivenUp),
+            () = tokio::time::sleep(limit) => Err(Error::TimedOut),
         };
-        self.commit(&upload, record, upload.at.plus(started.elapsed()))
-            .await
+        match stored {
+            Ok(record) => self.commit(&upload, record).await,
+            Err(error) => {
+                if is_reserved {
+                    self.give_up(&upload.subject, avatar).await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Everything of an upload up to its commit: its objects and its manifest are in the store.
     async fn store_all(
         &self,
         upload: &Upload,
+        avatar: AvatarId,
+        is_reserved: &mut bool,
         seat: Option<Room>,
         mut patience: Patience,
     ) -> Result<Record, Error> {
@@ -122,10 +130,9 @@ impl Service {
             .decode(probe.memory_bytes, &mut patience)
             .await?;
         self.metrics.waited(patience.waited());
-        let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
         let mut work = self.start(upload, probe.format, (turn, room))?;
 
-        let mut version = None;
+        let mut reservation = None;
         let mut master = None;
         let mut renditions = Vec::new();
         let mut writes = FuturesUnordered::new();
@@ -133,8 +140,11 @@ impl Service {
             tokio::select! {
                 output = work.outputs.recv() => {
                     let Some(output) = output else { break };
-                    if version.is_none() {
-                        version = Some(self.reserve(upload, avatar).await?);
+                    if reservation.is_none() {
+                        *is_reserved = true;
+                        let within = self.settings.upload_deadline;
+                        let reserved = self.catalog.reserve(&upload.subject, avatar, within);
+                        reservation = Some(reserved.await?);
                     }
                     let (key, body) = match output {
                         Output::Rendition(rendition, body) => {
@@ -153,14 +163,14 @@ impl Service {
             }
         }
         let processed = work.outcome().await?;
-        let Some(version) = version else {
+        let Some(reservation) = reservation else {
             return Err(Error::Internal("a picture gave no rendition".into()));
         };
         while let Some(written) = writes.next().await {
             written?;
         }
         drop(writes);
-        let record = self.record(avatar, version, upload.at, renditions, master, processed);
+        let record = self.record(avatar, reservation, renditions, master, processed);
         self.write_manifest(&upload.subject, &record).await?;
         Ok(record)
     }
@@ -223,14 +233,6 @@ impl Service {
         Ok(work)
     }
 
-    async fn reserve(&self, upload: &Upload, avatar: AvatarId) -> Result<Version, Error> {
-        let deadline = upload.at.plus(self.settings.upload_deadline);
-        Ok(self
-            .catalog
-            .reserve(&upload.subject, avatar, deadline)
-            .await?)
-    }
-
     async fn write(&self, key: ObjectKey, body: Bytes) -> Result<(), StoreError> {
         self.store.put(&key, body).await
     }
@@ -238,8 +240,7 @@ impl Service {
     fn record(
         &self,
         avatar_id: AvatarId,
-        version: Version,
-        uploaded_at: Timestamp,
+        reservation: Reservation,
         mut renditions: Vec<Rendition>,
         master: Option<Format>,
         processed: Processed,
@@ -262,8 +263,9 @@ impl Service {
         } = processed;
         Record {
             avatar_id,
-            version,
-            uploaded_at,
+            version: reservation.version,
+            reserved_at: reservation.reserved_at,
+            uploaded_at: reservation.reserved_at,
             source,
             renditions,
             master,
@@ -276,39 +278,80 @@ impl Service {
             subject: subject.clone(),
             record: record.clone(),
         };
-        let body = serde_json::to_vec(&manifest).map_err(|error| Error::Internal(error.into()))?;
+        let body = manifest
+            .to_json()
+            .map_err(|error| Error::Internal(error.into()))?;
         let key = ObjectKey::Manifest {
             avatar: record.avatar_id,
         };
         Ok(self.store.put(&key, body.into()).await?)
     }
 
-    async fn commit(
-        &self,
-        upload: &Upload,
-        record: Record,
-        now: Timestamp,
-    ) -> Result<Record, Error> {
-        let retire_at = now.plus(self.settings.retire_after);
+    async fn commit(&self, upload: &Upload, record: Record) -> Result<Record, Error> {
         let subject = &upload.subject;
+        let retire_after = self.settings.retire_after;
+        // After an error the outcome is unknown: the upload may be committed. It is left as it is.
         let replaced = self
             .catalog
-            .replace(subject, &record, &upload.precondition, now, retire_at)
+            .replace(subject, &record, &upload.precondition, retire_after)
             .await?;
         let refusal = match replaced {
             Replaced::Committed => return Ok(record),
             Replaced::Superseded => Error::Superseded,
             Replaced::PreconditionFailed => Error::PreconditionFailed,
-            // Swept meanwhile; but what was written after the sweep had listed it is still there.
+            // A sweep claimed it; but objects that were written after the sweep are still there.
             Replaced::NotPending => Error::TimedOut,
         };
-        // Nobody will ever commit the id. The sweep looks at it again, as at every upload that was
-        // given up.
-        if let Err(error) = self.remove_objects(record.avatar_id).await {
-            let (avatar, error) = (record.avatar_id, &error as &dyn std::error::Error);
-            warn!(%avatar, error, "a lost upload's objects are left to the sweep");
-        }
+        self.abandon(subject, record.avatar_id).await;
         Err(refusal)
+    }
+
+    /// Makes sure that a refused upload never becomes current, and removes its objects, the manifest
+    /// first. If this fails, the sweep removes them.
+    async fn abandon(&self, subject: &SubjectId, avatar: AvatarId) {
+        let removed = async {
+            match self.invalidate(subject, avatar).await? {
+                Invalidated::Removable => self.remove_objects(avatar).await.map(drop),
+                Invalidated::Kept => Ok(()),
+            }
+        };
+        if let Err(error) = removed.await {
+            let error = &error as &dyn std::error::Error;
+            warn!(%avatar, error, "the sweep removes the objects of a refused upload");
+        }
+    }
+
+    /// Makes sure that a failed upload never becomes current, and removes its manifest. The sweep
+    /// removes the other objects. A client waits for this, so it takes a limited time.
+    async fn give_up(&self, subject: &SubjectId, avatar: AvatarId) {
+        const LIMIT: Duration = Duration::from_secs(2);
+
+        let removed = async {
+            self.invalidate(subject, avatar).await?;
+            let manifest = ObjectKey::Manifest { avatar };
+            Ok::<_, Error>(self.store.delete(&manifest).await?)
+        };
+        match tokio::time::timeout(LIMIT, removed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(%avatar, error, "the manifest of a failed upload is left to the sweep");
+            }
+            Err(_) => warn!(%avatar, "the manifest of a failed upload is left to the sweep"),
+        }
+    }
+
+    async fn invalidate(
+        &self,
+        subject: &SubjectId,
+        avatar: AvatarId,
+    ) -> Result<Invalidated, Error> {
+        let outstanding = Outstanding {
+            subject: subject.clone(),
+            avatar,
+        };
+        let lease = self.removal_lease();
+        Ok(self.catalog.invalidate(&outstanding, lease).await?)
     }
 }
 
@@ -336,8 +379,6 @@ impl Drop for Work {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::budget::Budget;
     use super::*;
 

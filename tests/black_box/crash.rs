@@ -36,6 +36,8 @@ impl Process {
             .env("CAMEO_LIMITS__ENABLED", "false")
             .env("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s")
             .env("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "4s")
+            // A complete upload whose commit is unknown is swept as well.
+            .env("CAMEO_LIFECYCLE__ORPHAN_GRACE", "0s")
             .env("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

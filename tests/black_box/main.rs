@@ -11,7 +11,6 @@ mod crash;
 mod deployment;
 mod documents;
 mod fleet;
-mod full_disk;
 mod lifecycle;
 mod limits;
 mod maintenance;

@@ -67,7 +67,8 @@ async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
         .upload("replaced", PORTRAIT)
         .await
         .ok();
-    assert_eq!(next["version"], 3);
+    // The rebuild cannot know which versions were lost, so every new one is above them all.
+    assert!(next["version"].as_u64().unwrap() > 50_000_000_000, "{next}");
     let next = deleted.upload("deleted", PORTRAIT).await.ok();
     let version = next["version"].as_u64().unwrap();
     assert!(version > 3, "{version}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::photos::PORTRAIT;
-use crate::support::{Backend, TestService, shape};
+use crate::support::{TestService, shape};
 
 #[tokio::test]
 async fn health_tells_what_is_up_and_what_there_is() {
@@ -29,8 +29,7 @@ async fn health_tells_what_is_up_and_what_there_is() {
 
 #[tokio::test]
 async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
-    // A bucket would be made again.
-    let service = TestService::start_on(Backend::Alone, &[]).await;
+    let service = TestService::start().await;
     service.remove_store().await;
     let ready = service.anonymous().get("/health/ready").await;
     assert_eq!(ready.status, 503);

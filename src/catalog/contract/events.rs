@@ -2,17 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::{EVENTS_KEPT, NOW, commit, later, record, reserved, subject, swept, uploaded};
+use super::{
+    AGES, Bench, EVENTS_KEPT, commit, record, reserved, seconds, subject, swept, uploaded,
+};
 use crate::avatar::{AvatarId, Change, Event, SubjectId, Version};
 use crate::catalog::{Catalog, Cursor, Precondition, Replaced};
 
 /// An adapter may keep so many more events in a partition than it is asked to.
 const LEEWAY: usize = 100;
 
-pub(super) async fn run(catalog: &dyn Catalog) {
+pub(super) async fn run(catalog: Bench<'_>) {
     a_change_is_told_exactly_once(catalog).await;
     what_changes_nothing_is_not_told(catalog).await;
-    what_is_swept_or_restored_is_not_told(catalog).await;
+    a_restored_or_dropped_record_is_told_and_a_sweep_is_not(catalog).await;
     events_are_read_in_pieces_without_a_gap_or_a_repetition(catalog).await;
     the_latest_events_are_kept_and_no_more(catalog).await;
 }
@@ -47,93 +49,140 @@ async fn of(catalog: &dyn Catalog, who: &SubjectId) -> Vec<Event> {
     events
 }
 
-async fn a_change_is_told_exactly_once(catalog: &dyn Catalog) {
+async fn a_change_is_told_exactly_once(catalog: Bench<'_>) {
     let who = subject("told");
     let first = uploaded(catalog, &who).await;
-    // Whoever lost the answer asks again.
+    // A caller that lost the answer asks again.
     assert_eq!(commit(catalog, &who, &first).await, Replaced::Committed);
+    catalog.clock.advance(7).await;
     let second = reserved(catalog, &who).await;
-    let replaced = catalog.replace(&who, &second, &Precondition::Present, later(7), later(9));
+    let replaced = catalog.replace(&who, &second, &Precondition::Present, seconds(9));
     assert_eq!(replaced.await.unwrap(), Replaced::Committed);
+    catalog.clock.advance(8).await;
     for _ in 0..2 {
-        let removed = catalog.remove(&who, later(8), later(60)).await.unwrap();
+        let removed = catalog.remove(&who, seconds(60)).await.unwrap();
         assert!(removed.is_some());
     }
     let third = uploaded(catalog, &who).await;
 
-    let told = of(catalog, &who).await;
-    let at: Vec<_> = told.iter().map(|event| event.at).collect();
-    assert_eq!(at, [NOW, later(7), later(8), NOW]);
+    let told = of(catalog.catalog, &who).await;
+    let after: Vec<_> = told
+        .windows(2)
+        .map(|pair| pair[1].at.since(pair[0].at))
+        .collect();
+    for (after, least) in after.iter().zip([7, 8, 0]) {
+        let range = seconds(least)..seconds(least + 5);
+        assert!(range.contains(after), "{after:?}");
+    }
     let (avatar_id, version) = (second.avatar_id, second.version);
     let deleted = Change::Deleted { avatar_id, version };
     let changes: Vec<_> = told.iter().map(|event| event.change.clone()).collect();
     let updated = Change::Updated;
-    assert_eq!(
-        changes,
-        [updated(first), updated(second), deleted, updated(third)]
-    );
+    let expected = [
+        updated(first.clone()),
+        updated(second.clone()),
+        deleted,
+        updated(third),
+    ];
+    assert_eq!(changes, expected);
     let ids: HashSet<_> = told.iter().map(Event::id).collect();
     assert_eq!(ids.len(), 4);
-    swept(catalog, later(1_000_000)).await;
+
+    // Each names the avatar that it replaced, and when the objects of that one are gone.
+    let previous: Vec<_> = told.iter().map(|event| event.previous.as_ref()).collect();
+    let (Some(replaced), Some(deleted)) = (previous[1], previous[2]) else {
+        panic!("{previous:?}");
+    };
+    assert!(previous[0].is_none() && previous[3].is_none());
+    assert_eq!(replaced.avatar_id, first.avatar_id);
+    assert_eq!(replaced.gone_at, told[1].at.plus(seconds(9)));
+    assert_eq!(
+        (deleted.avatar_id, deleted.gone_at),
+        (second.avatar_id, told[2].at)
+    );
+    let keys = |record: &crate::avatar::Record| -> Vec<_> {
+        let renditions = record.renditions.iter();
+        renditions.map(|one| one.key(record.avatar_id)).collect()
+    };
+    assert_eq!(replaced.objects, keys(&first));
+    assert_eq!(deleted.objects, keys(&second));
+    swept(catalog, AGES).await;
 }
 
-async fn what_changes_nothing_is_not_told(catalog: &dyn Catalog) {
+async fn what_changes_nothing_is_not_told(catalog: Bench<'_>) {
     let who = subject("not-told");
-    assert_eq!(catalog.remove(&who, NOW, later(60)).await.unwrap(), None);
+    assert_eq!(catalog.remove(&who, seconds(60)).await.unwrap(), None);
     let refused = reserved(catalog, &who).await;
-    let refusal = catalog.replace(&who, &refused, &Precondition::Present, NOW, later(60));
+    let refusal = catalog.replace(&who, &refused, &Precondition::Present, seconds(60));
     assert_eq!(refusal.await.unwrap(), Replaced::PreconditionFailed);
     // Given up: it is never committed.
     reserved(catalog, &who).await;
-    swept(catalog, later(120)).await;
+    swept(catalog, 120).await;
     assert_eq!(commit(catalog, &who, &refused).await, Replaced::NotPending);
     let early = reserved(catalog, &who).await;
-    assert_eq!(of(catalog, &who).await, []);
+    assert_eq!(of(catalog.catalog, &who).await, []);
 
     let late = uploaded(catalog, &who).await;
     assert_eq!(commit(catalog, &who, &early).await, Replaced::Superseded);
-    let told = of(catalog, &who).await;
+    let told = of(catalog.catalog, &who).await;
     let ids: Vec<_> = told.iter().map(Event::avatar_id).collect();
     assert_eq!(ids, [late.avatar_id]);
-    swept(catalog, later(1_000_000)).await;
+    swept(catalog, AGES).await;
 }
 
-async fn what_is_swept_or_restored_is_not_told(catalog: &dyn Catalog) {
-    let who = subject("silent");
-    for version in [3, 4] {
+async fn a_restored_or_dropped_record_is_told_and_a_sweep_is_not(catalog: Bench<'_>) {
+    let who = subject("restored-and-told");
+    let [older, newer] = [3, 4].map(|version| {
         let mut found = record(1, version);
         found.avatar_id = AvatarId::random().unwrap();
-        catalog.restore(&who, &found, NOW).await.unwrap();
+        found
+    });
+    for found in [&older, &newer] {
+        catalog.restore(&who, found, seconds(0)).await.unwrap();
     }
-    assert_eq!(swept(catalog, NOW).await.len(), 1);
-    assert_eq!(of(catalog, &who).await, []);
+    // An older one changes nothing.
+    let mut oldest = record(1, 2);
+    oldest.avatar_id = AvatarId::random().unwrap();
+    catalog.restore(&who, &oldest, seconds(0)).await.unwrap();
+    assert_eq!(swept(catalog, 1).await.len(), 2);
+    let one = super::outstanding(&who, &newer);
+    assert!(catalog.drop_record(&one, seconds(60)).await.unwrap());
+    let told = of(catalog.catalog, &who).await;
+    let changes: Vec<_> = told.iter().map(|event| event.change.clone()).collect();
+    let (avatar_id, version) = (newer.avatar_id, newer.version);
+    let deleted = Change::Deleted { avatar_id, version };
+    let replaced = told[1].previous.as_ref().map(|previous| previous.avatar_id);
+    assert_eq!(replaced, Some(older.avatar_id));
+    let updated = Change::Updated;
+    assert_eq!(changes, [updated(older), updated(newer), deleted]);
+    swept(catalog, AGES).await;
 }
 
-async fn events_are_read_in_pieces_without_a_gap_or_a_repetition(catalog: &dyn Catalog) {
+async fn events_are_read_in_pieces_without_a_gap_or_a_repetition(catalog: Bench<'_>) {
     let who = subject("in-pieces");
     for _ in 0..6 {
         uploaded(catalog, &who).await;
     }
-    let told = of(catalog, &who).await;
+    let told = of(catalog.catalog, &who).await;
     let versions: Vec<_> = told.iter().map(|event| event.version().0).collect();
     assert_eq!(versions, [1, 2, 3, 4, 5, 6]);
     for partition in 0..catalog.event_partitions() {
-        let whole = all_of(catalog, partition, 1000).await;
+        let whole = all_of(catalog.catalog, partition, 1000).await;
         for at_a_time in [1, 7] {
-            assert_eq!(all_of(catalog, partition, at_a_time).await, whole);
+            assert_eq!(all_of(catalog.catalog, partition, at_a_time).await, whole);
         }
     }
-    swept(catalog, later(1_000_000)).await;
+    swept(catalog, AGES).await;
 }
 
-async fn the_latest_events_are_kept_and_no_more(catalog: &dyn Catalog) {
+async fn the_latest_events_are_kept_and_no_more(catalog: Bench<'_>) {
     let who = subject("talkative");
     let kept = (EVENTS_KEPT as usize).div_ceil(usize::from(catalog.event_partitions()));
     let mut last = Version(0);
     for _ in 0..=kept + LEEWAY {
         last = uploaded(catalog, &who).await.version;
     }
-    let told = of(catalog, &who).await;
+    let told = of(catalog.catalog, &who).await;
     assert!(
         (kept..=kept + LEEWAY).contains(&told.len()),
         "{}",
@@ -142,5 +191,5 @@ async fn the_latest_events_are_kept_and_no_more(catalog: &dyn Catalog) {
     let versions: Vec<_> = told.iter().map(|event| event.version().0).collect();
     let expected: Vec<_> = (last.0 + 1 - versions.len() as u64..=last.0).collect();
     assert_eq!(versions, expected);
-    swept(catalog, later(1_000_000)).await;
+    swept(catalog, AGES).await;
 }

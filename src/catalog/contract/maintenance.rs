@@ -2,26 +2,31 @@
 
 use std::collections::HashMap;
 
-use super::{NOW, commit, later, record, reserved, subject, swept, uploaded};
+use super::{
+    AGES, Bench, NOW, commit, outstanding, record, reserved, seconds, subject, swept, uploaded,
+};
 use crate::avatar::{AvatarId, Record, SubjectId, Version};
-use crate::catalog::{Catalog, Cursor, Outstanding, Replaced, Restored};
+use crate::catalog::{Beginning, Cursor, Invalidated, Replaced, Restored, Standing};
 
-pub(super) async fn run(catalog: &dyn Catalog) {
+pub(super) async fn run(catalog: Bench<'_>) {
     many_records_are_read_in_the_order_asked_for(catalog).await;
     pages_give_every_record(catalog).await;
     what_is_outstanding_is_listed(catalog).await;
-    an_upload_is_known_until_it_is_forgotten(catalog).await;
+    an_upload_has_a_standing_until_it_is_forgotten(catalog).await;
     an_upload_found_in_the_store_is_taken_back_with_its_version(catalog).await;
     of_several_found_the_newest_is_current_in_whatever_order(catalog).await;
     what_the_catalog_knows_stays_as_it_is(catalog).await;
     nothing_deleted_comes_back(catalog).await;
+    an_expired_upload_is_restored_and_an_invalidated_one_is_not(catalog).await;
+    of_two_records_the_later_reservation_wins_whatever_the_versions(catalog).await;
+    a_record_without_objects_is_dropped_if_it_is_still_current(catalog).await;
 }
 
-async fn many_records_are_read_in_the_order_asked_for(catalog: &dyn Catalog) {
+async fn many_records_are_read_in_the_order_asked_for(catalog: Bench<'_>) {
     let names: Vec<_> = (0..100)
         .map(|number| subject(&format!("many-{number}")))
         .collect();
-    assert_eq!(catalog.get_many(&[]).await.unwrap(), []);
+    assert!(catalog.get_many(&[]).await.unwrap().is_empty());
     let mut expected = Vec::new();
     for (number, name) in names.iter().enumerate() {
         expected.push(match number % 3 {
@@ -29,15 +34,18 @@ async fn many_records_are_read_in_the_order_asked_for(catalog: &dyn Catalog) {
             _ => Some(uploaded(catalog, name).await),
         });
     }
-    assert_eq!(catalog.get_many(&names).await.unwrap(), expected);
+    let found = catalog.get_many(&names).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(Result::unwrap).collect();
+    assert_eq!(found, expected);
 }
 
-async fn pages_give_every_record(catalog: &dyn Catalog) {
+async fn pages_give_every_record(catalog: Bench<'_>) {
     let mut found: HashMap<SubjectId, Record> = HashMap::new();
     let mut next = Some(Cursor::START);
     while let Some(from) = next {
         let page = catalog.page(&from).await.unwrap();
         found.extend(page.records);
+        assert_eq!(page.unreadable, []);
         next = page.next;
     }
     let avatars = catalog.stats().await.unwrap().avatars;
@@ -47,7 +55,7 @@ async fn pages_give_every_record(catalog: &dyn Catalog) {
     }
 }
 
-async fn what_is_outstanding_is_listed(catalog: &dyn Catalog) {
+async fn what_is_outstanding_is_listed(catalog: Bench<'_>) {
     assert_eq!(catalog.outstanding().await.unwrap(), []);
     let who = subject("outstanding");
     let retired = uploaded(catalog, &who).await;
@@ -55,30 +63,39 @@ async fn what_is_outstanding_is_listed(catalog: &dyn Catalog) {
     let pending = reserved(catalog, &who).await;
     let listed = catalog.outstanding().await.unwrap();
     assert_eq!(listed.len(), 2);
-    for avatar in [retired.avatar_id, pending.avatar_id] {
-        let subject = who.clone();
-        assert!(listed.contains(&Outstanding { subject, avatar }));
+    for record in [&retired, &pending] {
+        assert!(listed.contains(&outstanding(&who, record)));
     }
-    swept(catalog, later(1_000_000)).await;
+    swept(catalog, AGES).await;
     assert_eq!(catalog.outstanding().await.unwrap(), []);
 }
 
-async fn an_upload_is_known_until_it_is_forgotten(catalog: &dyn Catalog) {
+async fn an_upload_has_a_standing_until_it_is_forgotten(catalog: Bench<'_>) {
     let (who, other) = (subject("knows"), subject("knows-nothing"));
-    let knows = async |who: &SubjectId, record: &Record| {
-        let known = catalog.knows(who, record.avatar_id).await;
-        known.unwrap()
+    let standing = async |who: &SubjectId, record: &Record| {
+        let standing = catalog.standing(who, record.avatar_id).await;
+        standing.unwrap()
     };
     let upload = reserved(catalog, &who).await;
-    assert!(knows(&who, &upload).await, "pending");
-    assert!(!knows(&other, &upload).await);
+    assert_eq!(standing(&who, &upload).await, Standing::Pending);
+    assert_eq!(standing(&other, &upload).await, Standing::Unknown);
     commit(catalog, &who, &upload).await;
-    assert!(knows(&who, &upload).await, "current");
-    assert!(!knows(&other, &upload).await);
+    assert_eq!(standing(&who, &upload).await, Standing::Current);
+    assert_eq!(standing(&other, &upload).await, Standing::Unknown);
     uploaded(catalog, &who).await;
-    assert!(knows(&who, &upload).await, "retired");
-    swept(catalog, later(1_000_000)).await;
-    assert!(!knows(&who, &upload).await, "forgotten");
+    assert_eq!(standing(&who, &upload).await, Standing::Retired);
+    let [dead, failed] = [reserved(catalog, &who).await, reserved(catalog, &who).await];
+    let one = outstanding(&who, &failed);
+    catalog.invalidate(&one, seconds(60)).await.unwrap();
+    assert_eq!(standing(&who, &failed).await, Standing::Retired);
+    catalog.clock.advance(121).await;
+    assert_eq!(standing(&who, &dead).await, Standing::Expired);
+    catalog.claim(seconds(60), 10).await.unwrap();
+    assert_eq!(standing(&who, &dead).await, Standing::Expired);
+    swept(catalog, AGES).await;
+    for record in [&upload, &dead, &failed] {
+        assert_eq!(standing(&who, record).await, Standing::Unknown);
+    }
 }
 
 /// An upload of this version as its manifest tells of it.
@@ -88,11 +105,11 @@ fn found(version: u64) -> Record {
     record
 }
 
-async fn restore(catalog: &dyn Catalog, subject: &SubjectId, record: &Record) -> Restored {
-    catalog.restore(subject, record, later(60)).await.unwrap()
+async fn restore(catalog: Bench<'_>, subject: &SubjectId, record: &Record) -> Restored {
+    catalog.restore(subject, record, seconds(60)).await.unwrap()
 }
 
-async fn an_upload_found_in_the_store_is_taken_back_with_its_version(catalog: &dyn Catalog) {
+async fn an_upload_found_in_the_store_is_taken_back_with_its_version(catalog: Bench<'_>) {
     let who = subject("found");
     let before = catalog.stats().await.unwrap().avatars;
     let record = found(7);
@@ -103,10 +120,10 @@ async fn an_upload_found_in_the_store_is_taken_back_with_its_version(catalog: &d
     assert_eq!(restore(catalog, &who, &record).await, Restored::Known);
     assert_eq!(catalog.stats().await.unwrap().avatars, before + 1);
     assert_eq!(uploaded(catalog, &who).await.version, Version(8));
-    swept(catalog, later(1_000_000)).await;
+    swept(catalog, AGES).await;
 }
 
-async fn of_several_found_the_newest_is_current_in_whatever_order(catalog: &dyn Catalog) {
+async fn of_several_found_the_newest_is_current_in_whatever_order(catalog: Bench<'_>) {
     for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
         let who = subject(&format!("several-{}", order[0]));
         let mut newest = None;
@@ -122,14 +139,14 @@ async fn of_several_found_the_newest_is_current_in_whatever_order(catalog: &dyn 
             }
         }
         assert_eq!(catalog.get(&who).await.unwrap(), newest);
-        assert!(swept(catalog, later(59)).await.is_empty());
-        assert_eq!(swept(catalog, later(60)).await, older);
+        assert!(swept(catalog, 50).await.is_empty());
+        assert_eq!(swept(catalog, 10).await, older);
         assert_eq!(uploaded(catalog, &who).await.version, Version(4));
-        swept(catalog, later(1_000_000)).await;
+        swept(catalog, AGES).await;
     }
 }
 
-async fn what_the_catalog_knows_stays_as_it_is(catalog: &dyn Catalog) {
+async fn what_the_catalog_knows_stays_as_it_is(catalog: Bench<'_>) {
     let who = subject("known");
     let retired = uploaded(catalog, &who).await;
     let current = uploaded(catalog, &who).await;
@@ -140,62 +157,147 @@ async fn what_the_catalog_knows_stays_as_it_is(catalog: &dyn Catalog) {
     assert_eq!(catalog.get(&who).await.unwrap().as_ref(), Some(&current));
     let committed = commit(catalog, &who, &under_way).await;
     assert_eq!(committed, Replaced::Committed);
-    swept(catalog, later(1_000_000)).await;
+    swept(catalog, AGES).await;
 }
 
-async fn nothing_deleted_comes_back(catalog: &dyn Catalog) {
+async fn nothing_deleted_comes_back(catalog: Bench<'_>) {
     let who = subject("deleted-and-found");
     let deleted = uploaded(catalog, &who).await;
     let under_way = reserved(catalog, &who).await;
-    catalog.remove(&who, NOW, NOW).await.unwrap().unwrap();
-    swept(catalog, later(1_000_000)).await;
+    catalog.remove(&who, seconds(0)).await.unwrap().unwrap();
+    for record in [&deleted, &under_way] {
+        assert_eq!(restore(catalog, &who, record).await, Restored::Known);
+    }
+    swept(catalog, AGES).await;
     for record in [&deleted, &under_way] {
         assert_eq!(restore(catalog, &who, record).await, Restored::Retired);
     }
     assert_eq!(catalog.get(&who).await.unwrap(), None);
-    assert_eq!(swept(catalog, later(60)).await.len(), 2);
+    assert_eq!(swept(catalog, 60).await.len(), 2);
+}
+
+async fn an_expired_upload_is_restored_and_an_invalidated_one_is_not(catalog: Bench<'_>) {
+    let who = subject("expired-and-found");
+    uploaded(catalog, &who).await;
+    // One that no sweep has claimed yet, one that a sweep has claimed, one that it gave up.
+    for claims in [0, 1, 2] {
+        let upload = reserved(catalog, &who).await;
+        assert_eq!(restore(catalog, &who, &upload).await, Restored::Known);
+        catalog.clock.advance(121).await;
+        if claims > 0 {
+            assert_eq!(catalog.claim(seconds(60), 10).await.unwrap().len(), 1);
+        }
+        if claims > 1 {
+            let one = outstanding(&who, &upload);
+            let invalidated = catalog.invalidate(&one, seconds(60)).await.unwrap();
+            assert_eq!(invalidated, Invalidated::Removable);
+            assert_eq!(restore(catalog, &who, &upload).await, Restored::Known);
+        } else {
+            let restored = restore(catalog, &who, &upload).await;
+            assert!(matches!(restored, Restored::Current(Some(_))));
+            assert_eq!(catalog.get(&who).await.unwrap(), Some(upload.clone()));
+            let one = outstanding(&who, &upload);
+            let kept = catalog.invalidate(&one, seconds(60)).await.unwrap();
+            assert_eq!(kept, Invalidated::Kept);
+            assert_eq!(commit(catalog, &who, &upload).await, Replaced::Committed);
+        }
+        swept(catalog, 3000).await;
+    }
+    // An expired one that is older than the current record is swept.
+    let early = reserved(catalog, &who).await;
+    let late = uploaded(catalog, &who).await;
+    catalog.clock.advance(121).await;
+    assert_eq!(restore(catalog, &who, &early).await, Restored::Retired);
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(late));
+    assert_eq!(commit(catalog, &who, &early).await, Replaced::Superseded);
+    swept(catalog, AGES).await;
+}
+
+async fn of_two_records_the_later_reservation_wins_whatever_the_versions(catalog: Bench<'_>) {
+    for order in [[0, 1], [1, 0]] {
+        let who = subject(&format!("reserved-later-{}", order[0]));
+        let mut records = [found(9), found(5)];
+        records[0].reserved_at = NOW;
+        records[1].reserved_at = NOW.plus(seconds(1));
+        for number in order {
+            restore(catalog, &who, &records[number]).await;
+        }
+        let current = catalog.get(&who).await.unwrap();
+        assert_eq!(current.as_ref(), Some(&records[1]), "{order:?}");
+        assert_eq!(uploaded(catalog, &who).await.version, Version(10));
+        swept(catalog, AGES).await;
+    }
+}
+
+async fn a_record_without_objects_is_dropped_if_it_is_still_current(catalog: Bench<'_>) {
+    let who = subject("dropped");
+    let before = catalog.stats().await.unwrap();
+    let first = uploaded(catalog, &who).await;
+    let current = uploaded(catalog, &who).await;
+    let under_way = reserved(catalog, &who).await;
+    let drop = async |record: &Record| {
+        let one = outstanding(&who, record);
+        catalog.drop_record(&one, seconds(60)).await.unwrap()
+    };
+    assert!(!drop(&first).await);
+    assert_eq!(catalog.get(&who).await.unwrap().as_ref(), Some(&current));
+    assert!(drop(&current).await);
+    assert!(!drop(&current).await);
+    assert_eq!(catalog.get(&who).await.unwrap(), None);
+    let after = catalog.stats().await.unwrap();
+    assert_eq!(after.avatars, before.avatars);
+    assert_eq!(restore(catalog, &who, &current).await, Restored::Known);
+    // An upload under way is not affected.
+    let committed = commit(catalog, &who, &under_way).await;
+    assert_eq!(committed, Replaced::Committed);
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(under_way));
+    swept(catalog, AGES).await;
 }
 
 /// First of all: everything after it counts from 1.
-pub(super) async fn begins_once(catalog: &dyn Catalog) {
+pub(super) async fn begins_once(catalog: Bench<'_>) {
     assert!(!catalog.has_begun().await.unwrap());
-    catalog.begin(Version(0)).await.unwrap();
+    catalog.begin(Beginning::New).await.unwrap();
     assert!(catalog.has_begun().await.unwrap());
-    catalog.begin(Version(7)).await.unwrap();
+    catalog.begin(Beginning::Lost).await.unwrap();
     let first = uploaded(catalog, &subject("the-first")).await;
     assert_eq!(first.version, Version(1));
 }
 
 /// Last of all, because a floor never sinks.
-pub(super) async fn run_with_a_floor(catalog: &dyn Catalog) {
-    above_a_floor_begin_those_who_never_had_a_version(catalog).await;
+pub(super) async fn run_with_a_floor(catalog: Bench<'_>) {
+    every_new_version_is_above_the_floor(catalog).await;
 }
 
-async fn above_a_floor_begin_those_who_never_had_a_version(catalog: &dyn Catalog) {
+async fn every_new_version_is_above_the_floor(catalog: Bench<'_>) {
     let (known, deleted) = (subject("had-versions"), subject("had-versions-once"));
     uploaded(catalog, &known).await;
     uploaded(catalog, &deleted).await;
-    catalog.remove(&deleted, NOW, later(60)).await.unwrap();
-    for floor in [60_000_000, 59_000_000] {
-        catalog.raise_floor(Version(floor)).await.unwrap();
+    catalog.remove(&deleted, seconds(60)).await.unwrap();
+    let seen = Version(60_000_000_000_000);
+    for version in [seen, Version(59_000_000), Version(0)] {
+        assert_eq!(catalog.raise_floor(version).await.unwrap(), seen);
     }
     // One in each partition, of whatever adapter.
     for number in 0..64 {
         let who = subject(&format!("never-had-a-version-{number}"));
         let record = reserved(catalog, &who).await;
-        assert_eq!(record.version, Version(60_000_001));
-        let again = catalog.reserve(&who, record.avatar_id, later(120)).await;
-        assert_eq!(again.unwrap(), Version(60_000_001));
+        assert_eq!(record.version, Version(seen.0 + 1));
+        let again = catalog.reserve(&who, record.avatar_id, seconds(120)).await;
+        assert_eq!(again.unwrap().version, record.version);
         assert_eq!(commit(catalog, &who, &record).await, Replaced::Committed);
     }
-    assert_eq!(uploaded(catalog, &known).await.version, Version(2));
-    assert_eq!(uploaded(catalog, &deleted).await.version, Version(2));
+    for who in [&known, &deleted] {
+        assert_eq!(uploaded(catalog, who).await.version, Version(seen.0 + 1));
+        assert_eq!(uploaded(catalog, who).await.version, Version(seen.0 + 2));
+    }
 
-    let restored = subject("restored-above-a-floor");
+    let restored = subject("restored-below-a-floor");
     let record = found(7);
     restore(catalog, &restored, &record).await;
     let current = catalog.get(&restored).await.unwrap();
     assert_eq!(current, Some(record));
-    assert_eq!(uploaded(catalog, &restored).await.version, Version(8));
-    swept(catalog, later(1_000_000)).await;
+    let next = uploaded(catalog, &restored).await;
+    assert_eq!(next.version, Version(seen.0 + 1));
+    swept(catalog, AGES).await;
 }

@@ -6,12 +6,12 @@
 //! for six look-ups by key; a log-structured store (`fjall`) is faster at bulk loads, which an
 //! avatar service has none of, and spreads over a folder of files.
 
-mod handle;
 mod tables;
 
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::{
@@ -20,25 +20,40 @@ use redb::{
 
 use super::codec;
 use super::{
-    Catalog, CatalogError, Claimed, Cursor, Outstanding, Page, Precondition, Removed, Replaced,
-    Restored, Stats, StatsRow,
+    Beginning, Catalog, CatalogError, Claimed, Cursor, Due, Invalidated, Outstanding, Page,
+    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats, StatsRow,
 };
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use crate::telemetry::Health;
-pub use handle::EmbeddedOpenError;
-use handle::Handle;
 use tables::{
-    Change, DUE, EVENTS, FLOOR, Failure, Id, OUTSTANDING, PROBE, RECORDS, RESERVED, RETIRED_OF,
-    STATS, State, VERSIONS, count, due, enter, floor, is_pending, leave, tell,
+    Change, DUE, EVENTS, FLOOR, Failure, Id, Invalid, LAST_RESERVED, OUTSTANDING, PROBE, RECORDS,
+    RESERVATIONS, RETIRED_OF, Reserved, STATS, State, VERSIONS, count, due, enter, floor, leave,
+    retire_invalid, state, tell,
 };
 
 /// Records given at once.
 const PAGE: usize = 500;
 
+/// The clock of an embedded catalog.
+pub trait Clock: Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> Timestamp;
+}
+
+/// The system's clock.
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
 /// An embedded database as the catalog. Opening its file locks it against other processes.
 pub struct EmbeddedCatalog {
-    handle: Arc<Handle>,
+    database: Arc<Database>,
     events_kept: u32,
+    clock: Arc<dyn Clock>,
 }
 
 impl EmbeddedCatalog {
@@ -47,23 +62,43 @@ impl EmbeddedCatalog {
     ///
     /// # Errors
     /// Where the file cannot be made, is in use by another process, or is no catalog.
-    pub fn open(path: &Path, events_kept: u32) -> Result<Self, EmbeddedOpenError> {
-        Ok(Self {
-            handle: Arc::new(Handle::open(path)?),
-            events_kept,
-        })
+    pub fn open(path: &Path, events_kept: u32) -> Result<Self, CatalogError> {
+        Self::open_with_clock(path, events_kept, Arc::new(SystemClock))
     }
 
-    async fn with_handle<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(&Handle) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, CatalogError> {
-        let handle = Arc::clone(&self.handle);
-        match tokio::task::spawn_blocking(move || work(&handle)).await {
-            Ok(done) => done.map_err(|failure| failure.of(operation)),
-            Err(died) => Err(CatalogError::new(operation, died)),
-        }
+    /// Likewise, with another clock than the system's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_clock(
+        path: &Path,
+        events_kept: u32,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CatalogError> {
+        let opened = || -> Result<Database, Failure> {
+            let database = Database::create(path)?;
+            let transaction = database.begin_write()?;
+            transaction.open_table(RECORDS)?;
+            transaction.open_table(VERSIONS)?;
+            transaction.open_table(OUTSTANDING)?;
+            transaction.open_table(DUE)?;
+            transaction.open_table(LAST_RESERVED)?;
+            transaction.open_table(RESERVATIONS)?;
+            transaction.open_multimap_table(RETIRED_OF)?;
+            transaction.open_table(STATS)?;
+            transaction.open_table(FLOOR)?;
+            transaction.open_table(EVENTS)?;
+            transaction.open_table(PROBE)?;
+            tables::migrate(&transaction)?;
+            transaction.commit()?;
+            Ok(database)
+        };
+        let database = opened().map_err(|failure| CatalogError::new("be opened", failure))?;
+        Ok(Self {
+            database: Arc::new(database),
+            events_kept,
+            clock,
+        })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -71,30 +106,90 @@ impl EmbeddedCatalog {
         operation: &'static str,
         work: impl FnOnce(&Database) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        self.with_handle(operation, |handle| handle.read(work))
-            .await
+        let database = Arc::clone(&self.database);
+        match tokio::task::spawn_blocking(move || work(&database)).await {
+            Ok(done) => done.map_err(|failure| failure.of(operation)),
+            Err(died) => Err(CatalogError::new(operation, died)),
+        }
     }
 
     /// Runs `step` as one transaction: on the disk when this returns, or without a trace where the
-    /// step fails. It is refused while the disk is full.
+    /// step fails.
     async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
         step: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        self.with_handle(operation, |handle| handle.write(step))
-            .await
+        self.blocking(operation, move |database| {
+            let transaction = database.begin_write()?;
+            let done = step(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
+        .await
     }
+}
 
-    /// Runs `step` likewise, as one that gives room back: it goes on while the disk is full.
-    async fn release<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        step: impl Fn(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, CatalogError> {
-        self.with_handle(operation, |handle| handle.release(step))
-            .await
+/// The current record of a subject.
+fn current(
+    records: &impl ReadableTable<&'static str, &'static [u8]>,
+    subject: &SubjectId,
+) -> Result<Option<Record>, Failure> {
+    let bytes = records.get(subject.as_str())?;
+    Ok(bytes
+        .map(|bytes| codec::decode_numbered(bytes.value()))
+        .transpose()?)
+}
+
+/// The last version given out, and the last one that a delete took away.
+fn versions(
+    versions: &impl ReadableTable<&'static str, (u64, u64)>,
+    subject: &SubjectId,
+) -> Result<(u64, u64), Failure> {
+    let entry = versions.get(subject.as_str())?;
+    Ok(entry.map_or((0, 0), |entry| entry.value()))
+}
+
+/// Makes a record current: what a commit and a restore have in common.
+fn make_current(
+    transaction: &WriteTransaction,
+    events_kept: u32,
+    subject: &SubjectId,
+    record: &Record,
+    (now, retire_after): (Timestamp, Duration),
+) -> Result<Option<AvatarId>, Failure> {
+    let mut records = transaction.open_table(RECORDS)?;
+    let replaced = current(&records, subject)?;
+    let bytes = codec::encode_numbered(record)?;
+    records.insert(subject.as_str(), bytes.as_slice())?;
+    leave(transaction, record.avatar_id)?;
+    let due = now.plus(retire_after);
+    let previous = replaced.as_ref().map(|replaced| (replaced, due));
+    let event = codec::encode_event(now, previous, Some(record))?;
+    tell(transaction, events_kept, subject, &event)?;
+    count(transaction, record, Change::Appeared)?;
+    if let Some(replaced) = &replaced {
+        let avatar = replaced.avatar_id;
+        enter(transaction, State::Retired, subject, avatar, due)?;
+        count(transaction, replaced, Change::Gone)?;
     }
+    Ok(replaced.map(|replaced| replaced.avatar_id))
+}
+
+/// Takes the current record away: what a delete and a drop have in common.
+fn take_away(
+    transaction: &WriteTransaction,
+    events_kept: u32,
+    subject: &SubjectId,
+    record: &Record,
+    (now, lease): (Timestamp, Duration),
+) -> Result<(), Failure> {
+    transaction.open_table(RECORDS)?.remove(subject.as_str())?;
+    count(transaction, record, Change::Gone)?;
+    let event = codec::encode_event(now, Some((record, now)), None)?;
+    tell(transaction, events_kept, subject, &event)?;
+    let due = now.plus(lease);
+    enter(transaction, State::Retired, subject, record.avatar_id, due)
 }
 
 #[async_trait]
@@ -102,22 +197,21 @@ impl Catalog for EmbeddedCatalog {
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError> {
         let subject = subject.clone();
         self.blocking("read a record", move |database| {
-            let records = database.begin_read()?.open_table(RECORDS)?;
-            let bytes = records.get(subject.as_str())?;
-            Ok(bytes
-                .map(|bytes| codec::decode(bytes.value()))
-                .transpose()?)
+            current(&database.begin_read()?.open_table(RECORDS)?, &subject)
         })
         .await
     }
 
-    async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError> {
+    async fn get_many(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError> {
         let subjects = subjects.to_vec();
         self.blocking("read records", move |database| {
             let records = database.begin_read()?.open_table(RECORDS)?;
-            let read = |subject: &SubjectId| match records.get(subject.as_str())? {
-                Some(bytes) => Ok(Some(codec::decode(bytes.value())?)),
-                None => Ok(None),
+            let read = |subject: &SubjectId| match current(&records, subject) {
+                Err(failure) if !failure.is_of_one_record() => Err(failure),
+                read => Ok(read.map_err(|failure| failure.of("read a record"))),
             };
             subjects.iter().map(read).collect()
         })
@@ -128,35 +222,57 @@ impl Catalog for EmbeddedCatalog {
         &self,
         subject: &SubjectId,
         avatar: AvatarId,
-        deadline: Timestamp,
-    ) -> Result<Version, CatalogError> {
-        let subject = subject.clone();
+        within: Duration,
+    ) -> Result<Reservation, CatalogError> {
+        let (subject, clock) = (subject.clone(), Arc::clone(&self.clock));
         self.write("reserve an upload", move |transaction| {
-            let id = *avatar.as_bytes();
-            if let Some(version) = transaction.open_table(RESERVED)?.get(id)? {
-                return Ok(Version(version.value()));
+            let mut reservations = transaction.open_table(RESERVATIONS)?;
+            if let Some(Reserved::Valid { version, at, .. }) =
+                Reserved::read(&reservations, avatar)?
+            {
+                let reserved_at = at;
+                return Ok(Reservation {
+                    version,
+                    reserved_at,
+                });
             }
-            if let Some(bytes) = transaction.open_table(RECORDS)?.get(subject.as_str())? {
-                let current = codec::decode(bytes.value())?;
-                if current.avatar_id == avatar {
-                    return Ok(current.version);
-                }
+            let current = current(&transaction.open_table(RECORDS)?, &subject)?;
+            if let Some(current) = current.filter(|current| current.avatar_id == avatar) {
+                return Ok(Reservation {
+                    version: current.version,
+                    reserved_at: current.reserved_at,
+                });
             }
-            let mut versions = transaction.open_table(VERSIONS)?;
-            let known = versions
+            let mut subjects = transaction.open_table(VERSIONS)?;
+            let (last, deleted) = versions(&subjects, &subject)?;
+            let mut last_reserved = transaction.open_table(LAST_RESERVED)?;
+            let reserved = last_reserved
                 .get(subject.as_str())?
-                .map(|versions| versions.value());
-            let (last, deleted) = match known {
-                Some(versions) => versions,
-                None => (floor(transaction)?, 0),
-            };
-            if transaction.open_table(OUTSTANDING)?.get(id)?.is_some() {
-                return Ok(Version(last));
+                .map_or(0, |reserved| reserved.value());
+            let outstanding = transaction.open_table(OUTSTANDING)?;
+            if state(&outstanding, &subject, avatar)?.is_some() {
+                return Ok(Reservation {
+                    version: Version(last),
+                    reserved_at: Timestamp::from_unix_ms(reserved),
+                });
             }
-            versions.insert(subject.as_str(), (last + 1, deleted))?;
+            drop(outstanding);
+            let now = clock.now();
+            let version = last.max(floor(transaction, now)?) + 1;
+            // Later reservations of a subject have later times, even if the clock is set back.
+            let reserved_at = now.unix_ms().max(reserved + 1);
+            let deadline = now.plus(within);
+            subjects.insert(subject.as_str(), (version, deleted))?;
+            last_reserved.insert(subject.as_str(), reserved_at)?;
+            reservations.insert(
+                *avatar.as_bytes(),
+                (version, reserved_at, deadline.unix_ms()),
+            )?;
             enter(transaction, State::Pending, &subject, avatar, deadline)?;
-            transaction.open_table(RESERVED)?.insert(id, last + 1)?;
-            Ok(Version(last + 1))
+            Ok(Reservation {
+                version: Version(version),
+                reserved_at: Timestamp::from_unix_ms(reserved_at),
+            })
         })
         .await
     }
@@ -166,53 +282,42 @@ impl Catalog for EmbeddedCatalog {
         subject: &SubjectId,
         record: &Record,
         precondition: &Precondition,
-        now: Timestamp,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Replaced, CatalogError> {
         let (subject, record, precondition) =
             (subject.clone(), record.clone(), precondition.clone());
-        let kept = self.events_kept;
+        let (kept, clock) = (self.events_kept, Arc::clone(&self.clock));
         self.write("commit an upload", move |transaction| {
-            let mut records = transaction.open_table(RECORDS)?;
-            let current = match records.get(subject.as_str())? {
-                Some(bytes) => Some(codec::decode(bytes.value())?),
-                None => None,
-            };
+            let current = current(&transaction.open_table(RECORDS)?, &subject)?;
             let current_id = current.as_ref().map(|current| current.avatar_id);
             if current_id == Some(record.avatar_id) {
                 return Ok(Replaced::Committed);
             }
-            if !is_pending(transaction, &subject, record.avatar_id)? {
-                return Ok(Replaced::NotPending);
+            let outstanding = transaction.open_table(OUTSTANDING)?;
+            match state(&outstanding, &subject, record.avatar_id)? {
+                Some(State::Pending) => {}
+                None => return Ok(Replaced::NotPending),
+                Some(State::Retired) => {
+                    let reservations = transaction.open_table(RESERVATIONS)?;
+                    return Ok(match Reserved::read(&reservations, record.avatar_id)? {
+                        // Only a commit drops the reservation: this upload was current.
+                        None => Replaced::Committed,
+                        Some(Reserved::Invalid(Invalid::Superseded)) => Replaced::Superseded,
+                        Some(_) => Replaced::NotPending,
+                    });
+                }
             }
-            let deleted = transaction
-                .open_table(VERSIONS)?
-                .get(subject.as_str())?
-                .map_or(0, |versions| versions.value().1);
-            let newest = current
-                .as_ref()
-                .map_or(Version(0), |current| current.version);
+            drop(outstanding);
+            let (_, deleted) = versions(&transaction.open_table(VERSIONS)?, &subject)?;
+            let newest = current.map_or(Version(0), |current| current.version);
             if record.version < newest || record.version.0 <= deleted {
                 return Ok(Replaced::Superseded);
             }
             if !precondition.holds(current_id) {
                 return Ok(Replaced::PreconditionFailed);
             }
-            let bytes = codec::encode(&record)?;
-            records.insert(subject.as_str(), bytes.as_slice())?;
-            leave(transaction, record.avatar_id)?;
-            tell(transaction, kept, &subject, &codec::updated(now, &bytes)?)?;
-            count(transaction, &record, Change::Appeared)?;
-            if let Some(current) = current {
-                enter(
-                    transaction,
-                    State::Retired,
-                    &subject,
-                    current.avatar_id,
-                    retire_at,
-                )?;
-                count(transaction, &current, Change::Gone)?;
-            }
+            let times = (clock.now(), retire_after);
+            make_current(transaction, kept, &subject, &record, times)?;
             Ok(Replaced::Committed)
         })
         .await
@@ -221,46 +326,47 @@ impl Catalog for EmbeddedCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
-        now: Timestamp,
-        lease: Timestamp,
+        lease: Duration,
     ) -> Result<Option<Removed>, CatalogError> {
         let (subject, kept) = (subject.clone(), self.events_kept);
-        self.release("remove a record", move |transaction| {
-            let mut records = transaction.open_table(RECORDS)?;
-            let record = match records.remove(subject.as_str())? {
-                Some(bytes) => Some(codec::decode(bytes.value())?),
-                None => None,
-            };
-            let mut versions = transaction.open_table(VERSIONS)?;
-            let last = versions
-                .get(subject.as_str())?
-                .map(|versions| versions.value().0)
-                .or(record.as_ref().map(|record| record.version.0));
-            // Also where there is none: no upload reserved so far becomes one after this.
-            if let Some(last) = last {
-                versions.insert(subject.as_str(), (last, last))?;
+        let clock = Arc::clone(&self.clock);
+        self.write("remove a record", move |transaction| {
+            let now = clock.now();
+            let record = current(&transaction.open_table(RECORDS)?, &subject)?;
+            let mut subjects = transaction.open_table(VERSIONS)?;
+            let (last, _) = versions(&subjects, &subject)?;
+            let last = last.max(record.as_ref().map_or(0, |record| record.version.0));
+            // No upload that was reserved before this delete can become current after it.
+            if last > 0 {
+                subjects.insert(subject.as_str(), (last, last))?;
             }
-            if let Some(record) = &record {
-                count(transaction, record, Change::Gone)?;
-                tell(transaction, kept, &subject, &codec::deleted(now, record)?)?;
-            }
-            let retired: Vec<Id> = transaction
+            let others: Vec<Id> = transaction
                 .open_multimap_table(RETIRED_OF)?
                 .get(subject.as_str())?
                 .map(|id| Ok(id?.value()))
                 .collect::<Result<_, Failure>>()?;
+            if let Some(record) = &record {
+                take_away(transaction, kept, &subject, record, (now, lease))?;
+            }
+            for id in &others {
+                let avatar = AvatarId::from_bytes(*id);
+                let due = now.plus(lease);
+                let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, avatar)?;
+                if reserved.is_some() {
+                    retire_invalid(transaction, &subject, avatar, due, Invalid::Superseded)?;
+                } else {
+                    enter(transaction, State::Retired, &subject, avatar, due)?;
+                }
+            }
             let current = record.as_ref().map(|record| record.avatar_id);
             let outstanding: Vec<_> = current
                 .into_iter()
-                .chain(retired.into_iter().map(AvatarId::from_bytes))
+                .chain(others.into_iter().map(AvatarId::from_bytes))
                 .map(|avatar| Outstanding {
                     subject: subject.clone(),
                     avatar,
                 })
                 .collect();
-            for &Outstanding { avatar, .. } in &outstanding {
-                enter(transaction, State::Retired, &subject, avatar, lease)?;
-            }
             let nothing = record.is_none() && outstanding.is_empty();
             Ok((!nothing).then_some(Removed {
                 record,
@@ -270,50 +376,89 @@ impl Catalog for EmbeddedCatalog {
         .await
     }
 
-    async fn claim(
-        &self,
-        now: Timestamp,
-        lease: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Claimed>, CatalogError> {
-        let due = self.blocking("claim what is due", move |database| {
+    async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError> {
+        let clock = Arc::clone(&self.clock);
+        self.blocking("claim what is due", move |database| {
+            let now = clock.now();
             // Most sweeps find nothing, and then need not write.
             let due = due(&database.begin_read()?.open_table(DUE)?, now, limit)?;
-            Ok(!due.is_empty())
-        });
-        if !due.await? {
-            return Ok(Vec::new());
-        }
-        self.release("claim what is due", move |transaction| {
+            if due.is_empty() {
+                return Ok(Vec::new());
+            }
+            let transaction = database.begin_write()?;
             let mut claimed = Vec::new();
             // Looked up again: another claim may have come in between.
             let due = tables::due(&transaction.open_table(DUE)?, now, limit)?;
             for id in due {
-                let entry = transaction
+                let subject = transaction
                     .open_table(OUTSTANDING)?
                     .get(id)?
-                    .map(|entry| {
-                        let (was_pending, _, subject) = entry.value();
-                        SubjectId::new(subject).map(|subject| (subject, was_pending))
-                    })
+                    .map(|entry| SubjectId::new(entry.value().2))
                     .transpose()?;
+                let Some(subject) = subject else { continue };
                 let avatar = AvatarId::from_bytes(id);
-                if let Some((subject, was_pending)) = entry {
-                    enter(transaction, State::Retired, &subject, avatar, lease)?;
-                    claimed.push(Claimed {
-                        outstanding: Outstanding { subject, avatar },
-                        was_pending,
-                    });
-                }
+                let until = now.plus(lease);
+                enter(&transaction, State::Retired, &subject, avatar, until)?;
+                let reservations = transaction.open_table(RESERVATIONS)?;
+                let due = match Reserved::read(&reservations, avatar)? {
+                    Some(Reserved::Valid { deadline, .. }) => Due::Expired {
+                        overdue: now.since(deadline),
+                    },
+                    Some(Reserved::Invalid(_)) | None => Due::Retired,
+                };
+                claimed.push(Claimed {
+                    outstanding: Outstanding { subject, avatar },
+                    due,
+                });
             }
+            transaction.commit()?;
             Ok(claimed)
+        })
+        .await
+    }
+
+    async fn defer(&self, outstanding: &Outstanding, by: Duration) -> Result<(), CatalogError> {
+        let (outstanding, clock) = (outstanding.clone(), Arc::clone(&self.clock));
+        self.write("put an upload off", move |transaction| {
+            let Outstanding { subject, avatar } = outstanding;
+            let found = state(&transaction.open_table(OUTSTANDING)?, &subject, avatar)?;
+            if found == Some(State::Retired) {
+                let due = clock.now().plus(by);
+                enter(transaction, State::Retired, &subject, avatar, due)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn invalidate(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<Invalidated, CatalogError> {
+        let (outstanding, clock) = (outstanding.clone(), Arc::clone(&self.clock));
+        self.write("invalidate an upload", move |transaction| {
+            let Outstanding { subject, avatar } = outstanding;
+            let current = current(&transaction.open_table(RECORDS)?, &subject)?;
+            if current.is_some_and(|current| current.avatar_id == avatar) {
+                return Ok(Invalidated::Kept);
+            }
+            let found = state(&transaction.open_table(OUTSTANDING)?, &subject, avatar)?;
+            let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, avatar)?;
+            // Without a reservation it was current once: the sweep removes it at its time.
+            if found == Some(State::Retired) && reserved.is_none() {
+                return Ok(Invalidated::Kept);
+            }
+            let due = clock.now().plus(lease);
+            retire_invalid(transaction, &subject, avatar, due, Invalid::Abandoned)?;
+            Ok(Invalidated::Removable)
         })
         .await
     }
 
     async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError> {
         let avatar = outstanding.avatar;
-        self.release("forget an upload", move |transaction| {
+        self.write("forget an upload", move |transaction| {
             leave(transaction, avatar)
         })
         .await
@@ -335,21 +480,30 @@ impl Catalog for EmbeddedCatalog {
         .await
     }
 
-    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError> {
-        let subject = subject.clone();
+    async fn standing(
+        &self,
+        subject: &SubjectId,
+        avatar: AvatarId,
+    ) -> Result<Standing, CatalogError> {
+        let (subject, clock) = (subject.clone(), Arc::clone(&self.clock));
         self.blocking("look for an upload", move |database| {
             let transaction = database.begin_read()?;
-            if let Some(entry) = transaction
-                .open_table(OUTSTANDING)?
-                .get(*avatar.as_bytes())?
-            {
-                return Ok(entry.value().2 == subject.as_str());
+            let current = current(&transaction.open_table(RECORDS)?, &subject)?;
+            if current.is_some_and(|current| current.avatar_id == avatar) {
+                return Ok(Standing::Current);
             }
-            let record = transaction.open_table(RECORDS)?.get(subject.as_str())?;
-            let Some(bytes) = record else {
-                return Ok(false);
-            };
-            Ok(codec::decode(bytes.value())?.avatar_id == avatar)
+            let found = state(&transaction.open_table(OUTSTANDING)?, &subject, avatar)?;
+            let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, avatar)?;
+            Ok(match (found, reserved) {
+                (None, _) => Standing::Unknown,
+                (Some(State::Pending), Some(Reserved::Valid { deadline, .. }))
+                    if deadline > clock.now() =>
+                {
+                    Standing::Pending
+                }
+                (_, Some(Reserved::Valid { .. })) => Standing::Expired,
+                (_, Some(Reserved::Invalid(_)) | None) => Standing::Retired,
+            })
         })
         .await
     }
@@ -358,17 +512,25 @@ impl Catalog for EmbeddedCatalog {
         let from = from.clone();
         self.blocking("list its records", move |database| {
             let table = database.begin_read()?.open_table(RECORDS)?;
-            let mut records = Vec::new();
+            let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+            let (mut seen, mut last) = (0, None);
             // No subject is empty, so the start is before them all.
             let after = (Bound::Excluded(from.0.as_str()), Bound::Unbounded);
             for entry in table.range::<&str>(after)?.take(PAGE) {
                 let (subject, bytes) = entry?;
-                let record = codec::decode(bytes.value())?;
-                records.push((SubjectId::new(subject.value())?, record));
+                let subject = SubjectId::new(subject.value())?;
+                last = Some(Cursor(subject.as_str().to_owned()));
+                seen += 1;
+                match codec::decode_numbered(bytes.value()) {
+                    Ok(record) => records.push((subject, record)),
+                    Err(_) => unreadable.push(subject),
+                }
             }
-            let last = records.last().filter(|_| records.len() == PAGE);
-            let next = last.map(|(subject, _)| Cursor(subject.as_str().to_owned()));
-            Ok(Page { records, next })
+            Ok(Page {
+                records,
+                unreadable,
+                next: last.filter(|_| seen == PAGE),
+            })
         })
         .await
     }
@@ -377,77 +539,117 @@ impl Catalog for EmbeddedCatalog {
         &self,
         subject: &SubjectId,
         record: &Record,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Restored, CatalogError> {
         let (subject, record) = (subject.clone(), record.clone());
+        let (kept, clock) = (self.events_kept, Arc::clone(&self.clock));
         self.write("restore a record", move |transaction| {
-            let id = *record.avatar_id.as_bytes();
-            if transaction.open_table(OUTSTANDING)?.get(id)?.is_some() {
-                return Ok(Restored::Known);
-            }
-            let mut records = transaction.open_table(RECORDS)?;
-            let current = match records.get(subject.as_str())? {
-                Some(bytes) => Some(codec::decode(bytes.value())?),
-                None => None,
-            };
+            let (avatar, now) = (record.avatar_id, clock.now());
+            let current = current(&transaction.open_table(RECORDS)?, &subject)?;
             if current
                 .as_ref()
-                .is_some_and(|current| current.avatar_id == record.avatar_id)
+                .is_some_and(|current| current.avatar_id == avatar)
             {
                 return Ok(Restored::Known);
             }
-            let mut versions = transaction.open_table(VERSIONS)?;
-            let (last, deleted) = versions
-                .get(subject.as_str())?
-                .map_or((0, 0), |versions| versions.value());
+            let found = state(&transaction.open_table(OUTSTANDING)?, &subject, avatar)?;
+            let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, avatar)?;
+            // Only an upload that nobody committed in time, or that the catalog does not know, is
+            // restored.
+            match (found, reserved) {
+                (None, _) => {}
+                (Some(State::Pending), Some(Reserved::Valid { deadline, .. }))
+                    if deadline > now =>
+                {
+                    return Ok(Restored::Known);
+                }
+                (Some(_), Some(Reserved::Valid { .. })) => {}
+                (Some(_), Some(Reserved::Invalid(_)) | None) => return Ok(Restored::Known),
+            }
+            let mut subjects = transaction.open_table(VERSIONS)?;
+            let (last, deleted) = versions(&subjects, &subject)?;
             let version = record.version.0;
-            versions.insert(subject.as_str(), (last.max(version), deleted))?;
-            let newest = current
-                .as_ref()
-                .map_or(deleted, |current| current.version.0);
-            if version <= newest.max(deleted) {
-                let avatar = record.avatar_id;
-                enter(transaction, State::Retired, &subject, avatar, retire_at)?;
+            subjects.insert(subject.as_str(), (last.max(version), deleted))?;
+            let mut last_reserved = transaction.open_table(LAST_RESERVED)?;
+            let reserved_at = last_reserved
+                .get(subject.as_str())?
+                .map_or(0, |reserved| reserved.value());
+            let reserved_at = reserved_at.max(record.reserved_at.unix_ms());
+            last_reserved.insert(subject.as_str(), reserved_at)?;
+            let rank = |record: &Record| (record.reserved_at, record.version);
+            if version <= deleted || current.is_some_and(|current| rank(&record) <= rank(&current))
+            {
+                let due = now.plus(retire_after);
+                if found.is_some() {
+                    retire_invalid(transaction, &subject, avatar, due, Invalid::Superseded)?;
+                } else {
+                    enter(transaction, State::Retired, &subject, avatar, due)?;
+                }
                 return Ok(Restored::Retired);
             }
-            records.insert(subject.as_str(), codec::encode(&record)?.as_slice())?;
-            count(transaction, &record, Change::Appeared)?;
-            let superseded = current.as_ref().map(|current| current.avatar_id);
-            if let Some(current) = current {
-                let avatar = current.avatar_id;
-                enter(transaction, State::Retired, &subject, avatar, retire_at)?;
-                count(transaction, &current, Change::Gone)?;
-            }
-            Ok(Restored::Current(superseded))
+            let times = (now, retire_after);
+            let replaced = make_current(transaction, kept, &subject, &record, times)?;
+            Ok(Restored::Current(replaced))
+        })
+        .await
+    }
+
+    async fn drop_record(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<bool, CatalogError> {
+        let (outstanding, kept) = (outstanding.clone(), self.events_kept);
+        let clock = Arc::clone(&self.clock);
+        self.write("drop a record", move |transaction| {
+            let Outstanding { subject, avatar } = outstanding;
+            let current = current(&transaction.open_table(RECORDS)?, &subject)?;
+            let Some(record) = current.filter(|current| current.avatar_id == avatar) else {
+                return Ok(false);
+            };
+            let mut subjects = transaction.open_table(VERSIONS)?;
+            let (last, deleted) = versions(&subjects, &subject)?;
+            // Uploads that are under way may still become current.
+            let deleted = deleted.max(record.version.0);
+            subjects.insert(subject.as_str(), (last, deleted))?;
+            take_away(transaction, kept, &subject, &record, (clock.now(), lease))?;
+            Ok(true)
         })
         .await
     }
 
     async fn has_begun(&self) -> Result<bool, CatalogError> {
-        self.blocking("read where its versions begin", move |database| {
+        self.blocking("read its version floor", move |database| {
             let floor = database.begin_read()?.open_table(FLOOR)?;
             Ok(floor.get(())?.is_some())
         })
         .await
     }
 
-    async fn begin(&self, Version(first): Version) -> Result<(), CatalogError> {
-        self.write("say where its versions begin", move |transaction| {
+    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError> {
+        let clock = Arc::clone(&self.clock);
+        self.write("set its version floor", move |transaction| {
             let mut floor = transaction.open_table(FLOOR)?;
             if floor.get(())?.is_none() {
-                floor.insert((), first)?;
+                let first = match beginning {
+                    Beginning::New => Version(0),
+                    Beginning::Lost => Version::floor_at(clock.now()),
+                };
+                floor.insert((), first.0)?;
             }
             Ok(())
         })
         .await
     }
 
-    async fn raise_floor(&self, Version(to): Version) -> Result<(), CatalogError> {
-        self.write("raise the floor of its versions", move |transaction| {
-            if floor(transaction)? < to {
-                transaction.open_table(FLOOR)?.insert((), to)?;
-            }
-            Ok(())
+    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError> {
+        let clock = Arc::clone(&self.clock);
+        self.write("raise its version floor", move |transaction| {
+            let now = clock.now();
+            let floor = seen.0.max(floor(transaction, now)?);
+            let floor = floor.max(Version::floor_at(now).0);
+            transaction.open_table(FLOOR)?.insert((), floor)?;
+            Ok(Version(floor))
         })
         .await
     }
@@ -475,13 +677,18 @@ impl Catalog for EmbeddedCatalog {
             };
             let events = database.begin_read()?.open_table(EVENTS)?;
             let range = events.range((Bound::Excluded(after), Bound::Unbounded))?;
-            let event = |entry: Result<(AccessGuard<'_, u64>, AccessGuard<'_, _>), _>| {
+            let mut found = Vec::new();
+            for entry in range {
                 let (number, entry) = entry?;
                 let (subject, bytes): (&str, &[u8]) = entry.value();
-                let event = codec::decode_event(SubjectId::new(subject)?, bytes)?;
-                Ok((Cursor(number.value().to_string()), event))
-            };
-            range.take(limit).map(event).collect()
+                if let Ok(event) = codec::decode_event(SubjectId::new(subject)?, bytes) {
+                    found.push((Cursor(number.value().to_string()), event));
+                }
+                if found.len() == limit {
+                    break;
+                }
+            }
+            Ok(found)
         })
         .await
     }
@@ -509,21 +716,11 @@ impl Catalog for EmbeddedCatalog {
     }
 
     async fn check(&self) -> Result<Health, CatalogError> {
-        let probe = |transaction: &WriteTransaction| {
+        self.write("take a write", |transaction| {
             let mut probe = transaction.open_table(PROBE)?;
             let count = probe.get(())?.map_or(0, |count| count.value());
             probe.insert((), count.wrapping_add(1))?;
-            Ok(())
-        };
-        self.with_handle("take a write", move |handle| {
-            let Err(failure) = handle.write(probe) else {
-                return Ok(Health::Healthy);
-            };
-            let Some(reason) = handle.refused() else {
-                return Err(failure);
-            };
-            handle.read(|database| Ok(database.begin_read()?.open_table(PROBE).map(drop)?))?;
-            Ok(Health::Degraded(reason.to_owned()))
+            Ok(Health::Healthy)
         })
         .await
     }

@@ -1,29 +1,32 @@
 //! The tables, and what every step does to them.
 
-use std::io;
+use redb::{MultimapTableDefinition, ReadableTable, TableDefinition, WriteTransaction};
 
-use redb::{
-    CommitError, Database, DatabaseError, MultimapTableDefinition, ReadableDatabase, ReadableTable,
-    StorageError, TableDefinition, TableError, TransactionError, WriteTransaction,
-};
-
-use crate::avatar::{AvatarId, Record, SubjectId, Timestamp};
+use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::catalog::{CatalogError, codec};
 
 /// Subject → current record, as [`codec`] writes it.
 pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 /// Subject → (the last version given out, the last version that a delete took away).
 pub(super) const VERSIONS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("versions");
-/// Above it begin subjects that were never given a version.
+/// Subject → when its last reservation was made, in Unix milliseconds.
+pub(super) const LAST_RESERVED: TableDefinition<'_, &str, u64> =
+    TableDefinition::new("last-reserved");
+/// The version floor: every new version is above it.
 pub(super) const FLOOR: TableDefinition<'_, (), u64> = TableDefinition::new("floor");
 /// Avatar id → (whether it is pending, when it is due in Unix milliseconds, subject).
 pub(super) const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> =
     TableDefinition::new("outstanding");
 /// The same ids in the order in which they are due.
 pub(super) const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new("due");
-/// Pending avatar id → the version that it was given.
-pub(super) const RESERVED: TableDefinition<'_, Id, u64> = TableDefinition::new("reserved");
-/// Subject → its retired ids.
+/// Avatar id that nobody committed → (version, when it was reserved, its deadline, both in Unix
+/// milliseconds). The version is 0 if the upload was invalidated; the second number is then 1 if a
+/// later upload or a delete superseded it, else 0.
+pub(super) const RESERVATIONS: TableDefinition<'_, Id, (u64, u64, u64)> =
+    TableDefinition::new("reservations");
+/// Pending avatar id → its version, as version 0.1.0 wrote it.
+pub(super) const PREVIOUS_RESERVED: TableDefinition<'_, Id, u64> = TableDefinition::new("reserved");
+/// Subject → its pending and retired ids.
 pub(super) const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> =
     MultimapTableDefinition::new("retired");
 /// Variant and format → (objects, bytes) of current records; `""` → (avatars, 0).
@@ -35,51 +38,14 @@ pub(super) const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("pro
 
 pub(super) type Id = [u8; 16];
 
-/// Makes the tables that do not exist.
-pub(super) fn make(transaction: &WriteTransaction) -> Result<(), Failure> {
-    transaction.open_table(RECORDS)?;
-    transaction.open_table(VERSIONS)?;
-    transaction.open_table(OUTSTANDING)?;
-    transaction.open_table(DUE)?;
-    transaction.open_table(RESERVED)?;
-    transaction.open_multimap_table(RETIRED_OF)?;
-    transaction.open_table(STATS)?;
-    transaction.open_table(FLOOR)?;
-    transaction.open_table(EVENTS)?;
-    transaction.open_table(PROBE)?;
-    Ok(())
-}
-
-/// Whether every table exists, and is as this program makes it.
-pub(super) fn are_made(database: &Database) -> Result<bool, Failure> {
-    let transaction = database.begin_read()?;
-    let open = || -> Result<(), TableError> {
-        transaction.open_table(RECORDS)?;
-        transaction.open_table(VERSIONS)?;
-        transaction.open_table(OUTSTANDING)?;
-        transaction.open_table(DUE)?;
-        transaction.open_table(RESERVED)?;
-        transaction.open_multimap_table(RETIRED_OF)?;
-        transaction.open_table(STATS)?;
-        transaction.open_table(FLOOR)?;
-        transaction.open_table(EVENTS)?;
-        transaction.open_table(PROBE)?;
-        Ok(())
-    };
-    match open() {
-        Ok(()) => Ok(true),
-        Err(TableError::TableDoesNotExist(_)) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Pending,
     Retired,
 }
 
-/// Puts an id into pending or retired, from wherever it was, due at `due`.
+/// Puts an id into pending or retired, from wherever it was, due at `due`. Its reservation stays as
+/// it is.
 pub(super) fn enter(
     transaction: &WriteTransaction,
     state: State,
@@ -87,21 +53,51 @@ pub(super) fn enter(
     avatar: AvatarId,
     due: Timestamp,
 ) -> Result<(), Failure> {
-    leave(transaction, avatar)?;
+    unlist(transaction, avatar)?;
     let (id, due) = (*avatar.as_bytes(), due.unix_ms());
     let entry = (state == State::Pending, due, subject.as_str());
     transaction.open_table(OUTSTANDING)?.insert(id, entry)?;
     transaction.open_table(DUE)?.insert((due, id), ())?;
-    if state == State::Retired {
-        transaction
-            .open_multimap_table(RETIRED_OF)?
-            .insert(subject.as_str(), id)?;
-    }
+    transaction
+        .open_multimap_table(RETIRED_OF)?
+        .insert(subject.as_str(), id)?;
     Ok(())
 }
 
-/// Takes an id out of pending and retired.
+/// Why an upload can neither be committed nor restored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Invalid {
+    /// It failed, was refused or expired.
+    Abandoned,
+    /// A later upload or a delete superseded it.
+    Superseded,
+}
+
+/// Retires an id, so that it can neither be committed nor restored.
+pub(super) fn retire_invalid(
+    transaction: &WriteTransaction,
+    subject: &SubjectId,
+    avatar: AvatarId,
+    due: Timestamp,
+    why: Invalid,
+) -> Result<(), Failure> {
+    enter(transaction, State::Retired, subject, avatar, due)?;
+    let mut reservations = transaction.open_table(RESERVATIONS)?;
+    let why = u64::from(why == Invalid::Superseded);
+    reservations.insert(*avatar.as_bytes(), (0, why, 0))?;
+    Ok(())
+}
+
+/// Takes an id out of pending and retired, and drops its reservation.
 pub(super) fn leave(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
+    unlist(transaction, avatar)?;
+    transaction
+        .open_table(RESERVATIONS)?
+        .remove(*avatar.as_bytes())?;
+    Ok(())
+}
+
+fn unlist(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
     let id = *avatar.as_bytes();
     let mut outstanding = transaction.open_table(OUTSTANDING)?;
     if let Some(entry) = outstanding.remove(id)? {
@@ -111,21 +107,75 @@ pub(super) fn leave(transaction: &WriteTransaction, avatar: AvatarId) -> Result<
             .open_multimap_table(RETIRED_OF)?
             .remove(subject, id)?;
     }
-    transaction.open_table(RESERVED)?.remove(id)?;
     Ok(())
 }
 
-pub(super) fn is_pending(
-    transaction: &WriteTransaction,
+/// What is kept of an upload that nobody committed.
+#[derive(Clone, Copy)]
+pub(super) enum Reserved {
+    /// It was invalidated.
+    Invalid(Invalid),
+    /// It can be committed while it is pending, and restored after its deadline.
+    Valid {
+        version: Version,
+        at: Timestamp,
+        deadline: Timestamp,
+    },
+}
+
+impl Reserved {
+    pub(super) fn read(
+        table: &impl ReadableTable<Id, (u64, u64, u64)>,
+        avatar: AvatarId,
+    ) -> Result<Option<Self>, Failure> {
+        let entry = table.get(*avatar.as_bytes())?.map(|entry| entry.value());
+        Ok(entry.map(|(version, at, deadline)| match version {
+            0 if at == 1 => Self::Invalid(Invalid::Superseded),
+            0 => Self::Invalid(Invalid::Abandoned),
+            version => Self::Valid {
+                version: Version(version),
+                at: Timestamp::from_unix_ms(at),
+                deadline: Timestamp::from_unix_ms(deadline),
+            },
+        }))
+    }
+}
+
+/// Where an id is, if it is outstanding for this subject.
+pub(super) fn state(
+    table: &impl ReadableTable<Id, (bool, u64, &'static str)>,
     subject: &SubjectId,
     avatar: AvatarId,
-) -> Result<bool, Failure> {
-    let outstanding = transaction.open_table(OUTSTANDING)?;
-    let entry = outstanding.get(*avatar.as_bytes())?;
-    Ok(entry.is_some_and(|entry| {
+) -> Result<Option<State>, Failure> {
+    let entry = table.get(*avatar.as_bytes())?;
+    Ok(entry.and_then(|entry| {
         let (pending, _, of) = entry.value();
-        pending && of == subject.as_str()
+        let state = if pending {
+            State::Pending
+        } else {
+            State::Retired
+        };
+        (of == subject.as_str()).then_some(state)
     }))
+}
+
+/// Moves the reservations that version 0.1.0 wrote to their new table. Their uploads died with the
+/// process that made them, so nobody needs the exact times.
+pub(super) fn migrate(transaction: &WriteTransaction) -> Result<(), Failure> {
+    let mut previous = transaction.open_table(PREVIOUS_RESERVED)?;
+    let outstanding = transaction.open_table(OUTSTANDING)?;
+    let mut reservations = transaction.open_table(RESERVATIONS)?;
+    while let Some((id, version)) = previous.pop_first()? {
+        let (id, version) = (id.value(), version.value());
+        if let Some(entry) = outstanding.get(id)? {
+            let (_, due, subject) = entry.value();
+            reservations.insert(id, (version, due, due))?;
+            transaction
+                .open_multimap_table(RETIRED_OF)?
+                .insert(subject, id)?;
+        }
+    }
+    Ok(())
 }
 
 /// The first `limit` ids that are due by `now`.
@@ -171,10 +221,12 @@ pub(super) fn count(
     Ok(())
 }
 
-/// Above what number begin subjects that were never given a version.
-pub(super) fn floor(transaction: &WriteTransaction) -> Result<u64, Failure> {
+/// The version floor. An uninitialised catalog starts at the time-based floor, so versions never
+/// decrease.
+pub(super) fn floor(transaction: &WriteTransaction, now: Timestamp) -> Result<u64, Failure> {
     let floor = transaction.open_table(FLOOR)?;
-    Ok(floor.get(())?.map_or(0, |floor| floor.value()))
+    let stored = floor.get(())?.map(|floor| floor.value());
+    Ok(stored.unwrap_or(Version::floor_at(now).0))
 }
 
 /// Appends an event, and lets those go that are older than the latest `kept`.
@@ -222,48 +274,12 @@ pub(super) enum Failure {
     Place(#[from] std::num::ParseIntError),
     #[error("a sum is of an unknown format")]
     UnknownFormat,
-    #[error("the database panicked over its file")]
-    Panicked,
-    #[error("the file is closed after an I/O error")]
-    Closed,
-    #[error("{0}")]
-    NoRoom(&'static str),
 }
 
 impl Failure {
-    /// Whether the database has stopped over an I/O error, so that its file must be opened again.
-    pub(super) fn is_io(&self) -> bool {
-        matches!(
-            self.of_storage(),
-            Some(
-                StorageError::Io(_)
-                    | StorageError::PreviousIo
-                    | StorageError::DatabaseClosed
-                    | StorageError::LockPoisoned(_)
-            )
-        )
-    }
-
-    /// The kind of I/O error, where it is known.
-    pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {
-        match self.of_storage()? {
-            StorageError::Io(error) => Some(error.kind()),
-            _ => None,
-        }
-    }
-
-    fn of_storage(&self) -> Option<&StorageError> {
-        match self {
-            Self::Database(DatabaseError::Storage(error))
-            | Self::Table(TableError::Storage(error))
-            | Self::Storage(error)
-            | Self::Commit(CommitError::Storage(error)) => Some(error),
-            Self::Transaction(error) => match &**error {
-                TransactionError::Storage(error) => Some(error),
-                _ => None,
-            },
-            _ => None,
-        }
+    /// Whether the failure is of one record alone.
+    pub(super) const fn is_of_one_record(&self) -> bool {
+        matches!(self, Self::Decode(_))
     }
 
     pub(super) fn of(self, operation: &'static str) -> CatalogError {
@@ -272,10 +288,7 @@ impl Failure {
             | Self::Transaction(_)
             | Self::Table(_)
             | Self::Storage(_)
-            | Self::Commit(_)
-            | Self::Panicked
-            | Self::Closed
-            | Self::NoRoom(_) => CatalogError::new(operation, self),
+            | Self::Commit(_) => CatalogError::new(operation, self),
             Self::Decode(_)
             | Self::Encode(_)
             | Self::Subject(_)

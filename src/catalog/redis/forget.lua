@@ -1,4 +1,5 @@
 local name = upload(ARGV[1], ARGV[2])
-leave_pending(name)
+redis.call('ZREM', PENDING, name)
+redis.call('HDEL', RESERVED, name)
 redis.call('ZREM', RETIRED, name)
 redis.call('ZREM', RETIRED_OF, name)

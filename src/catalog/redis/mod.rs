@@ -1,24 +1,36 @@
 //! Redis as the catalog: one for any number of replicas.
 //!
-//! Subjects are spread over [`Partitions`]; each partition has eight keys, all in one slot of a
+//! Subjects are spread over [`Partitions`]. Each partition has eight keys, all in one slot of a
 //! Cluster, and every step of the catalog is one script on them:
 //!
 //! | key | holds |
 //! | --- | --- |
 //! | `cameo:{p07}:subjects` | hash: subject → its versions and its current record, some 230 bytes |
 //! | `cameo:{p07}:pending` | sorted set: uploads under way, by deadline |
-//! | `cameo:{p07}:reserved` | hash: the same uploads → their versions |
-//! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to go, by due time |
-//! | `cameo:{p07}:retired-of` | the same, in the order of their subjects |
+//! | `cameo:{p07}:reserved` | hash: uploads that nobody committed → their reservations |
+//! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to be removed, by due time |
+//! | `cameo:{p07}:retired-of` | sorted set: pending and retired uploads, in the order of their subjects |
 //! | `cameo:{p07}:stats` | hash: what the current records add up to |
-//! | `cameo:{p07}:floor` | number: above it begin subjects that were never given a version; not there in a catalog that was emptied |
+//! | `cameo:{p07}:floor` | text: the version floor, and the run id of the server that stored it |
 //! | `cameo:{p07}:events` | stream: the latest changes, each with its subject |
 //!
 //! Besides them `cameo:{p07}:removal:ID` keeps for a minute what one delete took away.
+//! `prelude.lua` documents the values.
+//!
+//! The scripts use Redis's clock and receive durations. They decide by the head of a record, and
+//! never parse the rest. The first script that meets an entry of the previous layout makes this
+//! module rewrite it.
 //!
 //! A step whose answer was lost is sent again, so every script may run twice. The scripts do not
-//! change anything before they have read and understood all that they need, so one that fails has
-//! done nothing.
+//! change anything before they have read and understood all that they need, so a script that fails
+//! has done nothing.
+//!
+//! # The loss of writes
+//!
+//! A Redis that restarts from an append-only file with `appendfsync everysec`, or a replica that is
+//! promoted, may lack the last acknowledged writes. Such a server has another run id. So
+//! `reserve.lua` compares the run id with the stored one, and raises the version floor above every
+//! version that may have been given out. `begin` stores the floor; a missing floor raises it too.
 //!
 //! Redis drops old events by whole nodes of a stream, which is cheap: of each partition up to 100
 //! more than its share are kept (`stream-node-max-entries`).
@@ -27,7 +39,8 @@ mod scripts;
 mod values;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future;
@@ -35,16 +48,16 @@ use redis::{FromRedisValue, RedisError};
 
 use super::codec;
 use super::{
-    Catalog, CatalogError, Claimed, Cursor, Outstanding, Page, Precondition, Removed, Replaced,
-    Restored, Stats,
+    Beginning, Catalog, CatalogError, Claimed, Cursor, Due, Invalidated, Outstanding, Page,
+    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisSettings};
 use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Script};
 use crate::telemetry::Health;
-use scripts::Scripts;
+use scripts::{CLOCK, Scripts};
 use values::{
-    Failure, StreamEntry, add_up, avatar_id, event, last_version_of, outstanding, record_of,
+    Entry, Failure, StreamEntry, add_up, avatar_id, event, is_of_the_previous_layout, outstanding,
 };
 
 /// Says with how many partitions the records were written.
@@ -62,6 +75,9 @@ pub struct RedisCatalog {
     scripts: Scripts,
     /// Where the next claim begins, so that no partition waits behind another for ever.
     next_claim: AtomicUsize,
+    /// The highest version that this catalog gave out. The floor rises above it after a loss, even
+    /// if Redis's clock was set back.
+    highest_version: AtomicU64,
 }
 
 impl RedisCatalog {
@@ -73,6 +89,13 @@ impl RedisCatalog {
     pub async fn open(
         settings: &RedisSettings,
     ) -> Result<(Self, Vec<RedisConcern>), RedisStartError> {
+        Self::open_with_clock(settings, CLOCK).await
+    }
+
+    async fn open_with_clock(
+        settings: &RedisSettings,
+        clock: &str,
+    ) -> Result<(Self, Vec<RedisConcern>), RedisStartError> {
         let address = settings.address.to_string();
         let failed = |error| RedisStartError::sort(&address, error);
         let link = RedisLink::connect(&settings.address)
@@ -82,8 +105,9 @@ impl RedisCatalog {
         let catalog = Self {
             link,
             partitions: settings.partitions,
-            scripts: Scripts::new(settings.events_kept_in_each()),
+            scripts: Scripts::new(settings.events_kept_in_each(), clock),
             next_claim: AtomicUsize::new(0),
+            highest_version: AtomicU64::new(0),
         };
         let stored = catalog.agree_on_partitions().await.map_err(failed)?;
         if stored != settings.partitions.count() {
@@ -129,12 +153,6 @@ impl RedisCatalog {
         Ok(self.link.run(&get).await?)
     }
 
-    /// The last version that was given to an upload of the subject.
-    async fn last_version(&self, subject: &SubjectId) -> Result<Version, Failure> {
-        let entry = self.entry(subject).await?;
-        entry.map_or(Ok(Version(0)), |entry| last_version_of(&entry))
-    }
-
     /// Runs one step on the keys of a partition.
     async fn step<T: FromRedisValue>(
         &self,
@@ -144,6 +162,49 @@ impl RedisCatalog {
     ) -> Result<T, Failure> {
         let keys = Self::keys(partition);
         Ok(self.link.call(script, &keys, arguments).await?)
+    }
+
+    /// Runs one step on a subject, whose name is the first argument. An entry of the previous layout
+    /// is rewritten before.
+    async fn step_of<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        subject: &SubjectId,
+        arguments: &[&[u8]],
+    ) -> Result<T, Failure> {
+        let keys = Self::keys(self.partitions.of(subject.as_str()));
+        let arguments = [&[subject.as_str().as_bytes()], arguments].concat();
+        self.call_of(script, subject, &keys, &arguments).await
+    }
+
+    async fn call_of<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        subject: &SubjectId,
+        keys: &[String],
+        arguments: &[&[u8]],
+    ) -> Result<T, Failure> {
+        match self.link.call(script, keys, arguments).await {
+            Err(error) if is_of_the_previous_layout(&error) => {
+                self.upgrade(subject).await?;
+                Ok(self.link.call(script, keys, arguments).await?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Rewrites an entry of the previous layout, unless somebody changes it meanwhile.
+    async fn upgrade(&self, subject: &SubjectId) -> Result<(), Failure> {
+        let Some(before) = self.entry(subject).await? else {
+            return Ok(());
+        };
+        let Some(after) = Entry::parse(&before)?.upgraded()? else {
+            return Ok(());
+        };
+        let partition = self.partitions.of(subject.as_str());
+        let arguments = [subject.as_str().as_bytes(), &before, &after];
+        self.step(&self.scripts.upgrade, partition, &arguments)
+            .await
     }
 
     /// The keys of a partition, in the order in which the scripts expect them.
@@ -162,17 +223,25 @@ impl RedisCatalog {
     }
 }
 
+/// A duration as the scripts take it.
+fn milliseconds(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
 #[async_trait]
 impl Catalog for RedisCatalog {
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError> {
         let got = async {
             let entry = self.entry(subject).await?;
-            entry.map_or(Ok(None), |entry| record_of(&entry))
+            entry.map_or(Ok(None), |entry| Entry::parse(&entry)?.record())
         };
         got.await.map_err(|failure| failure.of("read a record"))
     }
 
-    async fn get_many(&self, subjects: &[SubjectId]) -> Result<Vec<Option<Record>>, CatalogError> {
+    async fn get_many(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError> {
         let got = async {
             // One command for each partition, all of them at once.
             let mut places: HashMap<Partition, Vec<usize>> = HashMap::new();
@@ -191,11 +260,12 @@ impl Catalog for RedisCatalog {
                     Ok::<_, Failure>((places, entries))
                 }
             });
-            let mut records = vec![None; subjects.len()];
+            let mut records: Vec<_> = subjects.iter().map(|_| Ok(None)).collect();
             for (places, entries) in future::try_join_all(asked).await? {
                 for (place, entry) in places.iter().zip(entries) {
                     if let Some(entry) = entry {
-                        records[*place] = record_of(&entry)?;
+                        let record = Entry::parse(&entry).and_then(|entry| entry.record());
+                        records[*place] = record.map_err(|failure| failure.of("read a record"));
                     }
                 }
             }
@@ -209,23 +279,20 @@ impl Catalog for RedisCatalog {
         &self,
         subject: &SubjectId,
         avatar: AvatarId,
-        deadline: Timestamp,
-    ) -> Result<Version, CatalogError> {
-        let floor = Version::floor_at(deadline).to_string();
-        let deadline = deadline.unix_ms().to_string();
-        self.step(
-            &self.scripts.reserve,
-            self.partitions.of(subject.as_str()),
-            &[
-                subject.as_str().as_bytes(),
-                avatar.as_bytes(),
-                deadline.as_bytes(),
-                floor.as_bytes(),
-            ],
-        )
-        .await
-        .map(Version)
-        .map_err(|failure| failure.of("reserve an upload"))
+        within: Duration,
+    ) -> Result<Reservation, CatalogError> {
+        let within = milliseconds(within);
+        let seen = self.highest_version.load(Ordering::Relaxed).to_string();
+        let arguments = [&avatar.as_bytes()[..], within.as_bytes(), seen.as_bytes()];
+        let reserved = self.step_of(&self.scripts.reserve, subject, &arguments);
+        let (version, reserved_at): (u64, u64) = reserved
+            .await
+            .map_err(|failure| failure.of("reserve an upload"))?;
+        self.highest_version.fetch_max(version, Ordering::Relaxed);
+        Ok(Reservation {
+            version: Version(version),
+            reserved_at: Timestamp::from_unix_ms(reserved_at),
+        })
     }
 
     async fn replace(
@@ -233,32 +300,21 @@ impl Catalog for RedisCatalog {
         subject: &SubjectId,
         record: &Record,
         precondition: &Precondition,
-        now: Timestamp,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Replaced, CatalogError> {
         let replaced = async {
             let bytes = codec::encode(record)?;
-            let (now, retire_at) = (now.unix_ms().to_string(), retire_at.unix_ms().to_string());
+            let retire_after = milliseconds(retire_after);
             let (word, ids) = match precondition {
                 Precondition::Anything => ("anything", &[][..]),
                 Precondition::Absent => ("absent", &[][..]),
                 Precondition::Present => ("present", &[][..]),
                 Precondition::OneOf(ids) => ("one of", &ids[..]),
             };
-            let mut arguments = vec![
-                subject.as_str().as_bytes(),
-                &bytes,
-                now.as_bytes(),
-                retire_at.as_bytes(),
-                word.as_bytes(),
-            ];
+            let mut arguments = vec![&bytes[..], retire_after.as_bytes(), word.as_bytes()];
             arguments.extend(ids.iter().map(|id| &id.as_bytes()[..]));
             let ended: String = self
-                .step(
-                    &self.scripts.replace,
-                    self.partitions.of(subject.as_str()),
-                    &arguments,
-                )
+                .step_of(&self.scripts.replace, subject, &arguments)
                 .await?;
             match ended.as_str() {
                 "committed" => Ok(Replaced::Committed),
@@ -276,25 +332,31 @@ impl Catalog for RedisCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
-        now: Timestamp,
-        lease: Timestamp,
+        lease: Duration,
     ) -> Result<Option<Removed>, CatalogError> {
         let removed = async {
-            let (now, lease) = (now.unix_ms().to_string(), lease.unix_ms().to_string());
+            let lease = milliseconds(lease);
             let partition = self.partitions.of(subject.as_str());
             // Where an answer is lost the step is repeated, and finds under this call's own name
-            // what it took away the first time.
+            // the record that it took away the first time.
             let call = AvatarId::random()?;
             let mut keys = Self::keys(partition).to_vec();
             keys.push(partition.key(&format!("removal:{call}")));
             let mut looks = 0;
             let answer = loop {
-                let seen = self.last_version(subject).await?.0.to_string();
-                let arguments = [subject.as_str(), &now, &lease, &seen].map(str::as_bytes);
-                let answer: Option<Vec<Vec<u8>>> = self
-                    .link
-                    .call(&self.scripts.remove, &keys, &arguments)
-                    .await?;
+                let seen = match self.entry(subject).await? {
+                    Some(entry) => {
+                        let entry = Entry::parse(&entry)?;
+                        // A record that cannot be read is an error before anything changes.
+                        entry.record()?;
+                        entry.last
+                    }
+                    None => 0,
+                };
+                let seen = seen.to_string();
+                let arguments = [subject.as_str(), &lease, &seen].map(str::as_bytes);
+                let removed = self.call_of(&self.scripts.remove, subject, &keys, &arguments);
+                let answer: Option<Vec<Vec<u8>>> = removed.await?;
                 looks += 1;
                 match answer {
                     Some(answer) => break answer,
@@ -303,10 +365,7 @@ impl Catalog for RedisCatalog {
                 }
             };
             let (record, ids) = answer.split_first().ok_or(Failure::Answer)?;
-            let record = match record.as_slice() {
-                [] => None,
-                bytes => Some(codec::decode(bytes)?),
-            };
+            let record = values::record(record)?;
             let outstanding = ids
                 .iter()
                 .map(|id| {
@@ -327,35 +386,32 @@ impl Catalog for RedisCatalog {
             .map_err(|failure: Failure| failure.of("remove a record"))
     }
 
-    async fn claim(
-        &self,
-        now: Timestamp,
-        lease: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Claimed>, CatalogError> {
+    async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError> {
         let claimed = async {
-            let (now, lease) = (now.unix_ms().to_string(), lease.unix_ms().to_string());
+            let lease = milliseconds(lease);
             let count = usize::from(self.partitions.count());
             let first = self.next_claim.fetch_add(1, Ordering::Relaxed) % count;
             let mut claimed = Vec::new();
             for partition in self.partitions.all().cycle().skip(first).take(count) {
                 let left = (limit - claimed.len()).to_string();
                 // What a lost answer claimed comes due again after its lease.
-                let [pending, retired]: [Vec<Vec<u8>>; 2] = self
+                let due: Vec<(Vec<u8>, i64)> = self
                     .step(
                         &self.scripts.claim,
                         partition,
-                        &[now.as_bytes(), lease.as_bytes(), left.as_bytes()],
+                        &[lease.as_bytes(), left.as_bytes()],
                     )
                     .await?;
-                for (names, was_pending) in [(pending, true), (retired, false)] {
-                    for name in &names {
-                        let outstanding = outstanding(name)?;
-                        claimed.push(Claimed {
-                            outstanding,
-                            was_pending,
-                        });
-                    }
+                for (name, overdue_ms) in due {
+                    claimed.push(Claimed {
+                        outstanding: outstanding(&name)?,
+                        due: match u64::try_from(overdue_ms) {
+                            Ok(overdue_ms) => Due::Expired {
+                                overdue: Duration::from_millis(overdue_ms),
+                            },
+                            Err(_) => Due::Retired,
+                        },
+                    });
                 }
                 if claimed.len() >= limit {
                     break;
@@ -368,15 +424,37 @@ impl Catalog for RedisCatalog {
             .map_err(|failure: Failure| failure.of("claim what is due"))
     }
 
+    async fn defer(&self, outstanding: &Outstanding, by: Duration) -> Result<(), CatalogError> {
+        let by = milliseconds(by);
+        let arguments = [&outstanding.avatar.as_bytes()[..], by.as_bytes()];
+        self.step_of(&self.scripts.defer, &outstanding.subject, &arguments)
+            .await
+            .map_err(|failure| failure.of("put an upload off"))
+    }
+
+    async fn invalidate(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<Invalidated, CatalogError> {
+        let lease = milliseconds(lease);
+        let arguments = [&outstanding.avatar.as_bytes()[..], lease.as_bytes()];
+        let removable: bool = self
+            .step_of(&self.scripts.invalidate, &outstanding.subject, &arguments)
+            .await
+            .map_err(|failure| failure.of("invalidate an upload"))?;
+        Ok(if removable {
+            Invalidated::Removable
+        } else {
+            Invalidated::Kept
+        })
+    }
+
     async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError> {
-        let subject = outstanding.subject.as_str();
-        self.step(
-            &self.scripts.forget,
-            self.partitions.of(subject),
-            &[subject.as_bytes(), outstanding.avatar.as_bytes()],
-        )
-        .await
-        .map_err(|failure| failure.of("forget an upload"))
+        let arguments = [&outstanding.avatar.as_bytes()[..]];
+        self.step_of(&self.scripts.forget, &outstanding.subject, &arguments)
+            .await
+            .map_err(|failure| failure.of("forget an upload"))
     }
 
     async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError> {
@@ -400,14 +478,28 @@ impl Catalog for RedisCatalog {
             .map_err(|failure: Failure| failure.of("list what is outstanding"))
     }
 
-    async fn knows(&self, subject: &SubjectId, avatar: AvatarId) -> Result<bool, CatalogError> {
-        self.step(
-            &self.scripts.knows,
-            self.partitions.of(subject.as_str()),
-            &[subject.as_str().as_bytes(), avatar.as_bytes()],
-        )
-        .await
-        .map_err(|failure| failure.of("look for an upload"))
+    async fn standing(
+        &self,
+        subject: &SubjectId,
+        avatar: AvatarId,
+    ) -> Result<Standing, CatalogError> {
+        let found = async {
+            let arguments = [&avatar.as_bytes()[..]];
+            let standing: String = self
+                .step_of(&self.scripts.standing, subject, &arguments)
+                .await?;
+            match standing.as_str() {
+                "current" => Ok(Standing::Current),
+                "pending" => Ok(Standing::Pending),
+                "expired" => Ok(Standing::Expired),
+                "retired" => Ok(Standing::Retired),
+                "unknown" => Ok(Standing::Unknown),
+                _ => Err(Failure::Answer),
+            }
+        };
+        found
+            .await
+            .map_err(|failure: Failure| failure.of("look for an upload"))
     }
 
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
@@ -419,10 +511,13 @@ impl Catalog for RedisCatalog {
             scan.arg(Partition(number).key("subjects")).arg(place);
             scan.arg("COUNT").arg(PAGE);
             let (place, entries): (String, Vec<(String, Vec<u8>)>) = self.link.run(&scan).await?;
-            let mut records = Vec::new();
+            let (mut records, mut unreadable) = (Vec::new(), Vec::new());
             for (subject, entry) in entries {
-                if let Some(record) = record_of(&entry)? {
-                    records.push((SubjectId::new(subject)?, record));
+                let subject = SubjectId::new(subject)?;
+                match Entry::parse(&entry).and_then(|entry| entry.record()) {
+                    Ok(Some(record)) => records.push((subject, record)),
+                    Ok(None) => {}
+                    Err(_) => unreadable.push(subject),
                 }
             }
             let next = match (place.as_str(), number + 1 < self.partitions.count()) {
@@ -430,7 +525,11 @@ impl Catalog for RedisCatalog {
                 ("0", true) => Some(Cursor(format!("{}:0", number + 1))),
                 (place, _) => Some(Cursor(format!("{number}:{place}"))),
             };
-            Ok(Page { records, next })
+            Ok(Page {
+                records,
+                unreadable,
+                next,
+            })
         };
         paged
             .await
@@ -441,16 +540,16 @@ impl Catalog for RedisCatalog {
         &self,
         subject: &SubjectId,
         record: &Record,
-        retire_at: Timestamp,
+        retire_after: Duration,
     ) -> Result<Restored, CatalogError> {
         let restored = async {
             let bytes = codec::encode(record)?;
-            let retire_at = retire_at.unix_ms().to_string();
+            let retire_after = milliseconds(retire_after);
             let (restored, current): (String, Vec<u8>) = self
-                .step(
+                .step_of(
                     &self.scripts.restore,
-                    self.partitions.of(subject.as_str()),
-                    &[subject.as_str().as_bytes(), &bytes, retire_at.as_bytes()],
+                    subject,
+                    &[&bytes, retire_after.as_bytes()],
                 )
                 .await?;
             match (restored.as_str(), current.is_empty()) {
@@ -466,6 +565,18 @@ impl Catalog for RedisCatalog {
             .map_err(|failure: Failure| failure.of("restore a record"))
     }
 
+    async fn drop_record(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<bool, CatalogError> {
+        let lease = milliseconds(lease);
+        let arguments = [&outstanding.avatar.as_bytes()[..], lease.as_bytes()];
+        self.step_of(&self.scripts.drop, &outstanding.subject, &arguments)
+            .await
+            .map_err(|failure| failure.of("drop a record"))
+    }
+
     async fn has_begun(&self) -> Result<bool, CatalogError> {
         let floors = self.partitions.all().map(|partition| {
             let mut exists = redis::cmd("EXISTS");
@@ -475,34 +586,38 @@ impl Catalog for RedisCatalog {
         let floors = future::try_join_all(floors).await;
         floors
             .map(|floors| floors.into_iter().all(|begun| begun))
-            .map_err(|error| Failure::from(error).of("read where its versions begin"))
+            .map_err(|error| Failure::from(error).of("read its version floor"))
     }
 
-    async fn begin(&self, floor: Version) -> Result<(), CatalogError> {
-        let writes = self.partitions.all().map(|partition| {
-            let mut set = redis::cmd("SET");
-            set.arg(partition.key("floor")).arg(floor.0).arg("NX");
-            async move { self.link.run::<Option<String>>(&set).await }
+    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError> {
+        let word: &[u8] = match beginning {
+            Beginning::New => b"new",
+            Beginning::Lost => b"lost",
+        };
+        let written = self.partitions.all().map(|partition| async move {
+            let begin = &self.scripts.begin;
+            self.step::<()>(begin, partition, &[word]).await
         });
-        let written = future::try_join_all(writes).await;
+        let written = future::try_join_all(written).await;
         written
             .map(drop)
-            .map_err(|error| Failure::from(error).of("say where its versions begin"))
+            .map_err(|failure| failure.of("set its version floor"))
     }
 
-    async fn raise_floor(&self, floor: Version) -> Result<(), CatalogError> {
-        let floor = floor.to_string();
+    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError> {
+        let highest = self.highest_version.load(Ordering::Relaxed);
+        let seen = seen.0.max(highest).to_string();
         let raised = self.partitions.all().map(|partition| {
-            let arguments = [floor.as_bytes()];
+            let arguments = [seen.as_bytes()];
             async move {
                 let raise = &self.scripts.raise_floor;
-                self.step::<()>(raise, partition, &arguments).await
+                self.step::<u64>(raise, partition, &arguments).await
             }
         });
-        let raised = future::try_join_all(raised).await;
-        raised
-            .map(drop)
-            .map_err(|failure| failure.of("raise the floor of its versions"))
+        let floors = future::try_join_all(raised)
+            .await
+            .map_err(|failure| failure.of("raise its version floor"))?;
+        Ok(Version(floors.into_iter().min().unwrap_or_default()))
     }
 
     fn event_partitions(&self) -> u16 {
@@ -516,20 +631,35 @@ impl Catalog for RedisCatalog {
         limit: usize,
     ) -> Result<Vec<(Cursor, Event)>, CatalogError> {
         let read = async {
-            let place = if *after == Cursor::START {
-                "0"
+            let mut place = if *after == Cursor::START {
+                "0".to_owned()
             } else {
-                &after.0
+                after.0.clone()
             };
-            let mut read = redis::cmd("XREAD");
-            read.arg("COUNT").arg(limit).arg("STREAMS");
-            read.arg(Partition(partition).key("events")).arg(place);
-            let streams: Option<Vec<(String, Vec<StreamEntry>)>> = self.link.run(&read).await?;
-            let entries = streams
-                .into_iter()
-                .flatten()
-                .flat_map(|(_, entries)| entries);
-            entries.map(event).collect::<Result<_, _>>()
+            loop {
+                let mut read = redis::cmd("XREAD");
+                read.arg("COUNT").arg(limit).arg("STREAMS");
+                read.arg(Partition(partition).key("events")).arg(&place);
+                let streams: Option<Vec<(String, Vec<StreamEntry>)>> = self.link.run(&read).await?;
+                let entries: Vec<StreamEntry> = streams
+                    .into_iter()
+                    .flatten()
+                    .flat_map(|(_, entries)| entries)
+                    .collect();
+                let Some((last, _)) = entries.last() else {
+                    return Ok(Vec::new());
+                };
+                place.clone_from(last);
+                let events: Vec<_> = entries
+                    .into_iter()
+                    .filter_map(|(place, fields)| Some((Cursor(place), event(&fields).ok()?)))
+                    .collect();
+                // An empty answer says that there are no more events, so what cannot be read does
+                // not make one.
+                if !events.is_empty() {
+                    return Ok(events);
+                }
+            }
         };
         read.await
             .map_err(|failure: Failure| failure.of("read its events"))

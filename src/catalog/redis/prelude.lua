@@ -1,18 +1,37 @@
--- What every script of the catalog begins with, after a line that says how many events are kept.
+-- The beginning of every catalog script. Two lines precede it: the function `now`, which answers
+-- the catalog's clock in Unix milliseconds, and the number of events to keep.
 --
--- A subject's entry in `subjects` is: the last version given out, the last version that a delete
--- took away, and the current record or nothing; the versions as varints (LEB128), the record as
--- src/catalog/codec.rs writes it. The scripts read of a record what they decide by and add up, so
--- a new layout of the codec needs a new reader here.
+-- The scripts never parse a record. They read its head, which src/catalog/codec.rs documents: the
+-- id, the version, the reservation time and the sums. The rest of a record is opaque to them.
 --
--- An upload is named by its subject, a zero byte (no subject has one) and the 16 bytes of its id.
+-- An entry of `subjects` is: two zero bytes, the layout number (one byte), then three varints
+-- (LEB128): the last version given out, the last version that a delete took away, the time of the
+-- last reservation; then the current record, or nothing. An entry that does not begin with two zero
+-- bytes is of layout 1, which src/catalog/redis/values.rs converts.
+--
+-- A value of `reserved` is one of:
+-- - byte 1 and three varints (version, reservation time, deadline): nobody has committed the upload;
+-- - byte 0: the upload was invalidated; it can neither be committed nor restored. A second byte 1
+--   says that a later upload or a delete superseded it;
+-- - a decimal number: a version, as layout 1 wrote it.
+--
+-- The name of an upload is its subject, a zero byte (no subject contains one) and the 16 bytes of
+-- its id.
 
 local SUBJECTS, PENDING, RESERVED = KEYS[1], KEYS[2], KEYS[3]
 local RETIRED, RETIRED_OF, STATS = KEYS[4], KEYS[5], KEYS[6]
 local EVENTS, FLOOR = KEYS[7], KEYS[8]
 
+-- 2025-01-01 in Unix milliseconds: version floors count from it.
+local FLOOR_EPOCH_MS = 1735689600000
+
 local function upload(subject, id)
   return subject .. '\0' .. id
+end
+
+-- A number in full. Lua would write a large one with an exponent.
+local function text(number)
+  return string.format('%.0f', number)
 end
 
 local function varint(bytes, at)
@@ -37,106 +56,160 @@ local function to_varint(value)
   return bytes .. string.char(value)
 end
 
--- Above it begin subjects that were never given a version.
-local function floor()
-  return tonumber(redis.call('GET', FLOOR) or 0)
+-- The stored version floor, nil if there is none; the run id of the server that stored it; and the
+-- run id of this server, '' if the server denies INFO to this user.
+local function floor_state()
+  local stored, writer = (redis.call('GET', FLOOR) or ''):match('^(%d+) ?(%x*)$')
+  local info = redis.pcall('INFO', 'server')
+  local server = type(info) == 'string' and info:match('run_id:(%x+)') or ''
+  return tonumber(stored), writer, server
+end
+
+local function time_floor()
+  return now() - FLOOR_EPOCH_MS
+end
+
+local function save_floor(floor, server)
+  redis.call('SET', FLOOR, text(floor) .. ' ' .. server)
 end
 
 local function load(subject)
   local entry = redis.call('HGET', SUBJECTS, subject)
   if not entry then
-    return { last = 0, deleted = 0, record = '' }
+    return { last = 0, deleted = 0, reserved_at = 0, record = '' }
   end
-  local last, at = varint(entry, 1)
-  local deleted
+  if entry:sub(1, 2) ~= '\0\0' then
+    error({ err = 'OLDLAYOUT an entry has the previous layout' })
+  end
+  if entry:byte(3) ~= 2 then
+    error({ err = 'UNKNOWNLAYOUT an entry has an unknown layout' })
+  end
+  local last, deleted, reserved_at, at
+  last, at = varint(entry, 4)
   deleted, at = varint(entry, at)
-  return { last = last, deleted = deleted, record = entry:sub(at) }
+  reserved_at, at = varint(entry, at)
+  return { last = last, deleted = deleted, reserved_at = reserved_at, record = entry:sub(at) }
 end
 
 local function save(subject, entry)
-  local bytes = to_varint(entry.last) .. to_varint(entry.deleted) .. entry.record
-  redis.call('HSET', SUBJECTS, subject, bytes)
+  local numbers = to_varint(entry.last) .. to_varint(entry.deleted) .. to_varint(entry.reserved_at)
+  redis.call('HSET', SUBJECTS, subject, '\0\0\2' .. numbers .. entry.record)
 end
 
--- The id and version of a record; '' and 0 of none.
-local function head(record)
+-- What the scripts decide by; the id is '' if there is no record.
+local function head_of(record)
   if record == '' then
-    return '', 0
+    return { id = '', version = 0, reserved_at = 0 }
   end
-  if record:byte(1) ~= 1 then
-    error('a record has an unknown layout')
-  end
-  return record:sub(2, 17), (varint(record, 18))
+  local head = { id = record:sub(1, 16) }
+  local at
+  head.version, at = varint(record, 17)
+  head.reserved_at, head.sums_at = varint(record, at)
+  return head
 end
 
-local EXTENSIONS = { [0] = 'webp', 'jpg', 'png' }
-
--- Adds what a record holds to `sums`: times 1 where it appears, -1 where it goes.
-local function add_up(sums, record, times)
-  if record == '' then
-    return
+-- Adds the sums of a record to `sums`: times 1 if it appears, times -1 if it goes. Answers the
+-- bytes of its head, sums included.
+local function add_up(sums, record, head, times)
+  if head.id == '' then
+    return ''
   end
   local function add(name, amount)
     sums[name] = (sums[name] or 0) + times * amount
   end
   add('avatars', 1)
-  local count, length, extension
-  local _, at = varint(record, 18) -- version
-  _, at = varint(record, at) -- uploaded at
-  at = at + 1 -- source: format
-  for _ = 1, 3 do -- bytes, width, height
-    _, at = varint(record, at)
-  end
-  at = at + 1 -- animated
   local names = {}
+  local count, length
+  local at = head.sums_at
   count, at = varint(record, at)
-  for number = 1, count do
+  for number = 0, count - 1 do
     length, at = varint(record, at)
     names[number] = record:sub(at, at + length - 1)
     at = at + length
   end
   count, at = varint(record, at)
   for _ = 1, count do
-    local name = names[record:byte(at) + 1]
-    extension, at = varint(record, at + 1)
-    _, at = varint(record, at) -- width
-    _, at = varint(record, at) -- height
-    length, at = varint(record, at)
-    at = at + 1 -- animated
-    name = name .. '.' .. EXTENSIONS[extension]
+    local variant, extension = record:byte(at, at + 1)
+    length, at = varint(record, at + 2)
+    -- The high bit says that the object is animated.
+    local name = names[variant % 128] .. '.' .. names[extension]
     add('objects:' .. name, 1)
     add('bytes:' .. name, length)
   end
+  return record:sub(1, at - 1)
 end
 
 local function save_sums(sums)
   for name, amount in pairs(sums) do
     if amount ~= 0 then
-      redis.call('HINCRBY', STATS, name, amount)
+      redis.call('HINCRBY', STATS, name, text(amount))
     end
   end
 end
 
-local function leave_pending(name)
-  redis.call('ZREM', PENDING, name)
-  redis.call('HDEL', RESERVED, name)
+-- The reservation of an upload; nil if there is none.
+local function reservation(name)
+  local value = redis.call('HGET', RESERVED, name)
+  if not value then
+    return nil
+  end
+  local kind = value:byte(1)
+  if kind == 0 then
+    return { invalid = true, superseded = value:byte(2) == 1 }
+  end
+  local found = {}
+  if kind == 1 then
+    local at
+    found.version, at = varint(value, 2)
+    found.reserved_at, at = varint(value, at)
+    found.deadline = varint(value, at)
+  else
+    found.version = tonumber(value)
+    found.deadline = tonumber(redis.call('ZSCORE', PENDING, name) or 0)
+    found.reserved_at = found.deadline
+  end
+  return found
 end
 
+local function save_reservation(name, found)
+  local numbers = to_varint(found.version) .. to_varint(found.reserved_at) .. to_varint(found.deadline)
+  redis.call('HSET', RESERVED, name, '\1' .. numbers)
+end
+
+-- Moves an upload to retired. Its reservation stays as it is.
 local function retire(name, due)
-  redis.call('ZADD', RETIRED, due, name)
+  redis.call('ZADD', RETIRED, text(due), name)
   redis.call('ZADD', RETIRED_OF, 0, name)
-  leave_pending(name)
+  redis.call('ZREM', PENDING, name)
 end
 
--- Appends an event, as src/catalog/codec.rs reads it: `what` is the record that became current, or
--- what `deleted` makes of one.
-local function tell(subject, at, what)
-  local event = to_varint(tonumber(at)) .. what
+-- Moves an upload to retired, so that it can neither be committed nor restored.
+local function retire_invalid(name, due)
+  retire(name, due)
+  redis.call('HSET', RESERVED, name, '\0')
+end
+
+local function retire_superseded(name, due)
+  retire(name, due)
+  redis.call('HSET', RESERVED, name, '\0\1')
+end
+
+-- Whether one head is later than another: by the reservation time, then by the version.
+local function is_later(one, other)
+  if one.reserved_at ~= other.reserved_at then
+    return one.reserved_at > other.reserved_at
+  end
+  return one.version > other.version
+end
+
+-- Appends an event, which src/catalog/codec.rs reads. `record` became current; it is '' in a
+-- delete. `previous` is the head of the record that it replaced, or ''; the objects of that one are
+-- gone at `gone_at`.
+local function tell(subject, at, record, previous, gone_at)
+  local before = '\0'
+  if previous ~= '' then
+    before = '\1' .. to_varint(gone_at) .. to_varint(#previous) .. previous
+  end
+  local event = '\2' .. to_varint(at) .. before .. to_varint(#record) .. record
   redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'subject', subject, 'event', event)
-end
-
--- A zero byte, and the id and version of a record as they stand in it.
-local function deleted(record)
-  local _, at = varint(record, 18)
-  return '\0' .. record:sub(2, at - 1)
 end

@@ -1,3 +1,6 @@
-if floor() < tonumber(ARGV[1]) then
-  redis.call('SET', FLOOR, ARGV[1])
-end
+-- Answers the floor.
+local seen = tonumber(ARGV[1])
+local stored, _, server = floor_state()
+local floor = math.max(stored or 0, time_floor(), seen)
+save_floor(floor, server)
+return floor

@@ -1,37 +1,51 @@
 -- Answers how it ended.
-local subject, record, now, retire_at, precondition = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local id, version = head(record)
-local name = upload(subject, id)
+local subject, record, retire_after, precondition = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local head = head_of(record)
+local name = upload(subject, head.id)
 local entry = load(subject)
-local current, newest = head(entry.record)
+local current = head_of(entry.record)
 -- A repetition, because the first answer was lost.
-if current == id then
+if current.id == head.id then
   return 'committed'
 end
 if not redis.call('ZSCORE', PENDING, name) then
+  if redis.call('ZSCORE', RETIRED, name) then
+    local found = reservation(name)
+    -- Only a commit drops the reservation: this upload was current, and another one replaced it
+    -- or a delete took it away.
+    if not found then
+      return 'committed'
+    end
+    if found.superseded then
+      return 'superseded'
+    end
+  end
   return 'not pending'
 end
-if version < newest or version <= entry.deleted then
+if head.version < current.version or head.version <= entry.deleted then
   return 'superseded'
 end
 local holds = precondition == 'anything'
-  or precondition == 'absent' and current == ''
-  or precondition == 'present' and current ~= ''
-for number = 6, #ARGV do
-  holds = holds or ARGV[number] == current
+  or precondition == 'absent' and current.id == ''
+  or precondition == 'present' and current.id ~= ''
+for number = 5, #ARGV do
+  holds = holds or ARGV[number] == current.id
 end
 if not holds then
   return 'precondition failed'
 end
+local time = now()
 local sums = {}
-add_up(sums, entry.record, -1)
-add_up(sums, record, 1)
+local previous = add_up(sums, entry.record, current, -1)
+add_up(sums, record, head, 1)
 entry.record = record
 save(subject, entry)
-if current ~= '' then
-  retire(upload(subject, current), retire_at)
+redis.call('ZREM', PENDING, name)
+redis.call('ZREM', RETIRED_OF, name)
+redis.call('HDEL', RESERVED, name)
+if current.id ~= '' then
+  retire(upload(subject, current.id), time + retire_after)
 end
-leave_pending(name)
-tell(subject, now, record)
+tell(subject, time, record, previous, time + retire_after)
 save_sums(sums)
 return 'committed'

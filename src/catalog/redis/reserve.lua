@@ -1,26 +1,39 @@
-local subject, id, deadline, floor_of_the_lost = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- Answers the version and the reservation time.
+local subject, id = ARGV[1], ARGV[2]
+local within, seen = tonumber(ARGV[3]), tonumber(ARGV[4])
 local name = upload(subject, id)
 local entry = load(subject)
+local found = reservation(name)
 -- A repetition, because the first answer was lost.
-local version = redis.call('HGET', RESERVED, name)
-if version then
-  return tonumber(version)
+if found and found.version then
+  return { found.version, found.reserved_at }
 end
--- One that comes late must not make pending again what the sweep would then remove.
-local current, newest = head(entry.record)
-if current == id then
-  return newest
+-- A late repetition must not make an upload pending again that the sweep would then remove.
+local head = head_of(entry.record)
+if head.id == id then
+  return { head.version, head.reserved_at }
 end
 if redis.call('ZSCORE', RETIRED, name) then
-  return entry.last
+  return { entry.last, entry.reserved_at }
 end
-if entry.last == 0 then
-  -- Whoever opened the catalog left a floor: without it everything here was lost.
-  redis.call('SET', FLOOR, floor_of_the_lost, 'NX')
-  entry.last = floor()
+-- The catalog may have lost data if the floor is missing, or if another server process stored it:
+-- Redis was restarted, or another master answers. Then the floor rises above every version that may
+-- have been given out. `seen` is the highest version that the caller knows of.
+local floor, writer, server = floor_state()
+local is_raised = not floor or writer ~= server and server ~= ''
+if is_raised then
+  floor = math.max(floor or 0, time_floor(), seen)
 end
-entry.last = entry.last + 1
+local time = now()
+entry.last = math.max(entry.last, floor) + 1
+-- Later reservations of a subject have later times, even if the clock is set back.
+entry.reserved_at = math.max(entry.reserved_at + 1, time)
+local made = { version = entry.last, reserved_at = entry.reserved_at, deadline = time + within }
+if is_raised then
+  save_floor(floor, server)
+end
 save(subject, entry)
-redis.call('ZADD', PENDING, deadline, name)
-redis.call('HSET', RESERVED, name, entry.last)
-return entry.last
+redis.call('ZADD', PENDING, text(made.deadline), name)
+redis.call('ZADD', RETIRED_OF, 0, name)
+save_reservation(name, made)
+return { made.version, made.reserved_at }

@@ -1,29 +1,47 @@
--- Answers what became of it, and the id that was current before.
-local subject, record, retire_at = ARGV[1], ARGV[2], ARGV[3]
-local id, version = head(record)
-local name = upload(subject, id)
+-- Answers the outcome, and the id that was current before.
+local subject, record, retire_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local head = head_of(record)
+local name = upload(subject, head.id)
 local entry = load(subject)
-local current, newest = head(entry.record)
+local current = head_of(entry.record)
+local time = now()
+if current.id == head.id then
+  return { 'known', '' }
+end
+local deadline = redis.call('ZSCORE', PENDING, name)
+local found = reservation(name)
+local is_retired = redis.call('ZSCORE', RETIRED, name)
+-- Only an upload that nobody committed in time, or that the catalog does not know, is restored.
 if
-  current == id
-  or redis.call('ZSCORE', PENDING, name)
-  or redis.call('ZSCORE', RETIRED, name)
+  deadline and tonumber(deadline) > time
+  or is_retired and not (found and found.version)
 then
   return { 'known', '' }
 end
-entry.last = math.max(entry.last, version)
-if version <= math.max(newest, entry.deleted) then
+entry.last = math.max(entry.last, head.version)
+entry.reserved_at = math.max(entry.reserved_at, head.reserved_at)
+local due = time + retire_after
+if head.version <= entry.deleted or current.id ~= '' and not is_later(head, current) then
   save(subject, entry)
-  retire(name, retire_at)
+  if deadline or is_retired then
+    retire_superseded(name, due)
+  else
+    retire(name, due)
+  end
   return { 'retired', '' }
 end
 local sums = {}
-add_up(sums, entry.record, -1)
-add_up(sums, record, 1)
+local previous = add_up(sums, entry.record, current, -1)
+add_up(sums, record, head, 1)
 entry.record = record
 save(subject, entry)
-if current ~= '' then
-  retire(upload(subject, current), retire_at)
+redis.call('ZREM', PENDING, name)
+redis.call('HDEL', RESERVED, name)
+redis.call('ZREM', RETIRED, name)
+redis.call('ZREM', RETIRED_OF, name)
+if current.id ~= '' then
+  retire(upload(subject, current.id), due)
 end
+tell(subject, time, record, previous, due)
 save_sums(sums)
-return { 'current', current }
+return { 'current', current.id }

@@ -2,32 +2,49 @@
 
 use crate::redis::Script;
 
+/// The catalog's clock: Redis's own, in Unix milliseconds.
+pub(super) const CLOCK: &str = "local function now() \
+     local time = redis.call('TIME') \
+     return time[1] * 1000 + math.floor(time[2] / 1000) \
+     end\n";
+
 /// One script for each step.
 pub(super) struct Scripts {
     pub(super) reserve: Script,
     pub(super) replace: Script,
     pub(super) remove: Script,
     pub(super) claim: Script,
+    pub(super) defer: Script,
+    pub(super) invalidate: Script,
     pub(super) forget: Script,
-    pub(super) knows: Script,
+    pub(super) standing: Script,
     pub(super) restore: Script,
+    pub(super) drop: Script,
+    pub(super) begin: Script,
     pub(super) raise_floor: Script,
+    pub(super) upgrade: Script,
 }
 
 impl Scripts {
-    /// The scripts of a catalog that keeps about so many events in each partition.
-    pub(super) fn new(events_kept: u32) -> Self {
+    /// The scripts of a catalog that keeps about so many events in each partition. `clock` is Lua
+    /// that defines the function `now`.
+    pub(super) fn new(events_kept: u32, clock: &str) -> Self {
         let kept = format!("local EVENTS_KEPT = {events_kept}\n");
-        let script = |step| Script::new(&[&kept, include_str!("prelude.lua"), step]);
+        let script = |step| Script::new(&[clock, &kept, include_str!("prelude.lua"), step]);
         Self {
             reserve: script(include_str!("reserve.lua")),
             replace: script(include_str!("replace.lua")),
             remove: script(include_str!("remove.lua")),
             claim: script(include_str!("claim.lua")),
+            defer: script(include_str!("defer.lua")),
+            invalidate: script(include_str!("invalidate.lua")),
             forget: script(include_str!("forget.lua")),
-            knows: script(include_str!("knows.lua")),
+            standing: script(include_str!("standing.lua")),
             restore: script(include_str!("restore.lua")),
+            drop: script(include_str!("drop.lua")),
+            begin: script(include_str!("begin.lua")),
             raise_floor: script(include_str!("raise_floor.lua")),
+            upgrade: script(include_str!("upgrade.lua")),
         }
     }
 }

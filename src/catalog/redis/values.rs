@@ -6,25 +6,92 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::avatar::{
     AvatarId, Event, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
-    Version,
 };
 use crate::catalog::codec;
-use crate::catalog::{CatalogError, Cursor, Outstanding, Stats, StatsRow};
+use crate::catalog::{CatalogError, Outstanding, Stats, StatsRow};
 
-/// The last version given out, with which a subject's entry begins (LEB128).
-pub(super) fn last_version_of(entry: &[u8]) -> Result<Version, Failure> {
-    let (version, _): (u64, _) = postcard::take_from_bytes(entry).map_err(|_| Failure::Answer)?;
-    Ok(Version(version))
+/// What an entry of `subjects` begins with, in the layout that is written: two zero bytes, which no
+/// entry of layout 1 has, and the number of the layout.
+const PREFIX: [u8; 3] = [0, 0, codec::LAYOUT];
+
+/// What is kept of a subject.
+pub(super) struct Entry<'a> {
+    /// The last version given out.
+    pub(super) last: u64,
+    /// The last version that a delete took away.
+    deleted: u64,
+    layout: Layout,
+    /// The current record, or nothing.
+    record: &'a [u8],
 }
 
-/// The record in a subject's entry, behind its two versions.
-pub(super) fn record_of(entry: &[u8]) -> Result<Option<Record>, Failure> {
-    let mut rest = entry;
-    for _ in 0..2 {
-        let end = rest.iter().position(|byte| byte & 0x80 == 0);
-        rest = &rest[end.ok_or(Failure::Answer)? + 1..];
+#[derive(PartialEq, Eq)]
+enum Layout {
+    Previous,
+    Current,
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Failure> {
+        let layout = match bytes {
+            [0, 0, codec::LAYOUT, ..] => Layout::Current,
+            [0, 0, other @ ..] => {
+                let layout = other.first().copied();
+                return Err(codec::DecodeError::UnknownLayout(layout).into());
+            }
+            _ => Layout::Previous,
+        };
+        let rest = match layout {
+            Layout::Current => &bytes[PREFIX.len()..],
+            Layout::Previous => bytes,
+        };
+        let (last, rest) = varint(rest)?;
+        let (deleted, rest) = varint(rest)?;
+        let record = match layout {
+            // The time of the last reservation, which only the scripts need.
+            Layout::Current => varint(rest)?.1,
+            Layout::Previous => rest,
+        };
+        Ok(Self {
+            last,
+            deleted,
+            layout,
+            record,
+        })
     }
-    Ok(match rest {
+
+    /// The current record.
+    pub(super) fn record(&self) -> Result<Option<Record>, Failure> {
+        Ok(match (self.record, &self.layout) {
+            ([], _) => None,
+            (bytes, Layout::Current) => Some(codec::decode(bytes)?),
+            (bytes, Layout::Previous) => Some(codec::decode_numbered(bytes)?),
+        })
+    }
+
+    /// The same entry in the layout that is written; `None` if it has it already.
+    pub(super) fn upgraded(&self) -> Result<Option<Vec<u8>>, Failure> {
+        if self.layout == Layout::Current {
+            return Ok(None);
+        }
+        let record = self.record()?;
+        let reserved_at = record.as_ref().map_or(0, |one| one.reserved_at.unix_ms());
+        let numbers = (self.last, self.deleted, reserved_at);
+        let mut bytes = postcard::to_extend(&numbers, PREFIX.to_vec())?;
+        if let Some(record) = record {
+            bytes.extend(codec::encode(&record)?);
+        }
+        Ok(Some(bytes))
+    }
+}
+
+fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Failure> {
+    postcard::take_from_bytes(bytes).map_err(|_| Failure::Answer)
+}
+
+/// The record in what a script answered: bytes without the number of the layout.
+pub(super) fn record(bytes: &[u8]) -> Result<Option<Record>, Failure> {
+    Ok(match bytes {
         [] => None,
         bytes => Some(codec::decode(bytes)?),
     })
@@ -49,12 +116,14 @@ pub(super) fn avatar_id(bytes: &[u8]) -> Result<AvatarId, Failure> {
 /// An entry of a stream: its place, and its fields.
 pub(super) type StreamEntry = (String, HashMap<String, Vec<u8>>);
 
-/// The event in an entry, with its place.
-pub(super) fn event((place, fields): StreamEntry) -> Result<(Cursor, Event), Failure> {
+/// The event in an entry.
+pub(super) fn event(fields: &HashMap<String, Vec<u8>>) -> Result<Event, Failure> {
     let field = |name| fields.get(name).ok_or(Failure::Answer);
     let subject = String::from_utf8_lossy(field("subject")?).into_owned();
-    let event = codec::decode_event(SubjectId::new(subject)?, field("event")?)?;
-    Ok((Cursor(place), event))
+    Ok(codec::decode_event(
+        SubjectId::new(subject)?,
+        field("event")?,
+    )?)
 }
 
 /// Adds up what the partitions hold.
@@ -128,10 +197,51 @@ impl Failure {
     }
 }
 
-/// Whether a script broke off, as it does at what it cannot understand. Redis says so in words only.
+/// Whether a script broke off, as it does at an entry that it cannot understand. Redis reports this
+/// in words only, unless the script gives a code.
 fn is_of_a_script(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
-        && error
-            .detail()
-            .is_some_and(|detail| detail.contains("user_script"))
+    error.code() == Some("UNKNOWNLAYOUT")
+        || error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
+            && error
+                .detail()
+                .is_some_and(|detail| detail.contains("user_script"))
+}
+
+/// Whether a script met an entry of the previous layout.
+pub(super) fn is_of_the_previous_layout(error: &RedisError) -> bool {
+    error.code() == Some("OLDLAYOUT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::contract::{PREVIOUS_RECORD, previous_record};
+
+    #[test]
+    fn an_entry_of_the_previous_layout_is_read_and_upgraded_with_its_record() {
+        let record = data_encoding::HEXLOWER.decode(PREVIOUS_RECORD.as_bytes());
+        let bytes = [&[0xbd, 0x05, 0x07][..], &record.unwrap()].concat();
+        let entry = Entry::parse(&bytes).unwrap();
+        assert_eq!((entry.last, entry.deleted), (701, 7));
+        assert_eq!(entry.record().unwrap(), Some(previous_record()));
+        let upgraded = entry.upgraded().unwrap().unwrap();
+        let entry = Entry::parse(&upgraded).unwrap();
+        assert_eq!((entry.last, entry.deleted), (701, 7));
+        assert_eq!(entry.record().unwrap(), Some(previous_record()));
+        assert_eq!(entry.upgraded().unwrap(), None);
+    }
+
+    #[test]
+    fn an_entry_without_a_record_is_upgraded_too() {
+        let upgraded = Entry::parse(&[9, 8]).unwrap().upgraded().unwrap().unwrap();
+        let entry = Entry::parse(&upgraded).unwrap();
+        assert_eq!((entry.last, entry.deleted), (9, 8));
+        assert_eq!(entry.record().unwrap(), None);
+    }
+
+    #[test]
+    fn an_entry_of_an_unknown_layout_is_refused() {
+        assert!(Entry::parse(&[0, 0, 77, 1, 1, 1]).is_err());
+        assert!(Entry::parse(&[]).is_err());
+    }
 }

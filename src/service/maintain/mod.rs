@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Error, Service};
-use crate::avatar::{AvatarId, Manifest, ObjectKey, Record, Timestamp, Version};
-use crate::catalog::{Cursor, Restored};
+use crate::avatar::{AvatarId, Manifest, ObjectKey, Record, SubjectId, Timestamp, Version};
+use crate::catalog::{Beginning, Cursor, Outstanding, Restored, Standing};
 use crate::storage::StoredUpload;
 
 /// Manifests read, or uploads removed, at the same time.
@@ -15,8 +15,15 @@ const AT_ONCE: usize = 16;
 /// How many current avatars that are not whole are told by name.
 const TOLD: usize = 1000;
 
+/// Records without objects that are kept in mind at once; a later run finds further ones.
+const MAX_LOST: usize = 1_000_000;
+/// So many records without objects are dropped in any case, ...
+const MAX_DROPPED: u64 = 10;
+/// ... and one in so many of all records; more of them only by [`DropLimit::None`].
+const MAX_DROPPED_PART: u64 = 100;
+
 /// What a rebuild found and did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rebuilt {
     /// Uploads found in the store.
     pub uploads: u64,
@@ -30,8 +37,31 @@ pub struct Rebuilt {
     pub unfinished: u64,
     /// Have a manifest, but not every object that it names: likewise.
     pub incomplete: u64,
-    /// Have a manifest that cannot be read.
+    /// Have a manifest, or a record in the catalog, that cannot be read.
     pub unreadable: u64,
+    /// Current records without objects.
+    pub lost: Lost,
+}
+
+/// How many records without objects may be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropLimit {
+    /// Ten, or one percent of all records if that is more. A bucket that was emptied by mistake
+    /// must not empty the catalog.
+    Few,
+    /// Any number.
+    None,
+}
+
+/// Current records none of whose objects exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Their avatars.
+    pub avatars: Named,
+    /// How many of the records were dropped.
+    pub dropped: u64,
+    /// Whether all of them were kept because they were too many.
+    pub is_too_many: bool,
 }
 
 /// What a garbage collection may do.
@@ -39,6 +69,8 @@ pub struct Rebuilt {
 pub struct Collecting {
     /// Whether to tell only.
     pub dry_run: bool,
+    /// How many records without objects may be dropped.
+    pub drop_limit: DropLimit,
     /// Nothing younger is touched: it may be an upload under way.
     pub min_age: Duration,
     /// Where there is more garbage than this, none of it is removed: something else is wrong.
@@ -84,17 +116,21 @@ pub struct Collected {
     /// Are whole, and of a user or version that the catalog does not know: it has forgotten, and a
     /// rebuild would bring them back. They stay.
     pub forgotten: u64,
-    /// Current avatars with fewer objects in the store than their record names.
+    /// Current avatars with some, but not all of the objects that their record names.
     pub incomplete: Named,
+    /// Current records without objects.
+    pub lost: Lost,
+    /// Records that cannot be read: they are damaged or of an unknown layout. They are skipped.
+    pub unreadable: u64,
 }
 
 impl Service {
-    /// Brings every upload that is whole back into the catalog, with its version: the
-    /// newest of each user as the current one, the others to be swept. A deleted avatar has left no
-    /// manifest that tells of its versions: a user whom the catalog does not know from then on
-    /// begins above [`Version::floor_at`] `now`, and above any version that is found. What the catalog knows
-    /// stays as it is, so that this may be repeated, and run beside a working service. No event tells
-    /// of it: nothing of it is new.
+    /// Brings every complete upload back into the catalog, with its version: the latest of each user
+    /// as the current one, the others to be swept. Then drops the records that have no objects any
+    /// more. Events tell of both. This may be repeated, and may run beside a working service.
+    ///
+    /// A deleted avatar has left no manifest that tells of its version. So new versions are above
+    /// the milliseconds since 2025 from then on, and above any version that is found.
     ///
     /// Begins after the upload `after`; `progress` is told the last upload done.
     ///
@@ -102,24 +138,23 @@ impl Service {
     /// [`Error::Storage`], [`Error::Catalog`]. What was done until then holds.
     pub async fn rebuild(
         &self,
-        now: Timestamp,
         after: Option<AvatarId>,
+        drop_limit: DropLimit,
+        window: usize,
         mut progress: impl FnMut(AvatarId, &Rebuilt),
     ) -> Result<Rebuilt, Error> {
-        let retire_at = now.plus(self.settings.retire_after);
         // Before all else, because users may upload meanwhile, and this may be interrupted.
-        let floor = Version::floor_at(now);
-        self.catalog.raise_floor(floor).await?;
+        let floor = self.catalog.raise_floor(Version(0)).await?;
         let mut rebuilt = Rebuilt::default();
         let mut after = after;
         loop {
             let uploads = self.store.uploads(after).await?;
             let Some(last) = uploads.last().map(|upload| upload.avatar) else {
-                return Ok(rebuilt);
+                break;
             };
             for some in uploads.chunks(AT_ONCE * 8) {
                 let mut done = stream::iter(some)
-                    .map(|upload| self.rebuild_one(upload, floor, retire_at))
+                    .map(|upload| self.rebuild_one(upload, floor))
                     .buffer_unordered(AT_ONCE);
                 while let Some(done) = done.next().await {
                     rebuilt.uploads += 1;
@@ -142,14 +177,36 @@ impl Service {
             }
             after = Some(last);
         }
+        rebuilt.unreadable += self
+            .drop_lost(drop_limit, window, &mut rebuilt.lost)
+            .await?;
+        Ok(rebuilt)
     }
 
-    async fn rebuild_one(
+    /// Drops the records that have no objects; tells how many records cannot be read.
+    async fn drop_lost(
         &self,
-        upload: &StoredUpload,
-        floor: Version,
-        retire_at: Timestamp,
-    ) -> Result<Found, Error> {
+        limit: DropLimit,
+        window: usize,
+        lost: &mut Lost,
+    ) -> Result<u64, Error> {
+        let mut seen = Records::default();
+        let (mut uploads, mut begun_after) = (0, None);
+        loop {
+            let mut window = self
+                .window(begun_after, window, &mut uploads, &mut |_| {})
+                .await?;
+            self.compare(&mut window, &mut seen).await?;
+            begun_after = window.last;
+            if begun_after.is_none() {
+                break;
+            }
+        }
+        self.drop_records(&seen, limit, lost).await?;
+        Ok(seen.unreadable)
+    }
+
+    async fn rebuild_one(&self, upload: &StoredUpload, floor: Version) -> Result<Found, Error> {
         let Manifest { subject, record } = match self.manifest(upload).await? {
             Ok(Some(manifest)) => manifest,
             Ok(None) => return Ok(Found::Nothing),
@@ -158,17 +215,26 @@ impl Service {
         if record.version > floor {
             self.catalog.raise_floor(record.version).await?;
         }
-        // First the catalog, then the store. An upload that is given up or removed meanwhile is
-        // known until its objects are gone: what is not known, and whole after that, is nobody's
-        // to remove.
-        if self.catalog.knows(&subject, upload.avatar).await? {
-            return Ok(Found::Restored(Restored::Known));
+        // First the catalog, then the store. An upload that is invalidated meanwhile is retired until
+        // its objects are gone. So an upload that is not, and complete after that, is nobody's to
+        // remove; the restore itself looks again.
+        match self.catalog.standing(&subject, upload.avatar).await {
+            Ok(Standing::Expired | Standing::Unknown) => {}
+            Ok(Standing::Current | Standing::Pending | Standing::Retired) => {
+                return Ok(Found::Restored(Restored::Known));
+            }
+            Err(error) if error.is_damage() => return Ok(Found::Damaged),
+            Err(error) => return Err(error.into()),
         }
         if !self.is_whole(&record).await? {
             return Ok(Found::Incomplete);
         }
-        let restored = self.catalog.restore(&subject, &record, retire_at).await?;
-        Ok(Found::Restored(restored))
+        let retire_after = self.settings.retire_after;
+        match self.catalog.restore(&subject, &record, retire_after).await {
+            Ok(restored) => Ok(Found::Restored(restored)),
+            Err(error) if error.is_damage() => Ok(Found::Damaged),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether the store has every object that a record names.
@@ -190,7 +256,7 @@ impl Service {
             return Ok(Ok(None));
         };
         let bytes = object.into_bytes().await?;
-        let manifest = serde_json::from_slice::<Manifest>(&bytes);
+        let manifest = Manifest::from_json(&bytes);
         Ok(match manifest {
             Ok(manifest) if manifest.record.avatar_id == avatar => Ok(Some(manifest)),
             _ => Err(Unreadable),
@@ -209,24 +275,44 @@ impl Service {
         mut progress: impl FnMut(&Collected),
     ) -> Result<Collected, Error> {
         let mut collected = Collected::default();
+        let mut records = Records::default();
         let mut begun_after = None;
         loop {
             // The store first, then what refers to it: whatever is referred to while it is listed
             // is current, or outstanding, or gone by then.
-            let window = self
+            let mut window = self
                 .window(
                     begun_after,
                     collecting.window,
-                    &mut collected,
-                    &mut progress,
+                    &mut collected.uploads,
+                    &mut |uploads| {
+                        progress(&Collected {
+                            uploads,
+                            ..Collected::default()
+                        });
+                    },
                 )
                 .await?;
-            let last = window.last;
+            self.compare(&mut window, &mut records).await?;
+            begun_after = window.last;
+            collected.unreadable = records.unreadable;
             self.judge(window, now, collecting, &mut collected).await?;
-            if last.is_none() {
+            if begun_after.is_none() {
                 break;
             }
-            begun_after = last;
+        }
+        let is_young = |written: Timestamp| now.since(written) < collecting.min_age;
+        for (avatar, uploaded_at) in &records.incomplete {
+            if !is_young(*uploaded_at) {
+                collected.incomplete.add(*avatar, TOLD);
+            }
+        }
+        if collecting.dry_run {
+            records.tell(&mut collected.lost);
+        } else {
+            let limit = collecting.drop_limit;
+            self.drop_records(&records, limit, &mut collected.lost)
+                .await?;
         }
         if !collecting.dry_run && collected.garbage.count <= collecting.most as u64 {
             let garbage = collected.garbage.some.clone();
@@ -241,13 +327,13 @@ impl Service {
         Ok(collected)
     }
 
-    /// Lists the uploads after one, `size` or a listing's page more.
+    /// Lists the uploads after one, `size` or a listing's page more. Adds their number to `count`.
     async fn window(
         &self,
         begun_after: Option<AvatarId>,
         size: usize,
-        collected: &mut Collected,
-        progress: &mut impl FnMut(&Collected),
+        count: &mut u64,
+        progress: &mut impl FnMut(u64),
     ) -> Result<Window, Error> {
         let mut window = Window {
             begun_after,
@@ -261,7 +347,7 @@ impl Service {
                 break;
             };
             window.last = Some(last.avatar);
-            collected.uploads += uploads.len() as u64;
+            *count += uploads.len() as u64;
             let seen = uploads.into_iter().map(|upload| {
                 let is_referred = false;
                 (
@@ -273,24 +359,22 @@ impl Service {
                 )
             });
             window.uploads.extend(seen);
-            progress(collected);
+            progress(*count);
         }
         Ok(window)
     }
 
-    /// Finds which uploads of a window are garbage, and which current avatars of it are not whole.
-    async fn judge(
-        &self,
-        mut window: Window,
-        now: Timestamp,
-        collecting: &Collecting,
-        collected: &mut Collected,
-    ) -> Result<(), Error> {
-        let is_young = |written: Timestamp| now.since(written) < collecting.min_age;
+    /// Compares every current record with a window: notes which uploads a record names, and which
+    /// records of the window lack objects.
+    async fn compare(&self, window: &mut Window, records: &mut Records) -> Result<(), Error> {
         let mut next = Some(Cursor::START);
         while let Some(from) = next {
             let page = self.catalog.page(&from).await?;
-            for (_, record) in page.records {
+            if window.begun_after.is_none() {
+                records.unreadable += page.unreadable.len() as u64;
+            }
+            let mut suspects = Vec::new();
+            for (subject, record) in page.records {
                 let objects = if let Some(seen) = window.uploads.get_mut(&record.avatar_id) {
                     seen.is_referred = true;
                     seen.upload.objects
@@ -299,18 +383,81 @@ impl Service {
                 } else {
                     continue;
                 };
-                if objects < keys_of(&record).count() as u64 && !is_young(record.uploaded_at) {
-                    collected.incomplete.add(record.avatar_id, TOLD);
+                records.count += 1;
+                if objects < keys_of(&record).count() as u64 {
+                    suspects.push((subject, record));
+                }
+            }
+            // The listing may be older than the record, so the store is asked again.
+            let mut looked_at = stream::iter(suspects)
+                .map(|(subject, record)| async move {
+                    let stored = self.store.list(record.avatar_id).await?;
+                    Ok::<_, Error>((subject, record, stored))
+                })
+                .buffer_unordered(AT_ONCE);
+            while let Some((subject, record, stored)) = looked_at.try_next().await? {
+                let avatar = record.avatar_id;
+                let is_manifest = |key: &ObjectKey| matches!(key, ObjectKey::Manifest { .. });
+                if stored.iter().all(is_manifest) {
+                    records.lose(Outstanding { subject, avatar });
+                } else if !keys_of(&record).all(|key| stored.contains(&key))
+                    && records.incomplete.len() < MAX_LOST
+                {
+                    records.incomplete.insert(avatar, record.uploaded_at);
                 }
             }
             next = page.next;
         }
+        Ok(())
+    }
+
+    /// Drops the records that have no objects, within the limit.
+    async fn drop_records(
+        &self,
+        records: &Records,
+        limit: DropLimit,
+        lost: &mut Lost,
+    ) -> Result<(), Error> {
+        records.tell(lost);
+        let most = MAX_DROPPED.max(records.count / MAX_DROPPED_PART);
+        if limit == DropLimit::Few && lost.avatars.count > most {
+            lost.is_too_many = true;
+            return Ok(());
+        }
+        let lease = self.removal_lease();
+        let mut drops = stream::iter(&records.lost)
+            .map(|(avatar, subject)| async move {
+                let subject = subject.clone();
+                let avatar = *avatar;
+                let outstanding = Outstanding { subject, avatar };
+                self.catalog.drop_record(&outstanding, lease).await
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some(is_dropped) = drops.try_next().await? {
+            lost.dropped += u64::from(is_dropped);
+        }
+        Ok(())
+    }
+
+    /// Finds which uploads of a window are garbage.
+    async fn judge(
+        &self,
+        mut window: Window,
+        now: Timestamp,
+        collecting: &Collecting,
+        collected: &mut Collected,
+    ) -> Result<(), Error> {
+        let is_young = |written: Timestamp| now.since(written) < collecting.min_age;
         for one in self.catalog.outstanding().await? {
             window.uploads.remove(&one.avatar);
         }
         for Seen { upload, .. } in window.uploads.values().filter(|seen| !seen.is_referred) {
             if is_young(upload.written) {
                 collected.young += 1;
+                continue;
+            }
+            // A record that cannot be read may name it.
+            if !upload.has_manifest && collected.unreadable > 0 {
                 continue;
             }
             match self.worth_of(upload).await? {
@@ -334,41 +481,47 @@ impl Service {
             Ok(None) => return Ok(Worth::Nothing),
             Err(Unreadable) => return Ok(Worth::Forgotten),
         };
-        let current = self.catalog.get(&subject).await?;
-        let is_newest = current.is_none_or(|current| current.version < record.version);
+        let current = match self.catalog.get(&subject).await {
+            Ok(current) => current,
+            // Its own subject's record cannot be read, and may name it.
+            Err(error) if error.is_damage() => return Ok(Worth::Known),
+            Err(error) => return Err(error.into()),
+        };
+        let rank = |record: &Record| (record.reserved_at, record.version);
+        let is_newest = current.is_none_or(|current| rank(&current) < rank(&record));
         if is_newest && self.is_whole(&record).await? {
             return Ok(Worth::Forgotten);
         }
-        Ok(if self.catalog.knows(&subject, upload.avatar).await? {
-            Worth::Known
-        } else {
+        let standing = self.catalog.standing(&subject, upload.avatar).await?;
+        Ok(if standing == Standing::Unknown {
             Worth::Nothing
+        } else {
+            Worth::Known
         })
     }
 
-    /// Looks at up to `count` current avatars; gives how many those were, and which of them lack
-    /// objects.
+    /// Looks at up to `count` current avatars, and finds which of them lack objects.
     ///
     /// # Errors
     /// [`Error::Storage`], [`Error::Catalog`]
-    pub async fn sample(&self, count: usize) -> Result<(usize, Named), Error> {
-        let mut looked_at = 0;
-        let mut incomplete = Named::default();
+    pub async fn sample(&self, count: usize) -> Result<Sample, Error> {
+        let mut sample = Sample::default();
         let mut next = Some(Cursor::START);
         while let Some(from) = next {
             let page = self.catalog.page(&from).await?;
+            sample.unreadable += page.unreadable.len() as u64;
             for (_, record) in page.records {
-                if looked_at == count {
-                    return Ok((looked_at, incomplete));
+                if sample.looked_at == count {
+                    return Ok(sample);
                 }
-                looked_at += 1;
+                sample.looked_at += 1;
                 if !self.is_whole(&record).await? {
-                    incomplete.add(record.avatar_id, TOLD);
+                    sample.incomplete.add(record.avatar_id, TOLD);
                 }
             }
             next = page.next;
         }
-        Ok((looked_at, incomplete))
+        Ok(sample)
     }
 
     /// Whether the store holds an upload at all.
@@ -379,25 +532,63 @@ impl Service {
         Ok(!self.store.uploads(None).await?.is_empty())
     }
 
-    /// Has a catalog that is new count versions from 1, or from above [`Version::floor_at`] `now`
-    /// where the store holds uploads: then another catalog was lost, and the versions that it gave
-    /// are not given again. Answers whether that is so.
+    /// Initialises a new catalog: versions begin at 1, or above the milliseconds since 2025 if the
+    /// store holds uploads. In that case another catalog was lost, and its versions must not be given
+    /// out again. Answers whether that is so.
     ///
     /// # Errors
     /// [`Error::Catalog`]
-    pub async fn begin(&self, now: Timestamp) -> Result<bool, Error> {
+    pub async fn begin(&self) -> Result<bool, Error> {
         if self.catalog.has_begun().await? {
             return Ok(false);
         }
         // A store that does not answer may hold some.
         let lost = self.holds_uploads().await.unwrap_or(true);
-        let floor = if lost {
-            Version::floor_at(now)
+        let beginning = if lost {
+            Beginning::Lost
         } else {
-            Version(0)
+            Beginning::New
         };
-        self.catalog.begin(floor).await?;
+        self.catalog.begin(beginning).await?;
         Ok(lost)
+    }
+}
+
+/// What a sample of the current avatars showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// How many avatars were looked at.
+    pub looked_at: usize,
+    /// Those that lack objects.
+    pub incomplete: Named,
+    /// Records that cannot be read.
+    pub unreadable: u64,
+}
+
+/// What a comparison of the current records with the store has found so far.
+#[derive(Default)]
+struct Records {
+    /// All of them.
+    count: u64,
+    /// Those without objects. The catalog may show a record twice, so they are sorted by avatar.
+    lost: HashMap<AvatarId, SubjectId>,
+    /// Those that lack some objects, and when they were uploaded.
+    incomplete: HashMap<AvatarId, Timestamp>,
+    /// Those that cannot be read.
+    unreadable: u64,
+}
+
+impl Records {
+    fn lose(&mut self, one: Outstanding) {
+        if self.lost.len() < MAX_LOST {
+            self.lost.insert(one.avatar, one.subject);
+        }
+    }
+
+    fn tell(&self, lost: &mut Lost) {
+        for avatar in self.lost.keys() {
+            lost.avatars.add(*avatar, TOLD);
+        }
     }
 }
 

@@ -5,27 +5,28 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::avatar::SubjectId;
-use crate::catalog::{Catalog, Outstanding, Precondition, Replaced, contract};
+use crate::avatar::{Change, Event, SubjectId};
+use crate::catalog::{Catalog, Clock, Outstanding, Precondition, Replaced, contract};
 use crate::service::testing::Parts;
 use crate::storage::{Checkup, DiskStore, Object, Store, StoreError};
 
 impl Parts {
     /// Reserves an upload's id, which gives it the version that it has.
     async fn reserved(&self, record: &Record) {
-        let deadline = Timestamp::now().plus(Duration::from_mins(2));
-        let version = self
+        self.catalog.begin(Beginning::New).await.unwrap();
+        let within = Duration::from_mins(2);
+        let reserved = self
             .catalog
-            .reserve(&subject(), record.avatar_id, deadline)
+            .reserve(&subject(), record.avatar_id, within)
             .await;
-        assert_eq!(version.unwrap(), record.version);
+        assert_eq!(reserved.unwrap().version, record.version);
     }
 
     async fn committed(&self, record: &Record) {
-        let (anything, now) = (Precondition::Anything, Timestamp::now());
+        let anything = Precondition::Anything;
         let replaced = self
             .catalog
-            .replace(&subject(), record, &anything, now, now)
+            .replace(&subject(), record, &anything, Duration::ZERO)
             .await;
         assert_eq!(replaced.unwrap(), Replaced::Committed);
     }
@@ -36,7 +37,7 @@ impl Parts {
             subject: subject(),
             record: record.clone(),
         };
-        let manifest = Bytes::from(serde_json::to_vec(&manifest).unwrap());
+        let manifest = Bytes::from(manifest.to_json().unwrap());
         for key in keys_of(record) {
             self.store.put(&key, manifest.clone()).await.unwrap();
         }
@@ -106,13 +107,14 @@ fn subject() -> SubjectId {
 }
 
 async fn rebuilt(service: &Service) -> Rebuilt {
-    let rebuilt = service.rebuild(Timestamp::now(), None, |_, _| {}).await;
+    let rebuilt = service.rebuild(None, DropLimit::Few, 10, |_, _| {}).await;
     rebuilt.unwrap()
 }
 
 async fn collected(service: &Service) -> Collected {
     let collecting = Collecting {
         dry_run: false,
+        drop_limit: DropLimit::Few,
         min_age: Duration::ZERO,
         most: 10,
         window: 10,
@@ -163,8 +165,8 @@ async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_wi
         // Every second one is current; of the last, nothing is left in the store.
         if id != ids[1] && id != ids[3] {
             let who = SubjectId::new(name).unwrap();
-            let when = Timestamp::now();
-            parts.catalog.restore(&who, &record, when).await.unwrap();
+            let restored = parts.catalog.restore(&who, &record, Duration::ZERO);
+            restored.await.unwrap();
         } else {
             parts.remove_renditions(id).await;
         }
@@ -173,6 +175,7 @@ async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_wi
     for window in [1, 2, 3, 10] {
         let collecting = Collecting {
             dry_run: true,
+            drop_limit: DropLimit::Few,
             min_age: Duration::ZERO,
             most: 1,
             window,
@@ -181,8 +184,9 @@ async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_wi
         let found = found.await.unwrap();
         assert_eq!((found.uploads, found.garbage.count), (4, 2), "{window}");
         assert_eq!(found.garbage.some.len(), 1, "as many as may be removed");
-        assert_eq!(found.incomplete.some, [ids[4]].into(), "{window}");
-        assert_eq!(found.incomplete.count, 1);
+        assert_eq!(found.lost.avatars.some, [ids[4]].into(), "{window}");
+        assert_eq!((found.lost.avatars.count, found.lost.dropped), (1, 0));
+        assert_eq!(found.incomplete.count, 0);
         assert_eq!((found.forgotten, found.young), (0, 0));
     }
 }
@@ -223,8 +227,9 @@ async fn an_upload_that_a_rebuild_brings_back_meanwhile_is_no_garbage() {
         let (catalog, found) = (catalog.clone(), found.clone());
         Box::pin(async move {
             for record in found {
-                let (subject, at) = (subject(), Timestamp::now());
-                catalog.restore(&subject, &record, at).await.unwrap();
+                let who = subject();
+                let restored = catalog.restore(&who, &record, Duration::ZERO);
+                restored.await.unwrap();
             }
         })
     };
@@ -256,22 +261,26 @@ async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
     let parts = Parts::new();
     let service = parts.service();
     let began = async |name: &str, id: u8| {
-        let who = SubjectId::new(name).unwrap();
-        let (id, deadline) = (AvatarId::from_bytes([id; 16]), Timestamp::now());
-        parts.catalog.reserve(&who, id, deadline).await.unwrap().0
+        let (who, id) = (
+            SubjectId::new(name).unwrap(),
+            AvatarId::from_bytes([id; 16]),
+        );
+        let within = Duration::from_mins(2);
+        let reserved = parts.catalog.reserve(&who, id, within).await;
+        reserved.unwrap().version
     };
-    let seconds = |date_ms: u64| (date_ms - 1_735_689_600_000) / 1000;
-    let now = Timestamp::from_unix_ms(1_800_000_000_000);
-    service.rebuild(now, None, |_, _| {}).await.unwrap();
-    assert_eq!(began("a", 101).await, seconds(1_800_000_000_000) + 1);
+    parts.catalog.begin(Beginning::New).await.unwrap();
+    let floor = Version::floor_at(parts.clock.now());
+    rebuilt(&service).await;
+    assert_eq!(began("a", 101).await, Version(floor.0 + 1));
 
     // Somebody's clock was wrong: what is found counts more.
-    let mut found = contract::record(1, 3_000_000_000);
+    let mut found = contract::record(1, 3_000_000_000_000);
     found.avatar_id = AvatarId::from_bytes([1; 16]);
     parts.stored(&found).await;
-    service.rebuild(now, None, |_, _| {}).await.unwrap();
+    rebuilt(&service).await;
     assert_eq!(parts.catalog.get(&subject()).await.unwrap(), Some(found));
-    assert_eq!(began("b", 102).await, 3_000_000_001);
+    assert_eq!(began("b", 102).await, Version(3_000_000_000_001));
 }
 
 #[tokio::test]
@@ -281,14 +290,12 @@ async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
         listed: |_| Err(StoreError::new("list its uploads", "on purpose")),
         ..Meddled::with(&parts.store)
     }));
-    let rebuilt = service.rebuild(Timestamp::now(), None, |_, _| {}).await;
+    parts.catalog.begin(Beginning::New).await.unwrap();
+    let rebuilt = service.rebuild(None, DropLimit::Few, 10, |_, _| {}).await;
     rebuilt.unwrap_err();
     let id = AvatarId::from_bytes([1; 16]);
-    let version = parts
-        .catalog
-        .reserve(&subject(), id, Timestamp::now())
-        .await;
-    assert!(version.unwrap() > Version(50_000_000));
+    let reserved = parts.catalog.reserve(&subject(), id, Duration::ZERO).await;
+    assert!(reserved.unwrap().version > Version(50_000_000_000));
 }
 
 #[tokio::test]
@@ -296,13 +303,13 @@ async fn what_a_dead_upload_wrote_late_is_found_by_the_next_sweep() {
     let parts = Parts::new();
     let (service, record) = (parts.service(), contract::record(1, 1));
     parts.reserved(&record).await;
-    let due = Timestamp::now().plus(Duration::from_mins(2));
-    assert_eq!(service.sweep(due).await.unwrap().avatars, 1);
+    parts.clock.advance(Duration::from_mins(2));
+    assert_eq!(service.sweep().await.unwrap().avatars, 1);
     // The network, or a store that stood still, had held the writes up.
     parts.stored(&record).await;
-    assert_eq!(service.sweep(due).await.unwrap().avatars, 0, "leased");
-    let due = due.plus(service.settings().upload_deadline);
-    assert_eq!(service.sweep(due).await.unwrap().avatars, 1);
+    assert_eq!(service.sweep().await.unwrap().avatars, 0, "leased");
+    parts.clock.advance(service.settings().upload_deadline);
+    assert_eq!(service.sweep().await.unwrap().avatars, 1);
     assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
     assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
 }
@@ -314,13 +321,137 @@ async fn what_is_written_late_behind_a_delete_is_found_by_the_sweep() {
     parts.reserved(&record).await;
     parts.stored(&record).await;
     parts.committed(&record).await;
-    let now = Timestamp::now();
-    service.remove(&subject(), now).await.unwrap();
+    service.remove(&subject()).await.unwrap();
     assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
     // An attempt that had been given up for the next one is carried out after all.
     parts.stored(&record).await;
-    let due = now.plus(service.settings().upload_deadline);
-    assert_eq!(service.sweep(due).await.unwrap().avatars, 1);
+    parts.clock.advance(service.settings().upload_deadline);
+    assert_eq!(service.sweep().await.unwrap().avatars, 1);
     assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
     assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_complete_upload_whose_commit_is_unknown_is_kept_for_the_grace_and_restored() {
+    let parts = Parts::new();
+    let (service, record) = (parts.service(), contract::record(1, 1));
+    parts.reserved(&record).await;
+    parts.stored(&record).await;
+    parts.clock.advance(Duration::from_mins(2));
+    assert_eq!(service.sweep().await.unwrap().avatars, 0);
+    parts.clock.advance(Duration::from_hours(23));
+    assert_eq!(service.sweep().await.unwrap().avatars, 0);
+    assert!(service.is_whole(&record).await.unwrap());
+    assert_eq!(rebuilt(&service).await.current, 1);
+    parts.clock.advance(Duration::from_hours(2));
+    assert_eq!(service.sweep().await.unwrap().avatars, 0);
+    let current = parts.catalog.get(&subject()).await.unwrap();
+    assert_eq!(current.as_ref(), Some(&record));
+    assert!(service.is_whole(&record).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_complete_upload_whose_commit_is_unknown_is_removed_after_the_grace() {
+    let parts = Parts::new();
+    let (service, record) = (parts.service(), contract::record(1, 1));
+    parts.reserved(&record).await;
+    parts.stored(&record).await;
+    parts.clock.advance(Duration::from_mins(2));
+    assert_eq!(service.sweep().await.unwrap().avatars, 0);
+    parts.clock.advance(Duration::from_hours(24));
+    assert_eq!(service.sweep().await.unwrap().avatars, 1);
+    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
+    assert_eq!(rebuilt(&service).await.uploads, 0);
+    parts.clock.advance(service.settings().upload_deadline);
+    assert_eq!(service.sweep().await.unwrap().avatars, 1);
+    assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
+}
+
+/// Restores so many records of which the store has nothing, and one that is whole.
+async fn with_lost_records(parts: &Parts, count: u16) -> (SubjectId, Record) {
+    for number in 0..count {
+        let mut record = contract::record(1, 1);
+        record.avatar_id = AvatarId::random().unwrap();
+        let who = SubjectId::new(format!("lost-{number}")).unwrap();
+        let restored = parts.catalog.restore(&who, &record, Duration::ZERO);
+        restored.await.unwrap();
+    }
+    let whole = contract::record(7, 1);
+    parts.stored(&whole).await;
+    let who = subject();
+    let restored = parts.catalog.restore(&who, &whole, Duration::ZERO);
+    restored.await.unwrap();
+    (who, whole)
+}
+
+#[tokio::test]
+async fn records_without_objects_are_dropped_and_many_of_them_only_by_force() {
+    for is_rebuild in [false, true] {
+        for (count, limit, dropped) in [
+            (10, DropLimit::Few, 10),
+            (11, DropLimit::Few, 0),
+            (11, DropLimit::None, 11),
+        ] {
+            let parts = Parts::new();
+            let service = parts.service();
+            let (who, whole) = with_lost_records(&parts, count).await;
+            let lost = if is_rebuild {
+                let done = service.rebuild(None, limit, 3, |_, _| {});
+                done.await.unwrap().lost
+            } else {
+                let collecting = Collecting {
+                    dry_run: false,
+                    drop_limit: limit,
+                    min_age: Duration::ZERO,
+                    most: 10,
+                    window: 3,
+                };
+                let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
+                found.await.unwrap().lost
+            };
+            assert_eq!(lost.avatars.count, u64::from(count));
+            assert_eq!((lost.dropped, lost.is_too_many), (dropped, dropped == 0));
+            let left = u64::from(count) - dropped + 1;
+            assert_eq!(parts.catalog.stats().await.unwrap().avatars, left);
+            assert_eq!(parts.catalog.get(&who).await.unwrap(), Some(whole));
+            let told = contract::events(&*parts.catalog).await;
+            let deleted = |event: &&Event| matches!(event.change, Change::Deleted { .. });
+            assert_eq!(told.iter().filter(deleted).count() as u64, dropped);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_does_not_undo_an_upload_that_was_made_after_a_loss() {
+    let parts = Parts::new();
+    let service = parts.service();
+    // The catalog came back without this one, which had been acknowledged, and gave its version to
+    // another upload.
+    let mut lost = contract::record(1, 9);
+    lost.reserved_at = parts.clock.now();
+    parts.stored(&lost).await;
+    parts.clock.advance(Duration::from_secs(1));
+    let mut later = contract::record(2, 1);
+    parts.reserved(&later).await;
+    later.reserved_at = parts.clock.now();
+    parts.stored(&later).await;
+    parts.committed(&later).await;
+    let done = rebuilt(&service).await;
+    assert_eq!((done.retired, done.known), (1, 1));
+    let current = parts.catalog.get(&subject()).await.unwrap();
+    assert_eq!(current, Some(later));
+}
+
+#[tokio::test]
+async fn maintenance_leaves_alone_what_it_cannot_read() {
+    let parts = Parts::new();
+    let service = parts.service();
+    let record = contract::record(1, 1);
+    let later = Bytes::from_static(br#"{"layout":99,"subject":"42"}"#);
+    for key in keys_of(&record) {
+        parts.store.put(&key, later.clone()).await.unwrap();
+    }
+    assert_eq!(rebuilt(&service).await.unreadable, 1);
+    let found = collected(&service).await;
+    assert_eq!((found.forgotten, found.garbage.count), (1, 0));
 }

@@ -1,0 +1,2 @@
+local name, by = upload(ARGV[1], ARGV[2]), tonumber(ARGV[3])
+redis.call('ZADD', RETIRED, 'XX', text(now() + by), name)
