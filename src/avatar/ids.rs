@@ -6,8 +6,8 @@ use std::str::FromStr;
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 
-/// Whoever has an avatar: an opaque user id, 1 to 128 characters of `A-Z a-z 0-9 . _ ~ @ : + -`,
-/// not only dots.
+/// Whoever has an avatar: an opaque user id, 1 to 128 characters of `A-Z a-z 0-9 . _ ~ @ : + - |`,
+/// not only dots, and not `me`, which stands for the caller in paths.
 ///
 /// It is opaque to this program and never becomes part of an object key or a public object URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,7 +16,9 @@ pub struct SubjectId(String);
 
 /// The text is no user id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a user id has 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : + - and is not only dots")]
+#[error(
+    "a user id has 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : + - |, is not only dots and not \"me\""
+)]
 pub struct InvalidSubjectId;
 
 impl SubjectId {
@@ -26,12 +28,12 @@ impl SubjectId {
     /// Takes `text` as a user id.
     ///
     /// # Errors
-    /// [`InvalidSubjectId`] where it is empty, too long, only dots, or has another character.
+    /// [`InvalidSubjectId`] where it is empty, too long, only dots, `me`, or has another character.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidSubjectId> {
         let text = text.into();
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~@:+-".contains(&byte);
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~@:+-|".contains(&byte);
         let only_dots = text.bytes().all(|byte| byte == b'.');
-        if text.len() > Self::MAX_LEN || only_dots || !text.bytes().all(legal) {
+        if text.len() > Self::MAX_LEN || only_dots || text == "me" || !text.bytes().all(legal) {
             return Err(InvalidSubjectId);
         }
         Ok(Self(text))
@@ -216,7 +218,15 @@ mod tests {
 
     #[test]
     fn user_ids_of_the_documented_alphabet_are_taken() {
-        for text in ["42", "a.b_c~d@e:f+g-h", "..a", &"x".repeat(128)] {
+        for text in [
+            "42",
+            "a.b_c~d@e:f+g-h",
+            "auth0|5f7c",
+            "..a",
+            "Me",
+            "me.",
+            &"x".repeat(128),
+        ] {
             assert_eq!(SubjectId::new(text).map(String::from), Ok(text.to_owned()));
         }
     }
@@ -228,6 +238,7 @@ mod tests {
             ".",
             "..",
             "...",
+            "me",
             "a/b",
             "a\\b",
             "a b",

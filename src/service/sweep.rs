@@ -93,6 +93,7 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
@@ -105,7 +106,9 @@ mod tests {
     use crate::catalog::{Catalog, Precondition, contract};
     use crate::service::Upload;
     use crate::service::testing::Parts;
-    use crate::storage::{Checkup, DiskStore, Object, Store, StoreError, StoredUpload};
+    use crate::storage::{
+        Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
+    };
 
     const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
 
@@ -134,6 +137,14 @@ mod tests {
 
         async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
             self.store.get(key).await
+        }
+
+        async fn get_range(
+            &self,
+            key: &ObjectKey,
+            range: RangeInclusive<u64>,
+        ) -> Result<Option<RangedObject>, StoreError> {
+            self.store.get_range(key, range).await
         }
 
         async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Store, StoredUpload};
+use super::{RangedObject, Store, StoredUpload};
 use crate::avatar::{AvatarId, Format, ObjectKey, Timestamp, VariantName};
 
 /// The key of a rendition of the avatar with this number.
@@ -20,6 +20,7 @@ pub(crate) fn rendition(number: u8) -> ObjectKey {
 /// Runs the whole suite against an empty store and leaves it empty.
 pub(crate) async fn run(store: &dyn Store) {
     what_was_put_is_read_back_whole(store).await;
+    a_range_of_an_object_is_read_alone(store).await;
     a_missing_object_is_none(store).await;
     a_put_may_be_repeated(store).await;
     a_deleted_object_is_gone_and_may_be_deleted_again(store).await;
@@ -49,8 +50,49 @@ async fn what_was_put_is_read_back_whole(store: &dyn Store) {
     store.delete(&key).await.unwrap();
 }
 
+async fn a_range_of_an_object_is_read_alone(store: &dyn Store) {
+    let key = rendition(8);
+    let body: Bytes = (0..200_000).map(|at| (at % 251) as u8).collect();
+    let total = body.len() as u64;
+    store.put(&key, body.clone()).await.unwrap();
+    for (range, covered) in [
+        (0..=0, Some(0..1)),
+        (0..=99, Some(0..100)),
+        (7..=70_000, Some(7..70_001)),
+        (65_536..=131_071, Some(65_536..131_072)),
+        (199_999..=199_999, Some(199_999..200_000)),
+        (199_990..=5_000_000, Some(199_990..200_000)),
+        (150_000..=u64::MAX, Some(150_000..200_000)),
+        (0..=u64::MAX, Some(0..200_000)),
+        (200_000..=200_001, None),
+        (200_000..=u64::MAX, None),
+        (u64::MAX..=u64::MAX, None),
+    ] {
+        let found = store.get_range(&key, range.clone()).await.unwrap();
+        match (found.unwrap(), covered) {
+            (RangedObject::Part { first, total, part }, Some(covered)) => {
+                assert_eq!((first, total), (covered.start as u64, 200_000), "{range:?}");
+                assert_eq!(part.len, covered.len() as u64, "{range:?}");
+                let bytes = part.into_bytes().await.unwrap();
+                assert!(bytes == body[covered], "{range:?}");
+            }
+            (RangedObject::Unsatisfiable { total: told }, None) => assert_eq!(told, total),
+            _ => panic!("{range:?}"),
+        }
+    }
+    store.put(&key, Bytes::new()).await.unwrap();
+    let empty = store.get_range(&key, 0..=0).await.unwrap();
+    assert!(matches!(
+        empty,
+        Some(RangedObject::Unsatisfiable { total: 0 })
+    ));
+    store.delete(&key).await.unwrap();
+}
+
 async fn a_missing_object_is_none(store: &dyn Store) {
     assert_eq!(read(store, &rendition(2)).await, None);
+    let part = store.get_range(&rendition(2), 0..=0).await;
+    assert!(part.unwrap().is_none());
 }
 
 async fn a_put_may_be_repeated(store: &dyn Store) {

@@ -7,7 +7,8 @@
 //! Only the folder's owner may read or change it: folders are made with mode 0700, files with 0600.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{Checkup, Object, PublicRead, Store, StoreError, StoredUpload, Uploads};
+use super::{
+    Checkup, Object, PublicRead, RangedObject, Store, StoreError, StoredUpload, Uploads, covered,
+};
 use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 use crate::private_files;
 use crate::telemetry::Health;
@@ -121,23 +124,34 @@ impl Store for DiskStore {
                 };
                 let len = file.metadata()?.len();
                 // Nearly every rendition fits one chunk: it is read here, in the same hop.
-                let first = read_chunk(&mut file)?;
+                let first = read_chunk(&mut file, len)?;
                 Ok(Some((len, first, file)))
             })
             .await?;
-        let Some((len, first, file)) = opened else {
-            return Ok(None);
-        };
-        let state = Reading {
-            next: Some(first),
-            file,
-            left: len,
-        };
-        let body = stream::try_unfold(state, Reading::step);
-        Ok(Some(Object {
-            len,
-            body: Box::pin(body),
-        }))
+        Ok(opened.map(|(len, first, file)| Reading::object(len, first, file)))
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, StoreError> {
+        let path = self.shared.root.join(key.to_string());
+        self.blocking("open a part of an object", move |_| {
+            let Some(mut file) = found(File::open(path))? else {
+                return Ok(None);
+            };
+            let total = file.metadata()?.len();
+            let Some(range) = covered(&range, total) else {
+                return Ok(Some(RangedObject::Unsatisfiable { total }));
+            };
+            let (first, len) = (*range.start(), range.end() - range.start() + 1);
+            file.seek(SeekFrom::Start(first))?;
+            let chunk = read_chunk(&mut file, len)?;
+            let part = Reading::object(len, chunk, file);
+            Ok(Some(RangedObject::Part { first, total, part }))
+        })
+        .await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -340,6 +354,17 @@ struct Reading {
 }
 
 impl Reading {
+    /// An object of which `first` has been read already; the rest follows in the file.
+    fn object(len: u64, first: Bytes, file: File) -> Object {
+        let state = Self {
+            next: Some(first),
+            file,
+            left: len,
+        };
+        let body = Box::pin(stream::try_unfold(state, Self::step));
+        Object { len, body }
+    }
+
     async fn step(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
         const OPERATION: &str = "read an object";
         if self.left == 0 {
@@ -349,7 +374,7 @@ impl Reading {
             chunk
         } else {
             let read = tokio::task::spawn_blocking(move || {
-                let chunk = read_chunk(&mut self.file);
+                let chunk = read_chunk(&mut self.file, self.left);
                 (self, chunk)
             });
             let (state, chunk) = read
@@ -369,9 +394,11 @@ impl Reading {
     }
 }
 
-fn read_chunk(file: &mut File) -> io::Result<Bytes> {
-    let mut chunk = Vec::with_capacity(READ_CHUNK_BYTES);
-    file.take(READ_CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+/// Reads up to `left` bytes, as many as fit in a chunk.
+fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
+    let most = left.min(READ_CHUNK_BYTES as u64);
+    let mut chunk = Vec::with_capacity(most as usize);
+    file.take(most).read_to_end(&mut chunk)?;
     Ok(chunk.into())
 }
 

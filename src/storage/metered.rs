@@ -1,11 +1,12 @@
 //! Counting and measuring what a store is asked, as a decorator round the port.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Checkup, Object, Store, StoreError, StoredUpload};
+use super::{Checkup, Object, RangedObject, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::telemetry::{Metrics, Operations};
 
@@ -35,6 +36,15 @@ impl Store for MeteredStore {
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
         self.operations.measure("get", self.inner.get(key)).await
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, StoreError> {
+        let answer = self.inner.get_range(key, range);
+        self.operations.measure("get_range", answer).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

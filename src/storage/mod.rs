@@ -11,6 +11,7 @@ mod resilience;
 mod s3;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 
 use async_trait::async_trait;
@@ -41,6 +42,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Opens an object; `None` where there is none.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError>;
+
+    /// Opens a part of an object; `None` where there is no object. `range` holds the offsets of the
+    /// first and of the last byte. An end beyond the object's last byte stands for that byte.
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, StoreError>;
 
     /// Removes an object and says so durably. Removing one that is not there is success.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
@@ -128,6 +137,31 @@ pub struct Object {
     pub len: u64,
     /// Its bytes, read as they are asked for. A stream that ends early ends in an error.
     pub body: Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>,
+}
+
+/// What a store has of a range of an object.
+pub enum RangedObject {
+    /// The part of the object that the range covers.
+    Part {
+        /// The offset of the part's first byte.
+        first: u64,
+        /// The whole object's size in bytes.
+        total: u64,
+        /// The part: its length and its bytes, at least one.
+        part: Object,
+    },
+    /// The object has no byte in the range.
+    Unsatisfiable {
+        /// The whole object's size in bytes.
+        total: u64,
+    },
+}
+
+/// The offsets that `range` covers in an object of `total` bytes; `None` where it covers none.
+fn covered(range: &RangeInclusive<u64>, total: u64) -> Option<RangeInclusive<u64>> {
+    let first = *range.start();
+    let last = (*range.end()).min(total.checked_sub(1)?);
+    (first <= last).then_some(first..=last)
 }
 
 impl Object {

@@ -2,6 +2,7 @@
 //! with jitter, and a breaker that stops asking a store which does not answer.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::{Checkup, Object, Store, StoreError, StoredUpload};
+use super::{Checkup, Object, RangedObject, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::telemetry::Metrics;
 
@@ -153,6 +154,17 @@ impl PatientStore {
         }
     }
 
+    /// The object with a deadline for each piece of its body.
+    fn read_in_time(&self, object: Object) -> Object {
+        let limit = self.patience.attempt;
+        Object {
+            len: object.len,
+            body: Box::pin(stream::unfold(Some(object.body), move |body| {
+                next_piece(body, limit)
+            })),
+        }
+    }
+
     /// A random pause after this attempt, up to a bound that doubles.
     fn pause(&self, attempt: u32) -> Duration {
         let doubled = 1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
@@ -182,12 +194,27 @@ impl Store for PatientStore {
                 Box::pin(async move { store.get(&key).await })
             })
             .await?;
-        let limit = self.patience.attempt;
-        Ok(opened.map(|object| Object {
-            len: object.len,
-            body: Box::pin(stream::unfold(Some(object.body), move |body| {
-                next_piece(body, limit)
-            })),
+        Ok(opened.map(|object| self.read_in_time(object)))
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, StoreError> {
+        let opened = self
+            .ask("open a part of an object", |store| {
+                let (key, range) = (key.clone(), range.clone());
+                Box::pin(async move { store.get_range(&key, range).await })
+            })
+            .await?;
+        Ok(opened.map(|ranged| match ranged {
+            RangedObject::Part { first, total, part } => RangedObject::Part {
+                first,
+                total,
+                part: self.read_in_time(part),
+            },
+            RangedObject::Unsatisfiable { total } => RangedObject::Unsatisfiable { total },
         }))
     }
 
@@ -381,6 +408,20 @@ mod tests {
                 len: 8,
                 body: Box::pin(body),
             }))
+        }
+
+        async fn get_range(
+            &self,
+            key: &ObjectKey,
+            _: RangeInclusive<u64>,
+        ) -> Result<Option<RangedObject>, StoreError> {
+            let part = self.get(key).await?;
+            let of = |part| RangedObject::Part {
+                first: 0,
+                total: 16,
+                part,
+            };
+            Ok(part.map(of))
         }
 
         async fn delete(&self, _: &ObjectKey) -> Result<(), StoreError> {

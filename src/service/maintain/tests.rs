@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use super::*;
 use crate::avatar::{Change, Event, SubjectId};
 use crate::catalog::{Catalog, Clock, Outstanding, Precondition, Replaced, contract};
 use crate::service::testing::Parts;
-use crate::storage::{Checkup, DiskStore, Object, Store, StoreError};
+use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError};
 
 impl Parts {
     /// Reserves an upload's id, which gives it the version that it has.
@@ -83,6 +84,14 @@ impl Store for Meddled {
         let object = self.store.get(key).await;
         (self.after_get)(key.avatar()).await;
         object
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, StoreError> {
+        self.store.get_range(key, range).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

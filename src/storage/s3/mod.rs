@@ -12,6 +12,7 @@ mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{Checkup, Object, PublicRead, Store, StoreError, StoredUpload, Uploads};
+use super::{
+    Checkup, Object, PublicRead, RangedObject, Store, StoreError, StoredUpload, Uploads, covered,
+};
 use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 use crate::config::S3Settings;
 #[cfg(test)]
@@ -90,6 +93,45 @@ impl S3Store {
             Err(failure) if failure.is_missing_object() => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Opens a part of an object; `None` where there is no object.
+    async fn open_range(
+        &self,
+        path: &str,
+        range: &RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, Failure> {
+        // Servers read offsets as signed numbers. No object is so large that this matters.
+        let first = (*range.start()).min(i64::MAX.unsigned_abs());
+        let header = match *range.end() {
+            last if last > i64::MAX.unsigned_abs() => format!("bytes={first}-"),
+            last => format!("bytes={first}-{last}"),
+        };
+        let get = self.client.get_object().bucket(&self.bucket).key(path);
+        let object = match get.range(header).send().await.map_err(of_call("GetObject")) {
+            Ok(object) => object,
+            Err(failure) if failure.is_missing_object() => return Ok(None),
+            Err(failure) if failure.status() == 416 => {
+                // The refusal does not say how large the object is.
+                let whole = self.open_path(path).await?;
+                let total = whole.map(|object| length_of(&object)).transpose()?;
+                return Ok(total.map(|total| RangedObject::Unsatisfiable { total }));
+            }
+            Err(failure) => return Err(failure),
+        };
+        let described = object.content_range.as_deref().and_then(content_range);
+        let Some((answered, total)) = described else {
+            return Err(Failure::Answer("a range without saying which"));
+        };
+        if covered(range, total).as_ref() != Some(&answered) {
+            return Err(Failure::Answer("another range than was asked for"));
+        }
+        let len = answered.end() - answered.start() + 1;
+        Ok(Some(RangedObject::Part {
+            first,
+            total,
+            part: streamed(object.body, len),
+        }))
     }
 
     async fn delete_path(&self, path: &str) -> Result<(), Failure> {
@@ -249,6 +291,43 @@ impl S3Store {
     }
 }
 
+fn length_of(object: &GetObjectOutput) -> Result<u64, Failure> {
+    let len = object
+        .content_length
+        .and_then(|len| u64::try_from(len).ok());
+    len.ok_or(Failure::Answer("no length"))
+}
+
+/// The offsets and the whole size in a `Content-Range`, such as `bytes 5-9/100`.
+fn content_range(text: &str) -> Option<(RangeInclusive<u64>, u64)> {
+    let (offsets, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = offsets.split_once('-')?;
+    Some((
+        first.parse().ok()?..=last.parse().ok()?,
+        total.parse().ok()?,
+    ))
+}
+
+/// A body of `len` bytes. It fails where it ends earlier.
+fn streamed(body: ByteStream, len: u64) -> Object {
+    let body = stream::try_unfold((body, len), |(mut body, left)| async move {
+        let failed = |failure: Failure| failure.of("read an object");
+        match body.next().await {
+            Some(Ok(chunk)) => {
+                let left = left.saturating_sub(chunk.len() as u64);
+                Ok(Some((chunk, (body, left))))
+            }
+            Some(Err(error)) => Err(failed(Failure::NoAnswer(error.into()))),
+            None if left > 0 => Err(failed(Failure::Answer("an object that ends early"))),
+            None => Ok(None),
+        }
+    });
+    Object {
+        len,
+        body: Box::pin(body),
+    }
+}
+
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
@@ -267,26 +346,17 @@ impl Store for S3Store {
         let Some(object) = opened.map_err(|failure| failure.of("open an object"))? else {
             return Ok(None);
         };
-        let len = object
-            .content_length
-            .and_then(|len| u64::try_from(len).ok())
-            .ok_or_else(|| Failure::Answer("no length").of("open an object"))?;
-        let body = stream::try_unfold((object.body, len), |(mut body, left)| async move {
-            let failed = |failure: Failure| failure.of("read an object");
-            match body.next().await {
-                Some(Ok(chunk)) => {
-                    let left = left.saturating_sub(chunk.len() as u64);
-                    Ok(Some((chunk, (body, left))))
-                }
-                Some(Err(error)) => Err(failed(Failure::NoAnswer(error.into()))),
-                None if left > 0 => Err(failed(Failure::Answer("an object that ends early"))),
-                None => Ok(None),
-            }
-        });
-        Ok(Some(Object {
-            len,
-            body: Box::pin(body),
-        }))
+        let len = length_of(&object).map_err(|failure| failure.of("open an object"))?;
+        Ok(Some(streamed(object.body, len)))
+    }
+
+    async fn get_range(
+        &self,
+        key: &ObjectKey,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, StoreError> {
+        let opened = self.open_range(&key.to_string(), &range).await;
+        opened.map_err(|failure| failure.of("open a part of an object"))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
