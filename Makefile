@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers
+.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ help: ## Show this list
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
 
-test: needs servers ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
+test: needs servers promtool ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
 	cargo test --locked
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
@@ -63,6 +63,10 @@ bench-scale: needs servers ## Measure a catalog of a million avatars, and gc and
 # The Redis and the gateway that tests start for themselves.
 servers:
 	@scripts/need.sh redis-server nginx=nginx-light
+
+# What checks the metrics: Prometheus's own tool.
+promtool:
+	@scripts/promtool.sh >/dev/null
 
 bench-imaging: needs ## Measure imaging beside sharp, Pillow and pyvips (ARGS='--rounds 3')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv

@@ -102,8 +102,8 @@ impl App {
             trusted_origins: trusted_origins(config),
             delivery: config.delivery,
             primary_variant: config.images.primary_variant.clone(),
-            storage_kind: config.storage.kind(),
-            catalog_kind: config.catalog.kind(),
+            environment: config.environment,
+            docs: config.http.docs,
             metrics,
             metrics_at: match metrics_listener {
                 Some(_) => http::MetricsAt::ItsOwn,

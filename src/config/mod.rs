@@ -83,6 +83,8 @@ pub struct Http {
     pub trusted_origins: Vec<String>,
     /// The address that `/metrics` has for itself; `None` where it is on the main one.
     pub metrics_bind: Option<SocketAddr>,
+    /// Whether `/docs` and `/openapi.json` are answered.
+    pub docs: bool,
 }
 
 /// `[auth]`

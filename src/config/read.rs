@@ -168,6 +168,7 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
         public_url: if follows { url_of(bind) } else { public_url },
         trusted_origins,
         metrics_bind: metrics_bind?,
+        docs: read.flag("http.docs"),
     })
 }
 

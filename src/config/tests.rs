@@ -117,6 +117,13 @@ fn the_public_url_follows_the_address_until_it_is_set() {
 }
 
 #[test]
+fn the_documents_are_on_until_they_are_switched_off() {
+    assert!(with(&[]).unwrap().http.docs);
+    assert!(!with(&[("CAMEO_HTTP__DOCS", "false")]).unwrap().http.docs);
+    assert_eq!(faults_of(&[("CAMEO_HTTP__DOCS", "maybe")]).len(), 1);
+}
+
+#[test]
 fn metrics_are_on_the_main_address_or_on_another() {
     let of = |variables: &[(&str, &str)]| with(variables).unwrap().http.metrics_bind;
     let own = ("CAMEO_HTTP__METRICS_BIND", "127.0.0.1:9090");

@@ -3,23 +3,23 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, VARY};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION, VARY};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
 use tracing::{Instrument, error, info};
 
-use super::App;
+use super::conditions::{self, ReadCondition};
 use super::docs::{DeleteProblems, ReadProblems, UploadForm, UploadProblems};
 use super::dto::{Avatar, Deleted, SizeQuery};
-use super::negotiate::{self, Accepts};
+use super::negotiate::Accepts;
 use super::permit::{Deleting, Permit, Permitted, Uploading, Whose};
 use super::picture::Picture;
 use super::problem::{Code, Problem};
 use super::query::Asked;
-use crate::avatar::{AvatarId, Format, ObjectKey, Record};
+use super::{App, cross_origin, image};
+use crate::avatar::{AvatarId, Record, Rendition};
 use crate::config::DeliveryMode;
 use crate::service::{self, Size, Upload};
 
@@ -28,6 +28,9 @@ use crate::service::{self, Size, Upload};
 /// The picture comes as the part `file`, `image` or `avatar` of a form, or as the bare bytes with
 /// an `image/*` content type. Its name and declared type are ignored: the bytes decide. Without a
 /// crop the largest centred square is taken.
+///
+/// Conditions are checked before the body is read and before the request counts against a limit,
+/// and again in the step that makes the upload the current avatar.
 #[utoipa::path(
     method(post, put),
     path = "/api/v1/users/{user_id}/avatar",
@@ -36,7 +39,7 @@ use crate::service::{self, Size, Upload};
     params(
         ("user_id" = String, Path, description = "A user id, or `me`: the token's subject"),
         ("crop" = Option<String>, Query, description = "`x,y,width,height` in pixels of the upright picture", example = "10,10,400,400"),
-        ("If-Match" = Option<String>, Header, description = "Only replace the avatar with this entity tag; `*`: any"),
+        ("If-Match" = Option<String>, Header, description = "Only replace the avatar that has one of these entity tags, of whichever representation; `*`: any"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is no avatar yet"),
     ),
     request_body(content((UploadForm = "multipart/form-data"), (super::docs::Bytes = "image/*"))),
@@ -46,14 +49,13 @@ use crate::service::{self, Size, Upload};
 pub(super) async fn upload(
     State(app): State<App>,
     permit: Permit<Uploading>,
-    headers: HeaderMap,
     picture: Picture,
 ) -> Result<Response, Problem> {
     let upload = Upload {
         subject: permit.subject.clone(),
         bytes: picture.bytes,
         crop: picture.crop,
-        precondition: negotiate::precondition(&headers)?,
+        precondition: permit.precondition.clone(),
     };
     // Dropped with this handler, when the client hangs up. The upload is then given up, unless its
     // commit has begun: that, and the line that tells of it, come to their end.
@@ -70,7 +72,7 @@ pub(super) async fn upload(
     let record = uploaded.await?;
     let avatar = Avatar::of(&app.service, &subject, &record, &app.primary_size());
     Ok((
-        [(ETAG, negotiate::etag(record.avatar_id))],
+        [(ETAG, conditions::json_tag(record.avatar_id, None))],
         Json(avatar.uploaded()),
     )
         .into_response())
@@ -79,7 +81,7 @@ pub(super) async fn upload(
 /// Read an avatar
 ///
 /// As JSON where `Accept` prefers it; otherwise the image itself, in the best format that is
-/// accepted.
+/// accepted. JSON, JSON of a chosen size, and each image have entity tags of their own.
 #[utoipa::path(
     get,
     path = "/api/v1/users/{user_id}/avatar",
@@ -88,11 +90,19 @@ pub(super) async fn upload(
     params(
         ("user_id" = String, Path, description = "A user id, or `me`: the token's subject"),
         SizeQuery,
-        ("If-None-Match" = Option<String>, Header, description = "The entity tag of what the caller has"),
+        ("If-None-Match" = Option<String>, Header, description = "The entity tags of what the caller has"),
+        ("If-Match" = Option<String>, Header, description = "Only answer the representation with one of these entity tags"),
+        ("Range" = Option<String>, Header, description = "One range of bytes of the image; JSON is always answered in full", example = "bytes=0-1023"),
+        ("If-Range" = Option<String>, Header, description = "The entity tag that the range is of"),
     ),
     responses(
         (status = 200, description = "The avatar, or its image", content(
             (Avatar = "application/json"),
+            (super::docs::Bytes = "image/webp"),
+            (super::docs::Bytes = "image/jpeg"),
+            (super::docs::Bytes = "image/png"),
+        )),
+        (status = 206, description = "The part of the image that `Range` asks for", content(
             (super::docs::Bytes = "image/webp"),
             (super::docs::Bytes = "image/jpeg"),
             (super::docs::Bytes = "image/png"),
@@ -107,48 +117,159 @@ pub(super) async fn read(
     State(app): State<App>,
     whose: Whose,
     Asked(query): Asked<SizeQuery>,
+    method: Method,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let record = app.service.current(&whose.subject).await?;
-    let size = query.choose(&record)?.unwrap_or_else(|| app.primary_size());
+) -> Response {
     let accepts = Accepts::of(&headers);
-    let json = accepts.prefers_json();
-    let mut response = if negotiate::has_already(&headers, record.avatar_id) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else if json {
-        Json(Avatar::of(&app.service, &whose.subject, &record, &size)).into_response()
+    let shown = if accepts.prefers_json() {
+        Shown::Json
     } else {
-        image(&app, &record, &size, &accepts).await?
+        Shown::Image
     };
-    let cache = match (whose.is_me, json) {
+    let cache = match (whose.is_me, shown) {
         (true, _) => "private, no-cache".to_owned(),
-        (false, true) => "no-cache".to_owned(),
-        (false, false) => {
+        (false, Shown::Json) => "no-cache".to_owned(),
+        (false, Shown::Image) => {
             let max_age = app.delivery.max_age.as_secs();
-            format!("public, max-age={max_age}, stale-while-revalidate=86400")
+            format!("public, max-age={max_age}, stale-while-revalidate=60")
         }
     };
-    let headers = response.headers_mut();
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
-    for (name, value) in [
-        (ETAG, negotiate::etag(record.avatar_id)),
-        (CACHE_CONTROL, cache),
-    ] {
-        headers.extend(HeaderValue::from_str(&value).map(|value| (name, value)));
+    let is_public_image = !whose.is_me && shown == Shown::Image;
+    let reading = Reading {
+        app,
+        whose,
+        query,
+        accepts,
+        method,
+        headers,
+    };
+    let mut response = match reading.answer(shown).await {
+        Ok(mut response) => {
+            let headers = response.headers_mut();
+            headers.insert(VARY, HeaderValue::from_static("Accept"));
+            headers.extend(HeaderValue::from_str(&cache).map(|value| (CACHE_CONTROL, value)));
+            response
+        }
+        // Caches keep this answer as they keep an avatar: a first upload is seen as soon as a later
+        // one is.
+        Err(problem) if problem.code == Code::AvatarNotFound => problem
+            .with_header(VARY, "Accept")
+            .with_header(CACHE_CONTROL, &cache)
+            .into_response(),
+        Err(problem) => problem.into_response(),
+    };
+    if is_public_image {
+        cross_origin::open_to_any_origin(&mut response);
     }
-    Ok(response)
+    response
+}
+
+/// What a reader is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Json,
+    Image,
+}
+
+/// A read of an avatar.
+struct Reading {
+    app: App,
+    whose: Whose,
+    query: SizeQuery,
+    accepts: Accepts,
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Reading {
+    async fn answer(self, shown: Shown) -> Result<Response, Problem> {
+        let app = &self.app;
+        let record = app.service.current(&self.whose.subject).await?;
+        let size = self.query.choose(&record)?;
+        match shown {
+            Shown::Json => {
+                let tag = conditions::json_tag(record.avatar_id, size.as_ref());
+                let mut response = match conditions::of_read(&self.headers, &tag) {
+                    ReadCondition::Holds => {
+                        let size = size.unwrap_or_else(|| app.primary_size());
+                        let subject = &self.whose.subject;
+                        Json(Avatar::of(&app.service, subject, &record, &size)).into_response()
+                    }
+                    ReadCondition::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+                    ReadCondition::Failed => return Err(other_representation()),
+                };
+                let tag = HeaderValue::from_str(&tag);
+                response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
+                Ok(response)
+            }
+            Shown::Image => {
+                let size = size.unwrap_or_else(|| app.primary_size());
+                self.image(&record, &size).await
+            }
+        }
+    }
+
+    /// The image in the best format that the reader takes: streamed, or the URL of it.
+    async fn image(&self, record: &Record, size: &Size) -> Result<Response, Problem> {
+        let app = &self.app;
+        let Some(rendition) = best(record, size, &self.accepts) else {
+            return Err(Problem::new(Code::AvatarNotFound, "there is no avatar"));
+        };
+        let key = rendition.key(record.avatar_id);
+        if app.delivery.mode == DeliveryMode::Redirect {
+            // Conditions are about the image, which another address answers.
+            let location = [(LOCATION, app.service.url_of(&key))];
+            return Ok((StatusCode::FOUND, location).into_response());
+        }
+        let tag = conditions::image_tag(&key);
+        match conditions::of_read(&self.headers, &tag) {
+            ReadCondition::Failed => return Err(other_representation()),
+            ReadCondition::NotModified => {
+                let mut response = StatusCode::NOT_MODIFIED.into_response();
+                image::mark(response.headers_mut(), &tag);
+                return Ok(response);
+            }
+            ReadCondition::Holds => {}
+        }
+        if let Some(response) = image::answer(app, &key, &self.method, &self.headers).await? {
+            return Ok(response);
+        }
+        app.metrics.missed_an_object();
+        error!(%key, "a record names an object that is not there");
+        Err(Problem::new(Code::AvatarNotFound, "there is no avatar"))
+    }
+}
+
+/// The rendition of `size` in the best format that the reader accepts; in the primary format where
+/// the reader accepts none, because a picture is a better answer than an error.
+fn best<'a>(record: &'a Record, size: &Size, accepts: &Accepts) -> Option<&'a Rendition> {
+    let primary = record.renditions.first()?;
+    let formats = record.renditions.iter().map(|one| one.format);
+    let format = formats
+        .into_iter()
+        .find(|format| accepts.takes(*format))
+        .unwrap_or(primary.format);
+    Some(service::pick(record, size, format).unwrap_or(primary))
+}
+
+pub(super) fn other_representation() -> Problem {
+    let detail = "If-Match names no entity tag of what is answered here";
+    Problem::new(Code::PreconditionFailed, detail)
 }
 
 /// Delete an avatar
 ///
 /// Every file of it is gone when this answers, and those of earlier avatars of the user that were
-/// still kept.
+/// still kept. `If-Match` is checked before the request counts against a limit.
 #[utoipa::path(
     delete,
     path = "/api/v1/users/{user_id}/avatar",
     operation_id = "delete_avatar",
     tag = "avatars",
-    params(("user_id" = String, Path, description = "A user id, or `me`: the token's subject")),
+    params(
+        ("user_id" = String, Path, description = "A user id, or `me`: the token's subject"),
+        ("If-Match" = Option<String>, Header, description = "Only delete the avatar that has one of these entity tags; `*`: any"),
+    ),
     responses((status = 200, description = "It is gone", body = Deleted), DeleteProblems),
     security(("bearer" = []), ("cookie" = [])),
 )]
@@ -182,56 +303,6 @@ async fn to_the_end<T: Send + 'static>(
         Ok(done) => done,
         Err(died) => Err(service::Error::Internal(Box::new(died)).into()),
     }
-}
-
-/// The image in the best format that the reader takes, streamed or pointed to.
-async fn image(
-    app: &App,
-    record: &Record,
-    size: &Size,
-    accepts: &Accepts,
-) -> Result<Response, Problem> {
-    let primary = record
-        .renditions
-        .first()
-        .map_or(Format::Webp, |first| first.format);
-    let mut formats: Vec<Format> = record.renditions.iter().map(|one| one.format).collect();
-    formats.dedup();
-    // Whoever takes none of them gets the primary one: a picture is a better answer than an error.
-    let format = formats
-        .into_iter()
-        .find(|format| accepts.takes(*format))
-        .unwrap_or(primary);
-    let rendition = service::pick(record, size, format).or(record.renditions.first());
-    let Some(rendition) = rendition else {
-        return Err(Problem::new(Code::AvatarNotFound, "there is no avatar"));
-    };
-    let key = rendition.key(record.avatar_id);
-    match app.delivery.mode {
-        DeliveryMode::Redirect => {
-            Ok((StatusCode::FOUND, [(LOCATION, app.service.url_of(&key))]).into_response())
-        }
-        DeliveryMode::Proxy => {
-            if let Some(response) = object(app, &key).await? {
-                return Ok(response);
-            }
-            app.metrics.missed_an_object();
-            error!(%key, "a record names an object that is not there");
-            Err(Problem::new(Code::AvatarNotFound, "there is no avatar"))
-        }
-    }
-}
-
-/// An object's bytes, as they are read from the store.
-pub(super) async fn object(app: &App, key: &ObjectKey) -> Result<Option<Response>, Problem> {
-    let Some(object) = app.service.open(key).await? else {
-        return Ok(None);
-    };
-    let mut response = Body::from_stream(object.body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(key.content_type()));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(object.len));
-    Ok(Some(response))
 }
 
 /// One line for every change, or attempt at one, by somebody who may.

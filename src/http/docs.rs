@@ -9,7 +9,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{Content, Ref, RefOr};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
-use super::problem::{Code, ProblemBody};
+use super::problem::{Code, ProblemBody, title};
 
 /// The document before the routes are added.
 #[derive(OpenApi)]
@@ -93,28 +93,31 @@ problems! {
     UploadProblems: [
         MissingFile, MalformedRequest, UnsupportedFormat, DimensionsTooSmall, DimensionsTooLarge,
         InvalidCrop, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
-        RequestTimeout, Superseded, PreconditionFailed, FileTooLarge, CorruptImage, TooManyPixels,
+        RequestTimeout, Superseded, PreconditionFailed, FileTooLarge, UnsupportedMediaType,
+        CorruptImage, TooManyPixels,
         TooManyFrames, TooComplex, RateLimited, Internal, Overloaded, StorageUnavailable,
         CatalogUnavailable,
     ];
     /// What a read may answer.
     ReadProblems: [
-        MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, AvatarNotFound, Internal,
-        StorageUnavailable, CatalogUnavailable,
+        MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, AvatarNotFound,
+        PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable, CatalogUnavailable,
     ];
     /// What a delete may answer.
     DeleteProblems: [
-        InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected, AvatarNotFound,
-        RateLimited, Internal, StorageUnavailable, CatalogUnavailable,
+        MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
+        AvatarNotFound, PreconditionFailed, RateLimited, Internal, StorageUnavailable, CatalogUnavailable,
     ];
     /// What reading a file may answer.
-    FileProblems: [NotFound, Internal, StorageUnavailable];
+    FileProblems: [
+        NotFound, PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable,
+    ];
     /// What reading the metrics may answer.
     MetricsProblems: [NotFound, Internal];
     /// What every route may answer.
     MalformedProblems: [MalformedRequest];
-    /// What anything that only asks the catalog may answer.
-    CatalogProblems: [Internal, CatalogUnavailable];
+    /// What a route that can be switched off may answer.
+    NotFoundProblems: [NotFound];
 }
 
 fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
@@ -146,7 +149,7 @@ fn example(code: Code) -> Value {
     let status = code.status();
     json!({
         "type": "about:blank",
-        "title": status.canonical_reason(),
+        "title": title(status),
         "status": status.as_u16(),
         "code": code.name(),
         "detail": detail(code),
@@ -166,6 +169,11 @@ fn detail(code: Code) -> &'static str {
         Code::Forbidden => "only the owner, a service or an admin may change an avatar",
         Code::AvatarNotFound => "there is no avatar",
         Code::NotFound => "there is nothing at this address",
+        Code::UnsupportedMediaType => {
+            "found \"application/json\"; send multipart/form-data, or a picture as image/*"
+        }
+        Code::RangeNotSatisfiable => "the image has 9312 bytes, and none of them in the range",
+        Code::PreconditionFailed => "the current avatar is not the one that the request expects",
         Code::FileTooLarge => "the file is larger than 5.0 MiB",
         Code::RateLimited => {
             "the upload quota of this user is used up: 5 at once, then one every 12 s"

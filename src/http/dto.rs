@@ -111,8 +111,8 @@ pub(super) struct SizeQuery {
 
 impl SizeQuery {
     /// The size asked for, of those that the record has.
-    pub(super) fn choose(self, record: &Record) -> Result<Option<Size>, Problem> {
-        let Some(text) = self.size else {
+    pub(super) fn choose(&self, record: &Record) -> Result<Option<Size>, Problem> {
+        let Some(text) = &self.size else {
             return Ok(None);
         };
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
@@ -16,20 +19,27 @@ use futures_util::FutureExt;
 use hyper::body::Body as _;
 use tracing::{Instrument, debug, error, info, info_span};
 
-use super::App;
-use super::drain;
-use super::problem::{Code, Problem, ProblemBody};
+use super::problem::{Code, Problem, ProblemBody, title};
+use super::{App, cross_origin, drain, host};
 use crate::avatar::AvatarId;
 use crate::limits::{Action, Caller, Decision, Verdict};
 
 /// Routes that machines ask again and again.
-const WATCHED: [&str; 3] = ["/health/live", "/health/ready", "/metrics"];
+const WATCHED: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const NOSNIFF: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-content-type-options"),
     HeaderValue::from_static("nosniff"),
+);
+
+/// What a page may do: show itself, which is Swagger UI, and speak to this service. No page of
+/// another site may frame it.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'",
 );
 
 /// What is known of one exchange, shared between the envelope and the extractors.
@@ -78,10 +88,14 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
     let request = drain::when_dropped(request);
 
     let span = info_span!("request", request_id = exchange.request_id());
-    let answered = AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .instrument(span.clone());
-    let mut response = match answered.await {
+    let answered = async {
+        match host::check(&request) {
+            Ok(()) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        }
+    };
+    let answered = AssertUnwindSafe(answered).catch_unwind();
+    let mut response = match answered.instrument(span.clone()).await {
         Ok(response) => response,
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().copied();
@@ -101,9 +115,7 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
             "there is nothing at this address",
         )));
     }
-    let outcome = problem
-        .as_ref()
-        .map_or("done", |problem| problem.code.name());
+    let code = problem.as_ref().map(|problem| problem.code.name());
     if let Some(problem) = problem {
         report(&problem);
         write(&mut response, problem, &exchange);
@@ -113,6 +125,11 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(NOSNIFF.0, NOSNIFF.1);
+    if is_page(headers) {
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    }
+    cross_origin::finish(&mut response);
     if let Some((caller, decision)) = exchange.0.rate.get() {
         tell_rate(&mut response, caller, decision);
     }
@@ -121,16 +138,21 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
     app.metrics
         .answered(method.as_str(), route, status, elapsed);
     if let Some(action) = exchange.0.attempted.get() {
-        app.metrics.changed(action.name(), outcome);
+        app.metrics.changed(action.name(), code.unwrap_or("done"));
     }
     let elapsed_ms = elapsed.as_millis() as u64;
-    // Whoever asks every few seconds whether all is well is told of where it is not.
+    // Successful probes come every few seconds. They are logged at debug level.
     if response.status().is_success() && WATCHED.contains(&route) {
-        debug!(target: "cameo::access", %method, route, status, elapsed_ms, "answered");
+        debug!(target: "cameo::access", %method, route, status, code, elapsed_ms, "answered");
     } else {
-        info!(target: "cameo::access", %method, route, status, elapsed_ms, "answered");
+        info!(target: "cameo::access", %method, route, status, code, elapsed_ms, "answered");
     }
     response
+}
+
+fn is_page(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/html"))
 }
 
 /// The id that a gateway gave, where it is harmless, or a new one.
@@ -171,7 +193,7 @@ fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
     let status = problem.code.status();
     let body = ProblemBody {
         kind: "about:blank",
-        title: status.canonical_reason().unwrap_or_default().to_owned(),
+        title: title(status).to_owned(),
         status: status.as_u16(),
         code: problem.code,
         detail: problem.detail,
@@ -185,6 +207,11 @@ fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
+    if matches!(problem.code, Code::NotFound | Code::MethodNotAllowed) {
+        // Caches may keep an answer of these statuses that says nothing (RFC 9110, section 15.1).
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    headers.extend(problem.headers);
     if let Some(after) = problem.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }

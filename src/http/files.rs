@@ -1,16 +1,16 @@
 //! `/files/`: the public part of a folder store, served by the service itself.
 
 use axum::extract::{FromRequestParts, Path, State};
-use axum::http::header::{CACHE_CONTROL, ETAG};
+use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::App;
-use super::avatars::object;
+use super::avatars::other_representation;
+use super::conditions::{self, ReadCondition};
 use super::docs::FileProblems;
-use super::negotiate;
 use super::problem::{Code, Problem};
+use super::{App, cross_origin, image};
 use crate::avatar::{ObjectKey, PUBLIC_ROOT};
 
 /// Where the store's public objects are served.
@@ -27,9 +27,17 @@ pub(crate) const ROOT: &str = "/files";
     params(
         ("avatar_id" = String, Path, description = "The upload that it came from"),
         ("file" = String, Path, description = "Size and format", example = "medium.webp"),
+        ("If-None-Match" = Option<String>, Header, description = "The entity tags of what the caller has"),
+        ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
+        ("If-Range" = Option<String>, Header, description = "The entity tag that the range is of"),
     ),
     responses(
         (status = 200, description = "The image", content(
+            (super::docs::Bytes = "image/webp"),
+            (super::docs::Bytes = "image/jpeg"),
+            (super::docs::Bytes = "image/png"),
+        )),
+        (status = 206, description = "The part of the image that `Range` asks for", content(
             (super::docs::Bytes = "image/webp"),
             (super::docs::Bytes = "image/jpeg"),
             (super::docs::Bytes = "image/png"),
@@ -40,20 +48,41 @@ pub(crate) const ROOT: &str = "/files";
 )]
 pub(super) async fn read(
     State(app): State<App>,
-    PublicFile(key): PublicFile,
+    file: Result<PublicFile, Problem>,
+    method: Method,
     headers: HeaderMap,
+) -> Response {
+    let answered = async { answer(&app, &file?.0, &method, &headers).await };
+    let mut response = answered.await.into_response();
+    cross_origin::open_to_any_origin(&mut response);
+    response
+}
+
+async fn answer(
+    app: &App,
+    key: &ObjectKey,
+    method: &Method,
+    headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    // Opened first: what is gone must not be told to be unchanged.
-    let found = object(&app, &key).await?.ok_or_else(missing)?;
-    let mut response = if negotiate::has_already(&headers, key.avatar()) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        found
+    let tag = conditions::image_tag(key);
+    let mut response = match conditions::of_read(headers, &tag) {
+        ReadCondition::Holds => {
+            let found = image::answer(app, key, method, headers).await?;
+            found.ok_or_else(missing)?
+        }
+        condition => {
+            // A condition on an object that is gone is answered 404.
+            app.service.size_of(key).await?.ok_or_else(missing)?;
+            if condition == ReadCondition::Failed {
+                return Err(other_representation());
+            }
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            image::mark(response.headers_mut(), &tag);
+            response
+        }
     };
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(key.cache_control()));
-    let etag = HeaderValue::from_str(&negotiate::etag(key.avatar()));
-    headers.extend(etag.map(|etag| (ETAG, etag)));
+    let cache = HeaderValue::from_static(key.cache_control());
+    response.headers_mut().insert(CACHE_CONTROL, cache);
     Ok(response)
 }
 

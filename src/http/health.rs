@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 use utoipa::ToSchema;
 
 use super::App;
-use super::docs::CatalogProblems;
-use super::problem::Problem;
-use crate::service::PublicRead;
+use super::permit::is_from_operator;
+use crate::config::Environment;
+use crate::service::{PublicRead, Stats};
 use crate::telemetry::Health;
 
 /// How long an answer about the dependencies holds: probes are frequent, and a check writes.
@@ -61,23 +61,32 @@ pub(super) struct Dependencies {
     pub reasons: Vec<String>,
 }
 
-/// How the service is set up, and what it holds.
+/// Whether the service is well, and how much it holds.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Overview {
-    /// Always `ok`: a service with a faulty configuration does not start.
-    pub configuration: &'static str,
+    /// `healthy` or `unhealthy`.
+    pub status: &'static str,
+    /// Always `true`: a service with an invalid configuration does not start.
+    pub config_valid: bool,
+    /// What is wrong; empty where nothing is.
+    pub errors: Vec<String>,
     /// The program's version.
     pub version: &'static str,
-    /// Which store: `disk` or `s3`.
-    pub storage: &'static str,
-    /// Which catalog: `embedded` or `redis`.
-    pub catalog: &'static str,
-    /// Users that have an avatar.
-    pub avatars: u64,
-    /// Images of theirs.
-    pub objects: u64,
-    /// Bytes of those images.
-    pub bytes: u64,
+    /// What the current avatars take in the store. In production only operators see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub storage: Option<StorageFigures>,
+}
+
+/// What the current avatars take in the store.
+#[derive(Serialize, ToSchema)]
+pub(super) struct StorageFigures {
+    /// How many images.
+    #[schema(example = 10)]
+    pub total_files: u64,
+    /// Their size in MiB, rounded to hundredths.
+    #[schema(example = 0.31)]
+    pub total_size_mb: f64,
 }
 
 /// Is the process up?
@@ -124,25 +133,95 @@ pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
     )
 }
 
-/// How is it set up, and what does it hold?
+/// Can it do its work?
+///
+/// The same as `/health/ready`.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "health",
+    tag = "operations",
+    responses(
+        (status = 200, description = "It can, or is `degraded`: it can serve reads", body = Ready),
+        (status = 503, description = "It cannot", body = Ready),
+    ),
+)]
+pub(super) async fn alias(state: State<App>) -> (StatusCode, Json<Ready>) {
+    ready(state).await
+}
+
+/// Is it well, and how much does it hold?
+///
+/// In production `storage` needs the token of an admin or of a service; the address in
+/// `http.metrics_bind` answers it without one.
 #[utoipa::path(
     get,
     path = "/health/avatar",
     operation_id = "overview",
     tag = "operations",
-    responses((status = 200, description = "The figures", body = Overview), CatalogProblems),
+    responses(
+        (status = 200, description = "It can serve at least reads", body = Overview),
+        (status = 503, description = "It cannot", body = Overview),
+    ),
+    security((), ("bearer" = []), ("cookie" = [])),
 )]
-pub(super) async fn overview(State(app): State<App>) -> Result<Json<Overview>, Problem> {
-    let stats = app.service.stats().await?;
-    Ok(Json(Overview {
-        configuration: OK,
+pub(super) async fn overview(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> (StatusCode, Json<Overview>) {
+    let shows_figures =
+        app.environment == Environment::Development || is_from_operator(&headers, &app);
+    overview_of(&app, shows_figures).await
+}
+
+/// The same with its figures, for those who reach the operators' address.
+pub(super) async fn overview_for_operators(State(app): State<App>) -> (StatusCode, Json<Overview>) {
+    overview_of(&app, true).await
+}
+
+async fn overview_of(app: &App, shows_figures: bool) -> (StatusCode, Json<Overview>) {
+    let dependencies = dependencies(app).await;
+    let is_up = |word| word != UNAVAILABLE;
+    let (store, catalog) = (is_up(dependencies.store), is_up(dependencies.catalog));
+    let mut errors = dependencies.reasons;
+    for (is_up, error) in [
+        (store, "the store is unavailable"),
+        (catalog, "the catalog is unavailable"),
+    ] {
+        errors.extend((!is_up).then(|| error.to_owned()));
+    }
+    let stats = match shows_figures && catalog {
+        true => answer("catalog", app.service.stats()).await,
+        false => None,
+    };
+    let status = match errors.is_empty() {
+        true => "healthy",
+        false => "unhealthy",
+    };
+    // A service that can still serve reads stays in use, as /health/ready has it.
+    let code = match store && catalog {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let overview = Overview {
+        status,
+        config_valid: true,
+        errors,
         version: env!("CARGO_PKG_VERSION"),
-        storage: app.storage_kind,
-        catalog: app.catalog_kind,
-        avatars: stats.avatars,
-        objects: stats.renditions.iter().map(|row| row.objects).sum(),
-        bytes: stats.renditions.iter().map(|row| row.bytes).sum(),
-    }))
+        storage: stats.as_ref().map(StorageFigures::of),
+    };
+    (code, Json(overview))
+}
+
+impl StorageFigures {
+    fn of(stats: &Stats) -> Self {
+        let bytes: u64 = stats.renditions.iter().map(|row| row.bytes).sum();
+        let mib = bytes as f64 / f64::from(1 << 20);
+        Self {
+            total_files: stats.renditions.iter().map(|row| row.objects).sum(),
+            total_size_mb: (mib * 100.0).round() / 100.0,
+        }
+    }
 }
 
 const OK: &str = "ok";

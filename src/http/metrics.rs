@@ -1,30 +1,36 @@
 //! `/metrics`
 
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::docs::MetricsProblems;
+use super::negotiate::Accepts;
 use super::problem::{Code, Problem};
 use crate::service::{Load, Share};
-use crate::telemetry::Metrics;
+use crate::telemetry::Exposition;
 
 /// What does the service count and measure of itself?
 ///
-/// In the text format that Prometheus reads; `docs/metrics.md` in the source lists it all. Where
-/// `http.metrics_bind` is set it is answered there, and not here.
+/// In the text format of Prometheus, or in that of `OpenMetrics` where `Accept` asks for it;
+/// `docs/metrics.md` in the source lists all metrics. Where `http.metrics_bind` is set they are
+/// answered there, and not here.
 #[utoipa::path(
     get,
     path = "/metrics",
     operation_id = "metrics",
     tag = "operations",
     responses(
-        (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (status = 200, description = "The metrics", content(
+            (String = "text/plain; version=0.0.4; charset=utf-8"),
+            (String = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        )),
         MetricsProblems,
     ),
 )]
-pub(super) async fn read(State(app): State<App>) -> Result<Response, Problem> {
+pub(super) async fn read(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     let Load {
         uploads,
         pictures,
@@ -46,8 +52,14 @@ pub(super) async fn read(State(app): State<App>) -> Result<Response, Problem> {
         .as_ref()
         .is_some_and(|limiter| limiter.falls_back());
     metrics.set_limits_fall_back(falls_back);
+    let format = if Accepts::of(&headers).prefers_open_metrics() {
+        Exposition::OpenMetrics
+    } else {
+        Exposition::Prometheus
+    };
     let text = metrics
-        .text()
+        .text(format)
         .map_err(|error| Problem::new(Code::Internal, "an internal error").caused_by(error))?;
-    Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response())
+    let kind = format.content_type();
+    Ok(([(CONTENT_TYPE, kind), (VARY, "Accept")], text).into_response())
 }

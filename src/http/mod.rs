@@ -1,12 +1,16 @@
 //! The program over HTTP: the route table, what guards it, and how answers look.
 
 mod avatars;
+mod conditions;
+mod cross_origin;
 mod docs;
 mod drain;
 mod dto;
 mod envelope;
 mod files;
 mod health;
+mod host;
+mod image;
 mod metrics;
 mod negotiate;
 mod openapi;
@@ -19,13 +23,13 @@ mod query;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::Method;
 use axum::middleware;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -35,7 +39,7 @@ pub(crate) use files::ROOT as FILES_ROOT;
 
 use crate::auth::Verifier;
 use crate::avatar::VariantName;
-use crate::config::Delivery;
+use crate::config::{Delivery, Environment};
 use crate::limits::Limiter;
 use crate::service::{Service, Size};
 use crate::telemetry::Metrics;
@@ -66,10 +70,10 @@ pub struct Parts {
     pub delivery: Delivery,
     /// What `avatar_url` points to.
     pub primary_variant: VariantName,
-    /// Which store, for people.
-    pub storage_kind: &'static str,
-    /// Which catalog, for people.
-    pub catalog_kind: &'static str,
+    /// Whether figures are shown to anyone (development) or to operators alone.
+    pub environment: Environment,
+    /// Whether `/docs` and `/openapi.json` are answered.
+    pub docs: bool,
     /// What is counted.
     pub metrics: Metrics,
     /// Who answers `/metrics`.
@@ -125,8 +129,10 @@ fn without_metrics() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(docs::Document::openapi())
         .routes(routes!(avatars::upload, avatars::read, avatars::delete))
         .routes(routes!(files::read))
+        .routes(routes!(root))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(health::alias))
         .routes(routes!(health::overview))
 }
 
@@ -139,22 +145,52 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub fn router(app: App) -> Router {
     let (routes, document) = table(app.metrics_at).split_for_parts();
     let most = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
-    let routes = routes.merge(
-        SwaggerUi::new("/docs")
-            .url("/openapi.json", openapi::complete(document))
-            // Its badge would ask a validator on the internet.
-            .config(Config::default().validator_url("none")),
-    );
+    let routes = match app.docs {
+        false => routes,
+        true => routes.merge(
+            SwaggerUi::new("/docs")
+                .url("/openapi.json", openapi::complete(document))
+                // Its badge would ask a validator on the internet.
+                .config(Config::default().validator_url("none")),
+        ),
+    };
     with_fallbacks(routes)
         .layer(DefaultBodyLimit::max(most))
-        .layer(cors(&app.trusted_origins))
+        .layer(cross_origin::cors(&app.trusted_origins))
         .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
         .with_state(app)
 }
 
-/// What answers at an address of the metrics' own, where there is one.
+/// Where to begin
+///
+/// Redirects to the documentation.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "root",
+    tag = "operations",
+    responses(
+        (status = 307, description = "To `/docs`"),
+        docs::NotFoundProblems,
+    ),
+)]
+async fn root(State(app): State<App>) -> Result<Response, Problem> {
+    if app.docs {
+        Ok(Redirect::temporary("/docs").into_response())
+    } else {
+        Err(nothing_here())
+    }
+}
+
+fn nothing_here() -> Problem {
+    Problem::new(Code::NotFound, "there is nothing at this address")
+}
+
+/// What answers at an address of the metrics' own, where there is one: the metrics, and
+/// `/health/avatar` with its figures.
 pub fn metrics_router(app: App) -> Router {
     let (routes, _) = metrics_alone().split_for_parts();
+    let routes = routes.route("/health/avatar", get(health::overview_for_operators));
     with_fallbacks(routes)
         .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
         .with_state(app)
@@ -162,37 +198,9 @@ pub fn metrics_router(app: App) -> Router {
 
 fn with_fallbacks(routes: Router<App>) -> Router<App> {
     routes
-        .fallback(async || Problem::new(Code::NotFound, "there is nothing at this address"))
+        .fallback(async || nothing_here())
         .method_not_allowed_fallback(async |method: Method| {
             let detail = format!("{method} means nothing here; Allow tells what does");
             Problem::new(Code::MethodNotAllowed, detail)
         })
-}
-
-/// Lets pages of the trusted origins call from a browser, cookies included.
-fn cors(trusted_origins: &[String]) -> CorsLayer {
-    let origins = trusted_origins
-        .iter()
-        .filter_map(|origin| HeaderValue::from_str(origin).ok());
-    let request_id = HeaderName::from_static("x-request-id");
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins))
-        .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([
-            header::ACCEPT,
-            header::AUTHORIZATION,
-            header::CONTENT_TYPE,
-            header::IF_MATCH,
-            header::IF_NONE_MATCH,
-            request_id.clone(),
-        ])
-        .expose_headers([
-            header::ETAG,
-            header::RETRY_AFTER,
-            HeaderName::from_static("ratelimit"),
-            HeaderName::from_static("ratelimit-policy"),
-            request_id,
-        ])
-        .max_age(Duration::from_hours(1))
 }

@@ -1,11 +1,9 @@
-//! What a reader would rather have, and what it has already.
+//! Which representation a reader prefers.
 
-use axum::http::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
 
-use super::problem::{Code, Problem};
-use crate::avatar::{AvatarId, Format};
-use crate::service::Precondition;
+use crate::avatar::Format;
 
 /// What a reader takes (`Accept`, RFC 9110, section 12.5.1).
 pub(super) struct Accepts {
@@ -29,20 +27,23 @@ impl Accepts {
     /// Whether the reader asks for JSON rather than for an image. Whoever takes anything gets the
     /// image.
     pub(super) fn prefers_json(&self) -> bool {
-        let named = |kind: &str, subtype: &str| {
-            let quality = |(_, _, quality): &(_, _, u16)| *quality;
-            let fits = |range: &&(String, String, u16)| {
-                range.0 == kind && (subtype == "*" || range.1 == subtype || range.1 == "*")
-            };
-            self.ranges
-                .iter()
-                .filter(fits)
-                .map(quality)
-                .max()
-                .unwrap_or(0)
-        };
-        let json = named("application", "json");
-        json > 0 && json > named("image", "*")
+        let image = self.quality(|range| range.0 == "image");
+        let json = self
+            .quality(|range| range.0 == "application" && matches!(range.1.as_str(), "json" | "*"));
+        json > 0 && json > image
+    }
+
+    /// Whether the reader names `OpenMetrics` and does not prefer plain text.
+    pub(super) fn prefers_open_metrics(&self) -> bool {
+        let open = self.quality(|range| range.0 == "application" && range.1 == "openmetrics-text");
+        let plain = self.quality(|range| range.0 == "text" && range.1 == "plain");
+        open > 0 && open >= plain
+    }
+
+    /// The best quality of the ranges that fit; 0 where none does.
+    fn quality(&self, fits: impl Fn(&&(String, String, u16)) -> bool) -> u16 {
+        let fitting = self.ranges.iter().filter(fits);
+        fitting.map(|range| range.2).max().unwrap_or(0)
     }
 
     /// Whether the reader takes images of this format.
@@ -75,54 +76,6 @@ fn range(text: &str) -> Option<(String, String, u16)> {
         subtype.to_ascii_lowercase(),
         quality,
     ))
-}
-
-/// The entity tag of an avatar: its id in quotes.
-pub(super) fn etag(avatar: AvatarId) -> String {
-    format!("\"{avatar}\"")
-}
-
-/// Whether the reader has the avatar already (`If-None-Match`).
-pub(super) fn has_already(headers: &HeaderMap, avatar: AvatarId) -> bool {
-    let tags = tags(headers, IF_NONE_MATCH);
-    tags.iter()
-        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag(avatar))
-}
-
-/// What an upload expects of the current avatar (`If-Match`, `If-None-Match: *`).
-pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let (matching, none_matching) = (tags(headers, IF_MATCH), tags(headers, IF_NONE_MATCH));
-    let unreadable = |name, tags: &[String]| headers.contains_key(name) && tags.is_empty();
-    if unreadable(IF_MATCH, &matching) || unreadable(IF_NONE_MATCH, &none_matching) {
-        // Whoever sets a condition must not be answered as if there were none.
-        let detail = "If-Match or If-None-Match cannot be read";
-        return Err(Problem::new(Code::MalformedRequest, detail));
-    }
-    match (matching.as_slice(), none_matching.as_slice()) {
-        ([], []) => Ok(Precondition::Anything),
-        ([], [any]) if any == "*" => Ok(Precondition::Absent),
-        ([any], []) if any == "*" => Ok(Precondition::Present),
-        (tags, []) => {
-            // A weak or foreign tag never matches strongly; it is no error, it just fails.
-            let id = |tag: &String| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok();
-            Ok(Precondition::OneOf(tags.iter().filter_map(id).collect()))
-        }
-        _ => {
-            let detail = "an upload takes If-Match, or If-None-Match: *, and not both";
-            Err(Problem::new(Code::MalformedRequest, detail))
-        }
-    }
-}
-
-fn tags(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
-    let lines = headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok());
-    let tags = lines.flat_map(|line| line.split(',')).map(str::trim);
-    tags.filter(|tag| !tag.is_empty())
-        .map(str::to_owned)
-        .collect()
 }
 
 #[cfg(test)]
@@ -171,31 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn preconditions_are_read_from_their_headers() {
-        let id = AvatarId::from_bytes([7; 16]);
-        let read = |name: HeaderName, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            precondition(&headers)
-        };
-        assert_eq!(
-            precondition(&HeaderMap::new()).unwrap(),
-            Precondition::Anything
-        );
-        assert_eq!(read(IF_NONE_MATCH, "*").unwrap(), Precondition::Absent);
-        assert_eq!(read(IF_MATCH, "*").unwrap(), Precondition::Present);
-        let tags = format!("\"other\", {}, W/{0}", etag(id));
-        let tags = tags.replace("{0}", &etag(id));
-        assert_eq!(
-            read(IF_MATCH, &tags).unwrap(),
-            Precondition::OneOf(vec![id])
-        );
-        assert!(read(IF_NONE_MATCH, &etag(id)).is_err());
-        assert!(read(IF_MATCH, "").is_err());
-        assert!(read(IF_NONE_MATCH, " , ").is_err());
-        assert_eq!(
-            read(IF_MATCH, "\"none\"").unwrap(),
-            Precondition::OneOf(vec![])
-        );
+    fn open_metrics_is_for_those_who_ask_for_it() {
+        for (accept, open) in [
+            (
+                "application/openmetrics-text; version=1.0.0, text/plain;version=0.0.4;q=0.5",
+                true,
+            ),
+            ("application/openmetrics-text", true),
+            (
+                "application/openmetrics-text;q=0.3, text/plain;q=0.5",
+                false,
+            ),
+            ("application/openmetrics-text;q=0", false),
+            ("text/plain", false),
+            ("*/*", false),
+            ("application/*", false),
+        ] {
+            assert_eq!(accepts(accept).prefers_open_metrics(), open, "{accept}");
+        }
+        assert!(!Accepts::of(&HeaderMap::new()).prefers_open_metrics());
     }
 }

@@ -261,18 +261,28 @@ fn add_headers(method: &str, operation: &mut Operation) {
         if rated && !matches!(status.as_str(), "401" | "403") {
             names.extend(["RateLimit", "RateLimit-Policy"]);
         }
+        match status.as_str() {
+            "302" | "307" => {
+                names.insert("Location");
+            }
+            "404" => {
+                names.insert("Cache-Control");
+            }
+            _ => {}
+        }
         if cached {
             match status.as_str() {
                 "200" | "206" | "304" => names.extend(["Cache-Control", "ETag"]),
-                "302" => names.extend(["Cache-Control", "ETag", "Location"]),
-                "404" => names.extend(["Cache-Control"]),
+                "302" => names.extend(["Cache-Control"]),
                 _ => {}
             }
+            // An answer about a public image, whatever its status.
+            names.insert("Cross-Origin-Resource-Policy");
             if matches!(status.as_str(), "206" | "416") {
                 names.insert("Content-Range");
             }
-            if images || matches!(status.as_str(), "302" | "304" | "416") {
-                names.extend(["Accept-Ranges", "Cross-Origin-Resource-Policy"]);
+            if images || status == "304" {
+                names.insert("Accept-Ranges");
             }
         }
         refer_to(&names, response);
@@ -320,13 +330,11 @@ fn example_of(schema: &str) -> Option<Value> {
             "public_read": "anyone",
         })),
         "Overview" => Some(json!({
-            "configuration": "ok",
+            "status": "healthy",
+            "config_valid": true,
+            "errors": [],
             "version": env!("CARGO_PKG_VERSION"),
-            "storage": "s3",
-            "catalog": "redis",
-            "avatars": 2,
-            "objects": 20,
-            "bytes": 512_000,
+            "storage": {"total_files": 20, "total_size_mb": 0.49},
         })),
         "Deleted" => Some(json!({
             "message": "Avatar deleted successfully",

@@ -10,11 +10,13 @@ use axum::http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
 use super::App;
+use super::conditions;
 use super::envelope::Exchange;
 use super::problem::{Code, Problem};
 use crate::auth::{Principal, Role};
 use crate::avatar::SubjectId;
 use crate::limits::{Action, Caller, CountedBy, Decision, Verdict};
+use crate::service::Precondition;
 
 /// Leave to do one thing to one subject's avatar: its bearer is known, may do it, and is within
 /// its rate.
@@ -23,6 +25,9 @@ pub(super) struct Permit<A> {
     pub(super) subject: SubjectId,
     /// Who does it.
     pub(super) principal: Principal,
+    /// What the request expects of the current avatar. It held when the permit was given; the
+    /// change itself has to check it again.
+    pub(super) precondition: Precondition,
     /// The exchange that it was given in.
     pub(super) exchange: Exchange,
     action: PhantomData<A>,
@@ -61,6 +66,7 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
         if way == Way::Cookie {
             refuse_foreign_pages(&parts.headers, app)?;
         }
+        let precondition = expected::<A>(&parts.headers, app, &subject).await?;
         if let Some(limiter) = &app.limiter {
             let caller = caller(&principal, &subject);
             let decision = limiter.check(A::ACTION, &caller).await;
@@ -79,9 +85,31 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
         Ok(Self {
             subject,
             principal,
+            precondition,
             exchange,
             action: PhantomData,
         })
+    }
+}
+
+/// Reads the request's conditions and checks them against the current avatar, before a rate is
+/// spent or a body is read.
+async fn expected<A: Permitted>(
+    headers: &HeaderMap,
+    app: &App,
+    subject: &SubjectId,
+) -> Result<Precondition, Problem> {
+    let precondition = conditions::precondition(headers)?;
+    if precondition == Precondition::Anything {
+        return Ok(precondition);
+    }
+    let current = app.service.current_id(subject).await?;
+    // A delete of nothing is 404 whatever it expects (RFC 9110, section 13.2.1).
+    let is_moot = A::ACTION == Action::Delete && current.is_none();
+    if is_moot || precondition.holds(current) {
+        Ok(precondition)
+    } else {
+        Err(crate::service::Error::PreconditionFailed.into())
     }
 }
 
@@ -176,6 +204,12 @@ async fn named_subject(parts: &mut Parts, app: &App) -> Result<Named, Problem> {
         // Percent-encoded bytes that are no text.
         Err(_) => Ok(Named::Id(String::new())),
     }
+}
+
+/// Whether the request carries a valid token of a service or an admin.
+pub(super) fn is_from_operator(headers: &HeaderMap, app: &App) -> bool {
+    let asks = authenticate(headers, app).ok().flatten();
+    asks.is_some_and(|(principal, _)| principal.role > Role::User)
 }
 
 /// How a token came.

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, FromRequestParts, Multipart, Request};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use hyper::body::Body as _;
@@ -94,24 +94,26 @@ impl FromRequest<App> for Picture {
 }
 
 fn shape(request: &Request) -> Result<Shape, Problem> {
-    let kind = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
-    let kind = kind.unwrap_or_default().to_ascii_lowercase();
-    if kind.starts_with("multipart/form-data") {
-        Ok(Shape::Form)
-    } else if kind.starts_with("image/") {
-        Ok(Shape::Bare)
-    } else {
-        let found = if kind.is_empty() {
-            "no content type".to_owned()
-        } else {
-            format!("{kind:?}")
-        };
-        Err(malformed(format!(
-            "found {found}; send multipart/form-data, or a picture as image/*"
-        )))
+    let text = |name| {
+        let value = request.headers().get(name);
+        let value = value.and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().trim().to_ascii_lowercase()
+    };
+    let unsupported = |found: String| {
+        let detail = format!("found {found}; send multipart/form-data, or a picture as image/*");
+        Problem::new(Code::UnsupportedMediaType, detail)
+    };
+    let coding = text(CONTENT_ENCODING);
+    if !matches!(coding.as_str(), "" | "identity") {
+        return Err(unsupported(format!("the content encoding {coding:?}")));
+    }
+    let kind = text(CONTENT_TYPE);
+    match kind.split(';').next().unwrap_or_default().trim_end() {
+        "multipart/form-data" => Ok(Shape::Form),
+        "application/octet-stream" => Ok(Shape::Bare),
+        kind if kind.starts_with("image/") => Ok(Shape::Bare),
+        "" => Err(unsupported("no content type".to_owned())),
+        kind => Err(unsupported(format!("{kind:?}"))),
     }
 }
 

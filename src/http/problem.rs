@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -38,6 +38,8 @@ pub(super) enum Code {
     Superseded,
     PreconditionFailed,
     FileTooLarge,
+    UnsupportedMediaType,
+    RangeNotSatisfiable,
     CorruptImage,
     TooManyPixels,
     TooManyFrames,
@@ -71,6 +73,8 @@ impl Code {
             Self::Superseded => "superseded",
             Self::PreconditionFailed => "precondition_failed",
             Self::FileTooLarge => "file_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::CorruptImage => "corrupt_image",
             Self::TooManyPixels => "too_many_pixels",
             Self::TooManyFrames => "too_many_frames",
@@ -101,6 +105,8 @@ impl Code {
             Self::Superseded => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::CorruptImage | Self::TooManyPixels | Self::TooManyFrames | Self::TooComplex => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
@@ -121,6 +127,8 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// What `WWW-Authenticate` says (RFC 6750, section 3).
     pub(super) challenge: Option<&'static str>,
+    /// Further headers of the answer.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// For the log alone.
     pub(super) cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -134,6 +142,7 @@ impl Problem {
             retry_after: None,
             // Each 401 has a challenge. Without a token in the request there is no error to name.
             challenge: (code.status() == StatusCode::UNAUTHORIZED).then_some("Bearer"),
+            headers: Vec::new(),
             cause: None,
         }
     }
@@ -149,6 +158,14 @@ impl Problem {
     #[must_use]
     pub(super) fn challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = Some(challenge);
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub(super) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+        let value = HeaderValue::from_str(value);
+        self.headers.extend(value.map(|value| (name, value)));
         self
     }
 
@@ -182,6 +199,16 @@ impl IntoResponse for Problem {
         let mut response = self.code.status().into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// The status in the words of RFC 9110, section 15. The `http` crate still has those of its
+/// predecessors for two of them.
+pub(super) fn title(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "Content Too Large",
+        StatusCode::UNPROCESSABLE_ENTITY => "Unprocessable Content",
+        _ => status.canonical_reason().unwrap_or_default(),
     }
 }
 

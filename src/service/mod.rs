@@ -15,9 +15,9 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::catalog::Precondition;
+pub use crate::catalog::{Precondition, Stats};
 pub use crate::imaging::{Crop, Error as PictureError};
-pub use crate::storage::{Checkup, PublicRead};
+pub use crate::storage::{Checkup, PublicRead, RangedObject};
 pub use budget::{Load, Share};
 pub use error::Error;
 pub use maintain::{Collected, Collecting, DropLimit, Lost, Named, Rebuilt, Sample};
@@ -27,7 +27,7 @@ pub use sweep::Swept;
 pub use upload::{Admission, Upload};
 
 use crate::avatar::{AvatarId, ObjectKey};
-use crate::catalog::{Catalog, Stats};
+use crate::catalog::Catalog;
 use crate::imaging::{Pool, Recipe};
 use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};

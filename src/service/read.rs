@@ -1,8 +1,10 @@
 //! What there is: the current record, the rendition that a reader wants, and its bytes.
 
-use super::{Error, Service};
-use crate::avatar::{Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
-use crate::storage::Object;
+use std::ops::RangeInclusive;
+
+use super::{Error, Precondition, Service};
+use crate::avatar::{AvatarId, Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
+use crate::storage::{Object, RangedObject};
 
 /// The size that a reader wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,59 @@ impl Service {
     /// [`Error::NotFound`], [`Error::Catalog`]
     pub async fn current(&self, subject: &SubjectId) -> Result<Record, Error> {
         self.catalog.get(subject).await?.ok_or(Error::NotFound)
+    }
+
+    /// The subject's current avatar, for a precondition; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]
+    pub async fn current_id(&self, subject: &SubjectId) -> Result<Option<AvatarId>, Error> {
+        let current = self.catalog.get(subject).await?;
+        Ok(current.map(|record| record.avatar_id))
+    }
+
+    /// Checks a precondition before any work is done. A commit checks it again.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`], [`Error::Catalog`]
+    pub(super) async fn expect(
+        &self,
+        subject: &SubjectId,
+        precondition: &Precondition,
+    ) -> Result<(), Error> {
+        let holds = match precondition {
+            Precondition::Anything => true,
+            precondition => precondition.holds(self.current_id(subject).await?),
+        };
+        holds.then_some(()).ok_or(Error::PreconditionFailed)
+    }
+
+    /// Opens a part of an object; `None` where there is no object.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub async fn open_range(
+        &self,
+        key: &ObjectKey,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<RangedObject>, Error> {
+        Ok(self.store.get_range(key, range).await?)
+    }
+
+    /// The size of an object in bytes; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub async fn size_of(&self, key: &ObjectKey) -> Result<Option<u64>, Error> {
+        // One byte is read to the end, so that a connection to the store can be used again.
+        match self.store.get_range(key, 0..=0).await? {
+            None => Ok(None),
+            Some(RangedObject::Unsatisfiable { total }) => Ok(Some(total)),
+            Some(RangedObject::Part { total, part, .. }) => {
+                part.into_bytes().await?;
+                Ok(Some(total))
+            }
+        }
     }
 
     /// Opens an object; `None` where there is none.

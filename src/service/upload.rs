@@ -120,7 +120,7 @@ impl Service {
         seat: Option<Room>,
         mut patience: Patience,
     ) -> Result<Record, Error> {
-        self.expect(upload).await?;
+        self.expect(&upload.subject, &upload.precondition).await?;
         let recipe = &self.settings.recipe;
         let probe = imaging::probe_for(&upload.bytes, recipe, upload.crop)?;
         let turn = self.budget.turn(&mut patience).await?;
@@ -173,20 +173,6 @@ impl Service {
         let record = self.record(avatar, reservation, renditions, master, processed);
         self.write_manifest(&upload.subject, &record).await?;
         Ok(record)
-    }
-
-    /// Checks the precondition before any work is done; the commit checks it again.
-    async fn expect(&self, upload: &Upload) -> Result<(), Error> {
-        if upload.precondition == Precondition::Anything {
-            return Ok(());
-        }
-        let current = self.catalog.get(&upload.subject).await?;
-        let current = current.map(|record| record.avatar_id);
-        if upload.precondition.holds(current) {
-            Ok(())
-        } else {
-            Err(Error::PreconditionFailed)
-        }
     }
 
     /// Hands the picture to the pool. What is reserved for it is given back when the worker is done

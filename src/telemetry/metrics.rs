@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::exposition::{Exposition, prometheus_text};
 use crate::avatar::{SourceFormat, Timestamp};
 
 /// The bounds of every duration's buckets, in seconds.
@@ -304,20 +305,18 @@ impl Metrics {
         }
     }
 
-    /// The media type of [`text`](Self::text).
-    pub const CONTENT_TYPE: &'static str =
-        "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-    /// All of it, in the text format of `OpenMetrics` 1.0
-    /// (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+    /// All metrics in a text format.
     ///
     /// # Errors
     /// The formatter's, which writing to memory does not give.
-    pub fn text(&self) -> Result<String, fmt::Error> {
+    pub fn text(&self, format: Exposition) -> Result<String, fmt::Error> {
         set_to(&self.0.resident, resident_bytes().unwrap_or(0));
         let mut text = String::new();
         encode(&mut text, &self.0.registry)?;
-        Ok(text)
+        Ok(match format {
+            Exposition::OpenMetrics => text,
+            Exposition::Prometheus => prometheus_text(&text),
+        })
     }
 }
 
@@ -436,14 +435,20 @@ mod tests {
     #[test]
     fn what_a_client_chooses_is_no_label() {
         let metrics = Metrics::new();
-        let size = |metrics: &Metrics| metrics.text().unwrap().lines().count();
+        let size = |metrics: &Metrics| {
+            metrics
+                .text(Exposition::Prometheus)
+                .unwrap()
+                .lines()
+                .count()
+        };
         metrics.answered("BREW", "", 404, Duration::ZERO);
         let before = size(&metrics);
         for method in ["A", "B", "get"] {
             metrics.answered(method, "", 404, Duration::ZERO);
         }
         assert_eq!(size(&metrics), before);
-        let text = metrics.text().unwrap();
+        let text = metrics.text(Exposition::Prometheus).unwrap();
         let line = "cameo_http_requests_total{method=\"other\",route=\"none\",status=\"4xx\"} 4";
         assert!(text.contains(line), "{text}");
     }
@@ -454,13 +459,13 @@ mod tests {
         one.missed_an_object();
         assert!(
             one.clone()
-                .text()
+                .text(Exposition::Prometheus)
                 .unwrap()
                 .contains("cameo_missing_objects_total 1")
         );
         assert!(
             other
-                .text()
+                .text(Exposition::Prometheus)
                 .unwrap()
                 .contains("cameo_missing_objects_total 0")
         );

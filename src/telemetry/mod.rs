@@ -1,5 +1,6 @@
 //! What the program tells about itself: structured lines on standard error, and metrics.
 
+mod exposition;
 mod health;
 mod metrics;
 
@@ -9,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+pub use exposition::Exposition;
 pub use health::Health;
 pub use metrics::{Metrics, Operations};
 

@@ -1,6 +1,7 @@
 //! Who may do what.
 
 use reqwest::{Method, RequestBuilder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::photos::{self, PORTRAIT};
 use crate::support::{Client, TestService, form, send, shape};
@@ -48,6 +49,55 @@ async fn me_is_whoever_asks() {
     assert_eq!(service.anonymous().avatar("me").await.problem().0, 401);
     owner.delete("me").await.ok();
     assert_eq!(owner.avatar("me").await.problem().0, 404);
+}
+
+#[tokio::test]
+async fn me_is_no_user_id() {
+    let service = TestService::start().await;
+    // A token whose subject is called so has no avatar of its own.
+    let client = service.owner("me");
+    let refused = client.upload("me", photos::png(100, 100)).await;
+    assert_eq!(refused.problem(), (400, "invalid_user_id".into()));
+    assert_eq!(client.avatar("me").await.problem().0, 400);
+    assert_eq!(service.objects().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_user_id_may_hold_what_identity_providers_put_into_it() {
+    let service = TestService::start().await;
+    let id = "auth0|5f7c:a+b~c_d-e.f@g";
+    let owner = service.owner(id);
+    let escaped = "auth0%7C5f7c%3Aa%2Bb~c_d-e.f%40g";
+    let picture = photos::png(100, 100);
+    assert_eq!(
+        owner.upload(escaped, picture.clone()).await.ok()["user_id"],
+        id
+    );
+    assert_eq!(owner.upload("me", picture.clone()).await.ok()["version"], 2);
+    assert_eq!(
+        service.anonymous().avatar(escaped).await.ok()["user_id"],
+        id
+    );
+    // Some clients do not escape it.
+    let address = service.url().trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let head = format!("GET /api/v1/users/{id}/avatar HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    // Another user whose id begins the same keeps what is his.
+    service
+        .owner("auth0|5f7")
+        .upload("auth0|5f7", picture)
+        .await
+        .ok();
+    owner.delete("me").await.ok();
+    assert_eq!(service.anonymous().avatar(escaped).await.problem().0, 404);
+    service.anonymous().avatar("auth0%7C5f7").await.ok();
+    for key in service.objects().await {
+        assert!(!key.contains("auth0") && !key.contains('|'), "{key}");
+    }
 }
 
 #[tokio::test]

@@ -195,6 +195,26 @@ async fn bodies_that_are_no_upload_are_refused() {
     let json = post().header("content-type", "application/json").body("{}");
     let json = send(json).await;
     insta::assert_snapshot!(shape(&json, service.url()));
+    let unsupported = (415, "unsupported_media_type".to_owned());
+    for kind in [
+        "text/plain",
+        "multipart/form-database",
+        "multipart/mixed; boundary=x",
+        "imagex/png",
+    ] {
+        let request = post().header("content-type", kind).body("x");
+        assert_eq!(send(request).await.problem(), unsupported, "{kind}");
+    }
+    assert_eq!(send(post().body("x")).await.problem(), unsupported);
+    let zipped = post()
+        .header("content-type", "image/png")
+        .header("content-encoding", "gzip");
+    assert_eq!(send(zipped.body("x")).await.problem(), unsupported);
+    // What may be anything may be a picture.
+    let bytes = post().header("content-type", "application/octet-stream");
+    send(bytes.body(photos::png(100, 100))).await.ok();
+    let upper = post().header("content-type", "IMAGE/PNG; charset=binary");
+    send(upper.body(photos::png(100, 100))).await.ok();
     let no_boundary = post()
         .header("content-type", "multipart/form-data")
         .body("x");

@@ -12,6 +12,15 @@ async fn the_documents_are_served_by_the_program_alone() {
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(anyone.get("/docs").await.status, 303);
     let page = anyone.get("/docs/").await;
+    assert_eq!(page.header("x-frame-options"), "DENY");
+    let policy = page.header("content-security-policy");
+    for directive in [
+        "default-src 'none'",
+        "frame-ancestors 'none'",
+        "script-src 'self';",
+    ] {
+        assert!(policy.contains(directive), "{policy}");
+    }
     let text = String::from_utf8(page.body).unwrap();
     assert!(
         !text.contains("http://") && !text.contains("https://"),

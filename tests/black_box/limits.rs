@@ -1,7 +1,11 @@
 //! How often anyone may do what.
 
+use std::time::Duration;
+
+use reqwest::Method;
+
 use crate::support::photos;
-use crate::support::{TestService, shape};
+use crate::support::{TestService, send, shape};
 
 const ON: (&str, &str) = ("CAMEO_LIMITS__ENABLED", "true");
 
@@ -48,6 +52,34 @@ async fn the_sixth_upload_in_a_minute_must_wait() {
         deleted.header("ratelimit-policy"),
         "\"delete\";q=10;w=60;pk=:NDI=:;cameo-algorithm=\"gcra\";cameo-interval=6"
     );
+}
+
+#[tokio::test]
+async fn a_condition_that_fails_spends_no_rate_and_needs_no_body() {
+    let limits = [
+        ("CAMEO_LIMITS__UPLOAD", "1/h"),
+        ("CAMEO_LIMITS__DELETE", "1/h"),
+    ];
+    let service = TestService::start_with(&[&[ON][..], &limits].concat()).await;
+    let owner = service.owner("42");
+    let path = "/api/v1/users/42/avatar";
+    let request = |method| owner.request(method, path).header("if-match", "\"other\"");
+    let failed = (412, "precondition_failed".to_owned());
+    for _ in 0..3 {
+        // The body never comes to its end.
+        let endless = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let upload = request(Method::PUT).header("content-type", "image/png");
+        let upload = upload.body(reqwest::Body::wrap_stream(endless));
+        let refused = tokio::time::timeout(Duration::from_secs(10), send(upload)).await;
+        let refused = refused.expect("the body is not waited for");
+        assert_eq!(refused.problem(), failed);
+        assert_eq!(refused.header("ratelimit"), "");
+    }
+    owner.upload("42", photos::png(100, 100)).await.ok();
+    for _ in 0..3 {
+        assert_eq!(send(request(Method::DELETE)).await.problem(), failed);
+    }
+    owner.delete("42").await.ok();
 }
 
 #[tokio::test]

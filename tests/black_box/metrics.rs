@@ -21,11 +21,12 @@ impl Samples {
     async fn of(client: &Client) -> Self {
         let answer = client.get("/metrics").await;
         assert_eq!(answer.status, 200);
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        assert_eq!(answer.header("content-type"), kind);
         Self::read(&String::from_utf8(answer.body).unwrap())
     }
 
     fn read(text: &str) -> Self {
-        assert!(text.ends_with("# EOF\n"), "{text}");
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ').unwrap();
@@ -111,6 +112,63 @@ async fn an_upload_is_seen_in_every_place_that_it_passes() {
     assert_eq!(samples.get("cameo_limits_fallback_active"), 0.0);
     assert!(samples.get("process_start_time_seconds") > 1.7e9);
     assert!(samples.get("process_resident_memory_bytes") > 1e6);
+}
+
+#[tokio::test]
+async fn open_metrics_is_answered_where_it_is_asked_for() {
+    let service = TestService::start().await;
+    let anyone = service.anonymous();
+    let scraper =
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+    let answer = anyone.get_with("/metrics", "accept", scraper).await;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(answer.header("content-type"), kind);
+    let open = String::from_utf8(answer.body).unwrap();
+    assert!(open.ends_with("# EOF\n"), "{open}");
+    assert!(
+        open.contains("# TYPE cameo_missing_objects counter\n"),
+        "{open}"
+    );
+    for accept in ["*/*", "text/plain", "text/html,*/*;q=0.8"] {
+        let answer = anyone.get_with("/metrics", "accept", accept).await;
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        assert_eq!(answer.header("content-type"), kind, "{accept}");
+        assert_eq!(answer.header("vary"), "Accept");
+    }
+}
+
+#[tokio::test]
+async fn prometheus_own_tool_finds_no_fault_in_the_metrics() {
+    use tokio::io::AsyncWriteExt;
+
+    let service = TestService::start_with(&[ON]).await;
+    service.owner("42").upload("42", PORTRAIT).await.ok();
+    service.anonymous().avatar("43").await.problem();
+    let text = service.anonymous().get("/metrics").await.body;
+    let root = env!("CARGO_MANIFEST_DIR");
+    let found = std::process::Command::new(format!("{root}/scripts/promtool.sh"));
+    let found = tokio::process::Command::from(found).output().await.unwrap();
+    let said = String::from_utf8_lossy(&found.stderr);
+    assert!(found.status.success(), "there is no promtool: {said}");
+    let check = async |text: &[u8]| {
+        let mut tool = tokio::process::Command::new(String::from_utf8_lossy(&found.stdout).trim())
+            .args(["check", "metrics"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        tool.stdin.take().unwrap().write_all(text).await.unwrap();
+        let output = tokio::time::timeout(Duration::from_secs(30), tool.wait_with_output());
+        let output = output.await.expect("promtool ends").unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    assert_eq!(check(&text).await, (true, String::new()));
+    // The tool does see faults.
+    let (is_good, said) = check(b"# TYPE requests counter\nrequests 1\n").await;
+    assert!(!is_good && said.contains("_total"), "{said}");
 }
 
 #[tokio::test]
@@ -266,10 +324,7 @@ async fn the_document_lists_every_metric_with_its_type_and_no_other() {
     let told: BTreeSet<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .map(|(name, kind)| match kind {
-            "counter" => (format!("{name}_total"), kind),
-            _ => (name.to_owned(), kind),
-        })
+        .map(|(name, kind)| (name.to_owned(), kind))
         .collect();
     let document = include_str!("../../docs/metrics.md");
     let written: BTreeSet<_> = document

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::photos::PORTRAIT;
-use crate::support::{TestService, shape};
+use crate::support::{Client, TestService, shape};
 
 #[tokio::test]
 async fn health_tells_what_is_up_and_what_there_is() {
@@ -12,6 +12,9 @@ async fn health_tells_what_is_up_and_what_there_is() {
     insta::assert_snapshot!(shape(&anyone.get("/health/live").await, service.url()));
     insta::assert_snapshot!(shape(&anyone.get("/health/ready").await, service.url()));
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+    let health = anyone.get("/health").await;
+    assert_eq!(health.body, anyone.get("/health/ready").await.body);
+    assert_eq!(health.status, 200);
     let overview = anyone.get("/health/avatar").await.ok();
     let bytes: u64 = avatar["images"]
         .as_array()
@@ -19,12 +22,146 @@ async fn health_tells_what_is_up_and_what_there_is() {
         .iter()
         .map(|image| image["bytes"].as_u64().unwrap())
         .sum();
+    let mib = (bytes as f64 / 1_048_576.0 * 100.0).round() / 100.0;
+    let expected = serde_json::json!({
+        "status": "healthy",
+        "config_valid": true,
+        "errors": [],
+        "version": env!("CARGO_PKG_VERSION"),
+        "storage": { "total_files": 10, "total_size_mb": mib },
+    });
+    assert_eq!(overview, expected);
+}
+
+#[tokio::test]
+async fn figures_are_for_operators_in_production() {
+    let variables = [
+        ("CAMEO_ENVIRONMENT", "production"),
+        // Only its form counts here: production refuses one that can be guessed.
+        (
+            "CAMEO_AUTH__JWT_SECRET",
+            "q7Jw0mX2vT9cRkYbHs4eUzLd6fNpAi81oGQ3xEWV5tM=",
+        ),
+        ("CAMEO_HTTP__METRICS_BIND", "127.0.0.1:0"),
+    ];
+    let service = TestService::start_with(&variables).await;
+    service.owner("42").upload("42", PORTRAIT).await.ok();
+    let bad = Client::new(service.url(), Some("nonsense".to_owned()));
+    for client in [service.anonymous(), service.owner("42"), bad] {
+        let overview = client.get("/health/avatar").await.ok();
+        assert_eq!(overview["status"], "healthy");
+        assert_eq!(overview.get("storage"), None);
+    }
+    let address = service.metrics_address().unwrap();
+    let inside = Client::new(&format!("http://{address}"), None);
+    for client in [service.admin(), service.service(), inside] {
+        let overview = client.get("/health/avatar").await.ok();
+        assert_eq!(overview["storage"]["total_files"], 10);
+    }
+}
+
+#[tokio::test]
+async fn the_root_leads_to_the_documents_where_they_are_on() {
+    let service = TestService::start().await;
+    let root = service.anonymous().get("/").await;
     assert_eq!(
-        (&overview["avatars"], &overview["objects"]),
-        (&1.into(), &10.into())
+        (root.status.as_u16(), root.header("location")),
+        (307, "/docs")
     );
-    assert_eq!(overview["bytes"], bytes);
-    assert_eq!(overview["configuration"], "ok");
+    let without = TestService::start_with(&[("CAMEO_HTTP__DOCS", "false")]).await;
+    for path in ["/", "/docs", "/docs/", "/docs/index.html", "/openapi.json"] {
+        let answer = without.anonymous().get(path).await;
+        assert_eq!(answer.problem(), (404, "not_found".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_exactly_one_valid_host_is_refused() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let service = TestService::start_with(&[("CAMEO_HTTP__METRICS_BIND", "127.0.0.1:0")]).await;
+    let main = service.url().trim_start_matches("http://").to_owned();
+    let metrics = service.metrics_address().unwrap().to_string();
+    for (address, path) in [(main, "/health/live"), (metrics, "/metrics")] {
+        let answered = async |version: &str, hosts: &str| {
+            let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+            let head = format!("GET {path} HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            let reading = stream.read_to_string(&mut answer);
+            let reading = tokio::time::timeout(Duration::from_secs(10), reading);
+            reading.await.expect("it answers").unwrap();
+            answer
+        };
+        for (version, hosts) in [
+            ("1.1", ""),
+            ("1.1", "Host: a\r\nHost: b\r\n"),
+            ("1.1", "Host: a\r\nhost: a\r\n"),
+            ("1.1", "Host: a b\r\n"),
+            ("1.1", "Host:\r\n"),
+            ("1.0", "Host: a\r\nHost: b\r\n"),
+        ] {
+            let answer = answered(version, hosts).await;
+            assert!(
+                answer.contains(" 400 Bad Request\r\n"),
+                "{hosts:?}: {answer}"
+            );
+            assert!(answer.contains("\"malformed_request\""), "{answer}");
+        }
+        for (version, hosts) in [("1.1", "Host: cameo:80\r\n"), ("1.0", "")] {
+            let answer = answered(version, hosts).await;
+            assert!(answer.contains(" 200 OK\r\n"), "{hosts:?}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_log_line_of_a_refused_request_has_its_code() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
+        .env("CAMEO_DATA_DIR", folder.path())
+        .env("CAMEO_HTTP__BIND", "127.0.0.1:0")
+        .env("RUST_LOG", "info")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let url = loop {
+        let line = said
+            .next_line()
+            .await
+            .unwrap()
+            .expect("it says where it listens");
+        if let Some((_, rest)) = line.split_once("Cameo is ready at ") {
+            break rest.split_whitespace().next().unwrap().to_owned();
+        }
+    };
+    let anyone = Client::new(&url, None);
+    let secret = "secret-that-nobody-logs";
+    let path = format!("/api/v1/users/{secret}%20/avatar?size={secret}");
+    assert_eq!(anyone.get(&path).await.problem().0, 400);
+    anyone.get("/api/v1/users/42/avatar").await.problem();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let logged = tokio::time::timeout(Duration::from_secs(20), async {
+        let mut codes = Vec::new();
+        while codes.len() < 2 {
+            let line = lines.next_line().await.unwrap().expect("it logs requests");
+            assert!(!line.contains(secret), "{line}");
+            if line.contains("answered") {
+                let (_, code) = line.split_once("code=\"").expect("a code");
+                codes.push(code.split('"').next().unwrap().to_owned());
+            }
+        }
+        codes
+    });
+    assert_eq!(
+        logged.await.unwrap(),
+        ["invalid_user_id", "avatar_not_found"]
+    );
 }
 
 #[tokio::test]
@@ -36,6 +173,11 @@ async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
     assert_eq!(ready.json()["store"], "unavailable");
     assert_eq!(ready.json()["catalog"], "ok");
     assert_eq!(ready.json()["public_read"], "unknown");
+    let overview = service.anonymous().get("/health/avatar").await;
+    assert_eq!(overview.status, 503);
+    assert_eq!(overview.json()["status"], "unhealthy");
+    let errors = serde_json::json!(["the store is unavailable"]);
+    assert_eq!(overview.json()["errors"], errors);
     let refused = service.owner("42").upload("42", PORTRAIT).await;
     assert_eq!(refused.problem(), (503, "storage_unavailable".to_owned()));
     assert_eq!(refused.header("retry-after"), "2");

@@ -6,7 +6,7 @@ use reqwest::multipart::Form;
 use serde_json::Value;
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{Answer, TestService, form, shape};
+use crate::support::{Answer, TestService, form, send, shape};
 
 /// Every image of an avatar: its description and its bytes.
 async fn images(service: &TestService, avatar: &Value) -> Vec<(Value, Vec<u8>)> {
@@ -263,8 +263,9 @@ async fn an_upload_can_depend_on_what_is_there() {
             .problem(),
         failed
     );
+    let image = service.anonymous().get("/api/v1/users/42/avatar").await;
     let second = owner
-        .upload_with("42", &picture, "if-match", first.header("etag"))
+        .upload_with("42", &picture, "if-match", image.header("etag"))
         .await;
     second.ok();
     let stale = owner
@@ -282,8 +283,45 @@ async fn an_upload_can_depend_on_what_is_there() {
         .header("if-match", "*")
         .header("if-none-match", "*")
         .multipart(form(picture));
-    let both = crate::support::send(both).await;
+    let both = send(both).await;
     assert_eq!(both.problem(), (400, "malformed_request".to_owned()));
+}
+
+#[tokio::test]
+async fn a_delete_can_depend_on_what_is_there() {
+    let service = TestService::start().await;
+    let owner = service.owner("42");
+    let delete = async |header: &'static str, value: &str| {
+        let path = "/api/v1/users/42/avatar";
+        let request = owner.request(Method::DELETE, path).header(header, value);
+        send(request).await
+    };
+    let failed = (412, "precondition_failed".to_owned());
+    let picture = photos::png(100, 100);
+    let first = owner.upload("42", picture.clone()).await;
+    let first = first.header("etag").to_owned();
+    let second = owner.upload("42", picture).await;
+    let second = second.header("etag").to_owned();
+    for (header, value) in [
+        ("if-match", first.clone()),
+        ("if-match", "\"other\"".to_owned()),
+        ("if-match", format!("W/{second}")),
+        ("if-none-match", "*".to_owned()),
+    ] {
+        assert_eq!(delete(header, &value).await.problem(), failed, "{value}");
+    }
+    let malformed = (400, "malformed_request".to_owned());
+    assert_eq!(delete("if-match", "unquoted").await.problem(), malformed);
+    assert_eq!(
+        service.anonymous().avatar("42").await.header("etag"),
+        second
+    );
+
+    let image = service.anonymous().get("/api/v1/users/42/avatar").await;
+    let list = format!("{first}, {}", image.header("etag"));
+    delete("if-match", &list).await.ok();
+    // Without an avatar a condition changes nothing.
+    assert_eq!(delete("if-match", "*").await.problem().0, 404);
 }
 
 #[tokio::test]

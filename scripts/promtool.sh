@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Prints where promtool is, which checks metrics as Prometheus reads them.
+#
+# Where it is not in PATH it is taken out of Debian's package `prometheus` into
+# .tools, without installing that: the package would start a server. Where that
+# cannot be done, the script says what is missing and fails.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if command -v promtool; then
+    exit 0
+fi
+tool=$PWD/.tools/promtool
+if [[ ! -x $tool ]]; then
+    scripts/need.sh apt-get=prometheus dpkg-deb=dpkg >&2
+    mkdir -p .tools
+    folder=$(mktemp -d .tools/promtool.XXXXXX)
+    trap 'rm -rf "$folder"' EXIT
+    download() { (cd "$folder" && apt-get download -qq prometheus) >&2; }
+    if ! download 2>/dev/null; then
+        as_root=()
+        [[ $EUID -eq 0 ]] || as_root=(sudo)
+        "${as_root[@]}" apt-get update -qq >&2
+        download
+    fi
+    dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
+    mv "$folder/usr/bin/promtool" "$tool"
+fi
+echo "$tool"

@@ -1,0 +1,70 @@
+//! The `Host` field of a request (RFC 9112, section 3.2). hyper does not check it.
+
+use axum::extract::Request;
+use axum::http::Version;
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
+
+use super::problem::{Code, Problem};
+
+/// Checks that a request names its host once and in a valid form. Proxies that choose between two
+/// hosts in different ways can be led past their access rules.
+///
+/// # Errors
+/// 400
+pub(super) fn check(request: &Request) -> Result<(), Problem> {
+    let hosts: Vec<_> = request.headers().get_all(HOST).iter().collect();
+    let refused = |detail: &str| Err(Problem::new(Code::MalformedRequest, detail));
+    match hosts[..] {
+        // HTTP/1.0 knows no Host.
+        [] if request.version() < Version::HTTP_11 => Ok(()),
+        [] => refused("the request has no Host header; HTTP/1.1 needs one"),
+        [host] if is_valid(host.as_bytes()) => Ok(()),
+        [_] => refused("the Host header is no host with an optional port"),
+        _ => refused("the request has more than one Host header; send one"),
+    }
+}
+
+fn is_valid(host: &[u8]) -> bool {
+    !host.contains(&b'@') && Authority::try_from(host).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    #[test]
+    fn a_request_names_its_host_once() {
+        let check = |version, hosts: &[&str]| {
+            let mut request = Request::builder().version(version);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            super::check(&request.body(Body::empty()).unwrap())
+        };
+        for host in [
+            "cameo",
+            "cameo:8080",
+            "127.0.0.1:80",
+            "[::1]:8080",
+            "a.b-c.example",
+        ] {
+            assert!(check(Version::HTTP_11, &[host]).is_ok(), "{host}");
+        }
+        for hosts in [
+            &[][..],
+            &[""],
+            &["a b"],
+            &["a/b"],
+            &["me@cameo"],
+            &["a", "b"],
+            &["a", "a"],
+        ] {
+            let refused = check(Version::HTTP_11, hosts).unwrap_err();
+            assert_eq!(refused.code, Code::MalformedRequest, "{hosts:?}");
+        }
+        assert!(check(Version::HTTP_10, &[]).is_ok());
+        assert!(check(Version::HTTP_10, &["a", "b"]).is_err());
+    }
+}
