@@ -31,7 +31,7 @@ use std::{env, fs};
 use bytes::Bytes;
 use cameo::avatar::{Format, SourceFormat, VariantName};
 use cameo::imaging::{
-    Av1, Control, Limits, Output, Recipe, Target, Workspace, encode_rgb, process,
+    Av1, Control, Crop, Limits, Output, Recipe, Target, Workspace, encode_rgb, process,
 };
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{PixelType, ResizeOptions, Resizer};
@@ -52,7 +52,7 @@ const WAYS: [(&str, bool, &[Format]); 5] = [
     ("cameo", false, BOTH),
     ("cameo-webp", false, &[Format::Webp]),
     ("cameo-jpeg", false, &[Format::Jpeg]),
-    // Not measured: what bench/imaging/rightness.py looks at.
+    // Not measured: what bench/imaging/rightness.py and crops.py look at.
     (FIXTURE, false, &[Format::Png]),
 ];
 
@@ -209,21 +209,42 @@ fn serve(name: &str, picture: &Path) {
     let mut workspace = Workspace::new(av1());
     let mut resizer = Resizer::new();
     for line in std::io::stdin().lines() {
+        // A folder for the files, or nothing; then a crop and the edge of the medium variant.
+        let line = line.unwrap();
+        let mut words = line.split('\t');
+        let folder = words.next().unwrap_or_default();
+        let crop = words.next().map(parse_crop);
+        if let Some(edge) = words.next() {
+            recipe.variants[0].edge_px = edge.parse().unwrap();
+        }
         let mut files = Vec::new();
         let before = cpu_ns();
         let output = if plain {
             plain_way(&upload, &recipe, &mut resizer)
         } else {
-            files = cameo_way(&upload, &recipe, &mut workspace);
+            files = cameo_way(&upload, &recipe, crop, &mut workspace);
             files.iter().map(|(_, bytes)| bytes.len()).sum()
         };
         let cpu_ms = (cpu_ns() - before) as f64 / 1e6;
         let peak_mb = (status_kb("VmHWM") - idle_kb) as f64 / 1024.0;
-        let folder = line.unwrap();
         for (name, bytes) in files.iter().filter(|_| !folder.is_empty()) {
-            fs::write(Path::new(&folder).join(name), bytes).unwrap();
+            fs::write(Path::new(folder).join(name), bytes).unwrap();
         }
         println!("{cpu_ms} {peak_mb} {}", output as f64 / 1024.0);
+    }
+}
+
+/// `x,y,width,height`
+fn parse_crop(text: &str) -> Crop {
+    let numbers: Vec<u32> = text.split(',').map(|n| n.parse().unwrap()).collect();
+    let [x, y, width, height] = numbers[..] else {
+        panic!("a crop is x,y,width,height")
+    };
+    Crop {
+        x,
+        y,
+        width,
+        height,
     }
 }
 
@@ -280,12 +301,17 @@ fn recipe(formats: &[Format]) -> Recipe {
 }
 
 /// Gives the files made, by names such as `medium.webp`.
-fn cameo_way(upload: &Bytes, recipe: &Recipe, workspace: &mut Workspace) -> Vec<(String, Vec<u8>)> {
+fn cameo_way(
+    upload: &Bytes,
+    recipe: &Recipe,
+    crop: Option<Crop>,
+    workspace: &mut Workspace,
+) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     process(
         upload.clone(),
         recipe,
-        None,
+        crop,
         &Control::unlimited(),
         workspace,
         &mut |output| {

@@ -31,4 +31,5 @@ cameo=$(cargo bench --locked --bench imaging --no-run --message-format=json |
 inputs=target/bench/imaging-$(sha256sum "$photo" | cut -c1-8)
 "$venv/bin/python" bench/imaging/inputs.py "$photo" "$inputs"
 "$venv/bin/python" bench/imaging/rightness.py "$cameo" tests/fixtures
+"$venv/bin/python" bench/imaging/crops.py "$cameo"
 "$venv/bin/python" bench/imaging/compare.py "$cameo" "$inputs" "$@"
