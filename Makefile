@@ -18,8 +18,8 @@ test: needs servers promtool ## Run every test: unit, contract, black-box (three
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
 
-chaos: needs servers ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=300, CHAOS_SEED, CHAOS_S3=seaweedfs)
-	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),300) CHAOS_SEED=$(CHAOS_SEED) CHAOS_S3=$(CHAOS_S3) cargo test --locked --test chaos
+chaos: needs servers ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=120, CHAOS_SEED, CHAOS_S3=seaweedfs)
+	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED) CHAOS_S3=$(CHAOS_S3) cargo test --locked --test chaos
 
 conformance: needs servers ## Run the suites on real S3 servers and Redis kinds (ARGS='--only minio'); writes docs/object-stores.md
 	cargo test --locked --test conformance -- $(ARGS)

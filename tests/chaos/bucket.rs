@@ -238,11 +238,22 @@ fn walk(bucket: &Path, prefix: &str) -> BTreeMap<String, (u64, SystemTime)> {
 
 type PutFailed = SdkError<PutObjectError>;
 
-/// The bucket as it is, asked without a proxy between and for as long as it takes.
-pub(crate) struct Eye(Client);
+/// The objects as they are, looked at past every fault.
+pub(crate) enum Eye {
+    /// A bucket, asked without a proxy between and for as long as it takes.
+    Server(Client),
+    /// A store's folder.
+    Folder(PathBuf),
+}
 
 impl Eye {
-    pub(crate) fn new(kind: Kind, server: SocketAddr) -> Self {
+    /// Looks at the folder of a store.
+    pub(crate) fn on_folder(folder: PathBuf) -> Self {
+        Self::Folder(folder)
+    }
+
+    /// Looks at the bucket of a server.
+    pub(crate) fn on_server(kind: Kind, server: SocketAddr) -> Self {
         let (key, secret) = kind.keys();
         let timeouts = TimeoutConfig::builder()
             .operation_timeout(Duration::from_secs(3))
@@ -257,16 +268,23 @@ impl Eye {
             .credentials_provider(credentials)
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
-        Self(Client::from_conf(config.build()))
+        Self::Server(Client::from_conf(config.build()))
     }
 
     /// Every object under a prefix, with its length.
     pub(crate) async fn objects(&self, prefix: &str) -> BTreeMap<String, u64> {
+        let client = match self {
+            Self::Server(client) => client,
+            Self::Folder(folder) => {
+                let found = walk(folder, prefix).into_iter();
+                return found.map(|(key, (length, _))| (key, length)).collect();
+            }
+        };
         'again: loop {
             let mut objects = BTreeMap::new();
             let mut next = None;
             loop {
-                let list = self.0.list_objects_v2().bucket(BUCKET).prefix(prefix);
+                let list = client.list_objects_v2().bucket(BUCKET).prefix(prefix);
                 let Ok(page) = list.set_continuation_token(next).send().await else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue 'again;
@@ -290,14 +308,20 @@ impl Eye {
 
     /// Puts something there, where the bucket takes it right now.
     pub(crate) async fn try_put(&self, key: &str, body: &'static [u8]) -> Result<(), PutFailed> {
-        let put = self.0.put_object().bucket(BUCKET).key(key);
+        let Self::Server(client) = self else {
+            panic!("a folder is written to directly");
+        };
+        let put = client.put_object().bucket(BUCKET).key(key);
         put.body(ByteStream::from_static(body)).send().await?;
         Ok(())
     }
 
     /// Takes something away behind everybody's back.
     pub(crate) async fn remove(&self, key: &str) {
-        let delete = self.0.delete_object().bucket(BUCKET).key(key);
+        let Self::Server(client) = self else {
+            panic!("a folder is written to directly");
+        };
+        let delete = client.delete_object().bucket(BUCKET).key(key);
         delete.send().await.unwrap();
     }
 }

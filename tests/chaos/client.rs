@@ -78,6 +78,11 @@ impl Client {
         send(self.request(Method::GET, "/health/avatar")).await
     }
 
+    /// What the service tells of its readiness.
+    pub(crate) async fn readiness(&self) -> reqwest::Result<Answer> {
+        send(self.request(Method::GET, "/health/ready")).await
+    }
+
     /// Whether the process is up, which depends on nothing else.
     pub(crate) async fn is_live(&self) -> bool {
         let asked = send(self.request(Method::GET, "/health/live")).await;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -56,6 +57,12 @@ impl Op {
         self.ended < other.begun
     }
 
+    /// Whether some of it fell into one of these times.
+    pub(crate) fn overlaps(&self, times: &[Range<Duration>]) -> bool {
+        let mut times = times.iter();
+        times.any(|time| self.begun < time.end && time.start < self.ended)
+    }
+
     /// What an upload's avatar tells where its picture came from.
     pub(crate) fn dimensions(&self) -> Option<String> {
         match self.act {
@@ -77,6 +84,7 @@ impl Op {
 pub(crate) struct History {
     begun: Instant,
     ops: Mutex<Vec<Op>>,
+    losses: Mutex<Vec<Range<Duration>>>,
     log: Mutex<BufWriter<File>>,
 }
 
@@ -85,6 +93,7 @@ impl History {
         Self {
             begun: Instant::now(),
             ops: Mutex::default(),
+            losses: Mutex::default(),
             log: Mutex::new(BufWriter::new(File::create(log).unwrap())),
         }
     }
@@ -121,6 +130,24 @@ impl History {
             "worker {worker:2} replica {replica} {subject} {act:?} since {begun:.3}: {came}"
         ));
         self.ops.lock().unwrap().push(op);
+    }
+
+    /// From now on the catalog may have lost its latest writes, until [`end_loss`](Self::end_loss).
+    pub(crate) fn begin_loss(&self) {
+        let since = self.now()..Duration::MAX;
+        self.losses.lock().unwrap().push(since);
+    }
+
+    /// The catalog is rebuilt.
+    pub(crate) fn end_loss(&self) {
+        if let Some(last) = self.losses.lock().unwrap().last_mut() {
+            last.end = self.now();
+        }
+    }
+
+    /// When the catalog may have lacked its latest writes.
+    pub(crate) fn losses(&self) -> Vec<Range<Duration>> {
+        self.losses.lock().unwrap().clone()
     }
 
     /// Every acknowledged upload of a subject, so far.

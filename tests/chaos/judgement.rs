@@ -4,9 +4,15 @@
 //! other was asked. Of two that overlap either may have come first. One without a clear answer may
 //! have happened at any moment from its asking on, but not against anything asked for after it
 //! had failed: a delete that was answered 503 never takes away a later upload.
+//!
+//! A loss is the time from the moment at which the catalog came back older until it is rebuilt.
+//! Reads in that time may give an older avatar or none. Everything else holds during it, too: a
+//! version is never given out twice, and after the rebuild the newest acknowledged upload is
+//! current.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::client::Avatar;
@@ -20,26 +26,30 @@ pub(crate) enum Broken {
     Orphan,
     ObjectMissing,
     VersionBackwards,
+    VersionTwice,
     NeverUploaded,
     ReplicasDisagree,
     SumsDiffer,
     Outstanding,
     WrongAnswer,
+    PartPromise,
     EndedByItself,
 }
 
 impl Broken {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::UploadLost,
         Self::DeletedReadable,
         Self::Orphan,
         Self::ObjectMissing,
         Self::VersionBackwards,
+        Self::VersionTwice,
         Self::NeverUploaded,
         Self::ReplicasDisagree,
         Self::SumsDiffer,
         Self::Outstanding,
         Self::WrongAnswer,
+        Self::PartPromise,
         Self::EndedByItself,
     ];
 
@@ -50,11 +60,13 @@ impl Broken {
             Self::Orphan => "objects in the bucket that no record names",
             Self::ObjectMissing => "objects of records that are missing or cut short",
             Self::VersionBackwards => "versions that went backwards",
+            Self::VersionTwice => "versions that were given out twice",
             Self::NeverUploaded => "avatars that were refused, or that nobody sent",
             Self::ReplicasDisagree => "subjects of which the replicas tell different things",
             Self::SumsDiffer => "sums that differ from the records",
             Self::Outstanding => "uploads still on the sweep's list",
             Self::WrongAnswer => "answers that the API does not have",
+            Self::PartPromise => "promises of this part that did not hold",
             Self::EndedByItself => "programs that ended by themselves",
         }
     }
@@ -75,6 +87,8 @@ pub(crate) struct Remains {
     pub(crate) outstanding: Vec<String>,
     /// Programs that ended though nobody killed them.
     pub(crate) ended: Vec<String>,
+    /// When the catalog may have lacked its latest writes.
+    pub(crate) losses: Vec<Range<Duration>>,
 }
 
 /// Every broken promise, with what shows it.
@@ -124,6 +138,13 @@ impl Verdict {
         self.broken.is_empty()
     }
 
+    /// Everything that shows it.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Broken, &str)> {
+        self.broken
+            .iter()
+            .flat_map(|(broken, what)| what.iter().map(|what| (*broken, what.as_str())))
+    }
+
     /// What shows it, a few of each.
     pub(crate) fn evidence(&self) -> impl Iterator<Item = String> {
         self.broken.iter().flat_map(|(broken, what)| {
@@ -159,8 +180,11 @@ pub(crate) fn judge(on_the_way: Verdict, ops: &[Op], remains: &Remains) -> Verdi
     for (subject, ops) in &subjects {
         let current = told.get(*subject).cloned().flatten();
         judge_end(subject, ops, current.as_ref(), &mut verdict);
-        judge_versions(subject, ops, &mut verdict);
-        judge_answers(subject, ops, &mut verdict);
+        judge_uniqueness(subject, ops, &mut verdict);
+        let is_older = |op: &&Op| op.act == Act::Read && op.overlaps(&remains.losses);
+        let (_, ops): (Vec<_>, Vec<_>) = ops.iter().copied().partition(is_older);
+        judge_versions(subject, &ops, &mut verdict);
+        judge_answers(subject, &ops, &remains.losses, &mut verdict);
     }
     for (subject, avatar) in &told {
         if avatar.is_some() && !subjects.contains_key(subject.as_str()) {
@@ -277,8 +301,9 @@ fn judge_versions(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
             highest = highest.max(before.version());
         }
         let rises = match op.act {
-            Act::Read => op.version() >= highest,
-            Act::Upload { .. } | Act::Delete => op.version() > highest,
+            // An equal one was given out twice, which is counted by itself.
+            Act::Read | Act::Upload { .. } => op.version() >= highest,
+            Act::Delete => true,
         };
         if !rises {
             let (version, highest) = (op.version().unwrap_or(0), highest.unwrap_or(0));
@@ -288,10 +313,27 @@ fn judge_versions(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
     }
 }
 
+/// Each version belongs to one upload.
+fn judge_uniqueness(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
+    let mut owners: BTreeMap<u64, &str> = BTreeMap::new();
+    for op in ops {
+        if let Outcome::Uploaded(avatar) | Outcome::Seen(avatar) = &op.outcome {
+            let owner = owners.entry(avatar.version).or_insert(&avatar.id);
+            if *owner != avatar.id {
+                let version = avatar.version;
+                let twice = format!("{subject}: v{version} is {owner} and {}", avatar.id);
+                verdict.add(Broken::VersionTwice, twice);
+            }
+        }
+    }
+}
+
 /// What users were shown on the way: nothing lost, nothing that had been deleted.
-fn judge_answers(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
+fn judge_answers(subject: &str, ops: &[&Op], losses: &[Range<Duration>], verdict: &mut Verdict) {
     for op in ops {
         match &op.outcome {
+            // A delete, too, may have found nothing.
+            Outcome::Nothing if op.overlaps(losses) => {}
             Outcome::Nothing => {
                 let before = ops.iter().copied().filter(|upload| upload.precedes(op));
                 if let Some((upload, avatar)) = newest(before)

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::bucket::Eye;
 use crate::client::{Answer, Client};
-use crate::fleet::{Fleet, REPLICAS};
+use crate::fleet::Fleet;
 use crate::history::{Act, History, Op, Outcome};
 use crate::judgement::{Broken, Verdict};
 use crate::photos;
@@ -34,6 +34,22 @@ impl Load {
         grace: Duration,
         rng: &mut Rng,
     ) -> Self {
+        let all = 0..fleet.replicas();
+        Self::through(all.collect(), fleet, history, grace, rng)
+    }
+
+    /// Users who speak to these replicas only.
+    pub(crate) fn through(
+        replicas: Vec<usize>,
+        fleet: &Arc<Fleet>,
+        history: &Arc<History>,
+        grace: Duration,
+        rng: &mut Rng,
+    ) -> Self {
+        let clients = replicas.into_iter();
+        let clients: Vec<_> = clients
+            .map(|number| (number, fleet.client(number)))
+            .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let pictures = Arc::new(AtomicU32::new(0));
         let mut users = JoinSet::new();
@@ -41,7 +57,7 @@ impl Load {
             let user = User {
                 number,
                 rng: rng.fork(),
-                clients: (0..REPLICAS).map(|replica| fleet.client(replica)).collect(),
+                clients: clients.clone(),
                 fleet: Arc::clone(fleet),
                 history: Arc::clone(history),
                 grace,
@@ -76,7 +92,8 @@ fn subject(number: usize) -> String {
 struct User {
     number: usize,
     rng: Rng,
-    clients: Vec<Client>,
+    /// The replicas that are spoken to, by their numbers.
+    clients: Vec<(usize, Client)>,
     fleet: Arc<Fleet>,
     history: Arc<History>,
     /// How long the images of a replaced avatar stay good.
@@ -111,46 +128,18 @@ impl User {
             SUBJECTS
         };
         let subject = subject(self.rng.usize(0..among));
-        let replica = self.rng.usize(0..REPLICAS);
+        let chosen = self.rng.usize(0..self.clients.len());
         let act = match self.rng.u32(0..100) {
             0..60 => self.picture(),
             60..75 => Act::Delete,
             _ => Act::Read,
         };
-        let client = &self.clients[replica];
-        let begun = self.history.now();
-        let answer = match act {
-            Act::Upload { width, height } => {
-                client.upload(&subject, photos::png(width, height)).await
-            }
-            Act::Delete => client.delete(&subject).await,
-            Act::Read => client.avatar(&subject).await,
-        };
-        let ended = self.history.now();
-        let outcome = match answer {
-            Ok(answer) => {
-                let (outcome, wrong) = understand(act, &answer);
-                if let Some(wrong) = wrong {
-                    self.verdict.add(Broken::WrongAnswer, wrong);
-                }
-                outcome
-            }
-            Err(error) => {
-                if error.is_timeout() {
-                    let late = format!("{act:?} of {subject} was not answered at all");
-                    self.verdict.add(Broken::WrongAnswer, late);
-                }
-                Outcome::Unknown("the connection broke".to_owned())
-            }
-        };
-        let op = Op {
-            subject,
-            act,
-            begun,
-            ended,
-            outcome,
-        };
-        self.history.add(self.number, replica, op.clone());
+        let (replica, client) = &self.clients[chosen];
+        let by = (self.number, *replica);
+        let (op, wrong) = perform(client, &self.history, by, &subject, act).await;
+        if let Some(wrong) = wrong {
+            self.verdict.add(Broken::WrongAnswer, wrong);
+        }
         op
     }
 
@@ -190,10 +179,49 @@ impl User {
 
     /// Nothing is left of what a delete took away when it answers.
     async fn look_for_what_is_deleted(&mut self, delete: &Op) {
+        // The catalog may have lost the avatar that was to be deleted: `rebuild` decides about it.
+        if delete.overlaps(&self.history.losses()) {
+            return;
+        }
         for left in left_after(&self.fleet.eye, &self.history, delete).await {
             self.verdict.add(Broken::DeletedReadable, left);
         }
     }
+}
+
+/// Does one thing as a user, and remembers it; `by`: the user's and the replica's number. Gives what
+/// is wrong with the answer, too.
+pub(crate) async fn perform(
+    client: &Client,
+    history: &History,
+    by: (usize, usize),
+    subject: &str,
+    act: Act,
+) -> (Op, Option<String>) {
+    let begun = history.now();
+    let answer = match act {
+        Act::Upload { width, height } => client.upload(subject, photos::png(width, height)).await,
+        Act::Delete => client.delete(subject).await,
+        Act::Read => client.avatar(subject).await,
+    };
+    let ended = history.now();
+    let (outcome, wrong) = match answer {
+        Ok(answer) => understand(act, &answer),
+        Err(error) => {
+            let late = format!("{act:?} of {subject} was not answered at all");
+            let unknown = Outcome::Unknown("the connection broke".to_owned());
+            (unknown, error.is_timeout().then_some(late))
+        }
+    };
+    let op = Op {
+        subject: subject.to_owned(),
+        act,
+        begun,
+        ended,
+        outcome,
+    };
+    history.add(by.0, by.1, op.clone());
+    (op, wrong)
 }
 
 /// What an answer promises, and what is wrong with it where the API has no such answer.

@@ -10,23 +10,30 @@
 
 mod bucket;
 mod client;
+mod clocks;
+mod cluster;
 mod control;
 mod faults;
 mod fleet;
+mod frozen;
+mod full_disk;
 mod history;
 mod judgement;
 mod load;
+mod memory;
 mod outage;
 #[allow(dead_code)] // its other pictures serve other tests
 #[path = "../black_box/support/photos.rs"]
 mod photos;
+mod power_cut;
 mod process;
 mod proof;
 mod proxy;
 mod quota;
+mod slot;
 mod storm;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -41,6 +48,12 @@ fn main() -> ExitCode {
         && serve == bucket::SERVE
     {
         runtime.block_on(bucket::serve(address, folder));
+        return ExitCode::SUCCESS;
+    }
+    if let [inside, folder, seed] = &arguments[..]
+        && inside == full_disk::INSIDE
+    {
+        runtime.block_on(full_disk::inside(Path::new(folder), seed.parse().unwrap()));
         return ExitCode::SUCCESS;
     }
     // As other tests take it: a part of the name of what to run.
@@ -63,7 +76,30 @@ fn main() -> ExitCode {
 }
 
 /// What can be run by itself.
-const PARTS: [&str; 3] = ["storm", "outages", "limits"];
+const PARTS: [&str; 9] = [
+    "storm",
+    "outages",
+    "limits",
+    "power-cut",
+    "clocks",
+    "memory",
+    "full-disk",
+    "slot",
+    "frozen",
+];
+
+/// One fault each, users at work, and the same judgement as the storm's.
+async fn run_part(part: &str, folder: &Path, seed: u64) -> storm::Passed {
+    match part {
+        "power-cut" => power_cut::run(folder, seed).await,
+        "clocks" => clocks::run(folder, seed).await,
+        "memory" => memory::run(folder).await,
+        "full-disk" => full_disk::run(folder, seed).await,
+        "slot" => slot::run(folder, seed).await,
+        "frozen" => frozen::run(folder, seed).await,
+        other => panic!("{other} is no part"),
+    }
+}
 
 /// Runs the parts that are wanted; `by_name`: they were asked for one by one.
 async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
@@ -89,6 +125,9 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
     kind.install();
     proxy::self_test().await;
     proof::self_test();
+    memory::self_test();
+    full_disk::self_test();
+    slot::self_test();
 
     let mut wrong = Vec::new();
     if wanted("limits") {
@@ -105,6 +144,18 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
             wrong.extend(outage::run(&place("outages")).await);
         } else {
             println!("\noutages: a longer run measures them (CHAOS_SECONDS above {SHORT})");
+        }
+    }
+    for part in &PARTS[3..] {
+        if !wanted(part) {
+            continue;
+        }
+        if seconds > SHORT || by_name {
+            let passed = run_part(part, &place(part), seed).await;
+            println!("\n{part}: {}\n\n{}", passed.summary, passed.verdict);
+            wrong.extend(passed.verdict.evidence());
+        } else {
+            println!("\n{part}: a longer run has it (CHAOS_SECONDS above {SHORT})");
         }
     }
     if wanted("storm") {

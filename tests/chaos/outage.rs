@@ -107,8 +107,8 @@ const HEAD: &str =
 pub(crate) async fn run(folder: &Path) -> Vec<String> {
     // As it is set up by default, but for the limits.
     let settings = [
-        ("CAMEO_LIMITS__UPLOAD", "100000/s"),
-        ("CAMEO_LIMITS__DELETE", "100000/s"),
+        ("CAMEO_LIMITS__UPLOAD", "100000/s".to_owned()),
+        ("CAMEO_LIMITS__DELETE", "100000/s".to_owned()),
     ];
     let fleet = Arc::new(Fleet::start(folder, &settings).await);
     println!("{HEAD}");

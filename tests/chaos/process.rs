@@ -1,12 +1,17 @@
 //! The programs of a fleet, as processes that are killed, stopped, and started again.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
+
+/// How long a command may take that is run beside a program.
+const COMMAND_PATIENCE: Duration = Duration::from_mins(2);
 
 /// A program that runs, or has been killed. It ends with the value.
 pub(crate) struct Program {
@@ -73,6 +78,30 @@ impl Program {
         *child = Some(started.unwrap_or_else(|error| {
             panic!("{} is needed for this run: {error}", self.program.display())
         }));
+    }
+
+    /// Runs the same program with the same variables and these arguments, to its end. What it says
+    /// is also appended to the log.
+    pub(crate) async fn run_beside(&self, arguments: &[&str]) -> Output {
+        let run = Command::new(&self.program)
+            .args(arguments)
+            .envs(self.variables.iter().cloned())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(COMMAND_PATIENCE, run).await;
+        let output = output
+            .unwrap_or_else(|_| panic!("{arguments:?} does not end"))
+            .unwrap();
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .unwrap();
+        writeln!(log, "{arguments:?}: {}", output.status).unwrap();
+        log.write_all(&output.stdout).unwrap();
+        log.write_all(&output.stderr).unwrap();
+        output
     }
 
     /// SIGKILL: what a power cut leaves, but for the system's own buffers.

@@ -69,20 +69,21 @@ pub(crate) fn self_test() {
     // The version falls from an upload to a read, and to the next upload; it is given twice.
     show(Broken::VersionBackwards, &|run| {
         let mut fallen = avatar(9);
-        fallen.version = 1;
+        fallen.version = 0;
         run.add(Act::Read, 70, Outcome::Seen(fallen));
     });
     show(Broken::VersionBackwards, &|run| {
         let mut fallen = avatar(3);
-        fallen.version = 1;
+        fallen.version = 0;
         run.upload(3, 70, Outcome::Uploaded(fallen));
     });
-    show(Broken::VersionBackwards, &|run| {
+    show(Broken::VersionTwice, &|run| {
         let mut same = avatar(3);
         same.version = 2;
         run.upload(3, 70, Outcome::Uploaded(same.clone()));
         run.make_current(same);
     });
+    losses(&mut show);
     // One is there that was refused; that nobody sent; of somebody unknown.
     show(Broken::NeverUploaded, &|run| {
         run.upload(3, 70, Outcome::Refused("storage_unavailable".to_owned()));
@@ -116,6 +117,9 @@ pub(crate) fn self_test() {
     show(Broken::Outstanding, &|run| {
         run.remains.outstanding.push("pending: user-00".to_owned());
     });
+    show(Broken::PartPromise, &|run| {
+        run.on_the_way.add(Broken::PartPromise, "too late");
+    });
     show(Broken::EndedByItself, &|run| {
         run.remains.ended.push("replica-0 ended".to_owned());
     });
@@ -126,6 +130,51 @@ pub(crate) fn self_test() {
         assert!(shown.contains(&broken), "{broken:?} is never shown");
     }
     answers();
+}
+
+/// After a loss every promise holds that holds without one, except for what is read meanwhile.
+fn losses(show: &mut impl FnMut(Broken, &dyn Fn(&mut Run))) {
+    let mut lossy = Run::clean();
+    lossy.lose(65, 90);
+    lossy.add(Act::Read, 70, Outcome::Nothing);
+    lossy.add(Act::Delete, 75, Outcome::Nothing);
+    lossy.add(Act::Read, 80, Outcome::Seen(avatar(1)));
+    let verdict = lossy.judge();
+    assert!(verdict.is_clean(), "a loss shows older avatars:\n{verdict}");
+
+    show(Broken::VersionTwice, &|run| {
+        run.lose(65, 90);
+        let mut same = avatar(3);
+        same.version = 2;
+        run.upload(3, 70, Outcome::Uploaded(same.clone()));
+        run.make_current(same);
+    });
+    show(Broken::VersionBackwards, &|run| {
+        run.lose(65, 90);
+        let mut fallen = avatar(3);
+        fallen.version = 0;
+        run.upload(3, 70, Outcome::Uploaded(fallen));
+    });
+    show(Broken::UploadLost, &|run| {
+        run.forget();
+        run.lose(65, 90);
+    });
+    show(Broken::UploadLost, &|run| {
+        run.lose(65, 90);
+        run.add(Act::Read, 95, Outcome::Nothing);
+    });
+    show(Broken::VersionBackwards, &|run| {
+        run.lose(65, 90);
+        let mut older = avatar(9);
+        older.version = 0;
+        run.add(Act::Read, 95, Outcome::Seen(older));
+    });
+    show(Broken::DeletedReadable, &|run| {
+        run.ops.truncate(3);
+        run.forget();
+        run.lose(32, 90);
+        run.add(Act::Read, 95, Outcome::Seen(avatar(1)));
+    });
 }
 
 /// Answers that the API has are understood, and everything else is told.
@@ -219,6 +268,11 @@ impl Run {
         self.add(Act::Upload { width, height }, second, outcome);
     }
 
+    /// The catalog came back older at one second, and was rebuilt at the other.
+    fn lose(&mut self, begun: u64, rebuilt: u64) {
+        self.remains.losses.push(at(begun)..at(rebuilt));
+    }
+
     /// Lets this be what remains, whole.
     fn make_current(&mut self, avatar: Avatar) {
         self.remains.objects = avatar.images.clone();
@@ -231,8 +285,10 @@ impl Run {
     /// Lets nothing remain.
     fn forget(&mut self) {
         let told = vec![BTreeMap::from([(SUBJECT.to_owned(), None)]); 2];
+        let losses = std::mem::take(&mut self.remains.losses);
         self.remains = Remains {
             told,
+            losses,
             ..Remains::default()
         };
     }
@@ -246,7 +302,7 @@ fn id(number: u32) -> String {
     format!("{number:026}")
 }
 
-fn avatar(number: u32) -> Avatar {
+pub(crate) fn avatar(number: u32) -> Avatar {
     Avatar {
         id: id(number),
         version: u64::from(number),

@@ -59,7 +59,8 @@ impl fmt::Display for Counted {
 /// Counts; again where it is not right because a replica took Redis for dead, as its log tells, and
 /// counted for itself: on a machine so busy that Redis is silent for half a second.
 pub(crate) async fn run(folder: &Path) -> Counted {
-    let fleet = Fleet::start(folder, &[UPLOAD_LIMIT, DELETE_LIMIT]).await;
+    let limits = [UPLOAD_LIMIT, DELETE_LIMIT].map(|(name, value)| (name, value.to_owned()));
+    let fleet = Fleet::start(folder, &limits).await;
     let (mut number, mut fell_back) = (1, 0);
     loop {
         let counted = count(&fleet, number).await;

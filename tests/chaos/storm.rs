@@ -1,6 +1,6 @@
 //! The storm: users at work while everything fails, and the count afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +11,17 @@ use tokio::task::JoinSet;
 
 use crate::client::Avatar;
 use crate::faults::Schedule;
-use crate::fleet::{Fleet, REPLICAS};
+use crate::fleet::{Fleet, REPLICAS, Shape};
 use crate::history::{Act, History, Op, Outcome};
 use crate::judgement::{Broken, Remains, Verdict, judge};
 use crate::load::{Load, left_after, subjects};
 
 /// `lifecycle.retire_after`
-const GRACE: Duration = Duration::from_secs(6);
+pub(crate) const GRACE: Duration = Duration::from_secs(6);
 /// `lifecycle.upload_deadline`
-const UPLOAD_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const UPLOAD_DEADLINE: Duration = Duration::from_secs(5);
+/// `lifecycle.orphan_grace`
+pub(crate) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 /// How long the sweep may take on a busy machine once everything works. What died is due after the
 /// deadline; what a dead sweep had claimed, after another one.
 const SWEEP: Duration = Duration::from_mins(1);
@@ -30,19 +32,24 @@ pub(crate) struct Passed {
     pub(crate) summary: String,
 }
 
+/// Short times and no limits, as environment variables.
+pub(crate) fn settings() -> Vec<(&'static str, String)> {
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    let mut settings = vec![
+        ("CAMEO_LIMITS__ENABLED", "false".to_owned()),
+        ("CAMEO_LIFECYCLE__RETIRE_AFTER", seconds(GRACE)),
+        ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", seconds(UPLOAD_DEADLINE)),
+        ("CAMEO_LIFECYCLE__SWEEP_EVERY", "300ms".to_owned()),
+    ];
+    if include_str!("../../config.toml").contains("orphan_grace") {
+        settings.push(("CAMEO_LIFECYCLE__ORPHAN_GRACE", seconds(ORPHAN_GRACE)));
+    }
+    settings
+}
+
 /// Runs for about `length`, by the seed.
 pub(crate) async fn run(folder: &Path, seed: u64, length: Duration) -> Passed {
-    let seconds = |time: Duration| format!("{}s", time.as_secs());
-    let (grace, deadline) = (seconds(GRACE), seconds(UPLOAD_DEADLINE));
-    let settings = [
-        ("CAMEO_LIMITS__ENABLED", "false"),
-        ("CAMEO_LIFECYCLE__RETIRE_AFTER", grace.as_str()),
-        ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", deadline.as_str()),
-        // Nobody rebuilds here: what died is to leave nothing behind.
-        ("CAMEO_LIFECYCLE__ORPHAN_GRACE", "0s"),
-        ("CAMEO_LIFECYCLE__SWEEP_EVERY", "300ms"),
-    ];
-    let fleet = Arc::new(Fleet::start(folder, &settings).await);
+    let fleet = Arc::new(Fleet::start(folder, &settings()).await);
     let history = Arc::new(History::new(&folder.join("history.log")));
     let mut rng = Rng::with_seed(seed);
     let schedule = Schedule::new(&mut rng, length, UPLOAD_DEADLINE);
@@ -60,20 +67,27 @@ pub(crate) async fn run(folder: &Path, seed: u64, length: Duration) -> Passed {
     // To its end: a check that is given up in the middle leaves its probe to a later one.
     drop(enough);
     asking.join_all().await;
-    let swept = wait_for_the_sweep(&fleet).await;
-    history.tell("looking at what remains");
-    let remains = look(&fleet).await;
-    let ops = history.ops();
-    let mut verdict = judge(on_the_way, &ops, &remains);
-    for broken in Broken::ALL {
-        if verdict.count(broken) > 0 {
-            history.tell(format_args!("{broken:?}: {}", verdict.count(broken)));
-        }
-    }
-    let summary = summary(&ops, schedule.len(), swept);
-    if verdict.is_clean() {
+    let mut passed = conclude(&fleet, &history, on_the_way, length).await;
+    passed.summary = format!("{} faults; {}", schedule.len(), passed.summary);
+    if passed.verdict.is_clean() {
         notices_what_is_broken(&fleet, &history).await;
     }
+    passed
+}
+
+/// Waits for the sweep, looks at what remains, and judges a run of this length.
+pub(crate) async fn conclude(
+    fleet: &Fleet,
+    history: &History,
+    on_the_way: Verdict,
+    length: Duration,
+) -> Passed {
+    let swept = wait_for_the_sweep(fleet, history).await;
+    history.tell("looking at what remains");
+    let remains = look(fleet, history).await;
+    let ops = history.ops();
+    let mut verdict = judge(on_the_way, &ops, &remains);
+    let summary = summary(&ops, swept);
     let count =
         |outcome: fn(&Outcome) -> bool| ops.iter().filter(|op| outcome(&op.outcome)).count();
     let acknowledged = count(|outcome| matches!(outcome, Outcome::Uploaded(_) | Outcome::Deleted));
@@ -82,14 +96,19 @@ pub(crate) async fn run(folder: &Path, seed: u64, length: Duration) -> Passed {
         let few = format!("only {acknowledged} changes were acknowledged in the whole run");
         verdict.add(Broken::WrongAnswer, few);
     }
+    for broken in Broken::ALL {
+        if verdict.count(broken) > 0 {
+            history.tell(format_args!("{broken:?}: {}", verdict.count(broken)));
+        }
+    }
     Passed { verdict, summary }
 }
 
 /// Asks every replica every second, as an orchestrator does, until the sender is dropped.
-fn ask_whether_they_are_ready(fleet: &Arc<Fleet>) -> (watch::Sender<()>, JoinSet<()>) {
+pub(crate) fn ask_whether_they_are_ready(fleet: &Arc<Fleet>) -> (watch::Sender<()>, JoinSet<()>) {
     let (enough, watched) = watch::channel(());
     let mut asking = JoinSet::new();
-    for replica in 0..REPLICAS {
+    for replica in 0..fleet.replicas() {
         let (client, mut watched) = (fleet.client(replica), watched.clone());
         asking.spawn(async move {
             let second = Duration::from_secs(1);
@@ -106,17 +125,19 @@ fn ask_whether_they_are_ready(fleet: &Arc<Fleet>) -> (watch::Sender<()>, JoinSet
 
 /// Waits until nothing is outstanding and nothing lies there that no record names, or for as long
 /// as that may take; tells how long it took.
-async fn wait_for_the_sweep(fleet: &Fleet) -> Duration {
+pub(crate) async fn wait_for_the_sweep(fleet: &Fleet, history: &History) -> Duration {
     let begun = Instant::now();
     while begun.elapsed() < SWEEP {
         // The checks that this takes are what removes the probes of processes that were killed.
-        for replica in 0..REPLICAS {
+        for replica in 0..fleet.replicas() {
             fleet.client(replica).is_ready().await;
         }
-        let remains = look(fleet).await;
-        let verdict = judge(Verdict::default(), &[], &remains);
-        if remains.outstanding.is_empty() && verdict.count(Broken::Orphan) == 0 {
-            break;
+        if outstanding(fleet).await.is_empty() {
+            let remains = look(fleet, history).await;
+            let verdict = judge(Verdict::default(), &[], &remains);
+            if verdict.count(Broken::Orphan) == 0 {
+                break;
+            }
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
@@ -124,17 +145,20 @@ async fn wait_for_the_sweep(fleet: &Fleet) -> Duration {
 }
 
 /// What is there.
-async fn look(fleet: &Fleet) -> Remains {
+pub(crate) async fn look(fleet: &Fleet, history: &History) -> Remains {
+    let mut subjects: BTreeSet<String> = subjects().collect();
+    subjects.extend(history.ops().into_iter().map(|op| op.subject));
     let mut remains = Remains {
         objects: fleet.eye.objects("").await,
         outstanding: outstanding(fleet).await,
         ended: fleet.ended_by_themselves().await,
+        losses: history.losses(),
         ..Remains::default()
     };
-    for replica in 0..REPLICAS {
+    for replica in 0..fleet.replicas() {
         let client = fleet.client(replica);
         let mut told = BTreeMap::new();
-        for subject in subjects() {
+        for subject in subjects.clone() {
             let answer = client.avatar(&subject).await.unwrap();
             assert!([200, 404].contains(&answer.status), "{}", answer.status);
             let avatar = answer.avatar();
@@ -157,7 +181,11 @@ async fn look(fleet: &Fleet) -> Remains {
 }
 
 /// The members of pending and retired in every partition, straight from Redis.
-async fn outstanding(fleet: &Fleet) -> Vec<String> {
+pub(crate) async fn outstanding(fleet: &Fleet) -> Vec<String> {
+    if fleet.shape() == Shape::Alone {
+        // The embedded catalog belongs to its process: it is read when that has ended.
+        return Vec::new();
+    }
     let mut all = Vec::new();
     for partition in 0..16 {
         for set in ["pending", "retired"] {
@@ -173,10 +201,11 @@ async fn outstanding(fleet: &Fleet) -> Vec<String> {
     all
 }
 
-fn summary(ops: &[Op], faults: usize, swept: Duration) -> String {
+/// What was done and what came of it, in words.
+fn summary(ops: &[Op], swept: Duration) -> String {
     let count = |wanted: fn(&Op) -> bool| ops.iter().filter(|op| wanted(op)).count();
     format!(
-        "{faults} faults; {} uploads, {} of them acknowledged and {} without a clear answer; {} \
+        "{} uploads, {} of them acknowledged and {} without a clear answer; {} \
          deletes, {} and {}; {} reads, {} answered; swept {:.1} s after the last user stopped",
         count(|op| matches!(op.act, Act::Upload { .. })),
         count(|op| matches!(op.outcome, Outcome::Uploaded(_))),
@@ -199,8 +228,8 @@ fn summary(ops: &[Op], faults: usize, swept: Duration) -> String {
 /// Breaks what was just found whole, in the fleet itself, and sees to it that the judgement tells.
 async fn notices_what_is_broken(fleet: &Fleet, history: &History) {
     let ops = &history.ops()[..];
-    let clean = look(fleet).await;
-    let judged = async || judge(Verdict::default(), ops, &look(fleet).await);
+    let clean = look(fleet, history).await;
+    let judged = async || judge(Verdict::default(), ops, &look(fleet, history).await);
     let current: Vec<(String, Avatar)> = clean.told[0]
         .iter()
         .filter_map(|(subject, avatar)| Some((subject.clone(), avatar.clone()?)))

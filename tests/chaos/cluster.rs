@@ -1,0 +1,174 @@
+//! A Redis Cluster of three masters, and the move of a slot from one to another.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::fleet::{ask_node, bounded, command};
+
+/// How many slots every Cluster has.
+const SLOTS: usize = 16_384;
+/// How long the masters may take to know each other on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The masters as one address for clients.
+pub(crate) fn url(nodes: &[SocketAddr]) -> String {
+    let nodes: Vec<_> = nodes.iter().map(|node| format!("redis://{node}")).collect();
+    nodes.join(",")
+}
+
+/// Makes a Cluster of these empty servers; each gets an equal share of the slots.
+pub(crate) async fn join(nodes: &[SocketAddr]) {
+    let begun = Instant::now();
+    for node in nodes {
+        while ask_node::<String>(*node, &["PING"]).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "{node} does not come up");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    for (number, node) in nodes.iter().enumerate() {
+        let first = (number * SLOTS / nodes.len()).to_string();
+        let last = ((number + 1) * SLOTS / nodes.len() - 1).to_string();
+        let epoch = (number + 1).to_string();
+        say(*node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+        say(*node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+        let port = node.port().to_string();
+        let bus: Vec<String> = ask_node(*node, &["CONFIG", "GET", "cluster-port"])
+            .await
+            .unwrap();
+        let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, &bus[1]];
+        say(nodes[0], &meet).await;
+    }
+    for node in nodes {
+        loop {
+            let info: String = ask_node(*node, &["CLUSTER", "INFO"]).await.unwrap();
+            let knows_all = format!("cluster_known_nodes:{}", nodes.len());
+            if info.contains("cluster_state:ok") && info.contains(&knows_all) {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the Cluster does not form");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Asks the master that has the keys of this command.
+pub(crate) async fn ask<T: redis::FromRedisValue + Send + 'static>(
+    nodes: &[SocketAddr],
+    words: &[impl AsRef<[u8]>],
+) -> redis::RedisResult<T> {
+    let nodes = nodes.iter().map(|node| format!("redis://{node}"));
+    let client = redis::cluster::ClusterClient::new(nodes)?;
+    let asked = async {
+        let mut connection = client.get_async_connection().await?;
+        command(words).query_async(&mut connection).await
+    };
+    bounded(asked).await
+}
+
+/// A slot on its way from one master to another.
+pub(crate) struct Move {
+    slot: String,
+    from: SocketAddr,
+    to: SocketAddr,
+    to_id: String,
+    nodes: Vec<SocketAddr>,
+}
+
+impl Move {
+    /// Begins to move the slot of this key to the next master, and moves every second of its keys.
+    pub(crate) async fn begin(nodes: &[SocketAddr], key: &str) -> Self {
+        let slot: usize = ask_node(nodes[0], &["CLUSTER", "KEYSLOT", key])
+            .await
+            .unwrap();
+        let slot = slot.to_string();
+        let mut owner = None;
+        for (number, node) in nodes.iter().enumerate() {
+            if owns(*node, &slot).await {
+                owner = Some(number);
+            }
+        }
+        let owner = owner.expect("a master has the slot");
+        let (from, to) = (nodes[owner], nodes[(owner + 1) % nodes.len()]);
+        let (from_id, to_id) = (id(from).await, id(to).await);
+        say(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        say(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+        let begun = Self {
+            slot,
+            from,
+            to,
+            to_id,
+            nodes: nodes.to_vec(),
+        };
+        let keys = begun.keys().await;
+        for key in keys.iter().step_by(2) {
+            begun.migrate(key).await;
+        }
+        begun
+    }
+
+    /// How many keys are still at the master that gives the slot away.
+    pub(crate) async fn left(&self) -> usize {
+        self.keys().await.len()
+    }
+
+    /// Moves what is left, and gives the slot to its new master.
+    pub(crate) async fn finish(self) {
+        loop {
+            let keys = self.keys().await;
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys {
+                self.migrate(&key).await;
+            }
+        }
+        let others = self.nodes.iter().filter(|node| **node != self.to);
+        for node in [&self.to].into_iter().chain(others) {
+            say(
+                *node,
+                &["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.to_id],
+            )
+            .await;
+        }
+    }
+
+    async fn keys(&self) -> Vec<Vec<u8>> {
+        let words = ["CLUSTER", "GETKEYSINSLOT", &self.slot, "1000"];
+        ask_node(self.from, &words).await.unwrap()
+    }
+
+    async fn migrate(&self, key: &[u8]) {
+        let port = self.to.port().to_string();
+        let words: [&[u8]; 6] = [
+            b"MIGRATE",
+            b"127.0.0.1",
+            port.as_bytes(),
+            key,
+            b"0",
+            b"1000",
+        ];
+        // NOKEY: it went away meanwhile.
+        let _: String = ask_node(self.from, &words).await.unwrap();
+    }
+}
+
+async fn owns(node: SocketAddr, slot: &str) -> bool {
+    let known: String = ask_node(node, &["CLUSTER", "NODES"]).await.unwrap();
+    let own = known.lines().find(|line| line.contains("myself")).unwrap();
+    let slot: usize = slot.parse().unwrap();
+    own.split(' ').skip(8).any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let bounds = (first.parse::<usize>(), last.parse::<usize>());
+        matches!(bounds, (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+    })
+}
+
+async fn id(node: SocketAddr) -> String {
+    ask_node(node, &["CLUSTER", "MYID"]).await.unwrap()
+}
+
+async fn say(node: SocketAddr, words: &[&str]) {
+    let _: String = ask_node(node, words)
+        .await
+        .unwrap_or_else(|error| panic!("{words:?}: {error}"));
+}

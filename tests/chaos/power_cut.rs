@@ -1,0 +1,187 @@
+//! Power cuts: Redis writes to the disk once a second, and loses the end of its append-only file.
+//!
+//! While users work Redis is killed, its file is cut to an earlier length, and it starts again as
+//! it was a moment before. An operator runs `cameo rebuild` while users go on, and `cameo gc` in
+//! the end.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::task::JoinHandle;
+
+use crate::fleet::{Dependency, Fleet, Plan};
+use crate::history::{History, Outcome};
+use crate::judgement::{Broken, Verdict};
+use crate::load::Load;
+use crate::storm::{self, GRACE, ORPHAN_GRACE, Passed, UPLOAD_DEADLINE, conclude};
+
+/// How often the power is cut.
+const CUTS: usize = 3;
+/// How long users work before each cut, and after it before the operator comes.
+const WORK: Duration = Duration::from_secs(4);
+const UNNOTICED: Duration = Duration::from_secs(2);
+/// How much is lost: with `everysec` it may be two seconds.
+const LOST_MS: std::ops::Range<u64> = 800..1900;
+/// How often the length of the append-only file is noted.
+const NOTED_EVERY: Duration = Duration::from_millis(10);
+
+/// Runs by the seed.
+pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
+    let plan = Plan {
+        settings: storm::settings(),
+        redis_options: &["--appendfsync", "everysec", "--aof-load-truncated", "yes"],
+        ..Plan::default()
+    };
+    let fleet = Arc::new(Fleet::start_as(folder, &plan).await);
+    let history = Arc::new(History::new(&folder.join("history.log")));
+    let mut rng = Rng::with_seed(seed);
+    let mut wrong = Verdict::default();
+    let begun = Instant::now();
+    let load = Load::start(&fleet, &history, GRACE, &mut rng);
+    let mut lost = Vec::new();
+    for number in 0..CUTS {
+        let file = AppendOnlyFile::watch(&folder.join("redis"));
+        tokio::time::sleep(WORK).await;
+        lost.push(cut(&fleet, &history, file, number, &mut rng).await);
+        tokio::time::sleep(UNNOTICED).await;
+        rebuild(&fleet, &history, &mut wrong).await;
+        history.end_loss();
+    }
+    tokio::time::sleep(WORK).await;
+    let worked = begun.elapsed();
+    wrong.join(load.stop().await);
+    fleet.ready().await;
+    history.tell("the users have stopped");
+    // What nobody knows any more is garbage once no upload can be under way.
+    tokio::time::sleep(UPLOAD_DEADLINE * 2 + ORPHAN_GRACE).await;
+    let words = ["gc", "--min-age", "0s", "--max-deletes", "100000"];
+    let collected = fleet.operate(&words).await;
+    if !collected.status.success() {
+        wrong.add(Broken::PartPromise, told("gc", &collected));
+    }
+    let mut passed = conclude(&fleet, &history, wrong, worked).await;
+    if lost.iter().sum::<usize>() == 0 {
+        let nothing = "the cuts lost no acknowledged change".to_owned();
+        passed.verdict.add(Broken::PartPromise, nothing);
+    }
+    passed.summary = format!(
+        "{CUTS} power cuts lost {lost:?} acknowledged changes; {}; {}",
+        first_line(&collected.stdout),
+        passed.summary
+    );
+    passed
+}
+
+/// Kills Redis, cuts its file and starts it again; gives how many acknowledged changes were cut off.
+async fn cut(
+    fleet: &Fleet,
+    history: &History,
+    file: AppendOnlyFile,
+    number: usize,
+    rng: &mut Rng,
+) -> usize {
+    let redis = fleet.dependency(Dependency::Redis);
+    history.tell("power cut");
+    history.begin_loss();
+    redis.kill().await;
+    let killed = history.now();
+    let age = Duration::from_millis(rng.u64(LOST_MS));
+    let (since, length) = file.cut(age, number % 2 == 1, rng);
+    history.tell(format_args!("Redis is {since:?} older, at byte {length}"));
+    redis.start().await;
+    while !fleet.answers(Dependency::Redis).await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let from = killed.saturating_sub(since);
+    let ops = history.ops().into_iter();
+    let lost = ops.filter(|op| {
+        let acknowledged = matches!(op.outcome, Outcome::Uploaded(_) | Outcome::Deleted);
+        acknowledged && op.ended > from && !op.overlaps(&history.losses())
+    });
+    lost.count()
+}
+
+/// Rebuilds as an operator would who reads what the command says.
+async fn rebuild(fleet: &Fleet, history: &History, wrong: &mut Verdict) {
+    history.tell("rebuild");
+    let mut rebuilt = fleet.operate(&["rebuild"]).await;
+    if !rebuilt.status.success() && told("", &rebuilt).contains("--force") {
+        rebuilt = fleet.operate(&["rebuild", "--force"]).await;
+    }
+    history.tell(told("rebuild", &rebuilt));
+    if !rebuilt.status.success() {
+        wrong.add(Broken::PartPromise, told("rebuild", &rebuilt));
+    }
+}
+
+fn told(command: &str, output: &std::process::Output) -> String {
+    let (said, cried) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    format!("{command}: {}: {said}{cried}", output.status)
+}
+
+fn first_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// The append-only file, with its lengths over time.
+struct AppendOnlyFile {
+    path: PathBuf,
+    noting: JoinHandle<()>,
+    lengths: Arc<std::sync::Mutex<Vec<(Instant, u64)>>>,
+}
+
+impl AppendOnlyFile {
+    /// Watches the one in this folder that is being written.
+    fn watch(folder: &Path) -> Self {
+        let files = std::fs::read_dir(folder.join("appendonlydir")).unwrap();
+        let files = files.map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files
+            .filter(|path| path.to_string_lossy().ends_with(".incr.aof"))
+            .collect();
+        files.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
+        let path = files.pop().expect("Redis keeps an append-only file");
+        let lengths = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let noting = tokio::spawn({
+            let (path, lengths) = (path.clone(), Arc::clone(&lengths));
+            async move {
+                loop {
+                    let length = path.metadata().unwrap().len();
+                    lengths.lock().unwrap().push((Instant::now(), length));
+                    tokio::time::sleep(NOTED_EVERY).await;
+                }
+            }
+        });
+        Self {
+            path,
+            noting,
+            lengths,
+        }
+    }
+
+    /// Cuts it to a length of so long ago, or in the middle of one of the entries that came after;
+    /// gives how long ago that was, and the length.
+    fn cut(self, age: Duration, in_an_entry: bool, rng: &mut Rng) -> (Duration, u64) {
+        self.noting.abort();
+        let lengths = self.lengths.lock().unwrap();
+        let now = Instant::now();
+        let whole = self.path.metadata().unwrap().len();
+        let is_older = |(at, _): &&(Instant, u64)| now.duration_since(*at) >= age;
+        let (at, older) = lengths.iter().rev().find(is_older).copied().unwrap();
+        let length = if in_an_entry && whole > older + 2 {
+            // An entry has some hundred bytes: rarely is this the end of one.
+            rng.u64(older + 1..whole.min(older + 4096))
+        } else {
+            older
+        };
+        let file = File::options().write(true).open(&self.path).unwrap();
+        file.set_len(length).unwrap();
+        (now.duration_since(at), length)
+    }
+}
