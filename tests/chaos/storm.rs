@@ -35,16 +35,13 @@ pub(crate) struct Passed {
 /// Short times and no limits, as environment variables.
 pub(crate) fn settings() -> Vec<(&'static str, String)> {
     let seconds = |time: Duration| format!("{}s", time.as_secs());
-    let mut settings = vec![
+    vec![
         ("CAMEO_LIMITS__ENABLED", "false".to_owned()),
         ("CAMEO_LIFECYCLE__RETIRE_AFTER", seconds(GRACE)),
         ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", seconds(UPLOAD_DEADLINE)),
+        ("CAMEO_LIFECYCLE__ORPHAN_GRACE", seconds(ORPHAN_GRACE)),
         ("CAMEO_LIFECYCLE__SWEEP_EVERY", "300ms".to_owned()),
-    ];
-    if include_str!("../../config.toml").contains("orphan_grace") {
-        settings.push(("CAMEO_LIFECYCLE__ORPHAN_GRACE", seconds(ORPHAN_GRACE)));
-    }
-    settings
+    ]
 }
 
 /// Runs for about `length`, by the seed.
