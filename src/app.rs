@@ -62,13 +62,15 @@ impl App {
         // The catalog first: where another process has it, that one's store is left alone.
         let catalog = open_catalog(config, Waiting::UntilItIsUp).await?;
         let store = open_store(config, Waiting::UntilItIsUp, &metrics).await?;
-        for concern in store.concerns.iter().chain(&catalog.concerns) {
+        for concern in &store.concerns {
             warn!("{concern}");
         }
         info!("{}", store.summary);
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
+        let concerns = catalog.concerns.clone();
         let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
+        service.report_concerns(concerns);
         let lost = loop {
             match service.begin().await {
                 // While the store was waited for, Redis may have gone, or come back as it cannot

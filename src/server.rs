@@ -40,6 +40,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long whoever reads the metrics may still take, once everything else has ended.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the catalog is watched. Within twice this time a replica notices that the catalog was
+/// emptied.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// How long to wait where the system gives no connection for now (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -60,6 +63,23 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
             let shutdown = async move { drop(stopped.changed().await) };
             accept(listener, router, MOST_SCRAPERS, shutdown, || {}).await;
         })
+    });
+    let watcher = tokio::spawn({
+        let (service, mut stopped) = (Arc::clone(&service), stopped.clone());
+        async move {
+            let mut tick = interval(WATCH_EVERY);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let watch = async {
+                loop {
+                    tick.tick().await;
+                    service.watch_catalog().await;
+                }
+            };
+            tokio::select! {
+                _ = stopped.changed() => {}
+                () = watch => {}
+            }
+        }
     });
     let sweeper = tokio::spawn(async move {
         let mut stopped = stopped;
@@ -90,6 +110,9 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
     .await;
 
     drop(stop);
+    if let Err(died) = watcher.await {
+        error!(error = &died as &dyn std::error::Error, "the watcher died");
+    }
     if let Err(died) = sweeper.await {
         error!(error = &died as &dyn std::error::Error, "the sweeper died");
     }

@@ -39,6 +39,8 @@ async fn main() {
         address: server.url().parse().unwrap(),
         partitions: Partitions::new(16).unwrap(),
         events_kept: EVENTS_KEPT,
+        wait: None,
+        wait_timeout: std::time::Duration::from_secs(3),
     };
     let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
     catalog.begin(Beginning::New).await.unwrap();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     Beginning, Catalog, CatalogError, Claimed, Cursor, Invalidated, Outstanding, Page,
-    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats,
+    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats, Watched,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Version};
 use crate::telemetry::{Health, Metrics, Operations};
@@ -168,6 +168,10 @@ impl Catalog for MeteredCatalog {
 
     async fn stats(&self) -> Result<Stats, CatalogError> {
         self.operations.measure("stats", self.inner.stats()).await
+    }
+
+    async fn watch(&self) -> Result<Watched, CatalogError> {
+        self.inner.watch().await
     }
 
     async fn check(&self) -> Result<Health, CatalogError> {

@@ -212,6 +212,12 @@ pub trait Catalog: Send + Sync + 'static {
     /// What the current records add up to.
     async fn stats(&self) -> Result<Stats, CatalogError>;
 
+    /// Does what the catalog needs to have done every few seconds, and gives what an operator should
+    /// see to. A catalog that needs nothing gives nothing.
+    async fn watch(&self) -> Result<Watched, CatalogError> {
+        Ok(Watched::default())
+    }
+
     /// Tests whether the catalog takes a write. A catalog that can be read but not written is
     /// [degraded](Health::Degraded); that is no error.
     async fn check(&self) -> Result<Health, CatalogError>;
@@ -233,6 +239,15 @@ pub enum Beginning {
     New,
     /// An earlier catalog was lost: versions begin above the milliseconds since 2025.
     Lost,
+}
+
+/// What a catalog found about itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Watched {
+    /// Problems that do not stop it, in words that stay the same while the problem does.
+    pub concerns: Vec<String>,
+    /// How far the catalog's clock is ahead of this machine's, in seconds, if it has one of its own.
+    pub clock_skew: Option<f64>,
 }
 
 /// What must hold of the current record for a replacement to happen.

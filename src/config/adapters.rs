@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use secrecy::ExposeSecret;
 
 use super::read::Reader;
-use super::{Catalog, Partitions, PublicAccess, RedisSettings, S3Credentials, S3Settings, Storage};
+use super::{
+    Catalog, Partitions, PublicAccess, RedisConfirmation, RedisSettings, S3Credentials, S3Settings,
+    Storage,
+};
 
 pub(super) fn storage(read: &mut Reader<'_>, trusted_origins: &[String]) -> Storage {
     let bucket = read.text("storage.s3.bucket");
@@ -82,11 +85,22 @@ pub(super) fn catalog(read: &mut Reader<'_>) -> Option<Catalog> {
     let events_kept = read.number("catalog.events_kept", 1, 10_000_000) as u32;
     let partitions = read.number("catalog.redis.partitions", 1, 1024);
     let partitions = Partitions::new(partitions as u16).ok()?;
+    let wait = read.choice(
+        "catalog.redis.wait",
+        &[
+            ("none", None),
+            ("aof", Some(RedisConfirmation::Aof)),
+            ("replica", Some(RedisConfirmation::Replica)),
+        ],
+    );
+    let wait_timeout = read.time("catalog.redis.wait_timeout", 1, 60);
     let redis = address.map(|address| {
         Catalog::Redis(Box::new(RedisSettings {
             address,
             partitions,
             events_kept,
+            wait,
+            wait_timeout,
         }))
     });
     let choices = [

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 pub(crate) use self::redis::RedisForm;
 pub use self::redis::{
-    InvalidPartitions, InvalidRedisAddress, Partitions, RedisAddress, RedisSettings,
+    InvalidPartitions, InvalidRedisAddress, Partitions, RedisAddress, RedisConfirmation,
+    RedisSettings,
 };
 pub use fault::{Fault, Faults};
 pub use s3::{PublicAccess, S3Credentials, S3Settings};

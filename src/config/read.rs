@@ -422,7 +422,7 @@ impl Reader<'_> {
         size.clamp(least, most)
     }
 
-    fn time(&mut self, path: &str, least_s: u64, most_s: u64) -> Duration {
+    pub(super) fn time(&mut self, path: &str, least_s: u64, most_s: u64) -> Duration {
         let (least, most) = (Duration::from_secs(least_s), Duration::from_secs(most_s));
         let time = self.parsed(path, units::duration).unwrap_or(least);
         // A zero is a slip wherever something has to happen within the time.

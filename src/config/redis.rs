@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
@@ -15,6 +16,19 @@ pub struct RedisSettings {
     pub partitions: Partitions,
     /// About how many events are kept, in all partitions together.
     pub events_kept: u32,
+    /// What must have a change before it is acknowledged, besides the memory of Redis.
+    pub wait: Option<RedisConfirmation>,
+    /// How long a change waits for that; then its outcome is unknown.
+    pub wait_timeout: Duration,
+}
+
+/// What confirms a change before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisConfirmation {
+    /// The append-only file, on the disk of the master (`WAITAOF`, from Redis 7.2 on).
+    Aof,
+    /// The memory of at least one replica (`WAIT`).
+    Replica,
 }
 
 impl RedisSettings {

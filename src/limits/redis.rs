@@ -31,7 +31,7 @@ impl RedisLimiter {
         Self {
             link,
             partitions,
-            script: Script::new(&[include_str!("redis.lua")]),
+            script: Script::new(&["#!lua flags=allow-oom\n", include_str!("redis.lua")]),
             limits,
             local: LocalLimiter::new(limits),
             is_down: AtomicBool::new(false),

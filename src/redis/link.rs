@@ -1,8 +1,8 @@
 //! The connection to Redis.
 //!
-//! Nobody waits long for a Redis that is away: connecting ends after 300 ms, an answer is waited
-//! for 500 ms. A connection that broke is made anew by the next command, and once for however many
-//! commands come at the same time.
+//! An unreachable Redis fails commands fast: connecting times out after 300 ms, an answer after
+//! 500 ms. The next command replaces a broken connection; commands that run at the same time share
+//! one new connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisError,
-    RedisResult, ServerErrorKind, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, Pipeline,
+    RedisError, RedisResult, ServerErrorKind, TlsMode, Value,
 };
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::config::{RedisAddress, RedisForm};
 
@@ -25,6 +26,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a Cluster's client follows a redirection or tries another node. Its default made a
 /// command hang for over ten seconds while one master was dead.
 const CLUSTER_RETRIES: u32 = 2;
+/// How long a script waits for a slot whose keys lie on two masters of a Cluster. Moving a slot
+/// usually takes milliseconds; the limit bounds a request to a slot that somebody left half moved.
+const SLOT_MOVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a probe waits, which a health check waits for.
+const SLOT_PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// The first pause between two attempts in that time; each further one is twice as long, up to
+/// [`LONGEST_SLOT_PAUSE`], and a random part of it is left out so that replicas spread.
+const FIRST_SLOT_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_SLOT_PAUSE: Duration = Duration::from_millis(320);
 
 /// A connection to Redis that is shared by all who clone it.
 #[derive(Clone)]
@@ -43,37 +53,12 @@ impl RedisLink {
     /// # Errors
     /// Where Redis is not reached or does not let this client in.
     pub async fn connect(address: &RedisAddress) -> RedisResult<Self> {
-        let node = |source| {
-            Arc::new(Node {
+        let link = match Source::of(address, ANSWER_TIMEOUT)? {
+            Source::Cluster(client) => Self(Kind::Cluster(client.get_async_connection().await?)),
+            source => Self(Kind::Node(Arc::new(Node {
                 source,
                 current: Mutex::default(),
-            })
-        };
-        let link = match &address.0 {
-            RedisForm::Server(info) => Self(Kind::Node(node(Source::Server(Client::open(
-                info.clone(),
-            )?)))),
-            RedisForm::Sentinel {
-                sentinels,
-                master,
-                node: info,
-                tls,
-            } => {
-                let client = sentinel_client(sentinels, master, info, *tls)?;
-                let client = tokio::sync::Mutex::new(client);
-                Self(Kind::Node(node(Source::Sentinel(client))))
-            }
-            RedisForm::Cluster(nodes) => {
-                let client = ClusterClient::builder(nodes.clone())
-                    .connection_timeout(CONNECT_TIMEOUT)
-                    .response_timeout(ANSWER_TIMEOUT)
-                    .overall_response_timeout(Some(ANSWER_TIMEOUT * 3))
-                    .retries(CLUSTER_RETRIES)
-                    .min_retry_wait(20)
-                    .max_retry_wait(100)
-                    .build()?;
-                Self(Kind::Cluster(client.get_async_connection().await?))
-            }
+            }))),
         };
         link.run::<()>(&redis::cmd("PING")).await?;
         Ok(link)
@@ -91,36 +76,53 @@ impl RedisLink {
         }
     }
 
-    /// Runs a script on keys of one slot. It may happen twice, as in [`run`](Self::run).
+    /// Runs a script on keys of one slot. It may happen twice, as in [`run`](Self::run). While the
+    /// slot moves to another master it waits, for three seconds at most.
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         script: &Script,
         keys: &[String],
         arguments: &[&[u8]],
     ) -> RedisResult<T> {
-        let command = |verb: &str, script: &str| {
-            let mut command = redis::cmd(verb);
-            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
-            command
-        };
-        let known = command("EVALSHA", script.inner.get_hash());
-        match self.run(&known).await {
-            // A server that was restarted, or a new master, has not heard of the script.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(&command("EVAL", &script.code)).await
+        let moves = SlotMoves::new(SLOT_MOVE_TIMEOUT);
+        self.call_while(moves, script, keys, arguments).await
+    }
+
+    /// Runs a script to see whether it works. It waits less long for a slot that moves.
+    pub(crate) async fn probe(&self, script: &Script, keys: &[String]) -> RedisResult<()> {
+        let moves = SlotMoves::new(SLOT_PROBE_TIMEOUT);
+        self.call_while(moves, script, keys, &[]).await
+    }
+
+    async fn call_while<T: FromRedisValue>(
+        &self,
+        mut moves: SlotMoves,
+        script: &Script,
+        keys: &[String],
+        arguments: &[&[u8]],
+    ) -> RedisResult<T> {
+        let by_hash = script.by_hash(keys, arguments);
+        loop {
+            let mut answer = self.run(&by_hash).await;
+            // A server that was restarted, or a new master, does not have the script yet.
+            if answer.as_ref().is_err_and(is_unknown_script) {
+                answer = self.run(&script.by_code(keys, arguments)).await;
             }
-            answer => answer,
+            match answer {
+                Err(error) if moves.has_time_for(&error) => moves.pause().await,
+                answer => return answer,
+            }
         }
     }
 
     /// Asks every server that holds data, each for itself.
-    pub(crate) async fn ask_all(&self, command: Cmd) -> RedisResult<Vec<String>> {
+    pub(crate) async fn ask_all<T: FromRedisValue>(&self, command: Cmd) -> RedisResult<Vec<T>> {
         match &self.0 {
             Kind::Node(_) => Ok(vec![self.run(&command).await?]),
             Kind::Cluster(connection) => {
                 let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
                 let answers = connection.clone().route_command(command, masters).await?;
-                let answers: Vec<(Value, String)> = redis::from_redis_value(answers)?;
+                let answers: Vec<(Value, T)> = redis::from_redis_value(answers)?;
                 Ok(answers.into_iter().map(|(_, answer)| answer).collect())
             }
         }
@@ -145,6 +147,60 @@ impl Script {
         let inner = redis::Script::new(&code);
         Self { code, inner }
     }
+
+    /// The command that runs the script on a server that knows it.
+    fn by_hash(&self, keys: &[String], arguments: &[&[u8]]) -> Cmd {
+        Self::command("EVALSHA", self.inner.get_hash(), keys, arguments)
+    }
+
+    /// The command that runs the script, and makes it known to the server.
+    pub(super) fn by_code(&self, keys: &[String], arguments: &[&[u8]]) -> Cmd {
+        Self::command("EVAL", &self.code, keys, arguments)
+    }
+
+    fn command(verb: &str, script: &str, keys: &[String], arguments: &[&[u8]]) -> Cmd {
+        let mut command = redis::cmd(verb);
+        command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+        command
+    }
+}
+
+/// Whether the server does not have the script, so that it has to be sent as code.
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// Repetitions of a script while the keys of its slot lie on two masters (`TRYAGAIN`).
+pub(super) struct SlotMoves {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl SlotMoves {
+    /// Repetitions for `limit` at most.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            deadline: Instant::now() + limit,
+            pause: FIRST_SLOT_PAUSE,
+        }
+    }
+
+    /// Whether the error tells of a moving slot, and there is time for another attempt.
+    pub(super) fn has_time_for(&self, error: &RedisError) -> bool {
+        error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain)
+            && Instant::now() + self.pause <= self.deadline
+    }
+
+    /// Waits before the next attempt.
+    pub(super) async fn pause(&mut self) {
+        tokio::time::sleep(self.pause.mul_f64(0.5 + random_fraction() / 2.0)).await;
+        self.pause = LONGEST_SLOT_PAUSE.min(self.pause * 2);
+    }
+}
+
+/// A random number from 0 to below 1; 0 where the system has no randomness to give.
+fn random_fraction() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// One server and the connection to it.
@@ -157,17 +213,21 @@ struct Node {
 
 type Attempt = OnceCell<RedisResult<MultiplexedConnection>>;
 
-enum Source {
+/// Where connections come from.
+pub(super) enum Source {
     Server(Client),
     /// Locked across an await because asking the Sentinels changes the client's own connections;
-    /// only the one task that reconnects ever wants it.
+    /// only a task that opens a connection ever locks it.
     Sentinel(tokio::sync::Mutex<SentinelClient>),
+    Cluster(ClusterClient),
 }
 
 impl Node {
     async fn run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let attempt = Arc::clone(&self.lock());
-        let connection = attempt.get_or_init(|| self.source.connect()).await;
+        let connection = attempt
+            .get_or_init(|| self.source.connect(ANSWER_TIMEOUT))
+            .await;
         let answer = match connection {
             Ok(connection) => command.query_async(&mut connection.clone()).await,
             Err(error) => Err(error.clone()),
@@ -208,17 +268,46 @@ fn sentinel_client(
 
 /// Whether another connection may do better: this one is broken, or leads to a server that is no
 /// longer the master.
-fn is_of_the_connection(error: &RedisError) -> bool {
+pub(super) fn is_of_the_connection(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_unrecoverable_error()
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
 impl Source {
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+    /// The source of connections to this address. Only a Cluster's client needs to know the answer
+    /// timeout beforehand.
+    pub(super) fn of(address: &RedisAddress, answer_timeout: Duration) -> RedisResult<Self> {
+        match &address.0 {
+            RedisForm::Server(info) => Ok(Self::Server(Client::open(info.clone())?)),
+            RedisForm::Sentinel {
+                sentinels,
+                master,
+                node,
+                tls,
+            } => {
+                let client = sentinel_client(sentinels, master, node, *tls)?;
+                Ok(Self::Sentinel(tokio::sync::Mutex::new(client)))
+            }
+            RedisForm::Cluster(nodes) => {
+                let client = ClusterClient::builder(nodes.clone())
+                    .connection_timeout(CONNECT_TIMEOUT)
+                    .response_timeout(answer_timeout)
+                    .overall_response_timeout(Some(answer_timeout * 3))
+                    .retries(CLUSTER_RETRIES)
+                    .min_retry_wait(20)
+                    .max_retry_wait(100)
+                    .build()?;
+                Ok(Self::Cluster(client))
+            }
+        }
+    }
+
+    /// Opens a connection to one server.
+    async fn connect(&self, answer_timeout: Duration) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT));
+            .set_response_timeout(Some(answer_timeout));
         match self {
             Self::Server(client) => {
                 client
@@ -234,6 +323,38 @@ impl Source {
                     Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
                 }
             }
+            Self::Cluster(_) => Err(RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                "a cluster has no single server",
+            ))),
+        }
+    }
+
+    /// Opens a connection that nobody else uses, for commands that block it.
+    pub(super) async fn open(&self, answer_timeout: Duration) -> RedisResult<Exclusive> {
+        match self {
+            Self::Cluster(client) => Ok(Exclusive::Cluster(client.get_async_connection().await?)),
+            node => Ok(Exclusive::Node(node.connect(answer_timeout).await?)),
+        }
+    }
+}
+
+/// A connection that one task at a time uses.
+pub(super) enum Exclusive {
+    Node(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Exclusive {
+    /// Sends commands in one piece, all to the server of the first one's keys, and gives what each
+    /// of them answered.
+    pub(super) async fn send(
+        &mut self,
+        commands: &Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::Node(connection) => commands.query_async(connection).await,
+            Self::Cluster(connection) => commands.query_async(connection).await,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Real servers for tests: one `redis-server`, one with Sentinel, or a Cluster of three masters.
 //!
 //! `TEST_REDIS_SERVER` names another program in the place of `redis-server`, such as a
-//! `valkey-server`. A test fails where it is missing. The servers listen on the loopback or on a socket
+//! `valkey-server`. A few tests need a certain program, which a script of `scripts/servers` installs.
+//! A test fails where its program is missing. The servers listen on the loopback or on a socket
 //! of their own, keep their files in a folder of their own and end with the value.
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -18,8 +20,83 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct RedisServer {
     process: Child,
     folder: TempDir,
+    program: Program,
     options: Vec<String>,
     port: String,
+}
+
+/// What runs, and the words before its options.
+#[derive(Clone)]
+pub(crate) struct Program(Vec<String>);
+
+impl Program {
+    fn of_the_suite() -> Self {
+        let program = std::env::var("TEST_REDIS_SERVER");
+        Self(vec![program.unwrap_or("redis-server".to_owned())])
+    }
+
+    /// Valkey, which has `WAITAOF`.
+    pub(crate) fn valkey() -> Self {
+        static PROGRAM: OnceLock<String> = OnceLock::new();
+        Self(vec![
+            PROGRAM
+                .get_or_init(|| installed("scripts/servers/valkey.sh"))
+                .clone(),
+        ])
+    }
+
+    /// Debian's Redis, which has no `WAITAOF`.
+    pub(crate) fn redis() -> Self {
+        Self(vec!["redis-server".to_owned()])
+    }
+
+    /// Redis 6.2, which is too old.
+    pub(crate) fn redis6() -> Self {
+        static PROGRAM: OnceLock<String> = OnceLock::new();
+        Self(vec![
+            PROGRAM
+                .get_or_init(|| installed("scripts/servers/redis6.sh"))
+                .clone(),
+        ])
+    }
+
+    /// The same program with a clock that is ahead by so many seconds (Debian: faketime).
+    pub(crate) fn ahead_by(mut self, seconds: i32) -> Self {
+        // The library alone: its program would run the server as a child that outlives it.
+        let printed = Command::new("faketime")
+            .args(["-f", "+0s", "printenv", "LD_PRELOAD"])
+            .output()
+            .expect("faketime is needed for tests (Debian: faketime)");
+        let library = String::from_utf8(printed.stdout).unwrap();
+        let variables = [
+            format!("LD_PRELOAD={}", library.trim()),
+            format!("FAKETIME={seconds:+}s"),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        ];
+        self.0
+            .splice(..0, ["env".to_owned()].into_iter().chain(variables));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.0[0]);
+        command.args(&self.0[1..]);
+        command.stdout(Stdio::null()).stdin(Stdio::null());
+        command
+    }
+}
+
+/// The path of the program that a script installs.
+fn installed(script: &str) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let output = Command::new(&script).arg("program").output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}: {}",
+        script.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl RedisServer {
@@ -38,13 +115,19 @@ impl RedisServer {
 
     /// A server with these options.
     pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::start_program(Program::of_the_suite(), options)
+    }
+
+    /// A server of this program with these options.
+    pub(crate) fn start_program(program: Program, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let process = spawn(folder.path(), &port, &options);
+        let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+        let process = spawn(&program, folder.path(), &port, &options);
         let server = Self {
             process,
             folder,
+            program,
             options,
             port,
         };
@@ -70,13 +153,42 @@ impl RedisServer {
 
     /// Starts it again on its files, after [`kill`](Self::kill).
     pub(crate) fn restart(&mut self) {
-        self.process = spawn(self.folder.path(), &self.port, &self.options);
+        self.process = spawn(&self.program, self.folder.path(), &self.port, &self.options);
         self.wait_until_it_answers();
+    }
+
+    /// Stops it, as a machine that hangs does; [`resume`](Self::resume) lets it go on.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.process.id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status();
+        assert!(status.unwrap().success());
     }
 
     /// Sends a command and waits for its answer.
     pub(crate) fn ask<T: redis::FromRedisValue>(&self, command: &str) -> T {
-        ask(&self.url(), command).unwrap()
+        self.try_ask(command).unwrap()
+    }
+
+    /// Sends a command and waits for its answer, which may be an error.
+    pub(crate) fn try_ask<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        ask(&self.url(), command)
+    }
+
+    /// Waits until it is a replica that has caught up with its master.
+    pub(crate) fn wait_until_it_follows(&self) {
+        wait_until(|| {
+            self.ask::<String>("INFO replication")
+                .contains("master_link_status:up")
+        });
     }
 
     fn wait_until_it_answers(&self) {
@@ -103,11 +215,17 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// An empty Cluster.
     pub(crate) fn start() -> Self {
+        Self::start_program(&Program::of_the_suite(), &[])
+    }
+
+    /// An empty Cluster of this program with these options beside those of a Cluster.
+    pub(crate) fn start_program(program: &Program, more: &[&str]) -> Self {
         let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
         let nodes: Vec<_> = (0..3)
             .map(|_| {
                 let bus = free_port();
-                RedisServer::start_with(&[&options[..], &["--cluster-port", &bus]].concat())
+                let options = [&options[..], more, &["--cluster-port", &bus]].concat();
+                RedisServer::start_program(program.clone(), &options)
             })
             .collect();
         for (number, node) in nodes.iter().enumerate() {
@@ -127,6 +245,19 @@ impl RedisCluster {
     pub(crate) fn url(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(RedisServer::url).collect();
         nodes.join(",")
+    }
+
+    /// The nodes that own this key's slot and that do not, the owner first; and the slot.
+    pub(crate) fn owner_and_other(&self, key: &str) -> (&RedisServer, &RedisServer, u16) {
+        let slot: u16 = self.nodes[0].ask(&format!("CLUSTER KEYSLOT {key}"));
+        // As `start` gave them out.
+        let owner = usize::from(slot.saturating_sub(1) / 5461).min(2);
+        (&self.nodes[owner], &self.nodes[(owner + 1) % 3], slot)
+    }
+
+    /// Its nodes, to look at.
+    pub(crate) fn all(&self) -> &[RedisServer] {
+        &self.nodes
     }
 
     /// Its nodes.
@@ -161,7 +292,8 @@ impl RedisSentinel {
             master.port
         );
         std::fs::write(&file, text).unwrap();
-        let process = command()
+        let process = Program::of_the_suite()
+            .command()
             .arg(&file)
             .arg("--sentinel")
             .spawn()
@@ -179,11 +311,7 @@ impl RedisSentinel {
     /// A replica that has caught up with the master, and that the Sentinel knows.
     pub(crate) fn add_replica(&self) -> RedisServer {
         let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", self.master.port()]);
-        wait_until(|| {
-            replica
-                .ask::<String>("INFO replication")
-                .contains("master_link_status:up")
-        });
+        replica.wait_until_it_follows();
         wait_until(|| self.fact("num-slaves") == "1");
         replica
     }
@@ -236,15 +364,9 @@ fn ask<T: redis::FromRedisValue>(address: &str, command: &str) -> redis::RedisRe
     command.query(&mut connection)
 }
 
-fn command() -> Command {
-    let program = std::env::var_os("TEST_REDIS_SERVER");
-    let mut command = Command::new(program.unwrap_or("redis-server".into()));
-    command.stdout(Stdio::null()).stdin(Stdio::null());
-    command
-}
-
-fn spawn(folder: &Path, port: &str, options: &Vec<String>) -> Child {
-    command()
+fn spawn(program: &Program, folder: &Path, port: &str, options: &[String]) -> Child {
+    program
+        .command()
         .args(["--port", port, "--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
         .arg(folder)

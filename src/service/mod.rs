@@ -11,6 +11,7 @@ mod sweep;
 #[cfg(test)]
 mod testing;
 mod upload;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,7 @@ pub struct Service {
     budget: Budget,
     settings: Settings,
     metrics: Metrics,
+    concerns: watch::Concerns,
 }
 
 impl Service {
@@ -89,6 +91,7 @@ impl Service {
             budget,
             settings,
             metrics,
+            concerns: watch::Concerns::default(),
         }
     }
 

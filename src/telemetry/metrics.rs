@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -57,6 +58,7 @@ struct Inner {
     operation_seconds: Histograms<2>,
     store_retries: Counter,
     store_breaker_open: Gauge,
+    clock_skew: Gauge<f64, AtomicU64>,
     sweep_claimed: Counter,
     sweep_avatars: Counter,
     sweep_objects: Counter,
@@ -125,6 +127,10 @@ impl Metrics {
             store_breaker_open: all.gauge(
                 "cameo_store_breaker_open",
                 "1 while a store that keeps failing is left alone",
+            ),
+            clock_skew: all.gauge_of_seconds(
+                "cameo_catalog_clock_skew_seconds",
+                "How far the catalog's clock is ahead of this machine's; 0 while it is unknown",
             ),
             sweep_claimed: all.counter("cameo_sweep_claimed", "Avatars that sweeps took up"),
             sweep_avatars: all.counter("cameo_sweep_removed", "Avatars that sweeps removed"),
@@ -286,6 +292,11 @@ impl Metrics {
         self.0.store_breaker_open.set(open.into());
     }
 
+    /// How far the catalog's clock is ahead of this machine's.
+    pub fn set_clock_skew(&self, seconds: f64) {
+        self.0.clock_skew.set(seconds);
+    }
+
     /// A sweep took up so many avatars.
     pub fn sweep_claimed(&self, avatars: usize) {
         self.0.sweep_claimed.inc_by(avatars as u64);
@@ -376,6 +387,12 @@ impl Registering {
     }
 
     fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.0.register(name, help, gauge.clone());
+        gauge
+    }
+
+    fn gauge_of_seconds(&mut self, name: &str, help: &str) -> Gauge<f64, AtomicU64> {
         let gauge = Gauge::default();
         self.0.register(name, help, gauge.clone());
         gauge

@@ -37,23 +37,27 @@
 
 mod scripts;
 mod values;
+mod watch;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future;
-use redis::{FromRedisValue, RedisError};
+use redis::FromRedisValue;
 
 use super::codec;
 use super::{
     Beginning, Catalog, CatalogError, Claimed, Cursor, Due, Invalidated, Outstanding, Page,
-    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats,
+    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats, Watched,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
-use crate::config::{Partitions, RedisSettings};
-use crate::redis::{Partition, RedisConcern, RedisLink, RedisStartError, Script};
+use crate::config::{Partitions, RedisConfirmation, RedisSettings};
+use crate::redis::{
+    ConfirmError, ConfirmedWrites, Partition, RedisConcern, RedisLink, RedisStartError, Script,
+    is_skewed,
+};
 use crate::telemetry::Health;
 use scripts::{CLOCK, Scripts};
 use values::{
@@ -78,6 +82,11 @@ pub struct RedisCatalog {
     /// The highest version that this catalog gave out. The floor rises above it after a loss, even
     /// if Redis's clock was set back.
     highest_version: AtomicU64,
+    /// What `catalog.redis.wait` asks for, and what waits for it.
+    wait: Option<RedisConfirmation>,
+    confirmed: Option<ConfirmedWrites>,
+    /// The number of partitions that Redis held when it was last asked.
+    stored_partitions: AtomicU16,
 }
 
 impl RedisCatalog {
@@ -101,48 +110,43 @@ impl RedisCatalog {
         let link = RedisLink::connect(&settings.address)
             .await
             .map_err(failed)?;
-        let concerns = link.inspect(&address).await?;
+        let mut concerns = link.inspect(&address, settings.wait).await?;
+        let confirmed = settings.wait.map(|confirmation| {
+            ConfirmedWrites::new(&settings.address, confirmation, settings.wait_timeout)
+        });
         let catalog = Self {
             link,
             partitions: settings.partitions,
             scripts: Scripts::new(settings.events_kept_in_each(), clock),
             next_claim: AtomicUsize::new(0),
             highest_version: AtomicU64::new(0),
+            wait: settings.wait,
+            confirmed: confirmed.transpose().map_err(failed)?,
+            stored_partitions: AtomicU16::new(settings.partitions.count()),
         };
         let stored = catalog.agree_on_partitions().await.map_err(failed)?;
         if stored != settings.partitions.count() {
             return Err(RedisStartError::Partitions { stored });
         }
-        catalog.write_probes().await.map_err(failed)?;
+        match catalog.write_probes().await {
+            // It can be read, and takes changes again as soon as there is room.
+            Err(error) if watch::is_full(&error) => concerns.push(RedisConcern::Full),
+            probed => probed.map_err(failed)?,
+        }
+        if let Some(concern) = catalog.probe_confirmation().await.map_err(failed)?
+            && !concerns.contains(&concern)
+        {
+            concerns.push(concern);
+        }
+        if is_skewed(catalog.link.clock_skew().await.map_err(failed)?) {
+            concerns.push(RedisConcern::ClockSkew);
+        }
         Ok((catalog, concerns))
     }
 
     /// The connection, for the limits to share.
     pub fn link(&self) -> &RedisLink {
         &self.link
-    }
-
-    /// With how many partitions the records are written: with as many as are asked for, where
-    /// there are none yet.
-    async fn agree_on_partitions(&self) -> Result<u16, RedisError> {
-        let mut set = redis::cmd("SET");
-        set.arg(PARTITIONS_KEY)
-            .arg(self.partitions.count())
-            .arg("NX");
-        self.link.run::<()>(&set).await?;
-        let mut get = redis::cmd("GET");
-        get.arg(PARTITIONS_KEY);
-        self.link.run(&get).await
-    }
-
-    /// Writes a key of every partition.
-    async fn write_probes(&self) -> Result<(), RedisError> {
-        let writes = self.partitions.all().map(|partition| {
-            let mut set = redis::cmd("SET");
-            set.arg(partition.key("probe")).arg(1).arg("EX").arg(60);
-            async move { self.link.run::<()>(&set).await }
-        });
-        future::try_join_all(writes).await.map(drop)
     }
 
     /// What is kept of a subject.
@@ -205,6 +209,29 @@ impl RedisCatalog {
         let arguments = [subject.as_str().as_bytes(), &before, &after];
         self.step(&self.scripts.upgrade, partition, &arguments)
             .await
+    }
+
+    /// Runs one step on a subject that is acknowledged to a client, and waits for what
+    /// `catalog.redis.wait` asks for. An error leaves open whether the step happened.
+    async fn change<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        subject: &SubjectId,
+        keys: &[String],
+        arguments: &[&[u8]],
+    ) -> Result<T, Failure> {
+        self.refuse_foreign_partitions()?;
+        let Some(confirmed) = &self.confirmed else {
+            return self.call_of(script, subject, keys, arguments).await;
+        };
+        let marker = self.partitions.of(subject.as_str()).key("probe");
+        match confirmed.call(script, keys, arguments, &marker).await {
+            Err(ConfirmError::Redis(error)) if is_of_the_previous_layout(&error) => {
+                self.upgrade(subject).await?;
+                Ok(confirmed.call(script, keys, arguments, &marker).await?)
+            }
+            answer => Ok(answer?),
+        }
     }
 
     /// The keys of a partition, in the order in which the scripts expect them.
@@ -281,6 +308,8 @@ impl Catalog for RedisCatalog {
         avatar: AvatarId,
         within: Duration,
     ) -> Result<Reservation, CatalogError> {
+        self.refuse_foreign_partitions()
+            .map_err(|failure| failure.of("reserve an upload"))?;
         let within = milliseconds(within);
         let seen = self.highest_version.load(Ordering::Relaxed).to_string();
         let arguments = [&avatar.as_bytes()[..], within.as_bytes(), seen.as_bytes()];
@@ -311,10 +340,16 @@ impl Catalog for RedisCatalog {
                 Precondition::Present => ("present", &[][..]),
                 Precondition::OneOf(ids) => ("one of", &ids[..]),
             };
-            let mut arguments = vec![&bytes[..], retire_after.as_bytes(), word.as_bytes()];
+            let mut arguments = vec![
+                subject.as_str().as_bytes(),
+                &bytes[..],
+                retire_after.as_bytes(),
+                word.as_bytes(),
+            ];
             arguments.extend(ids.iter().map(|id| &id.as_bytes()[..]));
+            let keys = Self::keys(self.partitions.of(subject.as_str()));
             let ended: String = self
-                .step_of(&self.scripts.replace, subject, &arguments)
+                .change(&self.scripts.replace, subject, &keys, &arguments)
                 .await?;
             match ended.as_str() {
                 "committed" => Ok(Replaced::Committed),
@@ -355,7 +390,7 @@ impl Catalog for RedisCatalog {
                 };
                 let seen = seen.to_string();
                 let arguments = [subject.as_str(), &lease, &seen].map(str::as_bytes);
-                let removed = self.call_of(&self.scripts.remove, subject, &keys, &arguments);
+                let removed = self.change(&self.scripts.remove, subject, &keys, &arguments);
                 let answer: Option<Vec<Vec<u8>>> = removed.await?;
                 looks += 1;
                 match answer {
@@ -682,13 +717,16 @@ impl Catalog for RedisCatalog {
             .map_err(|failure: Failure| failure.of("add up its records"))
     }
 
+    async fn watch(&self) -> Result<Watched, CatalogError> {
+        self.look().await
+    }
+
     async fn check(&self) -> Result<Health, CatalogError> {
-        self.write_probes()
-            .await
-            .map_err(|error| Failure::Redis(error).of("take a write"))?;
-        Ok(Health::Healthy)
+        self.probe().await
     }
 }
 
+#[cfg(test)]
+mod server_tests;
 #[cfg(test)]
 mod tests;

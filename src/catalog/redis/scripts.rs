@@ -23,6 +23,7 @@ pub(super) struct Scripts {
     pub(super) begin: Script,
     pub(super) raise_floor: Script,
     pub(super) upgrade: Script,
+    pub(super) probe: Script,
 }
 
 impl Scripts {
@@ -31,20 +32,27 @@ impl Scripts {
     pub(super) fn new(events_kept: u32, clock: &str) -> Self {
         let kept = format!("local EVENTS_KEPT = {events_kept}\n");
         let script = |step| Script::new(&[clock, &kept, include_str!("prelude.lua"), step]);
+        // These free memory, or lead to it. So Redis runs them even at its maxmemory: otherwise it
+        // could never be emptied.
+        let freeing = |step| {
+            let prelude = include_str!("prelude.lua");
+            Script::new(&["#!lua flags=allow-oom\n", clock, &kept, prelude, step])
+        };
         Self {
             reserve: script(include_str!("reserve.lua")),
             replace: script(include_str!("replace.lua")),
-            remove: script(include_str!("remove.lua")),
-            claim: script(include_str!("claim.lua")),
-            defer: script(include_str!("defer.lua")),
-            invalidate: script(include_str!("invalidate.lua")),
-            forget: script(include_str!("forget.lua")),
+            remove: freeing(include_str!("remove.lua")),
+            claim: freeing(include_str!("claim.lua")),
+            defer: freeing(include_str!("defer.lua")),
+            invalidate: freeing(include_str!("invalidate.lua")),
+            forget: freeing(include_str!("forget.lua")),
             standing: script(include_str!("standing.lua")),
             restore: script(include_str!("restore.lua")),
-            drop: script(include_str!("drop.lua")),
+            drop: freeing(include_str!("drop.lua")),
             begin: script(include_str!("begin.lua")),
             raise_floor: script(include_str!("raise_floor.lua")),
-            upgrade: script(include_str!("upgrade.lua")),
+            upgrade: freeing(include_str!("upgrade.lua")),
+            probe: Script::new(&["#!lua\n", include_str!("probe.lua")]),
         }
     }
 }

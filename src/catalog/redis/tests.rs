@@ -12,6 +12,8 @@ fn settings(url: &str) -> RedisSettings {
         address: url.parse().unwrap(),
         partitions: Partitions::new(16).unwrap(),
         events_kept: contract::EVENTS_KEPT,
+        wait: None,
+        wait_timeout: std::time::Duration::from_secs(3),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::avatar::{
 };
 use crate::catalog::codec;
 use crate::catalog::{CatalogError, Outstanding, Stats, StatsRow};
+use crate::redis::ConfirmError;
 
 /// What an entry of `subjects` begins with, in the layout that is written: two zero bytes, which no
 /// entry of layout 1 has, and the number of the layout.
@@ -174,15 +175,32 @@ pub(super) enum Failure {
     Random(#[from] getrandom::Error),
     #[error("uploads of the subject came between each time")]
     Restless,
+    #[error(transparent)]
+    Unconfirmed(ConfirmError),
+    #[error(
+        "the records in redis are now spread over {stored} partitions, and this process was started with another number"
+    )]
+    Partitions { stored: u16 },
     #[error("redis answered something that the catalog never wrote")]
     Answer,
+}
+
+impl From<ConfirmError> for Failure {
+    fn from(error: ConfirmError) -> Self {
+        match error {
+            ConfirmError::Redis(error) => Self::Redis(error),
+            unconfirmed @ ConfirmError::Unconfirmed { .. } => Self::Unconfirmed(unconfirmed),
+        }
+    }
 }
 
 impl Failure {
     pub(super) fn of(self, operation: &'static str) -> CatalogError {
         let is_damage = match &self {
             Self::Redis(error) => is_of_a_script(error),
-            Self::Random(_) | Self::Restless => false,
+            Self::Random(_) | Self::Restless | Self::Unconfirmed(_) | Self::Partitions { .. } => {
+                false
+            }
             Self::Decode(_)
             | Self::Encode(_)
             | Self::Subject(_)

@@ -1,0 +1,528 @@
+//! The catalog on real servers that are too old, full, emptied, without replicas or in the middle of
+//! a move.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::catalog::contract;
+use crate::config::{Limits, Quota, WhenRedisIsDown};
+use crate::limits::{Action, Caller, Limiter, RedisLimiter, Verdict};
+use crate::redis::testing::{Program, RedisCluster, RedisServer};
+use crate::telemetry::Health;
+
+/// Long enough for everything that a test does.
+const LONG: Duration = Duration::from_mins(5);
+/// Short, so that a test does not wait long for what never comes.
+const WAIT_TIMEOUT: Duration = Duration::from_millis(800);
+
+fn settings(url: &str, wait: Option<RedisConfirmation>) -> RedisSettings {
+    RedisSettings {
+        address: url.parse().unwrap(),
+        partitions: Partitions::new(16).unwrap(),
+        events_kept: contract::EVENTS_KEPT,
+        wait,
+        wait_timeout: WAIT_TIMEOUT,
+    }
+}
+
+async fn open_waiting(
+    url: &str,
+    wait: Option<RedisConfirmation>,
+) -> (RedisCatalog, Vec<RedisConcern>) {
+    let (catalog, concerns) = RedisCatalog::open(&settings(url, wait)).await.unwrap();
+    catalog.begin(Beginning::New).await.unwrap();
+    (catalog, concerns)
+}
+
+async fn open(url: &str) -> RedisCatalog {
+    open_waiting(url, None).await.0
+}
+
+async fn refused(url: &str, wait: Option<RedisConfirmation>) -> RedisStartError {
+    match RedisCatalog::open(&settings(url, wait)).await {
+        Ok(_) => panic!("{url} was accepted"),
+        Err(error) => error,
+    }
+}
+
+fn subject(name: &str) -> SubjectId {
+    SubjectId::new(name).unwrap()
+}
+
+/// Reserves an upload; its record is ready to be committed.
+async fn reserved(catalog: &RedisCatalog, who: &SubjectId) -> Result<Record, CatalogError> {
+    let mut record = contract::record(1, 0);
+    record.avatar_id = AvatarId::random().unwrap();
+    let reservation = catalog.reserve(who, record.avatar_id, LONG).await?;
+    record.version = reservation.version;
+    record.reserved_at = reservation.reserved_at;
+    Ok(record)
+}
+
+async fn commit(
+    catalog: &RedisCatalog,
+    who: &SubjectId,
+    record: &Record,
+) -> Result<Replaced, CatalogError> {
+    let anything = Precondition::Anything;
+    catalog
+        .replace(who, record, &anything, Duration::ZERO)
+        .await
+}
+
+async fn upload(catalog: &RedisCatalog, who: &SubjectId) -> Result<Record, CatalogError> {
+    let record = reserved(catalog, who).await?;
+    let replaced = commit(catalog, who, &record).await?;
+    assert_eq!(replaced, Replaced::Committed);
+    Ok(record)
+}
+
+async fn remove(catalog: &RedisCatalog, who: &SubjectId) -> Result<Option<Removed>, CatalogError> {
+    catalog.remove(who, Duration::ZERO).await
+}
+
+fn text_of(error: &CatalogError) -> String {
+    std::error::Error::source(error).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_redis_before_7_is_refused_with_the_reason() {
+    let server = RedisServer::start_program(Program::redis6(), &[]);
+    let error = refused(&server.url(), None).await;
+    assert!(matches!(error, RedisStartError::TooOld { .. }), "{error:?}");
+    assert!(
+        error
+            .to_string()
+            .contains("version 6.2, and 7.0 or later is needed")
+    );
+    assert!(!error.may_pass());
+    // Hosted servers may deny INFO, and HELLO too.
+    for (user, denied) in [("shy", "-info"), ("mute", "-info -hello")] {
+        server.ask::<()>(&format!("ACL SETUSER {user} on >pw ~* &* +@all {denied}"));
+        let url = server.url().replace("//", &format!("//{user}:pw@"));
+        let error = refused(&url, None).await;
+        assert!(
+            matches!(error, RedisStartError::TooOld { .. }),
+            "{user}: {error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_denies_info_and_hello_is_used_where_it_is_new_enough() {
+    let server = RedisServer::start();
+    server.ask::<()>("ACL SETUSER mute on >pw ~* &* +@all -info -hello");
+    let catalog = open(&server.url().replace("//", "//mute:pw@")).await;
+    upload(&catalog, &subject("42")).await.unwrap();
+}
+
+#[tokio::test]
+async fn waiting_for_the_append_only_file_needs_waitaof_and_the_file() {
+    let aof = Some(RedisConfirmation::Aof);
+    let server = RedisServer::start_program(Program::redis(), &["--appendonly", "yes"]);
+    let error = refused(&server.url(), aof).await;
+    assert!(
+        matches!(error, RedisStartError::NoWaitaof { .. }),
+        "{error:?}"
+    );
+    server.ask::<()>("ACL SETUSER mute on >pw ~* &* +@all -info -hello");
+    let error = refused(&server.url().replace("//", "//mute:pw@"), aof).await;
+    assert!(
+        matches!(error, RedisStartError::NoWaitaof { .. }),
+        "{error:?}"
+    );
+
+    let server = RedisServer::start_program(Program::valkey(), &[]);
+    let error = refused(&server.url(), aof).await;
+    assert!(matches!(error, RedisStartError::NoAof { .. }), "{error:?}");
+    assert!(!error.may_pass());
+}
+
+fn limits() -> Limits {
+    let quota = Quota {
+        count: NonZeroU32::new(5).unwrap(),
+        per: Duration::from_mins(1),
+    };
+    Limits {
+        upload: quota,
+        delete: quota,
+        service_upload: quota,
+        service_delete: quota,
+        when_redis_is_down: WhenRedisIsDown::Deny,
+    }
+}
+
+/// How often the server has run this command.
+fn calls(server: &RedisServer, command: &str) -> u64 {
+    let stats: String = server.ask("INFO commandstats");
+    let name = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn changes_wait_for_the_append_only_file() {
+    let options = ["--appendonly", "yes", "--appendfsync", "everysec"];
+    let server = RedisServer::start_program(Program::valkey(), &options);
+    let mut settings = settings(&server.url(), Some(RedisConfirmation::Aof));
+    // The file is synced once a second.
+    settings.wait_timeout = Duration::from_secs(5);
+    let (catalog, concerns) = RedisCatalog::open(&settings).await.unwrap();
+    catalog.begin(Beginning::New).await.unwrap();
+    assert_eq!(concerns, []);
+    let who = subject("42");
+    let before = calls(&server, "waitaof");
+    let record = upload(&catalog, &who).await.unwrap();
+    assert_eq!(calls(&server, "waitaof"), before + 1);
+    let removed = remove(&catalog, &who).await.unwrap().unwrap();
+    assert_eq!(removed.record, Some(record));
+    assert_eq!(calls(&server, "waitaof"), before + 2);
+}
+
+#[tokio::test]
+async fn a_change_that_the_file_does_not_have_is_no_success_and_confirmed_when_repeated() {
+    // Nothing is synced, so nothing is confirmed.
+    let options = ["--appendonly", "yes", "--appendfsync", "no"];
+    let server = RedisServer::start_program(Program::valkey(), &options);
+    let (catalog, concerns) = open_waiting(&server.url(), Some(RedisConfirmation::Aof)).await;
+    assert_eq!(concerns, [RedisConcern::Unconfirmed]);
+    let who = subject("42");
+    let record = reserved(&catalog, &who).await.unwrap();
+    let begun = Instant::now();
+    let error = commit(&catalog, &who, &record).await.unwrap_err();
+    assert!(
+        !error.is_damage() && text_of(&error).contains("outcome is unknown"),
+        "{error:?}"
+    );
+    assert!(begun.elapsed() < WAIT_TIMEOUT * 2, "{:?}", begun.elapsed());
+    // It happened all the same, and a repetition is confirmed as soon as that is possible.
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(record.clone()));
+    commit(&catalog, &who, &record).await.unwrap_err();
+    server.ask::<()>("CONFIG SET appendfsync always");
+    assert_eq!(
+        commit(&catalog, &who, &record).await.unwrap(),
+        Replaced::Committed
+    );
+}
+
+#[tokio::test]
+async fn in_a_cluster_changes_wait_for_the_append_only_file() {
+    let options = ["--appendonly", "yes", "--appendfsync", "always"];
+    let cluster = RedisCluster::start_program(&Program::valkey(), &options);
+    let (catalog, concerns) = open_waiting(&cluster.url(), Some(RedisConfirmation::Aof)).await;
+    assert_eq!(concerns, []);
+    for number in 0..24 {
+        let who = subject(&number.to_string());
+        upload(&catalog, &who).await.unwrap();
+        assert!(remove(&catalog, &who).await.unwrap().is_some());
+    }
+    for node in cluster.all() {
+        assert!(calls(node, "waitaof") > 0);
+        node.ask::<()>("CONFIG SET appendfsync no");
+    }
+    let error = upload(&catalog, &subject("42")).await.unwrap_err();
+    assert!(text_of(&error).contains("outcome is unknown"), "{error:?}");
+}
+
+#[tokio::test]
+async fn changes_wait_for_a_replica_and_a_repetition_is_not_confirmed_by_an_older_write() {
+    let server = RedisServer::start();
+    let (catalog, concerns) = open_waiting(&server.url(), Some(RedisConfirmation::Replica)).await;
+    assert_eq!(
+        concerns,
+        [RedisConcern::NoReplica, RedisConcern::Unconfirmed]
+    );
+    let who = subject("42");
+    let error = upload(&catalog, &who).await.unwrap_err();
+    assert!(
+        text_of(&error).contains("no replica confirmed"),
+        "{error:?}"
+    );
+    assert!(matches!(
+        catalog.check().await.unwrap(),
+        Health::Degraded(_)
+    ));
+
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", server.port()]);
+    replica.wait_until_it_follows();
+    let record = upload(&catalog, &who).await.unwrap();
+    assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+    let entry = format!("HEXISTS {} 42", catalog.partitions.of("42").key("subjects"));
+    assert!(replica.ask::<bool>(&entry));
+
+    // A replica that hangs has acknowledged what came before, and nothing since.
+    let next = reserved(&catalog, &who).await.unwrap();
+    replica.pause();
+    for _ in 0..2 {
+        commit(&catalog, &who, &next).await.unwrap_err();
+    }
+    remove(&catalog, &who).await.unwrap_err();
+    replica.resume();
+    replica.wait_until_it_follows();
+    // The delete happened, and is answered as one that finds what is left.
+    let removed = remove(&catalog, &who).await.unwrap().unwrap();
+    assert_eq!(removed.outstanding.len(), 3);
+    assert_ne!(record.avatar_id, next.avatar_id);
+}
+
+#[tokio::test]
+async fn a_connection_that_died_confirms_nothing_and_is_replaced() {
+    let mut server = RedisServer::start_program(
+        Program::valkey(),
+        &["--appendonly", "yes", "--appendfsync", "always"],
+    );
+    let (catalog, _) = open_waiting(&server.url(), Some(RedisConfirmation::Aof)).await;
+    let who = subject("42");
+    upload(&catalog, &who).await.unwrap();
+    server.kill();
+    let next = upload(&catalog, &who).await;
+    next.unwrap_err();
+    server.restart();
+    upload(&catalog, &who).await.unwrap();
+    // Connections are kept for the next change, and not one more for each.
+    let clients = || server.ask::<String>("CLIENT LIST").lines().count();
+    let before = clients();
+    for _ in 0..5 {
+        upload(&catalog, &who).await.unwrap();
+    }
+    assert_eq!(clients(), before);
+}
+
+#[tokio::test]
+async fn without_waiting_an_upload_takes_two_scripts_and_nothing_more() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    upload(&catalog, &who).await.unwrap();
+    server.ask::<()>("CONFIG RESETSTAT");
+    upload(&catalog, &who).await.unwrap();
+    assert_eq!(calls(&server, "evalsha"), 2);
+    for command in ["eval", "wait", "waitaof"] {
+        assert_eq!(calls(&server, command), 0, "{command}");
+    }
+}
+
+#[tokio::test]
+async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let (who, other) = (subject("42"), subject("43"));
+    let kept = upload(&catalog, &who).await.unwrap();
+    upload(&catalog, &other).await.unwrap();
+    let under_way = reserved(&catalog, &subject("44")).await.unwrap();
+    assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+
+    server.ask::<()>("CONFIG SET maxmemory 1");
+    let Health::Degraded(reason) = catalog.check().await.unwrap() else {
+        panic!("it is not degraded")
+    };
+    assert!(reason.contains("maxmemory"), "{reason}");
+    let error = reserved(&catalog, &who).await.unwrap_err();
+    assert!(!error.is_damage(), "{error:?}");
+    let error = commit(&catalog, &subject("44"), &under_way)
+        .await
+        .unwrap_err();
+    assert!(!error.is_damage(), "{error:?}");
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(kept.clone()));
+    let limiter = RedisLimiter::new(catalog.link().clone(), catalog.partitions, limits());
+    let decision = limiter
+        .check(Action::Delete, &Caller::User(who.clone()))
+        .await;
+    assert!(matches!(decision.verdict, Verdict::Allowed { .. }) && !limiter.falls_back());
+    let removed = remove(&catalog, &who).await.unwrap().unwrap();
+    assert_eq!(removed.record, Some(kept));
+    let claimed = claim(&catalog).await;
+    assert_eq!(claimed.len(), 1);
+    catalog.forget(&claimed[0].outstanding).await.unwrap();
+    // A process that starts meanwhile comes up and says so.
+    let (restarted, concerns) = RedisCatalog::open(&settings(&server.url(), None))
+        .await
+        .unwrap();
+    assert_eq!(concerns, [RedisConcern::Full]);
+    assert!(restarted.get(&other).await.unwrap().is_some());
+
+    server.ask::<()>("CONFIG SET maxmemory 0");
+    assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+    upload(&catalog, &who).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_redis_that_misses_replicas_is_degraded_while_it_can_be_read() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let record = upload(&catalog, &subject("42")).await.unwrap();
+    server.ask::<()>("CONFIG SET min-replicas-to-write 1");
+    assert!(matches!(
+        catalog.check().await.unwrap(),
+        Health::Degraded(_)
+    ));
+    assert_eq!(catalog.get(&subject("42")).await.unwrap(), Some(record));
+    assert!(
+        !reserved(&catalog, &subject("42"))
+            .await
+            .unwrap_err()
+            .is_damage()
+    );
+}
+
+/// Begins to move the slot of this subject's partition, and moves its first keys.
+fn leave_half_moved(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
+    let key = catalog.partitions.of(who.as_str()).key("subjects");
+    let (owner, other, slot) = cluster.owner_and_other(&key);
+    let id = |node: &RedisServer| node.ask::<String>("CLUSTER MYID");
+    other.ask::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", id(owner)));
+    owner.ask::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(other)));
+    let keys: Vec<String> = owner.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+    assert!(keys.len() > 3, "{keys:?}");
+    move_keys(owner, other, &keys[..keys.len() / 2]);
+}
+
+fn move_keys(owner: &RedisServer, other: &RedisServer, keys: &[String]) {
+    for key in keys {
+        owner.ask::<()>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", other.port()));
+    }
+}
+
+/// Moves the other keys, and gives the slot to its new owner.
+fn finish_the_move(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
+    let key = catalog.partitions.of(who.as_str()).key("subjects");
+    let (owner, other, slot) = cluster.owner_and_other(&key);
+    move_keys(
+        owner,
+        other,
+        &owner.ask::<Vec<String>>(&format!("CLUSTER GETKEYSINSLOT {slot} 100")),
+    );
+    let id: String = other.ask("CLUSTER MYID");
+    for node in [other, owner] {
+        node.ask::<()>(&format!("CLUSTER SETSLOT {slot} NODE {id}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_slot_moves_its_scripts_wait_and_readiness_tells_of_a_move_that_hangs() {
+    let cluster = RedisCluster::start();
+    let catalog = open(&cluster.url()).await;
+    let who = subject("42");
+    let record = upload(&catalog, &who).await.unwrap();
+    assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+    leave_half_moved(&cluster, &catalog, &who);
+
+    // A move that somebody left half done: nothing hangs, reads go on, and readiness tells.
+    let begun = Instant::now();
+    let error = reserved(&catalog, &who).await.unwrap_err();
+    assert!(
+        !error.is_damage() && text_of(&error).contains("TryAgain"),
+        "{}",
+        text_of(&error)
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    let begun = Instant::now();
+    let Health::Degraded(reason) = catalog.check().await.unwrap() else {
+        panic!("it is not degraded")
+    };
+    assert!(
+        reason.contains("slot") && begun.elapsed() < Duration::from_secs(2),
+        "{reason}"
+    );
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(record));
+
+    // A script that came meanwhile waits for the end of the move.
+    let waiting = async {
+        let begun = Instant::now();
+        let uploaded = upload(&catalog, &who).await;
+        (uploaded, begun.elapsed())
+    };
+    let moving = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        tokio::task::block_in_place(|| finish_the_move(&cluster, &catalog, &who));
+    };
+    let ((uploaded, waited), ()) = tokio::join!(waiting, moving);
+    // Another server answers, so the version floor was raised.
+    assert!(uploaded.unwrap().version > Version(2));
+    assert!(waited > Duration::from_millis(500), "{waited:?}");
+    assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+}
+
+#[tokio::test]
+async fn running_replicas_assert_the_number_of_partitions_again_after_a_flushall() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    assert_eq!(catalog.watch().await.unwrap().concerns, [""; 0]);
+    server.ask::<()>("FLUSHALL");
+    catalog.watch().await.unwrap();
+    let mut other = settings(&server.url(), None);
+    other.partitions = Partitions::new(8).unwrap();
+    let Err(error) = RedisCatalog::open(&other).await else {
+        panic!("8 partitions were accepted where there are 16")
+    };
+    assert!(matches!(error, RedisStartError::Partitions { stored: 16 }));
+}
+
+#[tokio::test]
+async fn a_replica_refuses_changes_while_redis_has_another_number_of_partitions() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    let under_way = reserved(&catalog, &who).await.unwrap();
+    server.ask::<()>("FLUSHALL");
+    let mut other = settings(&server.url(), None);
+    other.partitions = Partitions::new(8).unwrap();
+    let (other, _) = RedisCatalog::open(&other).await.unwrap();
+    let concerns = catalog.watch().await.unwrap().concerns;
+    assert!(concerns[0].contains("8 partitions"), "{concerns:?}");
+    catalog.check().await.unwrap_err();
+    for error in [
+        reserved(&catalog, &who).await.map(drop).unwrap_err(),
+        commit(&catalog, &who, &under_way)
+            .await
+            .map(drop)
+            .unwrap_err(),
+        remove(&catalog, &who).await.map(drop).unwrap_err(),
+    ] {
+        assert!(text_of(&error).contains("8 partitions"), "{error:?}");
+    }
+    drop(other);
+    server.ask::<()>("FLUSHALL");
+    assert_eq!(catalog.watch().await.unwrap().concerns, [""; 0]);
+    upload(&catalog, &who).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_that_differs_is_a_concern_with_its_figure() {
+    let server = RedisServer::start_program(Program::valkey(), &["--appendonly", "yes"]);
+    let (catalog, concerns) = open_waiting(&server.url(), None).await;
+    assert_eq!(concerns, []);
+    let watched = catalog.watch().await.unwrap();
+    assert!(watched.clock_skew.unwrap().abs() < 1.0 && watched.concerns.is_empty());
+
+    for seconds in [180, -180] {
+        let ahead = Program::valkey().ahead_by(seconds);
+        let server = RedisServer::start_program(ahead, &["--appendonly", "yes"]);
+        let (catalog, concerns) = open_waiting(&server.url(), None).await;
+        assert_eq!(concerns, [RedisConcern::ClockSkew]);
+        let watched = catalog.watch().await.unwrap();
+        let skew = watched.clock_skew.unwrap();
+        assert!((skew - f64::from(seconds)).abs() < 2.0, "{skew}");
+        assert_eq!(watched.concerns, [RedisConcern::ClockSkew.to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_should_see_to_is_seen_while_running() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    server.ask::<()>("CONFIG SET maxmemory-policy allkeys-lru");
+    let concerns = catalog.watch().await.unwrap().concerns;
+    assert!(concerns[0].contains("allkeys-lru"), "{concerns:?}");
+    server.ask::<()>("CONFIG SET maxmemory-policy noeviction");
+    assert_eq!(catalog.watch().await.unwrap().concerns, [""; 0]);
+}
+
+async fn claim(catalog: &RedisCatalog) -> Vec<Claimed> {
+    catalog.claim(Duration::ZERO, 10).await.unwrap()
+}

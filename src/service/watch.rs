@@ -1,0 +1,70 @@
+//! Looking after the catalog while the service runs.
+
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{debug, info, warn};
+
+use super::Service;
+
+/// The problems of the catalog that were logged and have not ended.
+#[derive(Default)]
+pub(super) struct Concerns(Mutex<Vec<String>>);
+
+impl Concerns {
+    /// Takes the present problems for known; gives the new ones and those that ended.
+    fn change(&self, now: Vec<String>) -> (Vec<String>, Vec<String>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = now.iter().filter(|one| !known.contains(one));
+        let new = new.cloned().collect();
+        let ended = known.iter().filter(|one| !now.contains(one));
+        let ended = ended.cloned().collect();
+        *known = now;
+        (new, ended)
+    }
+}
+
+impl Service {
+    /// Has the catalog do its regular work, and logs the problems that it found. The server calls
+    /// this every few seconds.
+    pub async fn watch_catalog(&self) {
+        match self.catalog.watch().await {
+            Ok(watched) => {
+                if let Some(seconds) = watched.clock_skew {
+                    self.metrics.set_clock_skew(seconds);
+                }
+                self.report_concerns(watched.concerns);
+            }
+            // Whoever needs the catalog meanwhile logs that it fails.
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                debug!(error, cause = error.source(), "the catalog was not watched");
+            }
+        }
+    }
+
+    /// Logs the problems of the catalog that are new, and those that ended. Each is logged once.
+    pub fn report_concerns(&self, concerns: Vec<String>) {
+        let (new, ended) = self.concerns.change(concerns);
+        for concern in new {
+            warn!("{concern}");
+        }
+        for concern in ended {
+            info!(concern, "this problem of the catalog has ended");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_new_once_and_ends_once() {
+        let concerns = Concerns::default();
+        let one = || vec!["one".to_owned()];
+        assert_eq!(concerns.change(one()), (one(), vec![]));
+        assert_eq!(concerns.change(one()), (vec![], vec![]));
+        assert_eq!(concerns.change(vec![]), (vec![], one()));
+        assert_eq!(concerns.change(vec![]), (vec![], vec![]));
+    }
+}
