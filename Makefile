@@ -5,7 +5,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers server-versions
+.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers server-versions traced
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ help: ## Show this list
 run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
 
-test: needs servers server-versions promtool ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
+test: needs servers server-versions promtool traced ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
 	cargo test --locked
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
@@ -73,6 +73,10 @@ server-versions: servers
 	@scripts/need.sh faketime
 	@scripts/servers/valkey.sh install
 	@scripts/servers/redis6.sh install
+
+# What tests of full disks and of durability run the program under.
+traced:
+	@scripts/need.sh strace unshare=util-linux
 
 bench-imaging: needs ## Measure imaging beside sharp, Pillow and pyvips (ARGS='--rounds 3')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv

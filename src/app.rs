@@ -88,6 +88,10 @@ impl App {
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
             );
         }
+        if let Err(error) = service.look_for_losses().await {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, "records are compared with the store later");
+        }
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
             (Some(limits), None) => Some(Arc::new(LocalLimiter::new(limits))),
@@ -198,7 +202,7 @@ pub(crate) async fn open_store(
                 store: Arc::new(store),
                 objects_url: own_url(),
                 summary: format!("the store is the folder {}", folder.display()),
-                concerns: private_files::warnings([&*config.data_dir, &*folder]),
+                concerns: private_files::warnings([&*folder]),
             });
         }
         Storage::S3(settings, public_base_url) => (settings, public_base_url),
@@ -244,14 +248,12 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
         Catalog::Embedded { events_kept } => {
             make_folder(&config.data_dir)?;
             let path = config.data_dir.join("catalog.redb");
-            let catalog = EmbeddedCatalog::open(&path, *events_kept).with_context(|| {
-                format!("{}; does another cameo use this data_dir?", path.display())
-            })?;
+            let catalog = EmbeddedCatalog::open(&path, *events_kept)?;
             return Ok(OpenCatalog {
                 catalog: Arc::new(catalog),
                 redis: None,
                 summary: format!("the catalog is the database {}", path.display()),
-                concerns: Vec::new(),
+                concerns: private_files::warnings([&*config.data_dir, &*path]),
             });
         }
         Catalog::Redis(settings) => settings,

@@ -56,7 +56,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::redis::RedisCatalog;
-pub use embedded::{Clock, EmbeddedCatalog};
+pub use embedded::{Clock, EmbeddedCatalog, EmbeddedOpenError};
 pub use metered::MeteredCatalog;
 
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};

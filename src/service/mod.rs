@@ -4,6 +4,7 @@
 
 mod budget;
 mod error;
+mod losses;
 mod maintain;
 mod read;
 mod remove;
@@ -33,6 +34,7 @@ use crate::imaging::{Pool, Recipe};
 use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;
+use losses::Losses;
 
 /// How the program does it.
 #[derive(Clone, Debug)]
@@ -67,6 +69,7 @@ pub struct Service {
     settings: Settings,
     metrics: Metrics,
     concerns: watch::Concerns,
+    losses: Losses,
 }
 
 impl Service {
@@ -92,6 +95,7 @@ impl Service {
             settings,
             metrics,
             concerns: watch::Concerns::default(),
+            losses: Losses::default(),
         }
     }
 
@@ -123,7 +127,11 @@ impl Service {
     /// # Errors
     /// [`Error::Storage`]
     pub async fn check_store(&self) -> Result<Checkup, Error> {
-        Ok(self.store.check().await?)
+        let mut checkup = self.store.check().await?;
+        if checkup.health == Health::Healthy {
+            checkup.health = self.losses_health();
+        }
+        Ok(checkup)
     }
 
     /// Whether the catalog works, and whether it also takes writes.

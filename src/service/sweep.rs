@@ -35,6 +35,7 @@ impl Service {
     }
 
     async fn sweep_all(&self) -> Result<Swept, Error> {
+        self.look_for_losses().await?;
         let mut swept = Swept::default();
         loop {
             let claimed = self.catalog.claim(self.removal_lease(), BATCH).await?;

@@ -65,4 +65,8 @@ impl Store for MeteredStore {
     async fn check(&self) -> Result<Checkup, StoreError> {
         self.operations.measure("check", self.inner.check()).await
     }
+
+    fn losses(&self) -> u64 {
+        self.inner.losses()
+    }
 }

@@ -65,6 +65,12 @@ pub trait Store: Send + Sync + 'static {
     /// what holds of it. However often it fails or is dropped, it leaves at most one object.
     /// A store that can be read but not written is [degraded](Health::Degraded); that is no error.
     async fn check(&self) -> Result<Checkup, StoreError>;
+
+    /// How often, since the store was opened, all of its objects turned out to be lost (the bucket
+    /// was not there and was made), opening included. Records may then name objects that are gone.
+    fn losses(&self) -> u64 {
+        0
+    }
 }
 
 /// What was seen to hold of a store that works.

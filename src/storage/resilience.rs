@@ -253,6 +253,10 @@ impl Store for PatientStore {
         self.note(&answer);
         answer
     }
+
+    fn losses(&self) -> u64 {
+        self.inner.losses()
+    }
 }
 
 type Body = Pin<Box<dyn stream::Stream<Item = Result<Bytes, StoreError>> + Send>>;

@@ -11,6 +11,7 @@ mod crash;
 mod deployment;
 mod documents;
 mod fleet;
+mod full_disk;
 mod lifecycle;
 mod limits;
 mod maintenance;

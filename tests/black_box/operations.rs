@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::photos::PORTRAIT;
-use crate::support::{Client, TestService, shape};
+use crate::support::{Backend, Client, TestService, shape};
 
 #[tokio::test]
 async fn health_tells_what_is_up_and_what_there_is() {
@@ -166,7 +166,8 @@ async fn the_log_line_of_a_refused_request_has_its_code() {
 
 #[tokio::test]
 async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
-    let service = TestService::start().await;
+    // A bucket would be made again.
+    let service = TestService::start_on(Backend::Alone, &[]).await;
     service.remove_store().await;
     let ready = service.anonymous().get("/health/ready").await;
     assert_eq!(ready.status, 503);

@@ -6,6 +6,7 @@
 //! for six look-ups by key; a log-structured store (`fjall`) is faster at bulk loads, which an
 //! avatar service has none of, and spreads over a folder of files.
 
+mod handle;
 mod tables;
 
 use std::ops::Bound;
@@ -25,6 +26,8 @@ use super::{
 };
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use crate::telemetry::Health;
+pub use handle::EmbeddedOpenError;
+use handle::Handle;
 use tables::{
     Change, DUE, EVENTS, FLOOR, Failure, Id, Invalid, LAST_RESERVED, OUTSTANDING, PROBE, RECORDS,
     RESERVATIONS, RETIRED_OF, Reserved, STATS, State, VERSIONS, count, due, enter, floor, leave,
@@ -51,7 +54,7 @@ impl Clock for SystemClock {
 
 /// An embedded database as the catalog. Opening its file locks it against other processes.
 pub struct EmbeddedCatalog {
-    database: Arc<Database>,
+    handle: Arc<Handle>,
     events_kept: u32,
     clock: Arc<dyn Clock>,
 }
@@ -62,7 +65,7 @@ impl EmbeddedCatalog {
     ///
     /// # Errors
     /// Where the file cannot be made, is in use by another process, or is no catalog.
-    pub fn open(path: &Path, events_kept: u32) -> Result<Self, CatalogError> {
+    pub fn open(path: &Path, events_kept: u32) -> Result<Self, EmbeddedOpenError> {
         Self::open_with_clock(path, events_kept, Arc::new(SystemClock))
     }
 
@@ -74,31 +77,24 @@ impl EmbeddedCatalog {
         path: &Path,
         events_kept: u32,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, CatalogError> {
-        let opened = || -> Result<Database, Failure> {
-            let database = Database::create(path)?;
-            let transaction = database.begin_write()?;
-            transaction.open_table(RECORDS)?;
-            transaction.open_table(VERSIONS)?;
-            transaction.open_table(OUTSTANDING)?;
-            transaction.open_table(DUE)?;
-            transaction.open_table(LAST_RESERVED)?;
-            transaction.open_table(RESERVATIONS)?;
-            transaction.open_multimap_table(RETIRED_OF)?;
-            transaction.open_table(STATS)?;
-            transaction.open_table(FLOOR)?;
-            transaction.open_table(EVENTS)?;
-            transaction.open_table(PROBE)?;
-            tables::migrate(&transaction)?;
-            transaction.commit()?;
-            Ok(database)
-        };
-        let database = opened().map_err(|failure| CatalogError::new("be opened", failure))?;
+    ) -> Result<Self, EmbeddedOpenError> {
         Ok(Self {
-            database: Arc::new(database),
+            handle: Arc::new(Handle::open(path)?),
             events_kept,
             clock,
         })
+    }
+
+    async fn with_handle<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Handle) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let handle = Arc::clone(&self.handle);
+        match tokio::task::spawn_blocking(move || work(&handle)).await {
+            Ok(done) => done.map_err(|failure| failure.of(operation)),
+            Err(died) => Err(CatalogError::new(operation, died)),
+        }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -106,27 +102,29 @@ impl EmbeddedCatalog {
         operation: &'static str,
         work: impl FnOnce(&Database) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        let database = Arc::clone(&self.database);
-        match tokio::task::spawn_blocking(move || work(&database)).await {
-            Ok(done) => done.map_err(|failure| failure.of(operation)),
-            Err(died) => Err(CatalogError::new(operation, died)),
-        }
+        self.with_handle(operation, |handle| handle.read(work))
+            .await
     }
 
     /// Runs `step` as one transaction: on the disk when this returns, or without a trace where the
-    /// step fails.
+    /// step fails. It is refused while the disk is full.
     async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
         step: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        self.blocking(operation, move |database| {
-            let transaction = database.begin_write()?;
-            let done = step(&transaction)?;
-            transaction.commit()?;
-            Ok(done)
-        })
-        .await
+        self.with_handle(operation, |handle| handle.write(step))
+            .await
+    }
+
+    /// Runs `step` likewise, as one that gives room back: it goes on while the disk is full.
+    async fn release<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        step: impl Fn(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        self.with_handle(operation, |handle| handle.release(step))
+            .await
     }
 }
 
@@ -330,7 +328,7 @@ impl Catalog for EmbeddedCatalog {
     ) -> Result<Option<Removed>, CatalogError> {
         let (subject, kept) = (subject.clone(), self.events_kept);
         let clock = Arc::clone(&self.clock);
-        self.write("remove a record", move |transaction| {
+        self.release("remove a record", move |transaction| {
             let now = clock.now();
             let record = current(&transaction.open_table(RECORDS)?, &subject)?;
             let mut subjects = transaction.open_table(VERSIONS)?;
@@ -377,15 +375,16 @@ impl Catalog for EmbeddedCatalog {
     }
 
     async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError> {
-        let clock = Arc::clone(&self.clock);
-        self.blocking("claim what is due", move |database| {
-            let now = clock.now();
+        let now = self.clock.now();
+        let due = self.blocking("claim what is due", move |database| {
             // Most sweeps find nothing, and then need not write.
             let due = due(&database.begin_read()?.open_table(DUE)?, now, limit)?;
-            if due.is_empty() {
-                return Ok(Vec::new());
-            }
-            let transaction = database.begin_write()?;
+            Ok(!due.is_empty())
+        });
+        if !due.await? {
+            return Ok(Vec::new());
+        }
+        self.release("claim what is due", move |transaction| {
             let mut claimed = Vec::new();
             // Looked up again: another claim may have come in between.
             let due = tables::due(&transaction.open_table(DUE)?, now, limit)?;
@@ -398,7 +397,7 @@ impl Catalog for EmbeddedCatalog {
                 let Some(subject) = subject else { continue };
                 let avatar = AvatarId::from_bytes(id);
                 let until = now.plus(lease);
-                enter(&transaction, State::Retired, &subject, avatar, until)?;
+                enter(transaction, State::Retired, &subject, avatar, until)?;
                 let reservations = transaction.open_table(RESERVATIONS)?;
                 let due = match Reserved::read(&reservations, avatar)? {
                     Some(Reserved::Valid { deadline, .. }) => Due::Expired {
@@ -411,7 +410,6 @@ impl Catalog for EmbeddedCatalog {
                     due,
                 });
             }
-            transaction.commit()?;
             Ok(claimed)
         })
         .await
@@ -419,8 +417,8 @@ impl Catalog for EmbeddedCatalog {
 
     async fn defer(&self, outstanding: &Outstanding, by: Duration) -> Result<(), CatalogError> {
         let (outstanding, clock) = (outstanding.clone(), Arc::clone(&self.clock));
-        self.write("put an upload off", move |transaction| {
-            let Outstanding { subject, avatar } = outstanding;
+        self.release("put an upload off", move |transaction| {
+            let Outstanding { subject, avatar } = outstanding.clone();
             let found = state(&transaction.open_table(OUTSTANDING)?, &subject, avatar)?;
             if found == Some(State::Retired) {
                 let due = clock.now().plus(by);
@@ -437,8 +435,8 @@ impl Catalog for EmbeddedCatalog {
         lease: Duration,
     ) -> Result<Invalidated, CatalogError> {
         let (outstanding, clock) = (outstanding.clone(), Arc::clone(&self.clock));
-        self.write("invalidate an upload", move |transaction| {
-            let Outstanding { subject, avatar } = outstanding;
+        self.release("invalidate an upload", move |transaction| {
+            let Outstanding { subject, avatar } = outstanding.clone();
             let current = current(&transaction.open_table(RECORDS)?, &subject)?;
             if current.is_some_and(|current| current.avatar_id == avatar) {
                 return Ok(Invalidated::Kept);
@@ -458,7 +456,7 @@ impl Catalog for EmbeddedCatalog {
 
     async fn forget(&self, outstanding: &Outstanding) -> Result<(), CatalogError> {
         let avatar = outstanding.avatar;
-        self.write("forget an upload", move |transaction| {
+        self.release("forget an upload", move |transaction| {
             leave(transaction, avatar)
         })
         .await
@@ -716,11 +714,21 @@ impl Catalog for EmbeddedCatalog {
     }
 
     async fn check(&self) -> Result<Health, CatalogError> {
-        self.write("take a write", |transaction| {
+        let probe = |transaction: &WriteTransaction| {
             let mut probe = transaction.open_table(PROBE)?;
             let count = probe.get(())?.map_or(0, |count| count.value());
             probe.insert((), count.wrapping_add(1))?;
-            Ok(Health::Healthy)
+            Ok(())
+        };
+        self.with_handle("take a write", move |handle| {
+            let Err(failure) = handle.write(probe) else {
+                return Ok(Health::Healthy);
+            };
+            let Some(reason) = handle.refused() else {
+                return Err(failure);
+            };
+            handle.read(|database| Ok(database.begin_read()?.open_table(PROBE).map(drop)?))?;
+            Ok(Health::Degraded(reason.to_owned()))
         })
         .await
     }

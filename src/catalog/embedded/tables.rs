@@ -1,6 +1,12 @@
 //! The tables, and what every step does to them.
 
-use redb::{MultimapTableDefinition, ReadableTable, TableDefinition, WriteTransaction};
+use std::io;
+
+use redb::{
+    CommitError, Database, DatabaseError, MultimapTableDefinition, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageError, TableDefinition, TableError, TransactionError,
+    WriteTransaction,
+};
 
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::catalog::{CatalogError, codec};
@@ -37,6 +43,46 @@ pub(super) const EVENTS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefiniti
 pub(super) const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("probe");
 
 pub(super) type Id = [u8; 16];
+
+/// Makes the tables that do not exist.
+pub(super) fn make(transaction: &WriteTransaction) -> Result<(), Failure> {
+    transaction.open_table(RECORDS)?;
+    transaction.open_table(VERSIONS)?;
+    transaction.open_table(OUTSTANDING)?;
+    transaction.open_table(DUE)?;
+    transaction.open_table(LAST_RESERVED)?;
+    transaction.open_table(RESERVATIONS)?;
+    transaction.open_multimap_table(RETIRED_OF)?;
+    transaction.open_table(STATS)?;
+    transaction.open_table(FLOOR)?;
+    transaction.open_table(EVENTS)?;
+    transaction.open_table(PROBE)?;
+    migrate(transaction)
+}
+
+/// Whether every table exists, and is as this program makes it.
+pub(super) fn are_made(database: &Database) -> Result<bool, Failure> {
+    let transaction = database.begin_read()?;
+    let open = || -> Result<bool, TableError> {
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(VERSIONS)?;
+        transaction.open_table(OUTSTANDING)?;
+        transaction.open_table(DUE)?;
+        transaction.open_table(LAST_RESERVED)?;
+        transaction.open_table(RESERVATIONS)?;
+        transaction.open_multimap_table(RETIRED_OF)?;
+        transaction.open_table(STATS)?;
+        transaction.open_table(FLOOR)?;
+        transaction.open_table(EVENTS)?;
+        transaction.open_table(PROBE)?;
+        Ok(transaction.open_table(PREVIOUS_RESERVED)?.is_empty()?)
+    };
+    match open() {
+        Ok(is_migrated) => Ok(is_migrated),
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -274,6 +320,12 @@ pub(super) enum Failure {
     Place(#[from] std::num::ParseIntError),
     #[error("a sum is of an unknown format")]
     UnknownFormat,
+    #[error("the database panicked over its file")]
+    Panicked,
+    #[error("the file is closed after an I/O error")]
+    Closed,
+    #[error("{0}")]
+    NoRoom(&'static str),
 }
 
 impl Failure {
@@ -282,13 +334,51 @@ impl Failure {
         matches!(self, Self::Decode(_))
     }
 
+    /// Whether the database has stopped over an I/O error, so that its file must be opened again.
+    pub(super) fn is_io(&self) -> bool {
+        matches!(
+            self.of_storage(),
+            Some(
+                StorageError::Io(_)
+                    | StorageError::PreviousIo
+                    | StorageError::DatabaseClosed
+                    | StorageError::LockPoisoned(_)
+            )
+        )
+    }
+
+    /// The kind of I/O error, where it is known.
+    pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self.of_storage()? {
+            StorageError::Io(error) => Some(error.kind()),
+            _ => None,
+        }
+    }
+
+    fn of_storage(&self) -> Option<&StorageError> {
+        match self {
+            Self::Database(DatabaseError::Storage(error))
+            | Self::Table(TableError::Storage(error))
+            | Self::Storage(error)
+            | Self::Commit(CommitError::Storage(error)) => Some(error),
+            Self::Transaction(error) => match &**error {
+                TransactionError::Storage(error) => Some(error),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(super) fn of(self, operation: &'static str) -> CatalogError {
         match self {
             Self::Database(_)
             | Self::Transaction(_)
             | Self::Table(_)
             | Self::Storage(_)
-            | Self::Commit(_) => CatalogError::new(operation, self),
+            | Self::Commit(_)
+            | Self::Panicked
+            | Self::Closed
+            | Self::NoRoom(_) => CatalogError::new(operation, self),
             Self::Decode(_)
             | Self::Encode(_)
             | Self::Subject(_)

@@ -13,20 +13,79 @@ async fn the_embedded_database_keeps_the_contract_of_a_catalog() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_kept_out() {
+async fn a_catalog_in_use_is_reported_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
     let _first = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap();
-    assert!(EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).is_err());
+    let refused = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).err();
+    let refused = refused.expect("another one has it open");
+    assert!(
+        matches!(refused, EmbeddedOpenError::InUse { .. }),
+        "{refused:?}"
+    );
+    assert!(!refused.to_string().contains("damaged"), "{refused}");
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_catalog_is_an_error_and_stays_as_it_is() {
+async fn a_damaged_file_is_reported_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
-    std::fs::write(&path, "somebody's notes").unwrap();
-    assert!(EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).is_err());
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's notes");
+    drop(EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap());
+    let whole = std::fs::read(&path).unwrap();
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        bytes
+    };
+    let damaged = [
+        b"somebody's notes".to_vec(),
+        changed(&|bytes| bytes.truncate(5000)),
+        changed(&|bytes| bytes[..512].fill(0)),
+        changed(&|bytes| bytes[64..320].fill(0x5a)),
+        changed(&|bytes| bytes[512..].fill(0xff)),
+    ];
+    for (case, bytes) in damaged.into_iter().enumerate() {
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).err();
+        let refused = refused.unwrap_or_else(|| panic!("case {case} was opened"));
+        let EmbeddedOpenError::Damaged { .. } = refused else {
+            panic!("case {case}: {refused:?}");
+        };
+        let text = refused.to_string();
+        for part in ["damaged", "mv ", "cameo rebuild", path.to_str().unwrap()] {
+            assert!(text.contains(part), "case {case}: {text}");
+        }
+        if case == 0 {
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "it was changed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_was_never_finished_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.redb");
+    std::fs::write(&path, "").unwrap();
+    std::fs::write(path.with_extension("redb.new"), vec![0; 10_000]).unwrap();
+    let catalog = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap();
+    assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+    assert!(!path.with_extension("redb.new").exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_the_catalogs_files() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let _catalog = contract::embedded(folder.path());
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap()).collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file:?}");
+    }
 }
 
 #[tokio::test]
@@ -59,14 +118,14 @@ async fn records_versions_and_events_survive_reopening() {
 async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, _) = contract::embedded(folder.path());
-    let write = catalog.database.begin_write().unwrap();
     let damaged: &[u8] = b"AAx";
-    write
-        .open_table(RECORDS)
-        .unwrap()
-        .insert("42", damaged)
+    catalog
+        .write("damage a record", move |transaction| {
+            transaction.open_table(RECORDS)?.insert("42", damaged)?;
+            Ok(())
+        })
+        .await
         .unwrap();
-    write.commit().unwrap();
     let subject = SubjectId::new("42").unwrap();
     for error in [
         catalog.get(&subject).await.unwrap_err(),
@@ -74,9 +133,11 @@ async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
     ] {
         assert!(error.is_damage(), "{error:?}");
     }
-    let read = catalog.database.begin_read().unwrap();
-    let kept = read.open_table(RECORDS).unwrap().get("42").unwrap();
-    assert_eq!(kept.unwrap().value(), damaged);
+    let kept = catalog.blocking("read a record", |database| {
+        let kept = database.begin_read()?.open_table(RECORDS)?.get("42")?;
+        Ok(kept.map(|bytes| bytes.value().to_vec()))
+    });
+    assert_eq!(kept.await.unwrap().as_deref(), Some(damaged));
 }
 
 #[tokio::test]

@@ -3,11 +3,12 @@
 //! Bodies are sent from bytes with a known length and checksums only where S3 demands them,
 //! because Garage, Ceph and MinIO's code refuse what the SDK would send by itself. Objects are
 //! deleted one by one, because some servers refuse the batch. Nothing is retried in here: deadlines
-//! and retries are a decorator round the port.
+//! and retries are a decorator round the port. A bucket that disappears is made again, as at startup.
 
 mod client;
 mod error;
 mod policy;
+mod recovery;
 mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,6 +33,7 @@ use crate::config::S3Settings;
 use crate::config::{PublicAccess, S3Credentials};
 use crate::telemetry::Health;
 use error::{Failure, of_call};
+use recovery::Recovery;
 use startup::Probe;
 pub use startup::{S3Concern, S3StartError};
 
@@ -47,6 +49,7 @@ pub struct S3Store {
     bucket: String,
     /// When probes of processes that died were last looked for.
     tidied: Mutex<Option<Instant>>,
+    recovery: Recovery,
 }
 
 /// How often probes of processes that died are looked for.
@@ -83,6 +86,16 @@ impl S3Store {
             .await
             .map_err(of_call("PutObject"))?;
         Ok(())
+    }
+
+    /// Turns what an operation met into the port's terms. Where the bucket is gone, the bucket is
+    /// made again, and the operation may be repeated.
+    fn failed(&self, operation: &'static str, failure: Failure) -> StoreError {
+        if failure.code() == "NoSuchBucket" {
+            self.recovery.begin();
+            return StoreError::passing(operation, failure);
+        }
+        failure.of(operation)
     }
 
     /// Opens an object; `None` where there is none.
@@ -338,12 +351,12 @@ impl Store for S3Store {
             key.cache_control(),
         )
         .await
-        .map_err(|failure| failure.of("write an object"))
+        .map_err(|failure| self.failed("write an object", failure))
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
         let opened = self.open_path(&key.to_string()).await;
-        let Some(object) = opened.map_err(|failure| failure.of("open an object"))? else {
+        let Some(object) = opened.map_err(|failure| self.failed("open an object", failure))? else {
             return Ok(None);
         };
         let len = length_of(&object).map_err(|failure| failure.of("open an object"))?;
@@ -361,14 +374,15 @@ impl Store for S3Store {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let deleted = self.delete_path(&key.to_string()).await;
-        deleted.map_err(|failure| failure.of("delete an object"))
+        deleted.map_err(|failure| self.failed("delete an object", failure))
     }
 
     async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
         let mut keys = Vec::new();
         for prefix in ObjectKey::prefixes_of(avatar) {
             let listed = self.list_prefix(&prefix).await;
-            let paths = listed.map_err(|failure| failure.of("list the objects of an avatar"))?;
+            let paths =
+                listed.map_err(|failure| self.failed("list the objects of an avatar", failure))?;
             keys.extend(paths.iter().filter_map(|path| ObjectKey::parse(path)));
         }
         keys.sort_by_key(|key| !matches!(key, ObjectKey::Manifest { .. }));
@@ -377,7 +391,7 @@ impl Store for S3Store {
 
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
         let listed = self.list_uploads(after).await;
-        listed.map_err(|failure| failure.of("list its uploads"))
+        listed.map_err(|failure| self.failed("list its uploads", failure))
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {
@@ -396,8 +410,12 @@ impl Store for S3Store {
                 public_read,
                 health: Health::Healthy,
             }),
-            Err(failure) => Err(failure.of("write, read and delete a probe")),
+            Err(failure) => Err(self.failed("write, read and delete a probe", failure)),
         }
+    }
+
+    fn losses(&self) -> u64 {
+        self.recovery.losses()
     }
 }
 

@@ -11,6 +11,7 @@ use aws_sdk_s3::types::{
 
 use super::client::{self, Clients};
 use super::error::{Failure, of_call};
+use super::recovery::Recovery;
 use super::{S3Store, policy};
 use crate::avatar::AvatarId;
 use crate::config::{PublicAccess, S3Settings};
@@ -200,6 +201,7 @@ pub(super) async fn open(settings: &S3Settings) -> Result<(S3Store, Vec<S3Concer
         anyone: policy.then(|| anyone.clone()),
         bucket: settings.bucket.clone(),
         tidied: Mutex::default(),
+        recovery: Recovery::new(settings.clone()),
     };
     let opening = Opening {
         settings,
@@ -233,6 +235,7 @@ impl Opening<'_> {
     async fn run(&self) -> Result<Vec<S3Concern>, S3StartError> {
         if !self.bucket_exists().await? {
             self.create_bucket().await?;
+            self.store.recovery.count_loss();
         }
         let mut concerns = Vec::new();
         let probes = [Probe::public(), Probe::private()];

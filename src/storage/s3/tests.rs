@@ -148,8 +148,8 @@ async fn a_bucket_that_was_taken_away_is_an_error_and_no_missing_object() {
     let server = S3Server::start().await;
     let store = open(&server).await;
     server.remove_bucket().await;
-    assert!(store.get(&contract::rendition(1)).await.is_err());
-    assert!(store.check().await.is_err());
+    let error = store.get(&contract::rendition(1)).await.err();
+    assert!(error.expect("the bucket is gone").may_pass());
 }
 
 #[tokio::test]
@@ -254,6 +254,33 @@ mod by_policy {
         );
         let create = format!("PUT /{}/", server.bucket());
         assert!(!again.contains(&create), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_was_taken_away_is_made_again_with_its_policy() {
+        let server = S3Server::start_with_faults().await;
+        let store = open(&server).await;
+        assert_eq!(store.losses(), 1, "it was made at the start");
+        for losses in 2..=3 {
+            server.delete_policy().await;
+            server.remove_bucket().await;
+            let key = contract::rendition(1);
+            let put = || store.put(&key, Bytes::from_static(b"x"));
+            let error = put().await.expect_err("the bucket is gone");
+            assert!(error.may_pass(), "{error:?}");
+            let begun = Instant::now();
+            while put().await.is_err()
+                || store.check().await.unwrap().public_read != PublicRead::Anyone
+            {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(30),
+                    "it does not come back"
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert!(server.policy().await.unwrap().contains("s3:GetObject"));
+            assert_eq!(store.losses(), losses);
+        }
     }
 
     #[tokio::test]
