@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,7 +16,7 @@ use crate::auth::Verifier;
 use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
-use crate::http;
+use crate::http::{self, Needed, Readiness, Startup};
 use crate::imaging::{self, Av1, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
 use crate::private_files;
@@ -27,6 +26,25 @@ use crate::storage::{
     self, DiskStore, MeteredStore, Patience, PatientStore, S3StartError, S3Store,
 };
 use crate::telemetry::Metrics;
+
+/// What bounds a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The most connections at once. What the system lets the process open bounds them too.
+    pub max_connections: usize,
+    /// How long the end may take.
+    pub drain: Duration,
+}
+
+impl Bounds {
+    /// Those that the configuration names.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            max_connections: config.http.max_connections,
+            drain: config.lifecycle.drain,
+        }
+    }
+}
 
 /// The program, put together and ready to serve.
 pub struct App {
@@ -40,8 +58,10 @@ pub struct App {
     pub sweep_every: Duration,
     /// Where `/metrics` is answered, if it has an address of its own.
     pub metrics: Option<TcpListener>,
-    /// Raised when the program begins to shut down.
-    pub draining: Arc<AtomicBool>,
+    /// Whether the program has begun to shut down, and whether anybody asks.
+    pub readiness: Arc<Readiness>,
+    /// What bounds its server.
+    pub bounds: Bounds,
 }
 
 impl App {
@@ -53,6 +73,19 @@ impl App {
     /// Where the address of the metrics is taken; where the data folder, the store or the catalog
     /// cannot be opened; [`is_configuration`] tells whether somebody has to change a setting.
     pub async fn open(config: &Config, secret: &SecretString, av1: &Av1) -> anyhow::Result<Self> {
+        Self::open_noting(config, secret, av1, &Startup::default()).await
+    }
+
+    /// As [`open`](Self::open), and notes in `startup` what it waits for.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_noting(
+        config: &Config,
+        secret: &SecretString,
+        av1: &Av1,
+        startup: &Startup,
+    ) -> anyhow::Result<Self> {
         // What is wrong at once is told at once, before anything is waited for.
         let metrics_listener = match config.http.metrics_bind {
             Some(address) => Some(listen("http.metrics_bind", address).await?),
@@ -61,7 +94,9 @@ impl App {
         let metrics = Metrics::new();
         // The catalog first: where another process has it, that one's store is left alone.
         let catalog = open_catalog(config, Waiting::UntilItIsUp).await?;
+        startup.waits_for(Needed::Store);
         let store = open_store(config, Waiting::UntilItIsUp, &metrics).await?;
+        startup.waits_for(Needed::Catalog);
         for concern in &store.concerns {
             warn!("{concern}");
         }
@@ -99,7 +134,7 @@ impl App {
                 Some(Arc::new(RedisLimiter::new(link, partitions, limits)))
             }
         };
-        let draining = Arc::new(AtomicBool::new(false));
+        let readiness = Arc::<Readiness>::default();
         let http = http::App::new(http::Parts {
             service: Arc::clone(&service),
             verifier: Verifier::new(&config.auth, secret)?,
@@ -115,7 +150,7 @@ impl App {
                 Some(_) => http::MetricsAt::ItsOwn,
                 None => http::MetricsAt::Main,
             },
-            draining: Arc::clone(&draining),
+            readiness: Arc::clone(&readiness),
         });
         let sweep_every = config.lifecycle.sweep_every;
         Ok(Self {
@@ -124,7 +159,8 @@ impl App {
             limiter,
             sweep_every,
             metrics: metrics_listener,
-            draining,
+            readiness,
+            bounds: Bounds::of(config),
         })
     }
 }

@@ -3,20 +3,22 @@
 
 mod health;
 mod maintenance;
+mod shutdown;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::app::{self, App};
+use crate::app::{self, App, Bounds};
 use crate::auth;
 use crate::config::{self, Config, Environment, Faults, SecretString};
+use crate::http::Startup;
 use crate::imaging::{self, Av1};
 use crate::{http, server, telemetry};
 
@@ -180,27 +182,41 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    server::raise_file_limit();
+    let shutdown = shutdown::requested(config.lifecycle.drain)?;
     let (secret, av1) = (app::jwt_secret(config)?, av1()?);
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
         let listener = app::listen("http.bind", config.http.bind).await?;
         let address = listener.local_addr()?;
         let config = &with_real_port(config, address.port());
-        let mut shutdown = Box::pin(shutdown()?);
-        let app = tokio::select! {
-            app = App::open(config, &secret, &av1) => app?,
-            () = &mut shutdown => return Ok(()),
+        let startup = Arc::<Startup>::default();
+        let open = async {
+            let app = App::open_noting(config, &secret, &av1, &startup).await?;
+            if let Some(metrics) = &app.metrics {
+                info!(address = %metrics.local_addr()?, "metrics have an address of their own");
+            }
+            Ok(app)
         };
-        info!(%address, storage = config.storage.kind(), catalog = config.catalog.kind(), "ready");
-        if let Some(metrics) = &app.metrics {
-            info!(address = %metrics.local_addr()?, "metrics have an address of their own");
-        }
-        if config.environment == Environment::Development {
-            print_welcome(config, &secret)?;
-        }
-        server::run(app, listener, shutdown).await;
-        Ok(())
-    })
+        let ready = || {
+            let (storage, catalog) = (config.storage.kind(), config.catalog.kind());
+            info!(%address, storage, catalog, "ready");
+            if config.environment == Environment::Development {
+                print_welcome(config, &secret)?;
+            }
+            Ok(())
+        };
+        info!(%address, "listening; answers health checks until the service is ready");
+        let (startup, bounds) = (Arc::clone(&startup), Bounds::of(config));
+        server::serve(listener, bounds, startup, open, ready, shutdown).await
+    });
+    // A file operation that never returns must not keep the process.
+    runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+    served
 }
+
+/// How long file operations may still take when everything else has ended.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the system chose the port, a public URL that follows the address has it too.
 fn with_real_port(config: &Config, port: u16) -> Config {
@@ -209,18 +225,6 @@ fn with_real_port(config: &Config, port: u16) -> Config {
         config.http.public_url = format!("{host}:{port}");
     }
     config
-}
-
-/// Done when the process is told to stop.
-fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("told to stop (SIGTERM)"),
-            _ = interrupt.recv() => info!("told to stop (Ctrl-C)"),
-        }
-    })
 }
 
 /// The photo that comes with the source.

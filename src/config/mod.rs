@@ -86,6 +86,8 @@ pub struct Http {
     pub metrics_bind: Option<SocketAddr>,
     /// Whether `/docs` and `/openapi.json` are answered.
     pub docs: bool,
+    /// The most connections at once.
+    pub max_connections: usize,
 }
 
 /// `[auth]`
@@ -229,6 +231,8 @@ pub struct Lifecycle {
     pub orphan_grace: Duration,
     /// How often what is due is removed.
     pub sweep_every: Duration,
+    /// How long the end of the program may take.
+    pub drain: Duration,
 }
 
 /// `[delivery]`

@@ -62,6 +62,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         upload_deadline: read.time("lifecycle.upload_deadline", 1, 24 * 3600),
         orphan_grace: read.time("lifecycle.orphan_grace", 0, 365 * 24 * 3600),
         sweep_every: read.time("lifecycle.sweep_every", 1, 24 * 3600),
+        drain: read.time("lifecycle.drain", 1, 3600),
     };
     expect_time(&mut read, environment, &lifecycle);
     let modes = [
@@ -161,6 +162,7 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
         let problem = format!("is {metrics}, as is http.bind; give another address, or nothing");
         read.fault("http.metrics_bind", problem);
     }
+    let max_connections = read.number("http.max_connections", 1, 1_000_000) as usize;
     let (bind, public_url) = (bind?, public_url?);
     let follows = read.layers.is_default("http.public_url");
     Some(Http {
@@ -169,6 +171,7 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
         trusted_origins,
         metrics_bind: metrics_bind?,
         docs: read.flag("http.docs"),
+        max_connections,
     })
 }
 

@@ -155,6 +155,34 @@ fn is_page(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with(b"text/html"))
 }
 
+/// Gives an answer outside of the main routes the headers that every answer has.
+pub(super) fn dress(request: &Request, answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&request_id(request)) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    response
+}
+
+/// Answers a request outside of the main routes with a problem.
+pub(super) fn refuse(request: &Request, problem: Problem) -> Response {
+    let exchange = Exchange(Arc::new(Inner {
+        request_id: request_id(request),
+        attempted: OnceLock::new(),
+        rate: OnceLock::new(),
+    }));
+    let mut response = problem.code.status().into_response();
+    write(&mut response, problem, &exchange);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(exchange.request_id()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    response
+}
+
 /// The id that a gateway gave, where it is harmless, or a new one.
 fn request_id(request: &Request) -> String {
     let harmless = |id: &&str| {

@@ -1,6 +1,5 @@
 //! `/health/…`
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -47,15 +46,17 @@ pub(super) struct Ready {
 /// What the service depends on.
 #[derive(Clone, Serialize, ToSchema)]
 pub(super) struct Dependencies {
-    /// Where images lie: `ok`, `degraded` (it can be read) or `unavailable`.
+    /// Where images lie: `ok`, `degraded` (it can be read), `unavailable`, or, while the service
+    /// starts, `unknown`.
     pub store: &'static str,
-    /// Where records lie: `ok`, `degraded` (it can be read) or `unavailable`.
+    /// Where records lie: `ok`, `degraded` (it can be read), `unavailable`, or, while the service
+    /// starts, `unknown`.
     pub catalog: &'static str,
     /// Who reads images straight from the store, as was just tried: `anyone`; `proxy` where the
     /// service or a server in front hands them out; `refused` where anyone should be able to, but
     /// is not; `unknown` where the store is unavailable.
     pub public_read: &'static str,
-    /// Why the service is degraded; absent where it is not.
+    /// Why the service is degraded, or what it waits for while it starts; otherwise absent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub reasons: Vec<String>,
@@ -116,7 +117,7 @@ pub(super) async fn live() -> Json<Live> {
 )]
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
     let dependencies = dependencies(&app).await;
-    let draining = app.draining.load(Ordering::Relaxed);
+    let draining = app.readiness.probe();
     let answers = dependencies.store != UNAVAILABLE && dependencies.catalog != UNAVAILABLE;
     let (code, status) = match (draining, answers, dependencies.reasons.is_empty()) {
         (true, _, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),

@@ -8,21 +8,22 @@ mod drain;
 mod dto;
 mod envelope;
 mod files;
+mod form;
 mod health;
 mod host;
 mod image;
+mod incoming;
 mod metrics;
 mod negotiate;
 mod openapi;
-mod pace;
 mod permit;
 mod picture;
 mod problem;
 mod query;
+mod startup;
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -36,6 +37,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub(crate) use files::ROOT as FILES_ROOT;
+pub use startup::{Needed, Readiness, Startup};
+pub(crate) use startup::{is_health_check, refuse_connection, starting_router};
 
 use crate::auth::Verifier;
 use crate::avatar::VariantName;
@@ -78,8 +81,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Who answers `/metrics`.
     pub metrics_at: MetricsAt,
-    /// Raised when the program has begun to shut down.
-    pub draining: Arc<AtomicBool>,
+    /// Whether the program has begun to shut down, and whether anybody asks.
+    pub readiness: Arc<Readiness>,
 }
 
 /// Who answers `/metrics`.

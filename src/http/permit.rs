@@ -16,7 +16,7 @@ use super::problem::{Code, Problem};
 use crate::auth::{Principal, Role};
 use crate::avatar::SubjectId;
 use crate::limits::{Action, Caller, CountedBy, Decision, Verdict};
-use crate::service::Precondition;
+use crate::service::{Account, Precondition};
 
 /// Leave to do one thing to one subject's avatar: its bearer is known, may do it, and is within
 /// its rate.
@@ -67,6 +67,7 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
             refuse_foreign_pages(&parts.headers, app)?;
         }
         let precondition = expected::<A>(&parts.headers, app, &subject).await?;
+        parts.extensions.insert(account(&principal, &subject));
         if let Some(limiter) = &app.limiter {
             let caller = caller(&principal, &subject);
             let decision = limiter.check(A::ACTION, &caller).await;
@@ -266,6 +267,14 @@ fn refuse_foreign_pages(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
 fn exchange(parts: &Parts) -> Result<Exchange, Problem> {
     let exchange = parts.extensions.get::<Exchange>().cloned();
     exchange.ok_or_else(|| Problem::new(Code::Internal, "an internal error"))
+}
+
+/// The account on which an upload by this principal counts.
+fn account(principal: &Principal, subject: &SubjectId) -> Account {
+    match principal.role {
+        Role::User => Account::User(subject.clone()),
+        Role::Service | Role::Admin => Account::Service(principal.name.as_str().into()),
+    }
 }
 
 fn unauthenticated() -> Problem {

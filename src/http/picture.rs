@@ -1,20 +1,18 @@
 //! The body of an upload: a multipart form, or the bare bytes of a picture.
 
-use axum::body::Body;
-use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest, FromRequestParts, Multipart, Request};
-use axum::http::StatusCode;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use hyper::body::Body as _;
 use serde::Deserialize;
 
 use super::App;
-use super::pace::Pace;
+use super::form::{Form, Part};
+use super::incoming::{IncomingBody, too_large};
 use super::problem::{Code, Problem};
 use super::query::Asked;
-use crate::service::{Admission, Crop};
+use crate::service::{Account, Admission, Crop};
 
 /// What a form may take beside its picture: boundaries, part headers, small fields.
 pub(super) const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -66,22 +64,30 @@ impl FromRequest<App> for Picture {
         let (mut parts, body) = request.into_parts();
         let Asked(query) = Asked::<CropQuery>::from_request_parts(&mut parts, app).await?;
         let crop = query.crop.as_deref().map(parse_crop).transpose()?;
-        // Not a byte of the body is read before there is room for all of it.
-        let expected = declared.unwrap_or(most).min(most);
-        let mut admission = app.service.admit(expected).await?;
-        let limits = Limits { most, expected };
-        let (pace, body) = Pace::of(body);
-        let request = Request::from_parts(parts, body);
-        let read = pace.keep(async {
-            Ok(match shape {
-                Shape::Bare => (read_bare(request.into_body(), limits).await?, crop),
-                Shape::Form => {
-                    let form = read_form(request, limits).await?;
-                    (form.file, form.crop.or(crop))
-                }
-            })
-        });
-        let (bytes, crop) = admission.while_reading(read).await?;
+        let boundary = match shape {
+            Shape::Form => Some(boundary(&parts)?),
+            Shape::Bare => None,
+        };
+        // Who uploads: the extractor of the permit has put it there.
+        let account = parts.extensions.remove::<Account>();
+        let account = account.ok_or_else(|| Problem::new(Code::Internal, "an internal error"))?;
+        // Not a byte of the body is read before there is memory for it.
+        let max_bytes = most + overhead;
+        let expected = declared.unwrap_or(max_bytes);
+        let admission = app.service.admit(account, expected).await?;
+        let limits = Limits {
+            most,
+            expected: expected.min(most),
+        };
+        let mut body = IncomingBody::new(body, admission, max_bytes, most);
+        let (bytes, crop) = match boundary {
+            None => (read_bare(&mut body, limits).await?, crop),
+            Some(boundary) => {
+                let form = read_form(Form::new(&mut body, boundary), limits).await?;
+                (form.file, form.crop.or(crop))
+            }
+        };
+        let admission = body.into_admission();
         if bytes.is_empty() {
             return Err(Problem::new(Code::MissingFile, "the picture has no bytes"));
         }
@@ -117,6 +123,13 @@ fn shape(request: &Request) -> Result<Shape, Problem> {
     }
 }
 
+/// The boundary of a form's parts.
+fn boundary(parts: &Parts) -> Result<String, Problem> {
+    let kind = parts.headers.get(CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    multer::parse_boundary(kind).map_err(|_| malformed("the multipart form has no boundary"))
+}
+
 /// What a part may be.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -126,32 +139,24 @@ struct Limits {
     expected: usize,
 }
 
-async fn read_bare(body: Body, limits: Limits) -> Result<Bytes, Problem> {
-    let mut chunks = body.into_data_stream();
+async fn read_bare(body: &mut IncomingBody, limits: Limits) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::with_capacity(limits.expected);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| malformed("the body ended early"))?;
+    while let Some(chunk) = body.next().await? {
         append(&mut bytes, &chunk, limits.most)?;
     }
     Ok(bytes.freeze())
 }
 
-struct Form {
+/// What a form holds of an upload.
+struct Fields {
     file: Bytes,
     crop: Option<Crop>,
 }
 
-async fn read_form(request: Request, limits: Limits) -> Result<Form, Problem> {
+async fn read_form(mut form: Form<'_>, limits: Limits) -> Result<Fields, Problem> {
     let most = limits.most;
-    let mut parts = Multipart::from_request(request, &())
-        .await
-        .map_err(|_| malformed("the multipart form has no boundary"))?;
     let (mut file, mut crop, mut other_file) = (None, None, None);
-    while let Some(part) = parts
-        .next_field()
-        .await
-        .map_err(|error| broken(&error, most))?
-    {
+    while let Some(part) = form.next().await? {
         match part.name() {
             Some(name) if FILE_PARTS.contains(&name) => {
                 if file.is_some() {
@@ -164,12 +169,16 @@ async fn read_form(request: Request, limits: Limits) -> Result<Form, Problem> {
                 crop = Some(parse_crop(&String::from_utf8_lossy(&text))?);
             }
             // Other fields of a form are none of this service's business.
-            _ if part.file_name().is_some() => other_file = Some(()),
-            _ => {}
+            _ => {
+                if part.is_file() {
+                    other_file = Some(());
+                }
+                part.skip().await?;
+            }
         }
     }
     match (file, other_file) {
-        (Some(file), _) => Ok(Form { file, crop }),
+        (Some(file), _) => Ok(Fields { file, crop }),
         (None, None) => {
             let detail = "the form has no picture; send it as the part \"file\"";
             Err(Problem::new(Code::MissingFile, detail))
@@ -183,16 +192,12 @@ async fn read_form(request: Request, limits: Limits) -> Result<Form, Problem> {
 }
 
 async fn read_part(
-    mut part: Field<'_>,
+    mut part: Part<'_>,
     limits: Limits,
     refusal: impl Fn() -> Problem,
 ) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::with_capacity(limits.expected);
-    while let Some(chunk) = part
-        .chunk()
-        .await
-        .map_err(|error| broken(&error, limits.most))?
-    {
+    while let Some(chunk) = part.chunk().await? {
         append(&mut bytes, &chunk, limits.most).map_err(|_| refusal())?;
     }
     Ok(bytes.freeze())
@@ -227,21 +232,6 @@ fn invalid_crop(text: &str) -> Problem {
     let shown: String = text.chars().take(CROP_BYTES).collect();
     let detail = format!("the crop is {shown:?}; give x,y,width,height in whole pixels");
     Problem::new(Code::InvalidCrop, detail)
-}
-
-fn too_large(found: Option<usize>, most: usize) -> Problem {
-    let detail = match found {
-        Some(found) => format!("{found} bytes; at most {most}"),
-        None => format!("more than {most} bytes; at most {most}"),
-    };
-    Problem::new(Code::FileTooLarge, detail)
-}
-
-fn broken(error: &MultipartError, most: usize) -> Problem {
-    match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(None, most),
-        _ => malformed("the multipart form is broken or ended early"),
-    }
 }
 
 fn malformed(detail: impl Into<String>) -> Problem {

@@ -20,13 +20,13 @@ use std::time::Duration;
 pub use crate::catalog::{Precondition, Stats};
 pub use crate::imaging::{Crop, Error as PictureError};
 pub use crate::storage::{Checkup, PublicRead, RangedObject};
-pub use budget::{Load, Share};
+pub use budget::{Account, Load, Share};
 pub use error::Error;
 pub use maintain::{Collected, Collecting, DropLimit, Lost, Named, Rebuilt, Sample};
 pub use read::{Size, pick};
 pub use remove::Removal;
 pub use sweep::Swept;
-pub use upload::{Admission, Upload};
+pub use upload::{Admission, Interruption, Upload};
 
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::catalog::Catalog;

@@ -183,7 +183,8 @@ mod tests {
             crop: None,
             precondition: Precondition::Anything,
         };
-        let admission = service.admit(PICTURE.len()).await.unwrap();
+        let account = crate::service::Account::User(subject.clone());
+        let admission = service.admit(account, PICTURE.len()).await.unwrap();
         let uploaded = service.upload(admission, upload, std::future::pending());
         let error = uploaded.await.unwrap_err();
         assert!(matches!(error, Error::TimedOut), "{error:?}");

@@ -9,14 +9,15 @@
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::warn;
 
-use super::budget::{Patience, Room, SEATED};
+use super::budget::{self, Account, BodyReservation, SLOT_TIME, UserSlot, WaitDeadline};
 use super::{Error, Service};
 use crate::avatar::{
     AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId,
@@ -25,22 +26,68 @@ use crate::catalog::{Invalidated, Outstanding, Precondition, Replaced, Reservati
 use crate::imaging::{self, CancelToken, Crop, Job, Output, Processed};
 use crate::storage::StoreError;
 
-/// Leave to bring an upload of up to some size: room for it has been reserved.
+/// Permission to send an upload of up to some size. Memory is reserved as its body arrives.
 pub struct Admission {
-    seat: Option<Room>,
-    room: Room,
-    patience: Patience,
+    account: Account,
+    user_slot: Option<UserSlot>,
+    /// Kept until a worker is free, or until the body turns out to be slow.
+    slot: Option<budget::Reservation>,
+    slot_ends: Instant,
+    body: BodyReservation,
+    wait: WaitDeadline,
+}
+
+/// Why a body is not read any further for the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// Others wait for the memory that the body holds, and it is slow.
+    Revoked,
+    /// The time that the caller gave has passed.
+    TimedOut,
 }
 
 impl Admission {
-    /// Waits for the body. One that is slow to come keeps nobody else from being admitted.
-    pub async fn while_reading<T>(&mut self, read: impl Future<Output = T>) -> T {
-        let mut read = pin!(read);
-        if let Ok(done) = tokio::time::timeout(SEATED, &mut read).await {
-            return done;
+    /// Reserves memory for the first `bytes` of the body. Call it before they are read.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] where there is none within the time that an upload may wait.
+    pub async fn hold(&mut self, bytes: usize) -> Result<(), Error> {
+        self.body.hold(bytes as u64, &mut self.wait).await
+    }
+
+    /// Notes when the body counts as slow unless more of it arrives. While others wait for memory,
+    /// a slow body is ended.
+    pub fn set_slow_after(&self, at: Instant) {
+        self.body.set_slow_after(at);
+    }
+
+    /// Waits until `deadline` for more of the body. A slow body releases its admission slot; only
+    /// the memory budget limits slow uploads.
+    ///
+    /// # Errors
+    /// Why there is nothing more.
+    pub async fn wait_for<T>(
+        &mut self,
+        more: impl Future<Output = T>,
+        deadline: Instant,
+    ) -> Result<T, Interruption> {
+        let mut more = pin!(more);
+        loop {
+            let until = match self.slot {
+                Some(_) => deadline.min(self.slot_ends),
+                None => deadline,
+            };
+            tokio::select! {
+                biased;
+                more = &mut more => return Ok(more),
+                () = self.body.revoked() => return Err(Interruption::Revoked),
+                () = tokio::time::sleep_until(until) => {}
+            }
+            if until == deadline {
+                return Err(Interruption::TimedOut);
+            }
+            self.slot = None;
         }
-        self.seat = None;
-        read.await
     }
 }
 
@@ -57,18 +104,22 @@ pub struct Upload {
 }
 
 impl Service {
-    /// Reserves room for an upload of at most `bytes`, to be had before its body is read.
+    /// Admits an upload of at most `bytes`. Call it before its body is read.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] where there is none within the time that an upload may wait.
-    pub async fn admit(&self, bytes: usize) -> Result<Admission, Error> {
-        let mut patience = self.budget.patience();
-        let seat = self.budget.seat(&mut patience).await?;
-        let room = self.budget.hold(bytes as u64, &mut patience).await?;
+    /// [`Error::Overloaded`] where there is no place for it within the time that an upload may wait.
+    pub async fn admit(&self, account: Account, bytes: usize) -> Result<Admission, Error> {
+        let mut wait = self.budget.wait_deadline();
+        let user_slot = self.budget.user_slot(&account, &mut wait).await?;
+        let slot = self.budget.admission_slot(&account, &mut wait).await?;
+        let body = self.budget.body(&account, bytes as u64, &mut wait).await?;
         Ok(Admission {
-            seat: Some(seat),
-            room,
-            patience,
+            account,
+            user_slot,
+            slot: Some(slot),
+            slot_ends: Instant::now() + SLOT_TIME,
+            body,
+            wait,
         })
     }
 
@@ -86,17 +137,12 @@ impl Service {
         upload: Upload,
         given_up: impl Future<Output = ()>,
     ) -> Result<Record, Error> {
-        let Admission {
-            seat,
-            room: _held,
-            patience,
-        } = admission;
         let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
         // Abort before the sweep could treat this upload as abandoned.
         let limit = self.settings.upload_deadline.mul_f32(0.8);
         let mut is_reserved = false;
         let stored = tokio::select! {
-            stored = self.store_all(&upload, avatar, &mut is_reserved, seat, patience) => stored,
+            stored = self.store_all(&upload, avatar, &mut is_reserved, admission) => stored,
             () = given_up => Err(Error::GivenUp),
             () = tokio::time::sleep(limit) => Err(Error::TimedOut),
         };
@@ -117,20 +163,28 @@ impl Service {
         upload: &Upload,
         avatar: AvatarId,
         is_reserved: &mut bool,
-        seat: Option<Room>,
-        mut patience: Patience,
+        admission: Admission,
     ) -> Result<Record, Error> {
+        let Admission {
+            account,
+            user_slot: _user_slot,
+            slot,
+            body,
+            mut wait,
+            ..
+        } = admission;
+        let held = Arc::new(body.complete(upload.bytes.len() as u64, &mut wait).await?);
         self.expect(&upload.subject, &upload.precondition).await?;
         let recipe = &self.settings.recipe;
         let probe = imaging::probe_for(&upload.bytes, recipe, upload.crop)?;
-        let turn = self.budget.turn(&mut patience).await?;
-        drop(seat);
-        let room = self
+        let worker = self.budget.worker(&account, &mut wait).await?;
+        drop(slot);
+        let memory = self
             .budget
-            .decode(probe.memory_bytes, &mut patience)
+            .decode(&account, probe.memory_bytes, &mut wait)
             .await?;
-        self.metrics.waited(patience.waited());
-        let mut work = self.start(upload, probe.format, (turn, room))?;
+        self.metrics.waited(wait.waited());
+        let mut work = self.start(upload, probe.format, (worker, memory, Arc::clone(&held)))?;
 
         let mut reservation = None;
         let mut master = None;
@@ -175,13 +229,17 @@ impl Service {
         Ok(record)
     }
 
-    /// Hands the picture to the pool. What is reserved for it is given back when the worker is done
-    /// with it, even where nobody waits any more.
+    /// Hands the picture to the pool. Its reservations are released when the worker has finished,
+    /// even if the client has gone.
     fn start(
         &self,
         upload: &Upload,
         format: SourceFormat,
-        reserved: (Room, Room),
+        reserved: (
+            budget::Reservation,
+            budget::Reservation,
+            Arc<budget::Reservation>,
+        ),
     ) -> Result<Work, Error> {
         let recipe = &self.settings.recipe;
         // Stills, twins and a master: the worker never waits for the store.
@@ -369,22 +427,30 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_is_slow_to_come_gives_its_seat_up_and_keeps_its_room() {
+    async fn a_slow_body_releases_its_admission_slot_and_keeps_its_memory() {
         let budget = Budget::new(64 << 20, 1, Duration::from_secs(10));
-        let mut patience = budget.patience();
+        let account = Account::User(SubjectId::new("42").unwrap());
+        let mut wait = budget.wait_deadline();
         let mut admission = Admission {
-            seat: Some(budget.seat(&mut patience).await.unwrap()),
-            room: budget.hold(5 << 20, &mut patience).await.unwrap(),
-            patience,
+            user_slot: budget.user_slot(&account, &mut wait).await.unwrap(),
+            slot: Some(budget.admission_slot(&account, &mut wait).await.unwrap()),
+            slot_ends: Instant::now() + SLOT_TIME,
+            body: budget.body(&account, 5 << 20, &mut wait).await.unwrap(),
+            account,
+            wait,
         };
-        let body = admission.while_reading(async { 1 }).await;
-        assert!(body == 1 && admission.seat.is_some());
+        let deadline = Instant::now() + SLOT_TIME * 3;
+        admission.hold(5 << 20).await.unwrap();
+        let fast = admission.wait_for(async { 1 }, deadline).await;
+        assert!(fast == Ok(1) && admission.slot.is_some());
         let slow = async {
-            tokio::time::sleep(SEATED * 2).await;
+            tokio::time::sleep(SLOT_TIME * 2).await;
             2
         };
-        let body = admission.while_reading(slow).await;
-        assert!(body == 2 && admission.seat.is_none());
+        let slow = admission.wait_for(slow, deadline).await;
+        assert!(slow == Ok(2) && admission.slot.is_none());
         assert_eq!(budget.load().uploads.reserved_bytes, 5 << 20);
+        let never = admission.wait_for(std::future::pending::<()>(), deadline);
+        assert_eq!(never.await, Err(Interruption::TimedOut));
     }
 }

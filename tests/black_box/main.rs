@@ -12,6 +12,7 @@ mod deployment;
 mod documents;
 mod fleet;
 mod full_disk;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod maintenance;

@@ -1,0 +1,451 @@
+//! Clients that do not read, do not write, or only connect; and the program's start and end.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::process::{Child, Command};
+
+use crate::support::TestService;
+use crate::support::photos::{self, PORTRAIT};
+
+fn address(service: &TestService) -> String {
+    service.url().trim_start_matches("http://").to_owned()
+}
+
+/// Sends a request on a connection of its own, and gives the answer up to the end of the
+/// connection; nothing where the server did not answer.
+async fn ask(address: &str, path: &str) -> String {
+    let answer = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: cameo\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+    let answer = answer.expect("it is answered in time").unwrap_or_default();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> u16 {
+    let status = answer
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3));
+    status.map_or(0, |status| status.parse().unwrap())
+}
+
+/// A large answer that anybody may ask for.
+const LARGE: &str = "/docs/swagger-ui-bundle.js";
+const ASKED: usize = 30;
+
+/// A client that asks for much and reads nothing.
+async fn deaf(address: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    let request = format!("GET {LARGE} HTTP/1.1\r\nHost: cameo\r\n\r\n");
+    stream
+        .write_all(request.repeat(ASKED).as_bytes())
+        .await
+        .unwrap();
+    stream
+}
+
+/// What the other side still sends, until it closes the connection.
+async fn rest_of(mut stream: TcpStream) -> usize {
+    let mut bytes = 0;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer));
+        match read.await.expect("the connection is closed") {
+            Ok(0) | Err(_) => return bytes,
+            Ok(read) => bytes += read,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_its_answer_is_cut_off() {
+    let service = TestService::start().await;
+    let whole = service.anonymous().get(LARGE).await.body.len();
+    let client = deaf(&address(&service)).await;
+    // A write may make no progress for 20 s.
+    tokio::time::sleep(Duration::from_secs(23)).await;
+    let bytes = rest_of(client).await;
+    assert!(bytes < whole * ASKED / 2, "{bytes} of {}", whole * ASKED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_do_not_delay_the_end() {
+    let service = TestService::start().await;
+    let address = address(&service);
+    let clients = [deaf(&address).await, deaf(&address).await];
+    // This one has sent half of a head.
+    let mut silent = TcpStream::connect(&address).await.unwrap();
+    silent.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let (ended, _data) = service.stop();
+    ended.await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(clients);
+}
+
+/// An upload that has sent its head and a part of its body, and goes on only if it is told to.
+async fn begun_upload(service: &TestService, user: &str, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address(service)).await.unwrap();
+    let token = service.token(user, &[]);
+    let head = format!(
+        "POST /api/v1/users/{user}/avatar HTTP/1.1\r\nHost: cameo\r\n\
+         Authorization: Bearer {token}\r\nContent-Type: image/jpeg\r\n\
+         Content-Length: 5242880\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![0; sent]).await.unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_checks_are_answered_at_the_connection_limit() {
+    let variables = [("CAMEO_HTTP__MAX_CONNECTIONS", "4")];
+    let service = TestService::start_with(&variables).await;
+    let address = address(&service);
+    let mut busy = Vec::new();
+    for user in ["1", "2", "3", "4"] {
+        busy.push(begun_upload(&service, user, 1000).await);
+    }
+    // Further ones that only connect, more than the reserve has places.
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(TcpStream::connect(&address).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for path in ["/health/live", "/health/ready"] {
+        let answer = ask(&address, path).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    let refused = ask(&address, "/api/v1/users/42/avatar").await;
+    assert_eq!(status(&refused), 503, "{refused}");
+    let refused = refused.to_ascii_lowercase();
+    for part in [
+        "\"overloaded\"",
+        "retry-after: 2",
+        "connection: close",
+        "x-request-id: ",
+    ] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    // With places again, everything is answered again.
+    drop((busy, idle));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let answer = ask(&address, "/api/v1/users/42/avatar").await;
+    assert_eq!(status(&answer), 404, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_makes_room_for_a_new_one_at_the_limit() {
+    let variables = [("CAMEO_HTTP__MAX_CONNECTIONS", "4")];
+    let service = TestService::start_with(&variables).await;
+    let address = address(&service);
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        idle.push(TcpStream::connect(&address).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    service.owner("42").upload("42", PORTRAIT).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_whose_bodies_drip_in_do_not_shut_others_out() {
+    // Half of it is for bodies: six of 5 MiB fit.
+    let variables = [("CAMEO_PROCESSING__MEMORY_BUDGET", "64MiB")];
+    let service = TestService::start_with(&variables).await;
+    let mut dripping = Vec::new();
+    for user in 0..11 {
+        for _ in 0..2 {
+            dripping.push(begun_upload(&service, &format!("slow-{user}"), 20_000).await);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let begun = Instant::now();
+    service
+        .owner("42")
+        .upload("42", photos::jpeg(1500, 1500))
+        .await
+        .ok();
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_upload_of_a_user_waits_and_another_users_does_not() {
+    let variables = [("CAMEO_PROCESSING__QUEUE_TIMEOUT", "1s")];
+    let service = TestService::start_with(&variables).await;
+    let first = begun_upload(&service, "42", 1000).await;
+    let _second = begun_upload(&service, "42", 1000).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let owner = service.owner("42");
+    let third = owner.upload("42", PORTRAIT).await;
+    assert_eq!(third.problem(), (503, "overloaded".to_owned()));
+    service.owner("43").upload("43", PORTRAIT).await.ok();
+    // A service uploads for the same user on an account of its own.
+    service.service().upload("42", PORTRAIT).await.ok();
+    drop(first);
+    owner.upload("42", PORTRAIT).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preamble_without_an_end_is_refused_while_it_arrives() {
+    let service = TestService::start().await;
+    let token = service.token("42", &[]);
+    for begin in ["", "--x\r\nX-Filler: "] {
+        let mut stream = TcpStream::connect(address(&service)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let head = format!(
+            "POST /api/v1/users/42/avatar HTTP/1.1\r\nHost: cameo\r\n\
+             Authorization: Bearer {token}\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+             Content-Length: 5000000\r\n\r\n{begin}"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut reading, mut writing) = stream.into_split();
+        let trickle = tokio::spawn(async move {
+            // Fast enough that the rate is no reason to refuse it.
+            for _ in 0..1100 {
+                if writing.write_all(&[b'p'; 16]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            writing
+        });
+        let mut answer = [0; 12];
+        let read = tokio::time::timeout(Duration::from_secs(20), reading.read_exact(&mut answer));
+        read.await.expect("it is answered").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 400", "{begin:?}");
+        drop(trickle.await.unwrap());
+    }
+}
+
+/// The program in a process of its own.
+struct Program {
+    child: Child,
+    data: TempDir,
+    address: String,
+}
+
+impl Program {
+    /// Runs it by this shell command, in which `cameo` stands for the program.
+    async fn spawn(command: &str, variables: &[(&str, &str)]) -> Self {
+        let data = TempDir::new().unwrap();
+        // Nobody else gets this port so soon.
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let command = command.replace("cameo", &format!("exec {}", env!("CARGO_BIN_EXE_cameo")));
+        let child = Command::new("sh")
+            .args(["-c", &command])
+            .env("CAMEO_DATA_DIR", data.path())
+            .env("CAMEO_HTTP__BIND", &address)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            data,
+            address,
+        }
+    }
+
+    /// Waits until it says that it is ready.
+    async fn ready(mut self) -> Self {
+        let mut lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
+        let said = tokio::time::timeout(Duration::from_secs(30), async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line.contains("Cameo is ready") {
+                    return;
+                }
+            }
+            panic!("it ended");
+        });
+        said.await.expect("it starts");
+        self
+    }
+
+    /// Waits until it accepts connections.
+    async fn listening(self) -> Self {
+        for _ in 0..600 {
+            if TcpStream::connect(&self.address).await.is_ok() {
+                return self;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it does not listen");
+    }
+
+    fn terminate(&self) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// How long it still runs.
+    async fn end(&mut self) -> (Duration, Option<i32>) {
+        let begun = Instant::now();
+        let ended = tokio::time::timeout(Duration::from_secs(40), self.child.wait());
+        let ended = ended.await.expect("it ends").unwrap();
+        (begun.elapsed(), ended.code())
+    }
+
+    async fn token(&self, user: &str) -> String {
+        let token = Command::new(env!("CARGO_BIN_EXE_cameo"))
+            .args(["token", "--sub", user])
+            .env("CAMEO_DATA_DIR", self.data.path())
+            .output();
+        let token = token.await.unwrap();
+        String::from_utf8(token.stdout).unwrap().trim().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_sockets_leave_files_for_uploads_where_only_128_may_be_open() {
+    let program = Program::spawn("ulimit -n 128; cameo", &[])
+        .await
+        .ready()
+        .await;
+    let mut idle = Vec::new();
+    for _ in 0..140 {
+        idle.push(TcpStream::connect(&program.address).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let client = crate::support::Client::new(
+        &format!("http://{}", program.address),
+        Some(program.token("42").await),
+    );
+    for _ in 0..3 {
+        client.upload("42", PORTRAIT).await.ok();
+    }
+    assert_eq!(status(&ask(&program.address, "/health/ready").await), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let program = Program::spawn("ulimit -S -n 64; cameo", &[])
+        .await
+        .ready()
+        .await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id().unwrap()));
+    let limits = limits.unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let figures: Vec<_> = files.split_whitespace().collect();
+    assert_eq!(figures[3], figures[4], "{files}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_waits_for_redis_is_alive_and_not_ready_and_ends_at_once() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let variables = [
+        ("CAMEO_CATALOG__KIND", "redis"),
+        ("CAMEO_CATALOG__REDIS__URL", &*url),
+    ];
+    let mut program = Program::spawn("cameo", &variables).await.listening().await;
+    let live = ask(&program.address, "/health/live").await;
+    assert_eq!(status(&live), 200, "{live}");
+    let ready = ask(&program.address, "/health/ready").await;
+    assert_eq!(status(&ready), 503, "{ready}");
+    assert!(ready.contains("waiting for the catalog"), "{ready}");
+    let other = ask(&program.address, "/api/v1/users/42/avatar").await;
+    assert_eq!(status(&other), 503, "{other}");
+    assert!(other.contains("catalog_unavailable"), "{other}");
+    assert!(
+        other.to_ascii_lowercase().contains("retry-after: "),
+        "{other}"
+    );
+    program.terminate();
+    let (after, code) = program.end().await;
+    assert!(after < Duration::from_secs(3), "{after:?}");
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_sigterm_readiness_says_so_before_connections_are_refused() {
+    let variables = [("CAMEO_LIFECYCLE__DRAIN", "10s")];
+    let mut program = Program::spawn("cameo", &variables).await.ready().await;
+    assert_eq!(status(&ask(&program.address, "/health/ready").await), 200);
+    program.terminate();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let ready = ask(&program.address, "/health/ready").await;
+    assert!(
+        status(&ready) == 503 && ready.contains("draining"),
+        "{ready}"
+    );
+    assert_eq!(
+        status(&ask(&program.address, "/api/v1/users/42/avatar").await),
+        404
+    );
+    let (after, code) = program.end().await;
+    assert!(after < Duration::from_secs(5), "{after:?}");
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_sigterm_ends_it_at_once() {
+    let mut program = Program::spawn("cameo", &[]).await.ready().await;
+    let token = program.token("42").await;
+    let mut upload = TcpStream::connect(&program.address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/users/42/avatar HTTP/1.1\r\nHost: cameo\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\nxxxx"
+    );
+    upload.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    program.terminate();
+    // The upload is under way: its client has some seconds.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(
+        program.child.try_wait().unwrap().is_none(),
+        "it waits for the upload"
+    );
+    program.terminate();
+    let (after, code) = program.end().await;
+    assert!(after < Duration::from_secs(2), "{after:?}");
+    assert_eq!(code, Some(1));
+}
+
+/// A pipe that nobody writes stands for a disk that does not answer: opening it never returns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_whose_files_do_not_answer_ends_within_the_drain() {
+    let variables = [("CAMEO_LIFECYCLE__DRAIN", "2s")];
+    let command = "mkfifo \"$CAMEO_DATA_DIR/jwt-secret\"; cameo";
+    let mut program = Program::spawn(command, &variables).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(
+        program.child.try_wait().unwrap().is_none(),
+        "it waits for the file"
+    );
+    program.terminate();
+    let (after, code) = program.end().await;
+    assert!(
+        after >= Duration::from_secs(1) && after < Duration::from_secs(4),
+        "{after:?}"
+    );
+    assert_eq!(code, Some(1));
+}
