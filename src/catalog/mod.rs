@@ -122,7 +122,8 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Up to `limit` ids that are due. The caller handles each by its [`Due`] within `lease`; until
     /// then nobody else is given them. Afterwards they are due again, so another caller takes over
-    /// the work of a dead one.
+    /// the work of a dead one. A part of the catalog that fails is an error only if the other parts
+    /// give nothing.
     async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError>;
 
     /// Makes a claimed id due again after `by`, instead of after the lease.

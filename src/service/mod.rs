@@ -17,6 +17,8 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
+
 pub use crate::catalog::{Precondition, Stats};
 pub use crate::imaging::{Crop, Error as PictureError};
 pub use crate::storage::{Checkup, PublicRead, RangedObject};
@@ -35,6 +37,10 @@ use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;
 use losses::Losses;
+use sweep::Undeletable;
+
+/// Requests to the store under way at once for one removal.
+const REMOVALS: usize = 8;
 
 /// How the program does it.
 #[derive(Clone, Debug)]
@@ -70,6 +76,7 @@ pub struct Service {
     metrics: Metrics,
     concerns: watch::Concerns,
     losses: Losses,
+    undeletable: Undeletable,
 }
 
 impl Service {
@@ -96,6 +103,7 @@ impl Service {
             metrics,
             concerns: watch::Concerns::default(),
             losses: Losses::default(),
+            undeletable: Undeletable::default(),
         }
     }
 
@@ -150,27 +158,50 @@ impl Service {
     /// Removes every object of an upload, its manifest first, and tells how many of them anyone
     /// could read. Removing them again finds none, and is no error.
     async fn remove_objects(&self, avatar: AvatarId) -> Result<usize, Error> {
-        use futures_util::stream::{self, StreamExt, TryStreamExt};
+        self.remove_objects_of(vec![avatar]).await
+    }
 
-        /// Deletes under way at once for one avatar.
-        const AT_ONCE: usize = 8;
-
-        let keys = self.store.list(avatar).await?;
-        let (manifest, objects): (Vec<_>, Vec<_>) = keys
+    /// Removes every object of these uploads, and tells how many of them anyone could read.
+    ///
+    /// All manifests go before any other object: if this ends halfway, no rebuild finds an upload
+    /// that was to be removed. A failure keeps no other manifest, and then no other object, from being
+    /// removed; but no object goes before every manifest.
+    async fn remove_objects_of(&self, avatars: Vec<AvatarId>) -> Result<usize, Error> {
+        let mut failed = None;
+        let listed = stream::iter(avatars)
+            .map(|avatar| async move { self.store.list(avatar).await })
+            .buffer_unordered(REMOVALS);
+        let mut keys = Vec::new();
+        for listed in listed.collect::<Vec<_>>().await {
+            match listed {
+                Ok(listed) => keys.extend(listed),
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
+        let (manifests, objects): (Vec<_>, Vec<_>) = keys
             .into_iter()
             .partition(|key| matches!(key, ObjectKey::Manifest { .. }));
-        for key in &manifest {
-            self.store.delete(key).await?;
-        }
         let public = objects
             .iter()
             .filter(|key| matches!(key, ObjectKey::Rendition { .. }))
             .count();
-        stream::iter(objects)
-            .map(|key| async move { self.store.delete(&key).await })
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await?;
-        Ok(public)
+        for keys in [manifests, objects] {
+            let deleted = stream::iter(keys)
+                .map(|key| async move { self.store.delete(&key).await })
+                .buffer_unordered(REMOVALS);
+            for deleted in deleted.collect::<Vec<_>>().await {
+                if let Err(error) = deleted {
+                    failed.get_or_insert(error);
+                }
+            }
+            // Without its manifest an upload cannot be restored, so the manifests must be gone.
+            if failed.is_some() {
+                break;
+            }
+        }
+        match failed {
+            None => Ok(public),
+            Some(error) => Err(error.into()),
+        }
     }
 }

@@ -25,14 +25,126 @@ impl Service {
     pub async fn remove(&self, subject: &SubjectId) -> Result<Removal, Error> {
         let removed = self.catalog.remove(subject, self.removal_lease()).await?;
         let removed = removed.ok_or(Error::NotFound)?;
-        let mut objects = 0;
         // Nothing of them is forgotten yet: an attempt to write an object that was given up for the
         // next one may still be carried out, and put back what is removed here. The sweep looks
         // once more after the lease.
-        for outstanding in &removed.outstanding {
-            objects += self.remove_objects(outstanding.avatar).await?;
-        }
+        let avatars = removed.outstanding.iter().map(|one| one.avatar);
+        let objects = self.remove_objects_of(avatars.collect()).await?;
         let record = removed.record.ok_or(Error::NotFound)?;
         Ok(Removal { record, objects })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeInclusive;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::super::REMOVALS;
+    use super::super::testing::Parts;
+    use super::*;
+    use crate::avatar::{AvatarId, ObjectKey};
+    use crate::catalog::{Catalog, Precondition, contract};
+    use crate::storage::{
+        Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
+    };
+
+    /// A store that remembers what is deleted in which order, and takes its time.
+    struct Remembering {
+        store: Arc<DiskStore>,
+        deleted: Mutex<Vec<ObjectKey>>,
+        under_way: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Store for Remembering {
+        async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+            self.store.put(key, body).await
+        }
+
+        async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+            self.store.get(key).await
+        }
+
+        async fn get_range(
+            &self,
+            key: &ObjectKey,
+            range: RangeInclusive<u64>,
+        ) -> Result<Option<RangedObject>, StoreError> {
+            self.store.get_range(key, range).await
+        }
+
+        async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+            let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(under_way, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.store.delete(key).await?;
+            self.under_way.fetch_sub(1, Ordering::Relaxed);
+            self.deleted.lock().unwrap().push(key.clone());
+            Ok(())
+        }
+
+        async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+            self.store.list(avatar).await
+        }
+
+        async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+            self.store.uploads(after).await
+        }
+
+        async fn check(&self) -> Result<Checkup, StoreError> {
+            self.store.check().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_delete_removes_all_manifests_first_and_then_the_rest_several_at_once() {
+        let parts = Parts::new();
+        let subject = SubjectId::new("42").unwrap();
+        for number in 1..=4 {
+            let mut record = contract::record(number, 0);
+            let avatar = record.avatar_id;
+            let hour = Duration::from_hours(1);
+            let reserved = parts.catalog.reserve(&subject, avatar, hour).await.unwrap();
+            record.version = reserved.version;
+            record.reserved_at = reserved.reserved_at;
+            let anything = Precondition::Anything;
+            let replaced = parts.catalog.replace(&subject, &record, &anything, hour);
+            replaced.await.unwrap();
+            let renditions = record.renditions.iter().map(|one| one.key(avatar));
+            for key in renditions.chain([ObjectKey::Manifest { avatar }]) {
+                parts
+                    .store
+                    .put(&key, Bytes::from_static(b"x"))
+                    .await
+                    .unwrap();
+            }
+        }
+        let store = Arc::new(Remembering {
+            store: parts.store.clone(),
+            deleted: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        });
+        let removal = parts.service_on(store.clone()).remove(&subject).await;
+        assert_eq!(removal.unwrap().objects, 40);
+        let deleted = store.deleted.lock().unwrap();
+        let are_manifests: Vec<_> = deleted
+            .iter()
+            .map(|key| matches!(key, ObjectKey::Manifest { .. }))
+            .collect();
+        assert_eq!(are_manifests.len(), 44);
+        assert!(
+            are_manifests[..4].iter().all(|manifest| *manifest),
+            "{deleted:?}"
+        );
+        let most = store.most.load(Ordering::Relaxed);
+        assert!(most > 1 && most <= REMOVALS, "{most} at once");
     }
 }

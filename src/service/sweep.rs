@@ -1,10 +1,14 @@
 //! Cleaning up: the objects of uploads that died, and of avatars that were replaced long enough
 //! ago.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use futures_util::stream::{self, StreamExt};
+use tracing::{info, warn};
 
 use super::{Error, Service};
-use crate::avatar::{ObjectKey, Timestamp};
+use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::catalog::{Claimed, Due, Invalidated};
 
 /// What a sweep removed.
@@ -14,7 +18,16 @@ pub struct Swept {
     pub avatars: usize,
     /// Publicly readable objects removed.
     pub objects: usize,
+    /// Avatars that could not be removed. Each comes due again.
+    pub failed: usize,
 }
+
+/// The avatars that the last attempts could not remove, so that each failure is logged once.
+#[derive(Default)]
+pub(super) struct Undeletable(Mutex<HashSet<AvatarId>>);
+
+/// Failures kept in mind at once; further ones are counted but not logged.
+const MAX_UNDELETABLE: usize = 1000;
 
 /// Ids claimed at once; small enough to be finished well within the lease.
 const BATCH: usize = 64;
@@ -26,7 +39,8 @@ impl Service {
     /// claims what it removes.
     ///
     /// # Errors
-    /// The first failure. What was claimed and not removed is due again after its lease.
+    /// Where the catalog fails, or the store fails for everything. What was claimed and not removed
+    /// is due again after its lease. Single avatars that cannot be removed are no error.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         let swept = self.sweep_all().await;
         let ended = Timestamp::now();
@@ -35,7 +49,12 @@ impl Service {
     }
 
     async fn sweep_all(&self) -> Result<Swept, Error> {
-        self.look_for_losses().await?;
+        let compared = self.look_for_losses().await;
+        let swept = self.remove_all_due().await;
+        compared.and(swept)
+    }
+
+    async fn remove_all_due(&self) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         loop {
             let claimed = self.catalog.claim(self.removal_lease(), BATCH).await?;
@@ -44,17 +63,54 @@ impl Service {
             }
             self.metrics.sweep_claimed(claimed.len());
             let removed: Vec<_> = stream::iter(claimed)
-                .map(|claimed| self.remove_due(claimed))
+                .map(|claimed| async move {
+                    let avatar = claimed.outstanding.avatar;
+                    (avatar, self.remove_due(claimed).await)
+                })
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
+            let (mut handled, mut failed) = (0, None);
             // One that cannot be removed does not keep the others.
-            for objects in removed {
-                if let Some(objects) = objects? {
-                    swept.objects += objects;
-                    swept.avatars += 1;
+            for (avatar, objects) in removed {
+                self.note_removal(avatar, objects.as_ref().err());
+                match objects {
+                    Ok(Some(objects)) => {
+                        swept.objects += objects;
+                        swept.avatars += 1;
+                        handled += 1;
+                    }
+                    Ok(None) => handled += 1,
+                    Err(error) => {
+                        swept.failed += 1;
+                        failed.get_or_insert(error);
+                    }
                 }
             }
+            // Where nothing at all can be removed the store is down: the rest waits for the next
+            // sweep, and is not claimed in vain.
+            if let Some(error) = failed
+                && handled == 0
+            {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Counts a removal that failed, and logs it if the one before did not.
+    fn note_removal(&self, avatar: AvatarId, failure: Option<&Error>) {
+        let undeletable = self.undeletable.0.lock();
+        let mut undeletable = undeletable.unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = failure else {
+            if undeletable.remove(&avatar) {
+                info!(%avatar, "an avatar that could not be removed is removed");
+            }
+            return;
+        };
+        self.metrics.sweep_failed_to_remove();
+        if undeletable.len() < MAX_UNDELETABLE && undeletable.insert(avatar) {
+            let error: &dyn std::error::Error = error;
+            warn!(%avatar, error, cause = error.source(), "an avatar cannot be removed yet");
         }
     }
 
@@ -107,6 +163,7 @@ mod tests {
     use crate::catalog::{Catalog, Precondition, contract};
     use crate::service::Upload;
     use crate::service::testing::Parts;
+    use crate::storage::contract::rendition;
     use crate::storage::{
         Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
     };
@@ -163,6 +220,54 @@ mod tests {
         async fn check(&self) -> Result<Checkup, StoreError> {
             self.store.check().await
         }
+    }
+
+    #[tokio::test]
+    async fn an_avatar_that_cannot_be_removed_keeps_no_other_and_comes_due_again() {
+        let parts = Parts::new();
+        let service = parts.service();
+        // More than are claimed at once.
+        let (minute, stuck) = (Duration::from_mins(1), 7);
+        for number in 0..100 {
+            let subject = SubjectId::new(&number.to_string()).unwrap();
+            let key = rendition(number);
+            let reserved = parts.catalog.reserve(&subject, key.avatar(), minute);
+            reserved.await.unwrap();
+            if number != stuck {
+                parts
+                    .store
+                    .put(&key, Bytes::from_static(b"x"))
+                    .await
+                    .unwrap();
+            }
+        }
+        // A folder in the place of an object cannot be removed as one.
+        let place = rendition(stuck).to_string();
+        let place = parts.folder.path().join("store").join(place);
+        std::fs::create_dir_all(place.join("in the way")).unwrap();
+
+        parts.clock.advance(Duration::from_hours(1));
+        let swept = service.sweep().await.unwrap();
+        assert_eq!((swept.avatars, swept.failed), (99, 1));
+        let left = parts.store.uploads(None).await.unwrap();
+        let left: Vec<_> = left.iter().map(|upload| upload.avatar).collect();
+        assert_eq!(left, [rendition(stuck).avatar()]);
+        let metrics = service
+            .metrics
+            .text(crate::telemetry::Exposition::Prometheus)
+            .unwrap();
+        assert!(
+            metrics.contains("cameo_sweep_avatar_failures_total 1"),
+            "{metrics}"
+        );
+
+        std::fs::remove_dir_all(place).unwrap();
+        // Uploads that died are looked at once more before they are forgotten.
+        for _ in 0..2 {
+            parts.clock.advance(Duration::from_hours(2));
+            assert_eq!(service.sweep().await.unwrap().failed, 0);
+        }
+        assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
     }
 
     #[tokio::test]

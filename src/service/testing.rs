@@ -12,7 +12,7 @@ use crate::telemetry::Metrics;
 
 /// A store and a catalog, for services to share.
 pub(super) struct Parts {
-    _folder: tempfile::TempDir,
+    pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<DiskStore>,
     pub(super) catalog: Arc<EmbeddedCatalog>,
     /// The catalog's clock.
@@ -25,7 +25,7 @@ impl Parts {
         let store = DiskStore::open(folder.path().join("store")).unwrap();
         let (catalog, clock) = contract::embedded(folder.path());
         Self {
-            _folder: folder,
+            folder,
             store: Arc::new(store),
             catalog: Arc::new(catalog),
             clock,

@@ -62,6 +62,7 @@ struct Inner {
     sweep_claimed: Counter,
     sweep_avatars: Counter,
     sweep_objects: Counter,
+    sweep_undeletable: Counter,
     sweep_failures: Counter,
     sweep_success: Gauge,
     resident: Gauge,
@@ -137,6 +138,10 @@ impl Metrics {
             sweep_objects: all.counter(
                 "cameo_sweep_removed_objects",
                 "Publicly readable objects that sweeps removed",
+            ),
+            sweep_undeletable: all.counter(
+                "cameo_sweep_avatar_failures",
+                "Attempts of sweeps to remove an avatar that failed; it comes due again",
             ),
             sweep_failures: all.counter("cameo_sweep_failures", "Sweeps that did not end well"),
             sweep_success: all.gauge(
@@ -306,6 +311,11 @@ impl Metrics {
     pub fn sweep_removed(&self, objects: usize) {
         self.0.sweep_avatars.inc();
         self.0.sweep_objects.inc_by(objects as u64);
+    }
+
+    /// A sweep could not remove an avatar, which comes due again.
+    pub fn sweep_failed_to_remove(&self) {
+        self.0.sweep_undeletable.inc();
     }
 
     /// A sweep ended: well, at this time, or not.

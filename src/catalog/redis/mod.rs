@@ -426,17 +426,25 @@ impl Catalog for RedisCatalog {
             let lease = milliseconds(lease);
             let count = usize::from(self.partitions.count());
             let first = self.next_claim.fetch_add(1, Ordering::Relaxed) % count;
-            let mut claimed = Vec::new();
+            let (mut claimed, mut failed) = (Vec::new(), None);
             for partition in self.partitions.all().cycle().skip(first).take(count) {
                 let left = (limit - claimed.len()).to_string();
                 // What a lost answer claimed comes due again after its lease.
-                let due: Vec<(Vec<u8>, i64)> = self
+                let due: Result<Vec<(Vec<u8>, i64)>, Failure> = self
                     .step(
                         &self.scripts.claim,
                         partition,
                         &[lease.as_bytes(), left.as_bytes()],
                     )
-                    .await?;
+                    .await;
+                // What the other partitions gave is leased to this caller, who has to work it off.
+                let due = match due {
+                    Ok(due) => due,
+                    Err(failure) => {
+                        failed.get_or_insert(failure);
+                        continue;
+                    }
+                };
                 for (name, overdue_ms) in due {
                     claimed.push(Claimed {
                         outstanding: outstanding(&name)?,
@@ -452,7 +460,10 @@ impl Catalog for RedisCatalog {
                     break;
                 }
             }
-            Ok(claimed)
+            match failed {
+                Some(failure) if claimed.is_empty() => Err(failure),
+                _ => Ok(claimed),
+            }
         };
         claimed
             .await

@@ -392,3 +392,34 @@ async fn a_damaged_record_is_an_error_and_no_step_touches_it() {
     }
     assert_eq!(server.ask::<String>(&format!("HGET {key} 42")), "AAx");
 }
+
+#[tokio::test]
+async fn a_partition_that_fails_does_not_keep_what_the_others_claim() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let lease = Duration::from_hours(1);
+    let mut expected = HashSet::new();
+    for number in 0..100 {
+        let (subject, avatar) = (subject(&number.to_string()), AvatarId::random().unwrap());
+        catalog
+            .reserve(&subject, avatar, Duration::ZERO)
+            .await
+            .unwrap();
+        if catalog.partitions.of(subject.as_str()).0 != 3 {
+            expected.insert(avatar);
+        }
+    }
+    server.ask::<()>("SET cameo:{p03}:pending x");
+    let mut claimed = HashSet::new();
+    loop {
+        match catalog.claim(lease, 7).await {
+            Ok(some) => claimed.extend(some.into_iter().map(|one| one.outstanding.avatar)),
+            Err(_) => break,
+        }
+    }
+    assert!(
+        expected.len() < 100,
+        "nobody is in the partition that fails"
+    );
+    assert_eq!(claimed, expected);
+}
