@@ -171,10 +171,31 @@ pub(crate) async fn look(fleet: &Fleet, history: &History) -> Remains {
         }
         remains.told.push(told);
     }
-    let overview = fleet.client(0).overview().await.unwrap().json();
-    let sum = |name: &str| overview[name].as_u64().unwrap_or(u64::MAX);
-    remains.sums = [sum("avatars"), sum("objects"), sum("bytes")];
+    remains.sums = sums(fleet).await;
     remains
+}
+
+/// Avatars, objects and bytes, as the catalog has added them up: from Redis itself, or the objects
+/// alone as an embedded catalog's process tells them.
+async fn sums(fleet: &Fleet) -> [Option<u64>; 3] {
+    if fleet.shape() == Shape::Alone {
+        let overview = fleet.client(0).overview().await.unwrap().json();
+        let objects = overview["storage"]["total_files"].as_u64();
+        return [None, Some(objects.unwrap_or(u64::MAX)), None];
+    }
+    let mut sums = [0; 3];
+    for partition in 0..16 {
+        let key = format!("cameo:{{p{partition:02}}}:stats");
+        let fields: BTreeMap<String, u64> = fleet.ask_redis(&["HGETALL", &key]).await.unwrap();
+        for (name, amount) in fields {
+            let kind = name.split(':').next().unwrap_or_default();
+            let place = ["avatars", "objects", "bytes"]
+                .iter()
+                .position(|one| *one == kind);
+            sums[place.expect("the catalog counts nothing else")] += amount;
+        }
+    }
+    sums.map(Some)
 }
 
 /// The members of pending and retired in every partition, straight from Redis.
