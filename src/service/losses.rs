@@ -12,7 +12,8 @@ use crate::telemetry::Health;
 
 /// Avatars whose objects are looked for at the same time.
 const CONCURRENCY: usize = 8;
-/// Pages of records looked at in one go. The next go continues where this one ends.
+/// Pages of records looked at in one go. The next go continues where this one ends. Empty pages do
+/// not count: a new catalog of many partitions has one for each.
 const MAX_PAGES: usize = 4;
 
 /// How far records were compared with the store.
@@ -63,8 +64,10 @@ impl Service {
                 None => return Ok(()),
             }
         };
-        for _ in 0..MAX_PAGES {
+        let mut pages = 0;
+        while pages < MAX_PAGES {
             let page = self.catalog.page(&from).await?;
+            pages += usize::from(!page.records.is_empty());
             let has_objects = stream::iter(page.records)
                 .map(|(_, record)| self.has_objects(record.avatar_id))
                 .buffered(CONCURRENCY)
