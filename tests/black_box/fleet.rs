@@ -257,3 +257,38 @@ mod by_policy {
         }
     }
 }
+
+#[tokio::test]
+async fn at_its_maxmemory_redis_takes_deletes_and_no_uploads_and_recovers_by_itself() {
+    let service = TestService::start_fleet(&[ON]).await;
+    let (owner, other) = (service.owner("42"), service.owner("43"));
+    owner.upload("42", PORTRAIT).await.ok();
+    other.upload("43", PORTRAIT).await.ok();
+    service.backend().ask_redis("CONFIG SET maxmemory 1");
+    let refused = owner.upload("42", PORTRAIT).await;
+    assert_eq!(refused.problem(), (503, "catalog_unavailable".to_owned()));
+    let ready = service.anonymous().get("/health/ready").await;
+    assert_eq!(ready.status, 200);
+    assert_eq!(ready.json()["status"], "degraded");
+    let reasons = ready.json()["reasons"].clone();
+    assert!(
+        reasons[0].to_string().contains("maxmemory") && reasons[1].is_null(),
+        "{reasons}"
+    );
+    service.anonymous().avatar("42").await.ok();
+    other.delete("43").await.ok();
+    service.backend().ask_redis("CONFIG SET maxmemory 0");
+    owner.upload("42", PORTRAIT).await.ok();
+}
+
+#[tokio::test]
+async fn a_running_service_asserts_its_partitions_within_seconds_of_a_flushall() {
+    let service = TestService::start_fleet(&[]).await;
+    service.backend().empty_redis();
+    let begun = Instant::now();
+    while service.backend().ask_redis("EXISTS cameo:partitions") == "0" {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(service.backend().ask_redis("GET cameo:partitions"), "16");
+}

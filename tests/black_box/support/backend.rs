@@ -72,6 +72,13 @@ impl Backend {
         self.redis(|server| server.ask("FLUSHALL"));
     }
 
+    /// Sends a single Redis a command, whose answer is a text.
+    pub(crate) fn ask_redis(&self, command: &str) -> String {
+        let mut answer = String::new();
+        self.redis(|server| answer = server.ask(command));
+        answer
+    }
+
     /// Makes what a single Redis holds of a user unreadable.
     pub(crate) fn damage(&self, user: &str) {
         self.redis(|server| {
