@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use super::{
     Beginning, Catalog, CatalogError, Claimed, Cursor, Invalidated, Outstanding, Page,
-    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats, Watched,
+    Precondition, PreconditionFailed, Removed, Replaced, Reservation, Restored, Standing, Stats,
+    Watched,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Version};
 use crate::telemetry::{Health, Metrics, Operations};
@@ -69,9 +70,10 @@ impl Catalog for MeteredCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
+        precondition: &Precondition,
         lease: Duration,
-    ) -> Result<Option<Removed>, CatalogError> {
-        let answer = self.inner.remove(subject, lease);
+    ) -> Result<Result<Option<Removed>, PreconditionFailed>, CatalogError> {
+        let answer = self.inner.remove(subject, precondition, lease);
         self.operations.measure("remove", answer).await
     }
 

@@ -114,11 +114,15 @@ pub trait Catalog: Send + Sync + 'static {
     /// current one first. The caller removes their objects, and then [forgets](Self::forget) them;
     /// nobody else is given them for the time of `lease`. `None` if the subject had no such id. An
     /// event tells of the change if there was a record.
+    ///
+    /// Where there is a record and the precondition does not hold of it, nothing changes. Without a
+    /// record there is nothing that the precondition could protect, and it is not looked at.
     async fn remove(
         &self,
         subject: &SubjectId,
+        precondition: &Precondition,
         lease: Duration,
-    ) -> Result<Option<Removed>, CatalogError>;
+    ) -> Result<Result<Option<Removed>, PreconditionFailed>, CatalogError>;
 
     /// Up to `limit` ids that are due. The caller handles each by its [`Due`] within `lease`; until
     /// then nobody else is given them. Afterwards they are due again, so another caller takes over
@@ -251,7 +255,7 @@ pub struct Watched {
     pub clock_skew: Option<f64>,
 }
 
-/// What must hold of the current record for a replacement to happen.
+/// What must hold of the current record for a replacement or a removal to happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Precondition {
     /// Nothing.
@@ -274,6 +278,10 @@ impl Precondition {
         }
     }
 }
+
+/// The precondition of a removal does not hold of the current record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreconditionFailed;
 
 /// How a replacement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -279,7 +279,7 @@ pub(super) async fn delete(
 ) -> Result<Json<Deleted>, Problem> {
     let service = Arc::clone(&app.service);
     let removed = to_the_end(async move {
-        let removed = service.remove(&permit.subject).await;
+        let removed = service.remove(&permit.subject, &permit.precondition).await;
         let removed = removed.map_err(Problem::from);
         audit(
             &permit,

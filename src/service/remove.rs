@@ -2,6 +2,7 @@
 
 use super::{Error, Service};
 use crate::avatar::{Record, SubjectId};
+use crate::catalog::{Precondition, PreconditionFailed};
 
 /// What was taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +19,19 @@ impl Service {
     /// sweep.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is no current avatar; what an earlier removal has left is
+    /// [`Error::PreconditionFailed`], after which nothing has changed. [`Error::NotFound`] where there
+    /// is no current avatar; what an earlier removal has left is
     /// removed all the same. With [`Error::Storage`] the avatar is
     /// no longer the current one, but objects may be left; calling again, or else the sweep,
     /// finishes the work. With [`Error::Catalog`] it is either.
-    pub async fn remove(&self, subject: &SubjectId) -> Result<Removal, Error> {
-        let removed = self.catalog.remove(subject, self.removal_lease()).await?;
+    pub async fn remove(
+        &self,
+        subject: &SubjectId,
+        precondition: &Precondition,
+    ) -> Result<Removal, Error> {
+        let lease = self.removal_lease();
+        let removed = self.catalog.remove(subject, precondition, lease).await?;
+        let removed = removed.map_err(|PreconditionFailed| Error::PreconditionFailed)?;
         let removed = removed.ok_or(Error::NotFound)?;
         // Nothing of them is forgotten yet: an attempt to write an object that was given up for the
         // next one may still be carried out, and put back what is removed here. The sweep looks
@@ -132,7 +140,10 @@ mod tests {
             under_way: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         });
-        let removal = parts.service_on(store.clone()).remove(&subject).await;
+        let removal = parts
+            .service_on(store.clone())
+            .remove(&subject, &Precondition::Anything)
+            .await;
         assert_eq!(removal.unwrap().objects, 40);
         let deleted = store.deleted.lock().unwrap();
         let are_manifests: Vec<_> = deleted

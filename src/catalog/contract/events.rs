@@ -60,7 +60,11 @@ async fn a_change_is_told_exactly_once(catalog: Bench<'_>) {
     assert_eq!(replaced.await.unwrap(), Replaced::Committed);
     catalog.clock.advance(8).await;
     for _ in 0..2 {
-        let removed = catalog.remove(&who, seconds(60)).await.unwrap();
+        let removed = catalog
+            .remove(&who, &Precondition::Anything, seconds(60))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(removed.is_some());
     }
     let third = uploaded(catalog, &who).await;
@@ -111,7 +115,14 @@ async fn a_change_is_told_exactly_once(catalog: Bench<'_>) {
 
 async fn what_changes_nothing_is_not_told(catalog: Bench<'_>) {
     let who = subject("not-told");
-    assert_eq!(catalog.remove(&who, seconds(60)).await.unwrap(), None);
+    assert_eq!(
+        catalog
+            .remove(&who, &Precondition::Anything, seconds(60))
+            .await
+            .unwrap()
+            .unwrap(),
+        None
+    );
     let refused = reserved(catalog, &who).await;
     let refusal = catalog.replace(&who, &refused, &Precondition::Present, seconds(60));
     assert_eq!(refusal.await.unwrap(), Replaced::PreconditionFailed);

@@ -6,7 +6,7 @@ use super::{
     AGES, Bench, NOW, commit, outstanding, record, reserved, seconds, subject, swept, uploaded,
 };
 use crate::avatar::{AvatarId, Record, SubjectId, Version};
-use crate::catalog::{Beginning, Cursor, Invalidated, Replaced, Restored, Standing};
+use crate::catalog::{Beginning, Cursor, Invalidated, Precondition, Replaced, Restored, Standing};
 
 pub(super) async fn run(catalog: Bench<'_>) {
     many_records_are_read_in_the_order_asked_for(catalog).await;
@@ -164,7 +164,12 @@ async fn nothing_deleted_comes_back(catalog: Bench<'_>) {
     let who = subject("deleted-and-found");
     let deleted = uploaded(catalog, &who).await;
     let under_way = reserved(catalog, &who).await;
-    catalog.remove(&who, seconds(0)).await.unwrap().unwrap();
+    catalog
+        .remove(&who, &Precondition::Anything, seconds(0))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     for record in [&deleted, &under_way] {
         assert_eq!(restore(catalog, &who, record).await, Restored::Known);
     }
@@ -273,7 +278,11 @@ async fn every_new_version_is_above_the_floor(catalog: Bench<'_>) {
     let (known, deleted) = (subject("had-versions"), subject("had-versions-once"));
     uploaded(catalog, &known).await;
     uploaded(catalog, &deleted).await;
-    catalog.remove(&deleted, seconds(60)).await.unwrap();
+    catalog
+        .remove(&deleted, &Precondition::Anything, seconds(60))
+        .await
+        .unwrap()
+        .unwrap();
     let seen = Version(60_000_000_000_000);
     for version in [seen, Version(59_000_000), Version(0)] {
         assert_eq!(catalog.raise_floor(version).await.unwrap(), seen);

@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Catalog, Claimed, Clock, Due, EmbeddedCatalog, Invalidated, Outstanding, Precondition, Removed,
-    Replaced, Reservation,
+    Catalog, Claimed, Clock, Due, EmbeddedCatalog, Invalidated, Outstanding, Precondition,
+    PreconditionFailed, Removed, Replaced, Reservation,
 };
 use crate::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
@@ -95,6 +95,7 @@ pub(crate) async fn run(catalog: &(dyn Catalog + 'static), clock: &dyn Travel) {
     maintenance::begins_once(catalog).await;
     an_upload_becomes_the_record_only_when_it_is_committed(catalog).await;
     versions_count_up_and_survive_a_delete(catalog).await;
+    a_removal_may_depend_on_what_is_current(catalog).await;
     a_replaced_avatar_is_due_at_its_time_and_not_before(catalog).await;
     a_reservation_may_be_repeated(catalog).await;
     the_later_reserved_of_two_uploads_wins(catalog).await;
@@ -259,7 +260,12 @@ async fn versions_count_up_and_survive_a_delete(catalog: Bench<'_>) {
     let who = subject("versions");
     assert_eq!(uploaded(catalog, &who).await.version, Version(1));
     assert_eq!(uploaded(catalog, &who).await.version, Version(2));
-    catalog.remove(&who, seconds(60)).await.unwrap().unwrap();
+    catalog
+        .remove(&who, &Precondition::Anything, seconds(60))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(uploaded(catalog, &who).await.version, Version(3));
     swept(catalog, AGES).await;
     assert_eq!(uploaded(catalog, &who).await.version, Version(4));
@@ -269,6 +275,38 @@ async fn versions_count_up_and_survive_a_delete(catalog: Bench<'_>) {
             .version,
         Version(1)
     );
+    swept(catalog, AGES).await;
+}
+
+async fn a_removal_may_depend_on_what_is_current(catalog: Bench<'_>) {
+    let who = subject("conditional-removal");
+    let minute = seconds(60);
+    // Without a record there is nothing to protect.
+    for moot in [Precondition::Present, Precondition::OneOf(vec![])] {
+        let nothing = catalog.remove(&who, &moot, minute).await.unwrap();
+        assert_eq!(nothing, Ok(None), "{moot:?}");
+    }
+    let first = uploaded(catalog, &who).await;
+    let second = uploaded(catalog, &who).await;
+    let pending = reserved(catalog, &who).await;
+    for failing in [
+        Precondition::Absent,
+        Precondition::OneOf(vec![]),
+        Precondition::OneOf(vec![first.avatar_id, pending.avatar_id]),
+    ] {
+        let refused = catalog.remove(&who, &failing, minute).await.unwrap();
+        assert_eq!(refused, Err(PreconditionFailed), "{failing:?}");
+    }
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(second.clone()));
+    // A refused removal invalidates no upload.
+    assert_eq!(commit(catalog, &who, &pending).await, Replaced::Committed);
+    let one_of = Precondition::OneOf(vec![first.avatar_id, pending.avatar_id]);
+    let removed = catalog.remove(&who, &one_of, minute).await.unwrap();
+    assert_eq!(removed.unwrap().unwrap().record, Some(pending));
+    let third = uploaded(catalog, &who).await;
+    let removed = catalog.remove(&who, &Precondition::Present, minute).await;
+    let removed = removed.unwrap().unwrap().unwrap();
+    assert_eq!(removed.record, Some(third));
     swept(catalog, AGES).await;
 }
 
@@ -411,7 +449,12 @@ async fn a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(cata
     let Removed {
         record,
         outstanding,
-    } = catalog.remove(&who, seconds(60)).await.unwrap().unwrap();
+    } = catalog
+        .remove(&who, &Precondition::Anything, seconds(60))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(record.as_ref(), Some(&current));
     let ids: Vec<_> = outstanding
         .iter()
@@ -433,7 +476,14 @@ async fn a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(cata
     for outstanding in &outstanding {
         catalog.forget(outstanding).await.unwrap();
     }
-    assert_eq!(catalog.remove(&who, seconds(60)).await.unwrap(), None);
+    assert_eq!(
+        catalog
+            .remove(&who, &Precondition::Anything, seconds(60))
+            .await
+            .unwrap()
+            .unwrap(),
+        None
+    );
     assert!(swept(catalog, AGES).await.is_empty());
     assert_eq!(
         commit(catalog, &who, &under_way).await,
@@ -447,9 +497,21 @@ async fn a_delete_takes_every_id_of_the_subject_and_stops_uploads_under_way(cata
 
 async fn a_delete_of_nothing_stops_uploads_under_way(catalog: Bench<'_>) {
     let who = subject("nothing-yet");
-    assert_eq!(catalog.remove(&who, seconds(60)).await.unwrap(), None);
+    assert_eq!(
+        catalog
+            .remove(&who, &Precondition::Anything, seconds(60))
+            .await
+            .unwrap()
+            .unwrap(),
+        None
+    );
     let under_way = reserved(catalog, &who).await;
-    let removed = catalog.remove(&who, seconds(60)).await.unwrap().unwrap();
+    let removed = catalog
+        .remove(&who, &Precondition::Anything, seconds(60))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(removed.record, None);
     assert_eq!(removed.outstanding, [outstanding(&who, &under_way)]);
     let late = commit(catalog, &who, &under_way).await;
@@ -463,13 +525,30 @@ async fn a_delete_of_nothing_stops_uploads_under_way(catalog: Bench<'_>) {
 async fn an_unfinished_delete_can_be_finished_by_the_next(catalog: Bench<'_>) {
     let who = subject("unfinished-delete");
     let current = uploaded(catalog, &who).await;
-    let first = catalog.remove(&who, seconds(60)).await.unwrap().unwrap();
-    let second = catalog.remove(&who, seconds(90)).await.unwrap().unwrap();
+    let first = catalog
+        .remove(&who, &Precondition::Anything, seconds(60))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    let second = catalog
+        .remove(&who, &Precondition::Anything, seconds(90))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(second.record, None);
     assert_eq!(second.outstanding, first.outstanding);
     assert!(swept(catalog, 80).await.is_empty());
     assert_eq!(swept(catalog, 10).await, HashSet::from([current.avatar_id]));
-    assert_eq!(catalog.remove(&who, seconds(60)).await.unwrap(), None);
+    assert_eq!(
+        catalog
+            .remove(&who, &Precondition::Anything, seconds(60))
+            .await
+            .unwrap()
+            .unwrap(),
+        None
+    );
 }
 
 async fn a_claim_is_leased_and_comes_due_again(catalog: Bench<'_>) {
@@ -547,7 +626,12 @@ async fn a_repeated_commit_is_answered_by_what_happened(catalog: Bench<'_>) {
     // The answer to the first commit was lost, and a later upload came before the repetition.
     assert_eq!(commit(catalog, &who, &first).await, Replaced::Committed);
     assert_eq!(catalog.get(&who).await.unwrap(), Some(second.clone()));
-    catalog.remove(&who, seconds(60)).await.unwrap().unwrap();
+    catalog
+        .remove(&who, &Precondition::Anything, seconds(60))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     for record in [&first, &second] {
         assert_eq!(commit(catalog, &who, record).await, Replaced::Committed);
     }
@@ -618,7 +702,12 @@ async fn stats_add_up(catalog: Bench<'_>) {
         .bytes;
     assert_eq!(after.avatars, before.avatars + 1);
     assert_eq!(medium_webp(&after), (objects + 1, bytes + each));
-    catalog.remove(&who, seconds(60)).await.unwrap().unwrap();
+    catalog
+        .remove(&who, &Precondition::Anything, seconds(60))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     let ended = catalog.stats().await.unwrap();
     assert_eq!(ended.avatars, before.avatars);
     assert_eq!(medium_webp(&ended), (objects, bytes));

@@ -22,7 +22,8 @@ use redb::{
 use super::codec;
 use super::{
     Beginning, Catalog, CatalogError, Claimed, Cursor, Due, Invalidated, Outstanding, Page,
-    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats, StatsRow,
+    Precondition, PreconditionFailed, Removed, Replaced, Reservation, Restored, Standing, Stats,
+    StatsRow,
 };
 use crate::avatar::{AvatarId, Event, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use crate::telemetry::Health;
@@ -324,13 +325,19 @@ impl Catalog for EmbeddedCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
+        precondition: &Precondition,
         lease: Duration,
-    ) -> Result<Option<Removed>, CatalogError> {
+    ) -> Result<Result<Option<Removed>, PreconditionFailed>, CatalogError> {
         let (subject, kept) = (subject.clone(), self.events_kept);
+        let precondition = precondition.clone();
         let clock = Arc::clone(&self.clock);
         self.release("remove a record", move |transaction| {
             let now = clock.now();
             let record = current(&transaction.open_table(RECORDS)?, &subject)?;
+            let avatar = record.as_ref().map(|record| record.avatar_id);
+            if avatar.is_some() && !precondition.holds(avatar) {
+                return Ok(Err(PreconditionFailed));
+            }
             let mut subjects = transaction.open_table(VERSIONS)?;
             let (last, _) = versions(&subjects, &subject)?;
             let last = last.max(record.as_ref().map_or(0, |record| record.version.0));
@@ -366,10 +373,10 @@ impl Catalog for EmbeddedCatalog {
                 })
                 .collect();
             let nothing = record.is_none() && outstanding.is_empty();
-            Ok((!nothing).then_some(Removed {
+            Ok(Ok((!nothing).then_some(Removed {
                 record,
                 outstanding,
-            }))
+            })))
         })
         .await
     }

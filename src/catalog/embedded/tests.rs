@@ -129,7 +129,10 @@ async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
     let subject = SubjectId::new("42").unwrap();
     for error in [
         catalog.get(&subject).await.unwrap_err(),
-        catalog.remove(&subject, MINUTE).await.unwrap_err(),
+        catalog
+            .remove(&subject, &Precondition::Anything, MINUTE)
+            .await
+            .unwrap_err(),
     ] {
         assert!(error.is_damage(), "{error:?}");
     }

@@ -50,7 +50,8 @@ use redis::FromRedisValue;
 use super::codec;
 use super::{
     Beginning, Catalog, CatalogError, Claimed, Cursor, Due, Invalidated, Outstanding, Page,
-    Precondition, Removed, Replaced, Reservation, Restored, Standing, Stats, Watched,
+    Precondition, PreconditionFailed, Removed, Replaced, Reservation, Restored, Standing, Stats,
+    Watched,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisConfirmation, RedisSettings};
@@ -255,6 +256,18 @@ fn milliseconds(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
+/// A precondition as the scripts read it: a word, and the ids that it names.
+fn words_of(precondition: &Precondition) -> Vec<&[u8]> {
+    let (word, ids) = match precondition {
+        Precondition::Anything => ("anything", &[][..]),
+        Precondition::Absent => ("absent", &[][..]),
+        Precondition::Present => ("present", &[][..]),
+        Precondition::OneOf(ids) => ("one of", &ids[..]),
+    };
+    let ids = ids.iter().map(|id| &id.as_bytes()[..]);
+    [word.as_bytes()].into_iter().chain(ids).collect()
+}
+
 #[async_trait]
 impl Catalog for RedisCatalog {
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError> {
@@ -334,19 +347,12 @@ impl Catalog for RedisCatalog {
         let replaced = async {
             let bytes = codec::encode(record)?;
             let retire_after = milliseconds(retire_after);
-            let (word, ids) = match precondition {
-                Precondition::Anything => ("anything", &[][..]),
-                Precondition::Absent => ("absent", &[][..]),
-                Precondition::Present => ("present", &[][..]),
-                Precondition::OneOf(ids) => ("one of", &ids[..]),
-            };
             let mut arguments = vec![
                 subject.as_str().as_bytes(),
                 &bytes[..],
                 retire_after.as_bytes(),
-                word.as_bytes(),
             ];
-            arguments.extend(ids.iter().map(|id| &id.as_bytes()[..]));
+            arguments.extend(words_of(precondition));
             let keys = Self::keys(self.partitions.of(subject.as_str()));
             let ended: String = self
                 .change(&self.scripts.replace, subject, &keys, &arguments)
@@ -367,8 +373,9 @@ impl Catalog for RedisCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
+        precondition: &Precondition,
         lease: Duration,
-    ) -> Result<Option<Removed>, CatalogError> {
+    ) -> Result<Result<Option<Removed>, PreconditionFailed>, CatalogError> {
         let removed = async {
             let lease = milliseconds(lease);
             let partition = self.partitions.of(subject.as_str());
@@ -389,7 +396,10 @@ impl Catalog for RedisCatalog {
                     None => 0,
                 };
                 let seen = seen.to_string();
-                let arguments = [subject.as_str(), &lease, &seen].map(str::as_bytes);
+                let mut arguments = [subject.as_str(), &lease, &seen]
+                    .map(str::as_bytes)
+                    .to_vec();
+                arguments.extend(words_of(precondition));
                 let removed = self.change(&self.scripts.remove, subject, &keys, &arguments);
                 let answer: Option<Vec<Vec<u8>>> = removed.await?;
                 looks += 1;
@@ -399,6 +409,9 @@ impl Catalog for RedisCatalog {
                     None => {}
                 }
             };
+            if answer == [b"precondition failed"] {
+                return Ok(Err(PreconditionFailed));
+            }
             let (record, ids) = answer.split_first().ok_or(Failure::Answer)?;
             let record = values::record(record)?;
             let outstanding = ids
@@ -411,10 +424,10 @@ impl Catalog for RedisCatalog {
                 })
                 .collect::<Result<Vec<_>, Failure>>()?;
             let nothing = record.is_none() && outstanding.is_empty();
-            Ok((!nothing).then_some(Removed {
+            Ok(Ok((!nothing).then_some(Removed {
                 record,
                 outstanding,
-            }))
+            })))
         };
         removed
             .await

@@ -195,6 +195,19 @@ local function retire_superseded(name, due)
 end
 
 -- Whether one head is later than another: by the reservation time, then by the version.
+-- Whether the precondition in ARGV[4], with its ids after it, holds of the current avatar's id ('':
+-- there is none).
+local function holds(current)
+  local precondition = ARGV[4]
+  local found = precondition == 'anything'
+    or precondition == 'absent' and current == ''
+    or precondition == 'present' and current ~= ''
+  for number = 5, #ARGV do
+    found = found or ARGV[number] == current
+  end
+  return found
+end
+
 local function is_later(one, other)
   if one.reserved_at ~= other.reserved_at then
     return one.reserved_at > other.reserved_at

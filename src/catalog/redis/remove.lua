@@ -1,4 +1,4 @@
--- Answers the record that was current, and every id of the subject that has or may have objects,
+-- Answers 'precondition failed' alone, or the record that was current, and every id of the subject that has or may have objects,
 -- the current one first. Answers nothing if an upload was reserved since the caller looked: the
 -- network may have held this command up until long after its caller was told that it failed.
 local subject, lease, seen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -9,9 +9,12 @@ local entry = load(subject)
 if entry.last ~= seen then
   return false
 end
-local time = now()
 local record = entry.record
 local current = head_of(record)
+if current.id ~= '' and not holds(current.id) then
+  return { 'precondition failed' }
+end
+local time = now()
 local answer = { record }
 local sums = {}
 local previous = add_up(sums, record, current, -1)

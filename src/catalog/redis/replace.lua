@@ -1,5 +1,5 @@
 -- Answers how it ended.
-local subject, record, retire_after, precondition = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local subject, record, retire_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local head = head_of(record)
 local name = upload(subject, head.id)
 local entry = load(subject)
@@ -25,13 +25,7 @@ end
 if head.version < current.version or head.version <= entry.deleted then
   return 'superseded'
 end
-local holds = precondition == 'anything'
-  or precondition == 'absent' and current.id == ''
-  or precondition == 'present' and current.id ~= ''
-for number = 5, #ARGV do
-  holds = holds or ARGV[number] == current.id
-end
-if not holds then
+if not holds(current.id) then
   return 'precondition failed'
 end
 local time = now()

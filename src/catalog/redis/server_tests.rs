@@ -79,7 +79,9 @@ async fn upload(catalog: &RedisCatalog, who: &SubjectId) -> Result<Record, Catal
 }
 
 async fn remove(catalog: &RedisCatalog, who: &SubjectId) -> Result<Option<Removed>, CatalogError> {
-    catalog.remove(who, Duration::ZERO).await
+    let anything = Precondition::Anything;
+    let removed = catalog.remove(who, &anything, Duration::ZERO).await?;
+    Ok(removed.unwrap())
 }
 
 fn text_of(error: &CatalogError) -> String {

@@ -238,7 +238,11 @@ async fn a_delete_that_the_network_held_up_takes_no_later_upload_away() {
     let who = subject("42");
     // Both scripts are known from here on.
     uploaded(&catalog, &who).await;
-    held_up.remove(&who, MINUTE).await.unwrap();
+    held_up
+        .remove(&who, &Precondition::Anything, MINUTE)
+        .await
+        .unwrap()
+        .unwrap();
     uploaded(&catalog, &who).await;
     let scripts = || {
         let calls = server.ask::<String>("INFO commandstats");
@@ -249,7 +253,10 @@ async fn a_delete_that_the_network_held_up_takes_no_later_upload_away() {
     };
 
     fault.send_replace(Fault::Hold { after: 1 });
-    held_up.remove(&who, MINUTE).await.unwrap_err();
+    held_up
+        .remove(&who, &Precondition::Anything, MINUTE)
+        .await
+        .unwrap_err();
     let record = uploaded(&catalog, &who).await;
     let before = scripts();
     fault.send_replace(Fault::None);
@@ -266,11 +273,19 @@ async fn a_delete_whose_answer_was_lost_still_tells_what_it_took_away() {
     let catalog = open(&way_to(&server, &fault).await).await;
     let who = subject("42");
     uploaded(&catalog, &who).await;
-    catalog.remove(&who, MINUTE).await.unwrap();
+    catalog
+        .remove(&who, &Precondition::Anything, MINUTE)
+        .await
+        .unwrap()
+        .unwrap();
     let record = uploaded(&catalog, &who).await;
 
     fault.send_replace(Fault::Lose { after: 1 });
-    let removed = catalog.remove(&who, MINUTE).await.unwrap();
+    let removed = catalog
+        .remove(&who, &Precondition::Anything, MINUTE)
+        .await
+        .unwrap()
+        .unwrap();
     let removed = removed.unwrap();
     assert_eq!(removed.record, Some(record));
     assert_eq!(removed.outstanding.len(), 2);
@@ -385,7 +400,10 @@ async fn a_damaged_record_is_an_error_and_no_step_touches_it() {
     let id = AvatarId::random().unwrap();
     for error in [
         catalog.get(&who).await.unwrap_err(),
-        catalog.remove(&who, MINUTE).await.unwrap_err(),
+        catalog
+            .remove(&who, &Precondition::Anything, MINUTE)
+            .await
+            .unwrap_err(),
         catalog.reserve(&who, id, MINUTE).await.unwrap_err(),
     ] {
         assert!(error.is_damage(), "{error:?}");

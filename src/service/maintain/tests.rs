@@ -330,7 +330,10 @@ async fn what_is_written_late_behind_a_delete_is_found_by_the_sweep() {
     parts.reserved(&record).await;
     parts.stored(&record).await;
     parts.committed(&record).await;
-    service.remove(&subject()).await.unwrap();
+    service
+        .remove(&subject(), &Precondition::Anything)
+        .await
+        .unwrap();
     assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
     // An attempt that had been given up for the next one is carried out after all.
     parts.stored(&record).await;
