@@ -293,13 +293,13 @@ pub(super) fn encode_event(
 
 /// The event of a subject that these bytes are.
 pub(super) fn decode_event(subject: SubjectId, bytes: &[u8]) -> Result<Event, DecodeError> {
+    type Fields<'a> = (u64, Option<(u64, &'a [u8])>, &'a [u8]);
     let rest = match bytes.split_first() {
         Some((&LAYOUT, rest)) => rest,
         // The first byte of a time of this century, as layout 1 begins with.
         Some((first, _)) if *first >= 0x80 => return decode_previous_event(subject, bytes),
         other => return Err(DecodeError::UnknownLayout(other.map(|(first, _)| *first))),
     };
-    type Fields<'a> = (u64, Option<(u64, &'a [u8])>, &'a [u8]);
     let ((at, previous, current), _): (Fields<'_>, _) = postcard::take_from_bytes(rest)?;
     let previous = match previous {
         Some((gone_at, head)) => {

@@ -208,7 +208,10 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         };
         info!(%address, "listening; answers health checks until the service is ready");
         let (startup, bounds) = (Arc::clone(&startup), Bounds::of(config));
-        server::serve(listener, bounds, startup, open, ready, shutdown).await
+        Box::pin(server::serve(
+            listener, bounds, startup, open, ready, shutdown,
+        ))
+        .await
     });
     // A file operation that never returns must not keep the process.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);

@@ -39,13 +39,13 @@ pub(super) enum ReadCondition {
 
 /// Evaluates `If-Match` and `If-None-Match` of a read for the representation with this entity tag.
 pub(super) fn of_read(headers: &HeaderMap, tag: &str) -> ReadCondition {
-    match tags(headers, IF_MATCH) {
+    match tags(headers, &IF_MATCH) {
         Ok(None | Some(Tags::Any)) => {}
         Ok(Some(Tags::List(tags))) if tags.iter().any(|one| one.is(tag)) => {}
         // No tag in a header that cannot be parsed matches.
         Ok(Some(Tags::List(_))) | Err(Malformed) => return ReadCondition::Failed,
     }
-    match tags(headers, IF_NONE_MATCH) {
+    match tags(headers, &IF_NONE_MATCH) {
         Ok(Some(Tags::Any)) => ReadCondition::NotModified,
         Ok(Some(Tags::List(tags))) if tags.iter().any(|one| one.is_weakly(tag)) => {
             ReadCondition::NotModified
@@ -63,7 +63,8 @@ pub(super) fn of_read(headers: &HeaderMap, tag: &str) -> ReadCondition {
 /// against the caller's will.
 pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     let refused = |detail: &str| Err(Problem::new(Code::MalformedRequest, detail));
-    let (Ok(matching), Ok(none_matching)) = (tags(headers, IF_MATCH), tags(headers, IF_NONE_MATCH))
+    let (Ok(matching), Ok(none_matching)) =
+        (tags(headers, &IF_MATCH), tags(headers, &IF_NONE_MATCH))
     else {
         return refused("If-Match or If-None-Match holds no list of quoted entity tags and no *");
     };
@@ -175,15 +176,15 @@ enum Tags<'a> {
 struct Malformed;
 
 /// The entity tags in a header; `None` where the header is not there.
-fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags<'_>>, Malformed> {
-    if !headers.contains_key(&name) {
+fn tags<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Tags<'h>>, Malformed> {
+    if !headers.contains_key(name) {
         return Ok(None);
     }
-    if only(headers, &name).is_some_and(|value| value.as_bytes().trim_ascii() == b"*") {
+    if only(headers, name).is_some_and(|value| value.as_bytes().trim_ascii() == b"*") {
         return Ok(Some(Tags::Any));
     }
     let mut tags = Vec::new();
-    for line in headers.get_all(&name) {
+    for line in headers.get_all(name) {
         let mut rest = skip_separators(line.as_bytes());
         while !rest.is_empty() {
             let (tag, after) = entity_tag(rest).ok_or(Malformed)?;
@@ -406,7 +407,7 @@ mod tests {
                 })
                 .collect();
             let headers = with(&[(IF_MATCH, &written.join(&separator))]);
-            let Ok(Some(Tags::List(found))) = tags(&headers, IF_MATCH) else {
+            let Ok(Some(Tags::List(found))) = tags(&headers, &IF_MATCH) else {
                 panic!("{written:?}");
             };
             let found: Vec<_> = found

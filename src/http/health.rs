@@ -191,21 +191,24 @@ async fn overview_of(app: &App, shows_figures: bool) -> (StatusCode, Json<Overvi
     ] {
         errors.extend((!is_up).then(|| error.to_owned()));
     }
-    let stats = match shows_figures && catalog {
-        true => answer("catalog", app.service.stats()).await,
-        false => None,
+    let stats = if shows_figures && catalog {
+        answer("catalog", app.service.stats()).await
+    } else {
+        None
     };
-    let status = match errors.is_empty() {
-        true => "healthy",
-        false => "unhealthy",
+    let health = if errors.is_empty() {
+        "healthy"
+    } else {
+        "unhealthy"
     };
     // A service that can still serve reads stays in use, as /health/ready has it.
-    let code = match store && catalog {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+    let code = if store && catalog {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
     let overview = Overview {
-        status,
+        status: health,
         config_valid: true,
         errors,
         version: env!("CARGO_PKG_VERSION"),

@@ -148,14 +148,15 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub fn router(app: App) -> Router {
     let (routes, document) = table(app.metrics_at).split_for_parts();
     let most = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
-    let routes = match app.docs {
-        false => routes,
-        true => routes.merge(
+    let routes = if app.docs {
+        routes.merge(
             SwaggerUi::new("/docs")
                 .url("/openapi.json", openapi::complete(document))
                 // Its badge would ask a validator on the internet.
                 .config(Config::default().validator_url("none")),
-        ),
+        )
+    } else {
+        routes
     };
     with_fallbacks(routes)
         .layer(DefaultBodyLimit::max(most))

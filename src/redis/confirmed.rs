@@ -140,7 +140,7 @@ impl ConfirmedWrites {
             commands.add_command(script.by_code(keys, arguments));
             commands.add_command(self.marker.by_code(&markers, &[]));
             commands.add_command(self.wait(left));
-            let [answer, marked, waited] = match self.send(&commands).await {
+            let [answer, mark, waited] = match self.send(&commands).await {
                 Ok(answers) => answers,
                 Err(error) if moves.has_time_for(&error) => {
                     moves.pause().await;
@@ -155,7 +155,7 @@ impl ConfirmedWrites {
                 Err(error) => return Err(error.into()),
             };
             let answer = redis::from_redis_value(answer?).map_err(RedisError::from)?;
-            marked?;
+            mark?;
             return if self.is_confirmed(waited?)? {
                 Ok(answer)
             } else {

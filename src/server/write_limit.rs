@@ -165,7 +165,7 @@ mod tests {
             }
         });
         let begun = Instant::now();
-        let written = server.write_all(&[0; 64 << 10]).await;
+        let written = server.write_all(&vec![0; 64 << 10]).await;
         if let Err(error) = &written {
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
@@ -205,7 +205,7 @@ mod tests {
         server.write_all(&vec![0; 1 << 20]).await.unwrap();
         let _client = reader.await.unwrap();
         let begun = Instant::now();
-        let refused = server.write_all(&[0; 64 << 10]).await;
+        let refused = server.write_all(&vec![0; 64 << 10]).await;
         assert!(refused.is_err());
         assert_eq!(begun.elapsed().as_secs(), 20);
     }

@@ -229,7 +229,7 @@ mod tests {
         // More than are claimed at once.
         let (minute, stuck) = (Duration::from_mins(1), 7);
         for number in 0..100 {
-            let subject = SubjectId::new(&number.to_string()).unwrap();
+            let subject = SubjectId::new(number.to_string()).unwrap();
             let key = rendition(number);
             let reserved = parts.catalog.reserve(&subject, key.avatar(), minute);
             reserved.await.unwrap();

@@ -28,6 +28,7 @@ struct Container {
     environment: BTreeMap<String, String>,
     #[serde(default)]
     command: serde_json::Value,
+    stop_grace_period: Option<String>,
 }
 
 impl Container {
@@ -89,6 +90,18 @@ fn cameo_is_an_ordinary_user_of_the_bucket_and_of_redis() {
     assert!(redis.has_argument("always"), "every write is synced");
     let secrets = services["secrets"].command.to_string();
     assert!(secrets.contains("user default off"), "{secrets}");
+}
+
+#[test]
+fn a_container_gets_more_time_to_end_than_the_program_takes() {
+    let defaults: toml::Table = read("config.toml").parse().unwrap();
+    let drain = defaults["lifecycle"]["drain"].as_str().unwrap();
+    let grace = compose().services["cameo"].stop_grace_period.clone();
+    let grace = humantime::parse_duration(&grace.expect("a grace period")).unwrap();
+    assert!(
+        grace > humantime::parse_duration(drain).unwrap(),
+        "{grace:?}"
+    );
 }
 
 #[test]

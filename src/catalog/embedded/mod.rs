@@ -562,13 +562,12 @@ impl Catalog for EmbeddedCatalog {
             // Only an upload that nobody committed in time, or that the catalog does not know, is
             // restored.
             match (found, reserved) {
-                (None, _) => {}
                 (Some(State::Pending), Some(Reserved::Valid { deadline, .. }))
                     if deadline > now =>
                 {
                     return Ok(Restored::Known);
                 }
-                (Some(_), Some(Reserved::Valid { .. })) => {}
+                (None, _) | (Some(_), Some(Reserved::Valid { .. })) => {}
                 (Some(_), Some(Reserved::Invalid(_)) | None) => return Ok(Restored::Known),
             }
             let mut subjects = transaction.open_table(VERSIONS)?;

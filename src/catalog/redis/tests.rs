@@ -429,11 +429,8 @@ async fn a_partition_that_fails_does_not_keep_what_the_others_claim() {
     }
     server.ask::<()>("SET cameo:{p03}:pending x");
     let mut claimed = HashSet::new();
-    loop {
-        match catalog.claim(lease, 7).await {
-            Ok(some) => claimed.extend(some.into_iter().map(|one| one.outstanding.avatar)),
-            Err(_) => break,
-        }
+    while let Ok(some) = catalog.claim(lease, 7).await {
+        claimed.extend(some.into_iter().map(|one| one.outstanding.avatar));
     }
     assert!(
         expected.len() < 100,

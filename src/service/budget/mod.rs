@@ -559,7 +559,7 @@ mod tests {
         body.set_slow_after(Instant::now() + Duration::from_secs(5));
         tokio::select! {
             () = body.revoked() => "ended",
-            () = tokio::time::sleep(Duration::from_secs(60)) => "finished",
+            () = tokio::time::sleep(Duration::from_mins(1)) => "finished",
         }
     }
 
@@ -671,7 +671,7 @@ mod tests {
                 })
                 .collect();
             for task in tasks {
-                let ended = timeout(Duration::from_secs(3600), task).await;
+                let ended = timeout(Duration::from_hours(1), task).await;
                 assert!(ended.is_ok(), "seed {seed}: a body waits for ever");
                 ended.unwrap().unwrap();
             }
