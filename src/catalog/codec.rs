@@ -175,6 +175,13 @@ fn append(record: &Record, to: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
     postcard::to_extend(&body, bytes)
 }
 
+/// How many bytes the body of the record takes, with the number of its layout.
+#[cfg(test)]
+pub(super) fn body_length(record: &Record) -> usize {
+    let head = postcard::to_allocvec(&Head::of(record).unwrap()).unwrap();
+    encode(record).unwrap().len() - head.len()
+}
+
 /// The record that these bytes of layout 2 are, without the number of the layout.
 pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let (head, rest): (Head, _) = postcard::take_from_bytes(bytes)?;

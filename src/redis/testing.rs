@@ -173,6 +173,32 @@ impl RedisServer {
         assert!(status.unwrap().success());
     }
 
+    /// How long its append-only file is. What it has answered is in there, unless it is killed with
+    /// the machine.
+    pub(crate) fn written(&self) -> u64 {
+        std::fs::metadata(self.append_only_file()).unwrap().len()
+    }
+
+    /// Kills it, takes everything after the first `length` bytes of its append-only file away, as a
+    /// power cut does to writes that were not synced, and starts it again.
+    pub(crate) fn lose_writes_after(&mut self, length: u64) {
+        self.kill();
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).open(self.append_only_file()).unwrap();
+        file.set_len(length).unwrap();
+        self.restart();
+    }
+
+    fn append_only_file(&self) -> std::path::PathBuf {
+        let folder = self.folder.path().join("appendonlydir");
+        let mut files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        files
+            .find(|file| file.to_string_lossy().ends_with(".incr.aof"))
+            .unwrap()
+    }
+
     /// Sends a command and waits for its answer.
     pub(crate) fn ask<T: redis::FromRedisValue>(&self, command: &str) -> T {
         self.try_ask(command).unwrap()

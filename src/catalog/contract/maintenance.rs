@@ -301,6 +301,14 @@ async fn every_new_version_is_above_the_floor(catalog: Bench<'_>) {
         assert_eq!(uploaded(catalog, who).await.version, Version(seen.0 + 2));
     }
 
+    // A delete covers uploads that a lost catalog knew.
+    let lost = found(1_000_000);
+    let anything = Precondition::Anything;
+    let removed = catalog.remove(&known, &anything, seconds(0)).await;
+    assert!(removed.unwrap().unwrap().is_some());
+    assert_eq!(restore(catalog, &known, &lost).await, Restored::Retired);
+    assert_eq!(catalog.get(&known).await.unwrap(), None);
+
     let restored = subject("restored-below-a-floor");
     let record = found(7);
     restore(catalog, &restored, &record).await;

@@ -23,7 +23,7 @@ use crate::telemetry::Health;
 
 pub(crate) use events::all as events;
 
-const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
 /// How many events the catalog under test keeps: six in each of sixteen partitions.
 pub(crate) const EVENTS_KEPT: u32 = 96;

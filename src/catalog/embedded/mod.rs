@@ -341,8 +341,10 @@ impl Catalog for EmbeddedCatalog {
             let mut subjects = transaction.open_table(VERSIONS)?;
             let (last, _) = versions(&subjects, &subject)?;
             let last = last.max(record.as_ref().map_or(0, |record| record.version.0));
-            // No upload that was reserved before this delete can become current after it.
+            // No upload that was reserved before this delete can become current after it; neither
+            // can an upload that a lost catalog knew, whose version is below the floor.
             if last > 0 {
+                let last = last.max(floor(transaction, now)?);
                 subjects.insert(subject.as_str(), (last, last))?;
             }
             let others: Vec<Id> = transaction

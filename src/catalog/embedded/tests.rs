@@ -158,3 +158,70 @@ async fn a_clock_that_is_set_back_takes_no_reservation_back() {
     assert!(second.version > first.version);
     assert!(second.reserved_at > first.reserved_at);
 }
+
+#[tokio::test]
+async fn what_the_previous_release_wrote_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let subject = SubjectId::new("42").unwrap();
+    let under_way = AvatarId::from_bytes([9; 16]);
+    {
+        let (catalog, _) = contract::embedded(folder.path());
+        let bytes = data_encoding::HEXLOWER.decode(contract::PREVIOUS_RECORD.as_bytes());
+        let write = catalog.database.begin_write().unwrap();
+        let mut records = write.open_table(RECORDS).unwrap();
+        records.insert("42", bytes.unwrap().as_slice()).unwrap();
+        drop(records);
+        let mut versions = write.open_table(VERSIONS).unwrap();
+        versions.insert("42", (701, 0)).unwrap();
+        drop(versions);
+        write.open_table(FLOOR).unwrap().insert((), 0).unwrap();
+        let id = *under_way.as_bytes();
+        let due = contract::NOW.unix_ms();
+        let mut outstanding = write.open_table(OUTSTANDING).unwrap();
+        outstanding.insert(id, (true, due, "42")).unwrap();
+        drop(outstanding);
+        write
+            .open_table(DUE)
+            .unwrap()
+            .insert((due, id), ())
+            .unwrap();
+        let mut reserved = write.open_table(tables::PREVIOUS_RESERVED).unwrap();
+        reserved.insert(id, 701).unwrap();
+        drop(reserved);
+        count(&write, &contract::previous_record(), Change::Appeared).unwrap();
+        write.commit().unwrap();
+    }
+    let (catalog, _) = contract::embedded(folder.path());
+    let record = contract::previous_record();
+    assert_eq!(catalog.get(&subject).await.unwrap().as_ref(), Some(&record));
+    let standing = catalog.standing(&subject, under_way).await.unwrap();
+    assert_eq!(standing, Standing::Expired);
+    let next = AvatarId::from_bytes([8; 16]);
+    let reserved = catalog.reserve(&subject, next, MINUTE).await.unwrap();
+    assert_eq!(reserved.version, Version(702));
+    let removed = catalog.remove(&subject, MINUTE).await.unwrap().unwrap();
+    assert_eq!(removed.record, Some(record));
+    assert_eq!(removed.outstanding.len(), 3);
+    assert_eq!(catalog.stats().await.unwrap().avatars, 0);
+}
+
+#[tokio::test]
+async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, _) = contract::embedded(folder.path());
+    let write = catalog.database.begin_write().unwrap();
+    let record = codec::encode_numbered(&contract::record(1, 1)).unwrap();
+    let mut records = write.open_table(RECORDS).unwrap();
+    records.insert("readable", record.as_slice()).unwrap();
+    let later: &[u8] = &[99, 1, 2, 3];
+    records.insert("later", later).unwrap();
+    drop(records);
+    write.commit().unwrap();
+    let all = ["later", "readable"].map(|name| SubjectId::new(name).unwrap());
+    assert!(catalog.get(&all[0]).await.unwrap_err().is_damage());
+    let found = catalog.get_many(&all).await.unwrap();
+    assert!(matches!(&found[..], [Err(_), Ok(Some(_))]));
+    let page = catalog.page(&Cursor::START).await.unwrap();
+    assert_eq!(page.unreadable, all[..1]);
+    assert_eq!(page.records.len(), 1);
+}

@@ -378,6 +378,7 @@ impl Catalog for RedisCatalog {
     ) -> Result<Result<Option<Removed>, PreconditionFailed>, CatalogError> {
         let removed = async {
             let lease = milliseconds(lease);
+            let highest = self.highest_version.load(Ordering::Relaxed).to_string();
             let partition = self.partitions.of(subject.as_str());
             // Where an answer is lost the step is repeated, and finds under this call's own name
             // the record that it took away the first time.
@@ -386,7 +387,7 @@ impl Catalog for RedisCatalog {
             keys.push(partition.key(&format!("removal:{call}")));
             let mut looks = 0;
             let answer = loop {
-                let seen = match self.entry(subject).await? {
+                let last = match self.entry(subject).await? {
                     Some(entry) => {
                         let entry = Entry::parse(&entry)?;
                         // A record that cannot be read is an error before anything changes.
@@ -395,8 +396,8 @@ impl Catalog for RedisCatalog {
                     }
                     None => 0,
                 };
-                let seen = seen.to_string();
-                let mut arguments = [subject.as_str(), &lease, &seen]
+                let last = last.to_string();
+                let mut arguments = [subject.as_str(), &lease, &last, &highest]
                     .map(str::as_bytes)
                     .to_vec();
                 arguments.extend(words_of(precondition));

@@ -73,6 +73,21 @@ local function save_floor(floor, server)
   redis.call('SET', FLOOR, text(floor) .. ' ' .. server)
 end
 
+-- The version floor. The catalog may have lost data if the floor is missing, or if another server
+-- process stored it: Redis was restarted, or another master answers. Then the floor rises above
+-- every version that may have been given out, and the second answer stores it. `seen` is the highest
+-- version that the caller knows of.
+local function version_floor(seen)
+  local floor, writer, server = floor_state()
+  if floor and (writer == server or server == '') then
+    return floor, function() end
+  end
+  floor = math.max(floor or 0, time_floor(), seen)
+  return floor, function()
+    save_floor(floor, server)
+  end
+end
+
 local function load(subject)
   local entry = redis.call('HGET', SUBJECTS, subject)
   if not entry then
@@ -194,20 +209,20 @@ local function retire_superseded(name, due)
   redis.call('HSET', RESERVED, name, '\0\1')
 end
 
--- Whether one head is later than another: by the reservation time, then by the version.
--- Whether the precondition in ARGV[4], with its ids after it, holds of the current avatar's id ('':
--- there is none).
-local function holds(current)
-  local precondition = ARGV[4]
+-- Whether the precondition in the arguments from `first` on, a word and ids, holds of the current
+-- avatar's id, which is '' if there is none.
+local function holds(current, first)
+  local precondition = ARGV[first]
   local found = precondition == 'anything'
     or precondition == 'absent' and current == ''
     or precondition == 'present' and current ~= ''
-  for number = 5, #ARGV do
+  for number = first + 1, #ARGV do
     found = found or ARGV[number] == current
   end
   return found
 end
 
+-- Whether one head is later than another: by the reservation time, then by the version.
 local function is_later(one, other)
   if one.reserved_at ~= other.reserved_at then
     return one.reserved_at > other.reserved_at

@@ -1,17 +1,19 @@
--- Answers 'precondition failed' alone, or the record that was current, and every id of the subject that has or may have objects,
--- the current one first. Answers nothing if an upload was reserved since the caller looked: the
--- network may have held this command up until long after its caller was told that it failed.
-local subject, lease, seen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- Answers 'precondition failed' alone; or the record that was current, and every id of the subject
+-- that has or may have objects, the current one first. Answers nothing if an upload was reserved
+-- since the caller looked: the network may have held this command up until long after its caller was
+-- told that it failed.
+local subject, lease, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local seen = tonumber(ARGV[4])
 local REMOVAL = KEYS[9]
 -- Longer than a caller repeats a step.
 local REPEATED_MS = 60000
 local entry = load(subject)
-if entry.last ~= seen then
+if entry.last ~= last then
   return false
 end
 local record = entry.record
 local current = head_of(record)
-if current.id ~= '' and not holds(current.id) then
+if current.id ~= '' and not holds(current.id, 5) then
   return { 'precondition failed' }
 end
 local time = now()
@@ -19,6 +21,13 @@ local answer = { record }
 local sums = {}
 local previous = add_up(sums, record, current, -1)
 local others = redis.call('ZRANGEBYLEX', RETIRED_OF, '[' .. subject .. '\0', '(' .. subject .. '\1')
+-- A rebuild must not bring an upload back that the catalog lost, and that is older than this delete.
+-- The floor is above the version of every such upload.
+local floor, store_floor = version_floor(seen)
+if entry.last > 0 then
+  entry.last = math.max(entry.last, floor)
+  store_floor()
+end
 if current.id ~= '' then
   entry.deleted = entry.last
   entry.record = ''

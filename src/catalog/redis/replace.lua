@@ -25,7 +25,7 @@ end
 if head.version < current.version or head.version <= entry.deleted then
   return 'superseded'
 end
-if not holds(current.id) then
+if not holds(current.id, 4) then
   return 'precondition failed'
 end
 local time = now()

@@ -16,22 +16,13 @@ end
 if redis.call('ZSCORE', RETIRED, name) then
   return { entry.last, entry.reserved_at }
 end
--- The catalog may have lost data if the floor is missing, or if another server process stored it:
--- Redis was restarted, or another master answers. Then the floor rises above every version that may
--- have been given out. `seen` is the highest version that the caller knows of.
-local floor, writer, server = floor_state()
-local is_raised = not floor or writer ~= server and server ~= ''
-if is_raised then
-  floor = math.max(floor or 0, time_floor(), seen)
-end
+local floor, store_floor = version_floor(seen)
 local time = now()
 entry.last = math.max(entry.last, floor) + 1
 -- Later reservations of a subject have later times, even if the clock is set back.
 entry.reserved_at = math.max(entry.reserved_at + 1, time)
 local made = { version = entry.last, reserved_at = entry.reserved_at, deadline = time + within }
-if is_raised then
-  save_floor(floor, server)
-end
+store_floor()
 save(subject, entry)
 redis.call('ZADD', PENDING, text(made.deadline), name)
 redis.call('ZADD', RETIRED_OF, 0, name)

@@ -438,3 +438,307 @@ async fn a_partition_that_fails_does_not_keep_what_the_others_claim() {
     );
     assert_eq!(claimed, expected);
 }
+
+const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];
+
+#[tokio::test]
+async fn a_redis_that_came_back_older_gives_no_version_twice_and_a_rebuild_keeps_the_newest() {
+    let mut server = RedisServer::start_with(&EVERY_SECOND);
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    let kept = uploaded(&catalog, &who).await;
+    let written = server.written();
+    // Both were acknowledged.
+    let lost = uploaded(&catalog, &who).await;
+    let other = subject("43");
+    let lost_too = uploaded(&catalog, &other).await;
+    server.lose_writes_after(written);
+    assert_eq!(catalog.get(&who).await.unwrap().as_ref(), Some(&kept));
+    assert_eq!(catalog.get(&other).await.unwrap(), None);
+
+    // A replica that was started after the loss knows of no version.
+    let fresh = RedisCatalog::open(&settings(&server.url()))
+        .await
+        .unwrap()
+        .0;
+    let later = uploaded(&fresh, &who).await;
+    assert!(later.version > lost.version, "{}", later.version);
+    assert!(later.reserved_at > lost.reserved_at);
+
+    // What a rebuild does.
+    for (who, record) in [(&who, &lost), (&other, &lost_too)] {
+        fresh.raise_floor(record.version).await.unwrap();
+        let standing = fresh.standing(who, record.avatar_id).await.unwrap();
+        assert_eq!(standing, Standing::Unknown);
+    }
+    let restored = fresh.restore(&who, &lost, MINUTE).await.unwrap();
+    assert_eq!(restored, Restored::Retired);
+    assert_eq!(fresh.get(&who).await.unwrap(), Some(later));
+    let restored = fresh.restore(&other, &lost_too, MINUTE).await.unwrap();
+    assert_eq!(restored, Restored::Current(None));
+    let next = uploaded(&fresh, &other).await;
+    assert!(next.version > lost_too.version);
+}
+
+#[tokio::test]
+async fn an_upload_whose_commit_was_lost_with_redis_is_restored_from_the_store() {
+    let mut server = RedisServer::start_with(&EVERY_SECOND);
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    let mut record = contract::record(1, 0);
+    let within = Duration::from_millis(300);
+    let reserved = catalog.reserve(&who, record.avatar_id, within).await;
+    Reservation {
+        version: record.version,
+        reserved_at: record.reserved_at,
+    } = reserved.unwrap();
+    let written = server.written();
+    let anything = Precondition::Anything;
+    let committed = catalog.replace(&who, &record, &anything, MINUTE).await;
+    assert_eq!(committed.unwrap(), Replaced::Committed);
+    server.lose_writes_after(written);
+    assert_eq!(catalog.get(&who).await.unwrap(), None);
+    // The sweep claims it once its deadline has passed, and learns that nobody committed it.
+    let claimed = loop {
+        let claimed = catalog.claim(Duration::ZERO, 10).await.unwrap();
+        if let [claimed] = &claimed[..] {
+            break claimed.clone();
+        }
+    };
+    assert!(matches!(claimed.due, Due::Expired { .. }));
+    let replaced = catalog.replace(&who, &record, &anything, MINUTE).await;
+    assert_eq!(replaced.unwrap(), Replaced::NotPending);
+    let restored = catalog.restore(&who, &record, MINUTE).await.unwrap();
+    assert_eq!(restored, Restored::Current(None));
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(record));
+}
+
+/// An upload whose objects are all in the store.
+type Stored = HashMap<AvatarId, (SubjectId, Record)>;
+
+async fn rebuild(catalog: &RedisCatalog, stored: &Stored) {
+    catalog.raise_floor(Version(0)).await.unwrap();
+    for (who, record) in stored.values() {
+        catalog.raise_floor(record.version).await.unwrap();
+        catalog.restore(who, record, MINUTE).await.unwrap();
+    }
+}
+
+/// Removes the objects of whatever is due, as the sweep does without a grace.
+async fn sweep(catalog: &RedisCatalog, stored: &mut Stored) {
+    for Claimed { outstanding, .. } in catalog.claim(MINUTE, 100).await.unwrap() {
+        if catalog
+            .standing(&outstanding.subject, outstanding.avatar)
+            .await
+            .unwrap()
+            != Standing::Current
+        {
+            stored.remove(&outstanding.avatar);
+            catalog.forget(&outstanding).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn random_histories_with_losses_repeat_no_version_and_undo_nothing_that_came_after() {
+    for seed in 1..=3 {
+        random_history(seed).await;
+    }
+}
+
+async fn random_history(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut server = RedisServer::start_with(&EVERY_SECOND);
+    let mut catalog = open(&server.url()).await;
+    let subjects = ["a", "b", "c"].map(subject);
+    // What was answered: the highest version of each subject, and its current avatar as long as no
+    // loss has come since.
+    let mut highest: HashMap<SubjectId, Version> = HashMap::new();
+    let mut current: HashMap<SubjectId, Option<AvatarId>> = HashMap::new();
+    let mut stored: Stored = HashMap::new();
+    let mut lengths = vec![server.written()];
+    for step in 0..120 {
+        let who = random.choice(&subjects).unwrap();
+        let context = format!("seed {seed}, step {step}");
+        match random.u32(0..20) {
+            0..10 => {
+                let record = uploaded(&catalog, who).await;
+                let before = highest.insert(who.clone(), record.version);
+                assert!(
+                    before.is_none_or(|before| before < record.version),
+                    "{context}"
+                );
+                current.insert(who.clone(), Some(record.avatar_id));
+                stored.insert(record.avatar_id, (who.clone(), record));
+            }
+            10..12 => {
+                // Given up, with nothing complete in the store.
+                let id = AvatarId::random().unwrap();
+                let reserved = catalog.reserve(who, id, Duration::ZERO).await.unwrap();
+                let before = highest.insert(who.clone(), reserved.version);
+                assert!(
+                    before.is_none_or(|before| before < reserved.version),
+                    "{context}"
+                );
+            }
+            12..14 => {
+                let removed = catalog
+                    .remove(who, &Precondition::Anything, Duration::ZERO)
+                    .await
+                    .unwrap()
+                    .unwrap();
+                for one in removed.iter().flat_map(|removed| &removed.outstanding) {
+                    stored.remove(&one.avatar);
+                }
+                // A delete that found nothing is answered 404.
+                if removed.is_some_and(|removed| removed.record.is_some()) {
+                    current.insert(who.clone(), None);
+                }
+            }
+            14..16 => sweep(&catalog, &mut stored).await,
+            16..18 => rebuild(&catalog, &stored).await,
+            _ => {
+                server.lose_writes_after(*random.choice(&lengths).unwrap());
+                lengths = vec![server.written()];
+                current.clear();
+                if random.bool() {
+                    catalog = RedisCatalog::open(&settings(&server.url()))
+                        .await
+                        .unwrap()
+                        .0;
+                } else {
+                    // The first command meets the connection to the dead process.
+                    let _ = catalog.check().await;
+                }
+            }
+        }
+        lengths.push(server.written());
+        for (who, expected) in &current {
+            let found = catalog.get(who).await.unwrap();
+            assert_eq!(found.map(|record| record.avatar_id), *expected, "{context}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_previous_release_wrote_is_read_and_goes_on() {
+    let server = RedisServer::start();
+    let catalog = RedisCatalog::open(&settings(&server.url()))
+        .await
+        .unwrap()
+        .0;
+    let record = contract::previous_record();
+    let bytes = data_encoding::HEXLOWER.decode(contract::PREVIOUS_RECORD.as_bytes());
+    let entry = [&[0xbd, 0x05, 0x00][..], &bytes.unwrap()].concat();
+    let names = ["42", "43"].map(subject);
+    let mut sums: HashMap<Partition, HashMap<String, u64>> = HashMap::new();
+    for who in &names {
+        let partition = catalog.partitions.of(who.as_str());
+        let mut set = redis::cmd("HSET");
+        set.arg(partition.key("subjects"))
+            .arg(who.as_str())
+            .arg(&entry);
+        catalog.link.run::<i64>(&set).await.unwrap();
+        let sums = sums.entry(partition).or_default();
+        *sums.entry("avatars".to_owned()).or_default() += 1;
+        for one in &record.renditions {
+            let name = format!("{}.{}", one.variant, one.format.extension());
+            *sums.entry(format!("objects:{name}")).or_default() += 1;
+            *sums.entry(format!("bytes:{name}")).or_default() += one.bytes;
+        }
+    }
+    for (partition, sums) in sums {
+        for (name, sum) in sums {
+            let mut set = redis::cmd("HSET");
+            set.arg(partition.key("stats")).arg(name).arg(sum);
+            catalog.link.run::<i64>(&set).await.unwrap();
+        }
+    }
+    for partition in catalog.partitions.all() {
+        let mut set = redis::cmd("SET");
+        set.arg(partition.key("floor")).arg("0");
+        catalog.link.run::<String>(&set).await.unwrap();
+    }
+    // An upload that was under way.
+    let under_way = AvatarId::from_bytes([9; 16]);
+    let name = [b"42\0", &under_way.as_bytes()[..]].concat();
+    let partition = catalog.partitions.of("42");
+    let mut add = redis::cmd("ZADD");
+    add.arg(partition.key("pending"))
+        .arg(9_999_999_999_999_u64)
+        .arg(&name);
+    catalog.link.run::<i64>(&add).await.unwrap();
+    let mut set = redis::cmd("HSET");
+    set.arg(partition.key("reserved")).arg(&name).arg("701");
+    catalog.link.run::<i64>(&set).await.unwrap();
+
+    assert!(catalog.has_begun().await.unwrap());
+    assert_eq!(
+        catalog.get(&names[0]).await.unwrap().as_ref(),
+        Some(&record)
+    );
+    let page = catalog.get_many(&names).await.unwrap();
+    assert!(
+        page.iter()
+            .all(|found| found.as_ref().unwrap().as_ref() == Some(&record))
+    );
+    let again = catalog.reserve(&names[0], under_way, MINUTE).await.unwrap();
+    assert_eq!(again.version, Version(701));
+    let mut committed = contract::record(9, 701);
+    committed.reserved_at = again.reserved_at;
+    let anything = Precondition::Anything;
+    let replaced = catalog
+        .replace(&names[0], &committed, &anything, MINUTE)
+        .await;
+    assert_eq!(replaced.unwrap(), Replaced::Committed);
+    assert_eq!(catalog.get(&names[0]).await.unwrap(), Some(committed));
+    let removed = catalog.remove(&names[1], &anything, MINUTE).await;
+    let removed = removed.unwrap().unwrap().unwrap();
+    assert_eq!(removed.record.as_ref(), Some(&record));
+    // The sums were carried over.
+    let removed = catalog.remove(&names[0], &anything, MINUTE).await;
+    let removed = removed.unwrap().unwrap().unwrap();
+    assert_eq!(removed.outstanding.len(), 2);
+    assert_eq!(catalog.stats().await.unwrap(), Stats::default());
+    // The previous release may have lost writes without a trace.
+    let next = uploaded(&catalog, &names[1]).await;
+    assert!(next.version > Version(50_000_000_000), "{}", next.version);
+}
+
+#[tokio::test]
+async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let (who, later, other) = (subject("42"), subject("43"), subject("44"));
+    for who in [&who, &later, &other] {
+        uploaded(&catalog, who).await;
+    }
+    // The entry as a whole, and the body of a record.
+    for (who, at) in [(&who, 2), (&later, usize::MAX)] {
+        let mut entry = catalog.entry(who).await.unwrap().unwrap();
+        let record = contract::record(1, 1);
+        let body = entry.len() - codec::body_length(&record);
+        entry[at.min(body)] = 99;
+        let mut set = redis::cmd("HSET");
+        let partition = catalog.partitions.of(who.as_str());
+        set.arg(partition.key("subjects"))
+            .arg(who.as_str())
+            .arg(entry);
+        catalog.link.run::<i64>(&set).await.unwrap();
+        assert!(catalog.get(who).await.unwrap_err().is_damage());
+        let removed = catalog.remove(who, &Precondition::Anything, MINUTE).await;
+        assert!(removed.unwrap_err().is_damage());
+    }
+    let all = [who, later, other.clone()];
+    let found = catalog.get_many(&all).await.unwrap();
+    assert!(matches!(&found[..], [Err(_), Err(_), Ok(Some(_))]));
+    let (mut next, mut unreadable, mut records) = (Some(Cursor::START), 0, Vec::new());
+    while let Some(from) = next {
+        let page = catalog.page(&from).await.unwrap();
+        unreadable += page.unreadable.len();
+        records.extend(page.records);
+        next = page.next;
+    }
+    assert_eq!((unreadable, records.len()), (2, 1));
+    uploaded(&catalog, &other).await;
+}
