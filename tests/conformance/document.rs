@@ -87,9 +87,10 @@ fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
          replicas after it has answered. So a failover may lose what the old master had answered \
          and not yet passed on, in the moment of its death: such an upload's record is gone, though \
          it was answered 200. Everything older is there, and uploads go on with the new master; a \
-         test uploads through a failover and holds Cameo to that. Cameo sends no `WAIT`. What was \
-         lost with its reservation `cameo rebuild` brings back from the bucket; what had been \
-         reserved on the new master and not committed is swept after `lifecycle.upload_deadline`.\n",
+         test uploads through a failover and holds Cameo to that. Cameo sends no `WAIT`. The new \
+         master gives no version out again that the old one may have given. `cameo rebuild` brings \
+         a lost upload back from the bucket, unless a later one replaced it: at any time if its \
+         reservation was lost too, else within `lifecycle.orphan_grace`, after which it is swept.\n",
     );
     text
 }
