@@ -167,29 +167,22 @@ async fn what_the_previous_release_wrote_is_read_and_goes_on() {
     {
         let (catalog, _) = contract::embedded(folder.path());
         let bytes = data_encoding::HEXLOWER.decode(contract::PREVIOUS_RECORD.as_bytes());
-        let write = catalog.database.begin_write().unwrap();
-        let mut records = write.open_table(RECORDS).unwrap();
-        records.insert("42", bytes.unwrap().as_slice()).unwrap();
-        drop(records);
-        let mut versions = write.open_table(VERSIONS).unwrap();
-        versions.insert("42", (701, 0)).unwrap();
-        drop(versions);
-        write.open_table(FLOOR).unwrap().insert((), 0).unwrap();
-        let id = *under_way.as_bytes();
-        let due = contract::NOW.unix_ms();
-        let mut outstanding = write.open_table(OUTSTANDING).unwrap();
-        outstanding.insert(id, (true, due, "42")).unwrap();
-        drop(outstanding);
-        write
-            .open_table(DUE)
-            .unwrap()
-            .insert((due, id), ())
-            .unwrap();
-        let mut reserved = write.open_table(tables::PREVIOUS_RESERVED).unwrap();
-        reserved.insert(id, 701).unwrap();
-        drop(reserved);
-        count(&write, &contract::previous_record(), Change::Appeared).unwrap();
-        write.commit().unwrap();
+        let bytes = bytes.unwrap();
+        let written = catalog.write("write as the previous release did", move |write| {
+            let id = *under_way.as_bytes();
+            let due = contract::NOW.unix_ms();
+            let mut records = write.open_table(RECORDS)?;
+            records.insert("42", bytes.as_slice())?;
+            write.open_table(VERSIONS)?.insert("42", (701, 0))?;
+            write.open_table(FLOOR)?.insert((), 0)?;
+            let mut outstanding = write.open_table(OUTSTANDING)?;
+            outstanding.insert(id, (true, due, "42"))?;
+            write.open_table(DUE)?.insert((due, id), ())?;
+            let mut reserved = write.open_table(tables::PREVIOUS_RESERVED)?;
+            reserved.insert(id, 701)?;
+            count(write, &contract::previous_record(), Change::Appeared)
+        });
+        written.await.unwrap();
     }
     let (catalog, _) = contract::embedded(folder.path());
     let record = contract::previous_record();
@@ -209,14 +202,15 @@ async fn what_the_previous_release_wrote_is_read_and_goes_on() {
 async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, _) = contract::embedded(folder.path());
-    let write = catalog.database.begin_write().unwrap();
     let record = codec::encode_numbered(&contract::record(1, 1)).unwrap();
-    let mut records = write.open_table(RECORDS).unwrap();
-    records.insert("readable", record.as_slice()).unwrap();
-    let later: &[u8] = &[99, 1, 2, 3];
-    records.insert("later", later).unwrap();
-    drop(records);
-    write.commit().unwrap();
+    let written = catalog.write("write two records", move |write| {
+        let mut records = write.open_table(RECORDS)?;
+        records.insert("readable", record.as_slice())?;
+        let later: &[u8] = &[99, 1, 2, 3];
+        records.insert("later", later)?;
+        Ok(())
+    });
+    written.await.unwrap();
     let all = ["later", "readable"].map(|name| SubjectId::new(name).unwrap());
     assert!(catalog.get(&all[0]).await.unwrap_err().is_damage());
     let found = catalog.get_many(&all).await.unwrap();
