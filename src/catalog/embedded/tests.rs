@@ -192,7 +192,10 @@ async fn what_the_previous_release_wrote_is_read_and_goes_on() {
     let next = AvatarId::from_bytes([8; 16]);
     let reserved = catalog.reserve(&subject, next, MINUTE).await.unwrap();
     assert_eq!(reserved.version, Version(702));
-    let removed = catalog.remove(&subject, MINUTE).await.unwrap().unwrap();
+    let removed = catalog
+        .remove(&subject, &Precondition::Anything, MINUTE)
+        .await;
+    let removed = removed.unwrap().unwrap().unwrap();
     assert_eq!(removed.record, Some(record));
     assert_eq!(removed.outstanding.len(), 3);
     assert_eq!(catalog.stats().await.unwrap().avatars, 0);
