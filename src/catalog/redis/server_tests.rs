@@ -253,11 +253,17 @@ async fn changes_wait_for_a_replica_and_a_repetition_is_not_confirmed_by_an_olde
     let entry = format!("HEXISTS {} 42", catalog.partitions.of("42").key("subjects"));
     assert!(replica.ask::<bool>(&entry));
 
+    // Its connection has written nothing that is not confirmed.
+    let confirmation = Some(RedisConfirmation::Replica);
+    let (other, concerns) = open_waiting(&server.url(), confirmation).await;
+    assert_eq!(concerns, []);
+
     // A replica that hangs has acknowledged what came before, and nothing since.
     let next = reserved(&catalog, &who).await.unwrap();
     replica.pause();
-    for _ in 0..2 {
-        commit(&catalog, &who, &next).await.unwrap_err();
+    // The repetitions find the work done and change nothing, the last one over another connection.
+    for catalog in [&catalog, &catalog, &other] {
+        commit(catalog, &who, &next).await.unwrap_err();
     }
     remove(&catalog, &who).await.unwrap_err();
     replica.resume();
