@@ -228,8 +228,19 @@ async fn in_a_cluster_changes_wait_for_the_append_only_file() {
 }
 
 #[tokio::test]
-async fn changes_wait_for_a_replica_and_a_repetition_is_not_confirmed_by_an_older_write() {
-    let server = RedisServer::start();
+async fn redis_changes_wait_for_a_replica_and_a_repetition_is_no_confirmation() {
+    changes_wait_for_a_replica(Program::redis()).await;
+}
+
+/// Unlike Redis 7.0 it waits for the connection's own writes alone.
+#[tokio::test]
+async fn valkey_changes_wait_for_a_replica_and_a_repetition_is_no_confirmation() {
+    changes_wait_for_a_replica(Program::valkey()).await;
+}
+
+async fn changes_wait_for_a_replica(program: Program) {
+    let aof = ["--appendonly", "yes"];
+    let server = RedisServer::start_program(program.clone(), &aof);
     let (catalog, concerns) = open_waiting(&server.url(), Some(RedisConfirmation::Replica)).await;
     assert_eq!(
         concerns,
@@ -246,7 +257,7 @@ async fn changes_wait_for_a_replica_and_a_repetition_is_not_confirmed_by_an_olde
         Health::Degraded(_)
     ));
 
-    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", server.port()]);
+    let replica = RedisServer::start_program(program, &["--replicaof", "127.0.0.1", server.port()]);
     replica.wait_until_it_follows();
     let record = upload(&catalog, &who).await.unwrap();
     assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
