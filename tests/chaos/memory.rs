@@ -25,8 +25,9 @@ const OVER: u64 = 48 * 1024;
 const AT_ONCE: usize = 8;
 /// How long an answer may take that says no.
 const PROMPT: Duration = Duration::from_secs(2);
-/// How soon uploads are taken again once there is room.
-const BACK: Duration = Duration::from_secs(5);
+/// How soon uploads are taken again after the deletes: the catalog keeps for a minute what a delete
+/// removed, to answer a repetition of it.
+const BACK: Duration = Duration::from_secs(75);
 /// How long the sweep may take for what is due.
 const SWEEP: Duration = Duration::from_secs(20);
 
@@ -88,16 +89,17 @@ pub(crate) async fn run(folder: &Path) -> Passed {
     }
     history.tell(format_args!("swept: {}", seen.swept));
     // The sweep has freed some memory.
-    let before = fill(&fleet).await;
+    fill(&fleet).await;
+    let before = used(&fleet).await;
     seen.deletes = all(&fleet, &history, 0..AVATARS, |_| Act::Delete, &mut verdict).await;
-    let freed = before.saturating_sub(used(&fleet).await) + OVER;
     let deleted = Instant::now();
-    while seen.back.is_none() && deleted.elapsed() < SWEEP {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    while seen.back.is_none() && deleted.elapsed() < BACK + SWEEP {
+        tokio::time::sleep(Duration::from_millis(500)).await;
         let users = AVATARS + 20..AVATARS + 22;
         let tried = all(&fleet, &history, users, upload, &mut verdict).await;
         seen.back = tried.iter().all(is_done).then(|| deleted.elapsed());
     }
+    let freed = before.saturating_sub(used(&fleet).await);
     let worked = begun.elapsed();
     for wrong in wrong(&seen) {
         verdict.add(Broken::PartPromise, wrong);

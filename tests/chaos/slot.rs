@@ -24,8 +24,9 @@ const LEFT: usize = 2;
 const LEFT_FOR: Duration = Duration::from_secs(6);
 /// Between two moves.
 const PAUSE: Duration = Duration::from_millis(1500);
-/// How long any answer may take meanwhile.
-const BOUND: Duration = Duration::from_secs(5);
+/// How long any answer may take meanwhile: a delete has four steps of the catalog, and each waits
+/// three seconds for a slot to be whole.
+const BOUND: Duration = Duration::from_secs(15);
 /// How soon everything works once a slot is whole again.
 const BACK: Duration = Duration::from_secs(2);
 /// Of how many changes one may fail though no slot is left half-moved.
