@@ -424,6 +424,7 @@ pub struct StatsRow {
 pub struct CatalogError {
     operation: &'static str,
     is_damage: bool,
+    is_refusal: bool,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -437,6 +438,7 @@ impl CatalogError {
         Self {
             operation,
             is_damage: false,
+            is_refusal: false,
             source: source.into(),
         }
     }
@@ -450,6 +452,24 @@ impl CatalogError {
             is_damage: true,
             ..Self::new(operation, source)
         }
+    }
+
+    /// The same, where the catalog refused the step before it changed anything: it has no room, or
+    /// misses replicas.
+    pub fn refused(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            is_refusal: true,
+            ..Self::new(operation, source)
+        }
+    }
+
+    /// Whether the catalog refused the step before it changed anything. After every other error the
+    /// step may have happened.
+    pub const fn is_refusal(&self) -> bool {
+        self.is_refusal
     }
 
     /// Whether somebody has to mend what the catalog holds: trying again does not help.

@@ -60,8 +60,11 @@ impl RedisLink {
                 current: Mutex::default(),
             }))),
         };
-        link.run::<()>(&redis::cmd("PING")).await?;
-        Ok(link)
+        match link.run::<()>(&redis::cmd("PING")).await {
+            // A server that cannot write to its disk refuses even this, and can be read.
+            Err(error) if error.code() == Some("MISCONF") => Ok(link),
+            answer => answer.map(|()| link),
+        }
     }
 
     /// Sends a command and waits for its answer. Where the answer is lost with the connection the
@@ -186,9 +189,13 @@ impl SlotMoves {
     }
 
     /// Whether the error tells of a moving slot, and there is time for another attempt.
-    pub(super) fn has_time_for(&self, error: &RedisError) -> bool {
-        error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain)
-            && Instant::now() + self.pause <= self.deadline
+    fn has_time_for(&self, error: &RedisError) -> bool {
+        error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain) && self.has_time()
+    }
+
+    /// Whether there is time for another attempt.
+    pub(super) fn has_time(&self) -> bool {
+        Instant::now() + self.pause <= self.deadline
     }
 
     /// Waits before the next attempt.

@@ -218,6 +218,11 @@ pub enum RedisConcern {
         "redis takes no uploads: it has reached its maxmemory, or cannot write to its disk; make room"
     )]
     Full,
+    /// It takes no write at present, because too few replicas follow it.
+    #[error(
+        "redis takes no changes: fewer replicas follow it than its min-replicas-to-write asks for; add one, or lower that setting"
+    )]
+    FewReplicas,
     /// Its clock and this machine's differ.
     #[error(
         "the clocks of this machine and of redis differ by more than {} s; let NTP set both",

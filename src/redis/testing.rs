@@ -157,6 +157,26 @@ impl RedisServer {
         self.wait_until_it_answers();
     }
 
+    /// Makes it refuse writes as one that cannot save its snapshots (`MISCONF`). It needs the option
+    /// `--save` with an interval; [`save`](Self::save) ends it.
+    pub(crate) fn fail_to_save(&self) {
+        // A file cannot take the place of a folder.
+        std::fs::create_dir(self.folder.path().join("dump.rdb")).unwrap();
+        self.save_in_background("err");
+    }
+
+    /// Lets it save again, after [`fail_to_save`](Self::fail_to_save).
+    pub(crate) fn save(&self) {
+        std::fs::remove_dir(self.folder.path().join("dump.rdb")).unwrap();
+        self.save_in_background("ok");
+    }
+
+    fn save_in_background(&self, outcome: &str) {
+        self.ask::<()>("BGSAVE");
+        let outcome = format!("rdb_last_bgsave_status:{outcome}");
+        wait_until(|| self.ask::<String>("INFO persistence").contains(&outcome));
+    }
+
     /// Stops it, as a machine that hangs does; [`resume`](Self::resume) lets it go on.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");

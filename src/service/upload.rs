@@ -22,7 +22,7 @@ use super::{Error, Service};
 use crate::avatar::{
     AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId,
 };
-use crate::catalog::{Invalidated, Outstanding, Precondition, Replaced, Reservation};
+use crate::catalog::{CatalogError, Invalidated, Outstanding, Precondition, Replaced, Reservation};
 use crate::imaging::{self, CancelToken, Crop, Job, Output, Processed};
 use crate::storage::StoreError;
 
@@ -195,10 +195,14 @@ impl Service {
                 output = work.outputs.recv() => {
                     let Some(output) = output else { break };
                     if reservation.is_none() {
+                        // Before the call: if the caller gives up meanwhile, it may have happened.
                         *is_reserved = true;
                         let within = self.settings.upload_deadline;
-                        let reserved = self.catalog.reserve(&upload.subject, avatar, within);
-                        reservation = Some(reserved.await?);
+                        let reserved = self.catalog.reserve(&upload.subject, avatar, within).await;
+                        // Invalidating an upload that was never reserved would add entries to a
+                        // full catalog.
+                        *is_reserved = !reserved.as_ref().is_err_and(CatalogError::is_refusal);
+                        reservation = Some(reserved?);
                     }
                     let (key, body) = match output {
                         Output::Rendition(rendition, body) => {

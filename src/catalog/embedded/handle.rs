@@ -24,6 +24,9 @@ use crate::private_files;
 /// Room for the transactions of deletes and sweeps on a full disk. One that claims a whole batch of
 /// a large catalog writes about half of it.
 const RESERVE_BYTES: usize = 2 << 20;
+/// Room beside the reserve that must be there before uploads are taken again. An upload writes less
+/// than this.
+const ROOM_BYTES: usize = 1 << 20;
 /// How often room is looked for while uploads are refused.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after opening the file again, or failing to, before it is opened once more.
@@ -100,6 +103,8 @@ impl Handle {
             database: RwLock::new(Some(database)),
             state: Mutex::default(),
         };
+        // A process that died may have left it.
+        remove(&handle.room());
         if let Err(error) = handle.write_reserve() {
             handle.refuse(reason(&error), &error);
         }
@@ -216,8 +221,8 @@ impl Handle {
         }
     }
 
-    /// Refuses a step while there is no room. At most every so often, whether there is some again
-    /// is tried out by writing the reserve.
+    /// Refuses a step while there is no room. At most once per [`ROOM_INTERVAL`] it tests whether
+    /// there is some again.
     fn look_for_room(&self) -> Result<(), Failure> {
         {
             let mut state = self.state();
@@ -229,7 +234,7 @@ impl Handle {
             }
             refusal.tried = Instant::now();
         }
-        if let Err(error) = self.write_reserve() {
+        if let Err(error) = self.write_reserve().and_then(|()| self.probe_room()) {
             let reason = reason(&error);
             if let Some(refusal) = &mut self.state().refused {
                 refusal.reason = reason;
@@ -261,15 +266,7 @@ impl Handle {
         if fs::metadata(&path).is_ok_and(|facts| facts.len() == RESERVE_BYTES as u64) {
             return Ok(());
         }
-        let mut options = private_files::options();
-        let options = options.write(true).create(true).truncate(true);
-        let written = options.open(&path).and_then(|mut file| {
-            // Zeros would take no room where the file system compresses.
-            let mut bytes = vec![0; RESERVE_BYTES];
-            getrandom::fill(&mut bytes)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        });
+        let written = fill(&path, RESERVE_BYTES);
         if written.is_err() {
             self.give_up_reserve();
         }
@@ -277,13 +274,20 @@ impl Handle {
     }
 
     fn give_up_reserve(&self) {
-        let removed = fs::remove_file(self.reserve());
-        if let Err(error) = removed
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            let error = &error as &dyn std::error::Error;
-            warn!(error, "the catalog's reserve cannot be removed");
-        }
+        remove(&self.reserve());
+    }
+
+    fn room(&self) -> PathBuf {
+        self.path.with_extension("redb.room")
+    }
+
+    /// Tests whether there is room beside the reserve, by a file that is removed again. A reserve
+    /// that is whole proves nothing: the failure may have left it as it was.
+    fn probe_room(&self) -> io::Result<()> {
+        let path = self.room();
+        let written = fill(&path, ROOM_BYTES);
+        remove(&path);
+        written
     }
 
     fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
@@ -292,6 +296,28 @@ impl Handle {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a file that takes so much room on the disk.
+fn fill(path: &Path, bytes: usize) -> io::Result<()> {
+    let mut options = private_files::options();
+    let options = options.write(true).create(true).truncate(true);
+    let mut file = options.open(path)?;
+    // Zeros would take no room where the file system compresses.
+    let mut content = vec![0; bytes];
+    getrandom::fill(&mut content)?;
+    file.write_all(&content)?;
+    file.sync_all()
+}
+
+/// Removes a file that only takes room, if it is there.
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        let error = &error as &dyn std::error::Error;
+        warn!(error, path = %path.display(), "a file that keeps room for the catalog cannot be removed");
     }
 }
 
@@ -440,5 +466,32 @@ fn folder_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) => Path::new("."),
         None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_write_that_failed_uploads_are_refused_until_there_is_room_beside_the_reserve() {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = Handle::open(&folder.path().join("catalog.redb")).unwrap();
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let failed = handle
+            .write(|_| -> Result<(), _> { Err(Failure::Storage(redb::StorageError::Io(full()))) });
+        assert!(failed.unwrap_err().is_io());
+        // The reserve stays for deletes; nothing can be written beside it.
+        assert!(handle.reserve().exists());
+        fs::create_dir(handle.room()).unwrap();
+        for _ in 0..2 {
+            std::thread::sleep(ROOM_INTERVAL);
+            let refused = handle.write(|_| Ok(())).unwrap_err();
+            assert!(matches!(refused, Failure::NoRoom(_)), "{refused:?}");
+        }
+        fs::remove_dir(handle.room()).unwrap();
+        std::thread::sleep(ROOM_INTERVAL);
+        handle.write(|_| Ok(())).unwrap();
+        assert!(handle.refused().is_none() && !handle.room().exists());
     }
 }

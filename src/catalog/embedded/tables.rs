@@ -377,8 +377,8 @@ impl Failure {
             | Self::Storage(_)
             | Self::Commit(_)
             | Self::Panicked
-            | Self::Closed
-            | Self::NoRoom(_) => CatalogError::new(operation, self),
+            | Self::Closed => CatalogError::new(operation, self),
+            Self::NoRoom(_) => CatalogError::refused(operation, self),
             Self::Decode(_)
             | Self::Encode(_)
             | Self::Subject(_)

@@ -125,16 +125,18 @@ impl RedisCatalog {
             confirmed: confirmed.transpose().map_err(failed)?,
             stored_partitions: AtomicU16::new(settings.partitions.count()),
         };
-        let stored = catalog.agree_on_partitions().await.map_err(failed)?;
+        let stored = match catalog.agree_on_partitions().await {
+            // Nothing is stored yet. The first watch after the cause is gone stores the number.
+            Err(error) if watch::refusal_of(&error).is_some() => settings.partitions.count(),
+            agreed => agreed.map_err(failed)?,
+        };
         if stored != settings.partitions.count() {
             return Err(RedisStartError::Partitions { stored });
         }
-        match catalog.write_probes().await {
-            // It can be read, and takes changes again as soon as there is room.
-            Err(error) if watch::is_full(&error) => concerns.push(RedisConcern::Full),
-            probed => probed.map_err(failed)?,
-        }
-        if let Some(concern) = catalog.probe_confirmation().await.map_err(failed)?
+        if let Err(error) = catalog.write_probes().await {
+            // Redis can still be read, and takes changes again as soon as the cause is gone.
+            concerns.push(watch::refusal_of(&error).ok_or_else(|| failed(error))?);
+        } else if let Some(concern) = catalog.probe_confirmation().await.map_err(failed)?
             && !concerns.contains(&concern)
         {
             concerns.push(concern);

@@ -338,11 +338,11 @@ async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on
     };
     assert!(reason.contains("maxmemory"), "{reason}");
     let error = reserved(&catalog, &who).await.unwrap_err();
-    assert!(!error.is_damage(), "{error:?}");
+    assert!(error.is_refusal() && !error.is_damage(), "{error:?}");
     let error = commit(&catalog, &subject("44"), &under_way)
         .await
         .unwrap_err();
-    assert!(!error.is_damage(), "{error:?}");
+    assert!(error.is_refusal() && !error.is_damage(), "{error:?}");
     assert_eq!(catalog.get(&who).await.unwrap(), Some(kept.clone()));
     let limiter = RedisLimiter::new(catalog.link().clone(), catalog.partitions, limits());
     let decision = limiter
@@ -385,13 +385,70 @@ async fn a_redis_that_misses_replicas_is_degraded_while_it_can_be_read() {
     );
 }
 
-/// Begins to move the slot of this subject's partition, and moves its first keys.
-fn leave_half_moved(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
+#[tokio::test]
+async fn with_wait_a_redis_that_refuses_writes_is_a_concern_at_the_start_and_no_reason_to_end() {
+    let options = [
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--save",
+        "3600 1",
+    ];
+    let server = RedisServer::start_program(Program::valkey(), &options);
+    let wait = Some(RedisConfirmation::Aof);
+    let who = subject("42");
+    let (catalog, _) = open_waiting(&server.url(), wait).await;
+    upload(&catalog, &who).await.unwrap();
+    let fail_to_save = || server.fail_to_save();
+    let miss_a_replica = || server.ask::<()>("CONFIG SET min-replicas-to-write 1");
+    let cases: [(&dyn Fn(), RedisConcern); 2] = [
+        (&fail_to_save, RedisConcern::Full),
+        (&miss_a_replica, RedisConcern::FewReplicas),
+    ];
+    for (number, (begin_to_refuse, concern)) in cases.into_iter().enumerate() {
+        begin_to_refuse();
+        let opened = RedisCatalog::open(&settings(&server.url(), wait)).await;
+        let (catalog, concerns) = opened.unwrap();
+        assert_eq!(concerns, [concern]);
+        assert!(catalog.get(&who).await.unwrap().is_some());
+        let health = catalog.check().await.unwrap();
+        assert!(matches!(health, Health::Degraded(_)), "{health:?}");
+        let error = upload(&catalog, &who).await.unwrap_err();
+        assert!(error.is_refusal(), "{error:?}");
+        if number == 0 {
+            server.save();
+            upload(&catalog, &who).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_redis_that_refuses_writes_is_opened_and_told_of() {
+    let server = RedisServer::start();
+    server.ask::<()>("CONFIG SET min-replicas-to-write 1");
+    let settings = settings(&server.url(), None);
+    let (catalog, concerns) = RedisCatalog::open(&settings).await.unwrap();
+    assert_eq!(concerns, [RedisConcern::FewReplicas]);
+    server.ask::<()>("CONFIG SET min-replicas-to-write 0");
+    catalog.begin(Beginning::New).await.unwrap();
+    upload(&catalog, &subject("42")).await.unwrap();
+}
+
+/// Begins to move the slot of this subject's partition. Its keys are where they were.
+fn begin_the_move(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
     let key = catalog.partitions.of(who.as_str()).key("subjects");
     let (owner, other, slot) = cluster.owner_and_other(&key);
     let id = |node: &RedisServer| node.ask::<String>("CLUSTER MYID");
     other.ask::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", id(owner)));
     owner.ask::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(other)));
+}
+
+/// Begins to move the slot of this subject's partition, and moves its first keys.
+fn leave_half_moved(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
+    begin_the_move(cluster, catalog, who);
+    let key = catalog.partitions.of(who.as_str()).key("subjects");
+    let (owner, other, slot) = cluster.owner_and_other(&key);
     let keys: Vec<String> = owner.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
     assert!(keys.len() > 3, "{keys:?}");
     move_keys(owner, other, &keys[..keys.len() / 2]);
@@ -465,6 +522,41 @@ async fn while_a_slot_moves_its_scripts_wait_and_readiness_tells_of_a_move_that_
     assert!(uploaded.unwrap().version > Version(2));
     assert!(waited > Duration::from_millis(500), "{waited:?}");
     assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_wait_a_change_waits_for_a_slot_whose_keys_have_all_moved() {
+    let options = ["--appendonly", "yes", "--appendfsync", "always"];
+    let cluster = RedisCluster::start_program(&Program::valkey(), &options);
+    let mut settings = settings(&cluster.url(), Some(RedisConfirmation::Aof));
+    settings.wait_timeout = Duration::from_secs(3);
+    let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
+    catalog.begin(Beginning::New).await.unwrap();
+    let who = subject("42");
+    // Every key of the partition exists, so that no script is answered TRYAGAIN.
+    upload(&catalog, &who).await.unwrap();
+    upload(&catalog, &who).await.unwrap();
+    reserved(&catalog, &who).await.unwrap();
+    let next = reserved(&catalog, &who).await.unwrap();
+    begin_the_move(&cluster, &catalog, &who);
+    let key = catalog.partitions.of(who.as_str()).key("subjects");
+    let (owner, other, slot) = cluster.owner_and_other(&key);
+    let keys: Vec<String> = owner.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+    move_keys(owner, other, &keys);
+
+    let waiting = async {
+        let begun = Instant::now();
+        (commit(&catalog, &who, &next).await, begun.elapsed())
+    };
+    let moving = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        tokio::task::block_in_place(|| finish_the_move(&cluster, &catalog, &who));
+    };
+    let ((committed, waited), ()) = tokio::join!(waiting, moving);
+    assert_eq!(committed.unwrap(), Replaced::Committed);
+    assert!(waited > Duration::from_millis(500), "{waited:?}");
+    upload(&catalog, &who).await.unwrap();
+    assert!(remove(&catalog, &who).await.unwrap().is_some());
 }
 
 #[tokio::test]

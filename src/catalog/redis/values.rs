@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::watch::refusal_of;
 use crate::avatar::{
     AvatarId, Event, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
 };
@@ -207,8 +208,15 @@ impl Failure {
             | Self::Variant(_)
             | Self::Answer => true,
         };
+        let is_refusal = match &self {
+            Self::Redis(error) => refusal_of(error).is_some(),
+            Self::Partitions { .. } => true,
+            _ => false,
+        };
         if is_damage {
             CatalogError::damaged(operation, self)
+        } else if is_refusal {
+            CatalogError::refused(operation, self)
         } else {
             CatalogError::new(operation, self)
         }

@@ -68,8 +68,10 @@ impl RedisCatalog {
             return Ok(None);
         };
         let marker = Partition(0).key("probe");
-        let is_confirmed = confirmed.probe(&marker).await?;
-        Ok((!is_confirmed).then_some(RedisConcern::Unconfirmed))
+        match confirmed.probe(&marker).await {
+            Ok(is_confirmed) => Ok((!is_confirmed).then_some(RedisConcern::Unconfirmed)),
+            Err(error) => refusal_of(&error).ok_or(error).map(Some),
+        }
     }
 
     /// With how many partitions the records are written: with as many as are asked for, where
@@ -131,9 +133,14 @@ impl RedisCatalog {
     }
 }
 
-/// Whether Redis has no memory or no disk for a write.
-pub(super) fn is_full(error: &RedisError) -> bool {
-    matches!(error.code(), Some("OOM" | "MISCONF"))
+/// What an operator should see to where Redis refuses a write before it changes anything; `None` for
+/// every other error.
+pub(super) fn refusal_of(error: &RedisError) -> Option<RedisConcern> {
+    match error.code()? {
+        "OOM" | "MISCONF" => Some(RedisConcern::Full),
+        "NOREPLICAS" => Some(RedisConcern::FewReplicas),
+        _ => None,
+    }
 }
 
 /// Why Redis refuses a write though it may still be read; `None` for every other error.
