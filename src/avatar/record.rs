@@ -195,8 +195,7 @@ pub struct Record {
     pub avatar_id: AvatarId,
     /// Which of the subject's uploads that was.
     pub version: Version,
-    /// When the catalog reserved it, by the catalog's clock. Of two records that compete for a
-    /// subject, the later one wins.
+    /// When the catalog reserved it, by the catalog's clock.
     #[serde(default)]
     pub reserved_at: Timestamp,
     /// When it was uploaded. For display only: it may lie far back if the picture was imported.
@@ -213,7 +212,23 @@ pub struct Record {
     pub placeholder: Placeholder,
 }
 
+/// How many versions belong together in [`Record::rank`].
+const VERSION_GROUP: u64 = 1 << 16;
+
 impl Record {
+    /// Of two records that compete for a subject, the one with the greater rank wins: the group of
+    /// the version decides, then the reservation time, then the version.
+    ///
+    /// After a loss the version floor rises to the milliseconds since 2025. So the versions that are
+    /// given out before and after a loss are in different groups of 65,536 (about a minute), and the
+    /// higher one is the later one, even if the clock that answers after the loss is behind. Within a
+    /// group no floor has risen. Versions may then repeat (version 0.1.0 did not notice a loss), so
+    /// the reservation time decides.
+    pub const fn rank(&self) -> (u64, u64, u64) {
+        let version = self.version.0;
+        (version / VERSION_GROUP, self.reserved_at.unix_ms(), version)
+    }
+
     /// The still rendition of `variant` in `format`.
     pub fn still(&self, variant: &VariantName, format: Format) -> Option<&Rendition> {
         self.renditions.iter().find(|rendition| {

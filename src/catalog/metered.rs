@@ -110,6 +110,11 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("standing", answer).await
     }
 
+    async fn deleted(&self, subject: &SubjectId) -> Result<Version, CatalogError> {
+        let answer = self.inner.deleted(subject);
+        self.operations.measure("deleted", answer).await
+    }
+
     async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError> {
         let answer = self.inner.outstanding();
         self.operations.measure("outstanding", answer).await

@@ -26,8 +26,10 @@
 //! milliseconds since 2025 whenever the catalog may have lost data: it is new while the store holds
 //! uploads, another Redis process answers than before, or a rebuild ran.
 //!
-//! If two records compete for a subject, the later reservation wins, then the higher version. So a
-//! rebuild never undoes an upload that was made after a loss.
+//! If two records compete for a subject, the one with the greater [`Record::rank`] wins: the later
+//! reservation, unless the versions show that the floor has risen in between. So a rebuild never
+//! undoes an upload that was made after a loss, even if the clock of the server that answers since
+//! is behind the clock of the server that was lost.
 //!
 //! # Time
 //!
@@ -98,7 +100,11 @@ pub trait Catalog: Send + Sync + 'static {
     /// Commits an upload: makes `record` the subject's current one.
     ///
     /// If it is [`Replaced::Committed`], the id is no longer pending, the replaced record is retired
-    /// and due after `retire_after`, and an event tells of the change. Otherwise nothing changed.
+    /// and due after `retire_after`, and an event tells of the change. If it is
+    /// [`Replaced::Superseded`] or [`Replaced::PreconditionFailed`], the id is retired in the same
+    /// step, due at its deadline, and the upload can neither be committed nor restored. A repetition
+    /// gives the same answer until the id is forgotten. The current record stays as it is unless the
+    /// upload is committed.
     async fn replace(
         &self,
         subject: &SubjectId,
@@ -127,7 +133,7 @@ pub trait Catalog: Send + Sync + 'static {
     /// Up to `limit` ids that are due. The caller handles each by its [`Due`] within `lease`; until
     /// then nobody else is given them. Afterwards they are due again, so another caller takes over
     /// the work of a dead one. A part of the catalog that fails is an error only if the other parts
-    /// give nothing.
+    /// give nothing. An id that cannot be read is logged and skipped, and is due again after `lease`.
     async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError>;
 
     /// Makes a claimed id due again after `by`, instead of after the lease.
@@ -153,7 +159,11 @@ pub trait Catalog: Send + Sync + 'static {
         avatar: AvatarId,
     ) -> Result<Standing, CatalogError>;
 
-    /// Every id in pending and retired.
+    /// The last version of the subject that a delete covers: no upload up to it becomes current any
+    /// more.
+    async fn deleted(&self, subject: &SubjectId) -> Result<Version, CatalogError>;
+
+    /// Every id in pending and retired. An id that cannot be read is skipped.
     async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError>;
 
     /// The next page of all current records; the first page for [`Cursor::START`]. A record that

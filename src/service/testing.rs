@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Service, Settings};
 use crate::avatar::{Format, SourceFormat, VariantName};
-use crate::catalog::{EmbeddedCatalog, contract};
+use crate::catalog::{Catalog, EmbeddedCatalog, contract};
 use crate::imaging::{Av1, Limits, Pool, Recipe, Target};
 use crate::storage::{DiskStore, Store};
 use crate::telemetry::Metrics;
@@ -36,8 +36,13 @@ impl Parts {
         self.service_on(self.store.clone())
     }
 
-    /// One that is patient, and makes three small sizes in two formats.
+    /// One on another store.
     pub(super) fn service_on(&self, store: Arc<dyn Store>) -> Service {
+        Self::service_of(store, self.catalog.clone())
+    }
+
+    /// One that is patient, and makes three small sizes in two formats.
+    pub(super) fn service_of(store: Arc<dyn Store>, catalog: Arc<dyn Catalog>) -> Service {
         let limits = Limits {
             formats: SourceFormat::ALL.to_vec(),
             min_edge_px: 1,
@@ -73,6 +78,6 @@ impl Parts {
             objects_url: String::new(),
         };
         let pool = Pool::new(1, &Av1::of_tests()).unwrap();
-        Service::new(store, self.catalog.clone(), pool, settings, Metrics::new())
+        Service::new(store, catalog, pool, settings, Metrics::new())
     }
 }

@@ -374,10 +374,16 @@ impl Service {
     async fn give_up(&self, subject: &SubjectId, avatar: AvatarId) {
         const LIMIT: Duration = Duration::from_secs(2);
 
+        let manifest = ObjectKey::Manifest { avatar };
         let removed = async {
-            self.invalidate(subject, avatar).await?;
-            let manifest = ObjectKey::Manifest { avatar };
-            Ok::<_, Error>(self.store.delete(&manifest).await?)
+            // The commit was never sent. So the manifest may go even if the catalog does not answer,
+            // and must: a rebuild would restore the upload.
+            let (invalidated, deleted) = tokio::join!(
+                self.invalidate(subject, avatar),
+                self.store.delete(&manifest)
+            );
+            invalidated?;
+            Ok::<_, Error>(deleted?)
         };
         match tokio::time::timeout(LIMIT, removed).await {
             Ok(Ok(())) => {}
@@ -427,8 +433,101 @@ impl Drop for Work {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
     use super::super::budget::Budget;
+    use super::super::testing::Parts;
     use super::*;
+    use crate::catalog::{Beginning, Catalog, RedisCatalog};
+    use crate::config::{Partitions, RedisSettings};
+    use crate::redis::testing::RedisServer;
+    use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoredUpload};
+
+    /// A store that loses the answer to the manifest, together with the catalog.
+    struct LastWrite {
+        store: Arc<DiskStore>,
+        catalog: Mutex<RedisServer>,
+    }
+
+    #[async_trait]
+    impl Store for LastWrite {
+        async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
+            self.store.put(key, body).await?;
+            if matches!(key, ObjectKey::Manifest { .. }) {
+                self.catalog.lock().unwrap().kill();
+                return Err(StoreError::new("write an object", "its answer was lost"));
+            }
+            Ok(())
+        }
+
+        async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+            self.store.get(key).await
+        }
+
+        async fn get_range(
+            &self,
+            key: &ObjectKey,
+            range: RangeInclusive<u64>,
+        ) -> Result<Option<RangedObject>, StoreError> {
+            self.store.get_range(key, range).await
+        }
+
+        async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+            self.store.delete(key).await
+        }
+
+        async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
+            self.store.list(avatar).await
+        }
+
+        async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
+            self.store.uploads(after).await
+        }
+
+        async fn check(&self) -> Result<Checkup, StoreError> {
+            self.store.check().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_upload_leaves_no_manifest_even_if_the_catalog_is_down() {
+        const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
+
+        let parts = Parts::new();
+        let server = RedisServer::start();
+        let settings = RedisSettings {
+            address: server.url().parse().unwrap(),
+            partitions: Partitions::new(16).unwrap(),
+            events_kept: 100,
+            wait: None,
+            wait_timeout: Duration::from_secs(3),
+        };
+        let catalog = RedisCatalog::open(&settings).await.unwrap().0;
+        catalog.begin(Beginning::New).await.unwrap();
+        let store = LastWrite {
+            store: parts.store.clone(),
+            catalog: Mutex::new(server),
+        };
+        let service = Parts::service_of(Arc::new(store), Arc::new(catalog));
+        let subject = SubjectId::new("42").unwrap();
+        let account = Account::User(subject.clone());
+        let admission = service.admit(account, PICTURE.len()).await.unwrap();
+        let upload = Upload {
+            subject,
+            bytes: Bytes::from_static(PICTURE),
+            crop: None,
+            precondition: Precondition::Anything,
+        };
+        let uploaded = service.upload(admission, upload, std::future::pending());
+        let error = uploaded.await.unwrap_err();
+        assert!(matches!(error, Error::Storage(_)), "{error:?}");
+        let left = parts.store.uploads(None).await.unwrap();
+        assert_eq!(left.len(), 1);
+        assert!(!left[0].has_manifest);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_body_releases_its_admission_slot_and_keeps_its_memory() {

@@ -19,6 +19,10 @@ pub(super) async fn run(catalog: Bench<'_>) {
     nothing_deleted_comes_back(catalog).await;
     an_expired_upload_is_restored_and_an_invalidated_one_is_not(catalog).await;
     of_two_records_the_later_reservation_wins_whatever_the_versions(catalog).await;
+    an_upload_after_a_loss_wins_even_if_the_clock_is_behind(catalog).await;
+    an_upload_without_a_trace_of_its_commit_was_not_committed(catalog).await;
+    a_refused_upload_is_never_restored(catalog).await;
+    a_delete_tells_which_versions_it_covers(catalog).await;
     a_record_without_objects_is_dropped_if_it_is_still_current(catalog).await;
 }
 
@@ -234,6 +238,103 @@ async fn of_two_records_the_later_reservation_wins_whatever_the_versions(catalog
     }
 }
 
+async fn an_upload_after_a_loss_wins_even_if_the_clock_is_behind(catalog: Bench<'_>) {
+    for order in [[0, 1], [1, 0]] {
+        let who = subject(&format!("slow-clock-{}", order[0]));
+        // The first one was acknowledged and lost; then the floor rose.
+        let mut records = [found(5), found(60_000_000_001)];
+        records[0].reserved_at = NOW.plus(seconds(150));
+        records[1].reserved_at = NOW;
+        for number in order {
+            restore(catalog, &who, &records[number]).await;
+        }
+        let current = catalog.get(&who).await.unwrap();
+        assert_eq!(current.as_ref(), Some(&records[1]), "{order:?}");
+        let next = uploaded(catalog, &who).await;
+        assert!(next.reserved_at > records[0].reserved_at);
+        swept(catalog, AGES).await;
+    }
+}
+
+async fn an_upload_without_a_trace_of_its_commit_was_not_committed(catalog: Bench<'_>) {
+    let who = subject("no-trace");
+    let current = uploaded(catalog, &who).await;
+    let mut older = found(0);
+    older.reserved_at = current.reserved_at;
+    // Nothing is reserved for it, and it never was current.
+    assert_eq!(restore(catalog, &who, &older).await, Restored::Retired);
+    assert_eq!(commit(catalog, &who, &older).await, Replaced::NotPending);
+    // The sweep removes it at its time, as it does with what was current.
+    let one = outstanding(&who, &older);
+    let kept = catalog.invalidate(&one, seconds(60)).await.unwrap();
+    assert_eq!(kept, Invalidated::Kept);
+    // A record that was dropped and one that a restore replaced were current.
+    let mut newer = found(0);
+    newer.version = Version(current.version.0 + 1);
+    newer.reserved_at = current.reserved_at.plus(seconds(1));
+    let restored = restore(catalog, &who, &newer).await;
+    assert_eq!(restored, Restored::Current(Some(current.avatar_id)));
+    let one = outstanding(&who, &newer);
+    assert!(catalog.drop_record(&one, seconds(60)).await.unwrap());
+    for former in [&current, &newer] {
+        assert_eq!(commit(catalog, &who, former).await, Replaced::Committed);
+    }
+    swept(catalog, AGES).await;
+}
+
+async fn a_refused_upload_is_never_restored(catalog: Bench<'_>) {
+    let who = subject("refused-and-found");
+    let early = reserved(catalog, &who).await;
+    let current = uploaded(catalog, &who).await;
+    let refused = reserved(catalog, &who).await;
+    let absent = Precondition::Absent;
+    let replace = async |precondition| {
+        let replaced = catalog.replace(&who, &refused, precondition, seconds(3600));
+        replaced.await.unwrap()
+    };
+    // A repetition is answered alike, whatever has changed since.
+    for precondition in [&absent, &absent, &Precondition::Anything] {
+        let replaced = replace(precondition).await;
+        assert_eq!(replaced, Replaced::PreconditionFailed);
+    }
+    for _ in 0..2 {
+        assert_eq!(commit(catalog, &who, &early).await, Replaced::Superseded);
+    }
+    // Its caller died before it could invalidate it.
+    for record in [&early, &refused] {
+        let standing = catalog.standing(&who, record.avatar_id).await.unwrap();
+        assert_eq!(standing, Standing::Retired);
+        assert_eq!(restore(catalog, &who, record).await, Restored::Known);
+    }
+    assert!(swept(catalog, 100).await.is_empty());
+    let due = [early.avatar_id, refused.avatar_id].into();
+    assert_eq!(swept(catalog, 21).await, due);
+    assert_eq!(catalog.get(&who).await.unwrap(), Some(current));
+
+    // Its caller invalidates it before a late repetition.
+    let refused = reserved(catalog, &who).await;
+    let replaced = catalog.replace(&who, &refused, &absent, seconds(3600));
+    assert_eq!(replaced.await.unwrap(), Replaced::PreconditionFailed);
+    let one = outstanding(&who, &refused);
+    let invalidated = catalog.invalidate(&one, seconds(60)).await.unwrap();
+    assert_eq!(invalidated, Invalidated::Removable);
+    let replaced = catalog.replace(&who, &refused, &absent, seconds(3600));
+    assert_eq!(replaced.await.unwrap(), Replaced::PreconditionFailed);
+    assert_eq!(swept(catalog, 60).await, [refused.avatar_id].into());
+}
+
+async fn a_delete_tells_which_versions_it_covers(catalog: Bench<'_>) {
+    let who = subject("covered");
+    assert_eq!(catalog.deleted(&who).await.unwrap(), Version(0));
+    uploaded(catalog, &who).await;
+    let under_way = reserved(catalog, &who).await;
+    assert_eq!(catalog.deleted(&who).await.unwrap(), Version(0));
+    let removed = catalog.remove(&who, &Precondition::Anything, seconds(60));
+    removed.await.unwrap().unwrap();
+    assert_eq!(catalog.deleted(&who).await.unwrap(), under_way.version);
+    swept(catalog, AGES).await;
+}
+
 async fn a_record_without_objects_is_dropped_if_it_is_still_current(catalog: Bench<'_>) {
     let who = subject("dropped");
     let before = catalog.stats().await.unwrap();
@@ -308,6 +409,18 @@ async fn every_new_version_is_above_the_floor(catalog: Bench<'_>) {
     assert!(removed.unwrap().unwrap().is_some());
     assert_eq!(restore(catalog, &known, &lost).await, Restored::Retired);
     assert_eq!(catalog.get(&known).await.unwrap(), None);
+    // It covers them too if the catalog has lost the subject.
+    let unknown = subject("lost-with-its-subject");
+    let removed = catalog.remove(&unknown, &anything, seconds(0)).await;
+    assert_eq!(removed.unwrap().unwrap(), None);
+    assert_eq!(catalog.deleted(&unknown).await.unwrap(), seen);
+    let lost = found(1_000_000);
+    assert_eq!(restore(catalog, &unknown, &lost).await, Restored::Retired);
+    assert_eq!(catalog.get(&unknown).await.unwrap(), None);
+    assert_eq!(
+        uploaded(catalog, &unknown).await.version,
+        Version(seen.0 + 1)
+    );
 
     let restored = subject("restored-below-a-floor");
     let record = found(7);

@@ -11,7 +11,7 @@ mod tables;
 
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,7 +32,7 @@ use handle::Handle;
 use tables::{
     Change, DUE, EVENTS, FLOOR, Failure, Id, Invalid, LAST_RESERVED, OUTSTANDING, PROBE, RECORDS,
     RESERVATIONS, RETIRED_OF, Reserved, STATS, State, VERSIONS, count, due, enter, floor, leave,
-    retire_invalid, state, tell,
+    retire_former, retire_invalid, state, tell,
 };
 
 /// Records given at once.
@@ -168,8 +168,7 @@ fn make_current(
     tell(transaction, events_kept, subject, &event)?;
     count(transaction, record, Change::Appeared)?;
     if let Some(replaced) = &replaced {
-        let avatar = replaced.avatar_id;
-        enter(transaction, State::Retired, subject, avatar, due)?;
+        retire_former(transaction, subject, replaced.avatar_id, due)?;
         count(transaction, replaced, Change::Gone)?;
     }
     Ok(replaced.map(|replaced| replaced.avatar_id))
@@ -188,7 +187,88 @@ fn take_away(
     let event = codec::encode_event(now, Some((record, now)), None)?;
     tell(transaction, events_kept, subject, &event)?;
     let due = now.plus(lease);
-    enter(transaction, State::Retired, subject, record.avatar_id, due)
+    retire_former(transaction, subject, record.avatar_id, due)
+}
+
+/// One removal. Its step may run twice, because a commit that failed in its last sync may have
+/// happened.
+struct Removal {
+    subject: SubjectId,
+    precondition: Precondition,
+    lease: Duration,
+    events_kept: u32,
+    clock: Arc<dyn Clock>,
+    /// The record that the first run took away. The second run answers it if it finds none.
+    taken: Mutex<Option<Record>>,
+}
+
+impl Removal {
+    fn run(
+        &self,
+        transaction: &WriteTransaction,
+    ) -> Result<Result<Option<Removed>, PreconditionFailed>, Failure> {
+        let subject = &self.subject;
+        let now = self.clock.now();
+        let due = now.plus(self.lease);
+        let record = current(&transaction.open_table(RECORDS)?, subject)?;
+        let avatar = record.as_ref().map(|record| record.avatar_id);
+        if avatar.is_some() && !self.precondition.holds(avatar) {
+            return Ok(Err(PreconditionFailed));
+        }
+        let mut subjects = transaction.open_table(VERSIONS)?;
+        let (last, _) = versions(&subjects, subject)?;
+        let last = last.max(record.as_ref().map_or(0, |record| record.version.0));
+        // No upload that was reserved before this delete can become current after it; neither can an
+        // upload that a lost catalog knew, whose version is below the floor. This holds too of a
+        // subject that the catalog does not know (any more).
+        let last = last.max(floor(transaction, now)?);
+        if last > 0 {
+            subjects.insert(subject.as_str(), (last, last))?;
+        }
+        let others: Vec<Id> = transaction
+            .open_multimap_table(RETIRED_OF)?
+            .get(subject.as_str())?
+            .map(|id| Ok(id?.value()))
+            .collect::<Result<_, Failure>>()?;
+        if let Some(record) = &record {
+            let times = (now, self.lease);
+            take_away(transaction, self.events_kept, subject, record, times)?;
+        }
+        let others: Vec<_> = others.into_iter().map(AvatarId::from_bytes).collect();
+        for avatar in &others {
+            let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, *avatar)?;
+            match reserved {
+                Some(Reserved::Valid { .. } | Reserved::Invalid(_)) => {
+                    retire_invalid(transaction, subject, *avatar, due, Invalid::Superseded)?;
+                }
+                Some(Reserved::WasCurrent) | None => {
+                    enter(transaction, State::Retired, subject, *avatar, due)?;
+                }
+            }
+        }
+        let record = {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            if record.is_some() {
+                *taken = record;
+            }
+            taken.clone()
+        };
+        let current = record.as_ref().map(|record| record.avatar_id);
+        let others = others.into_iter().filter(|one| current != Some(*one));
+        let outstanding: Vec<_> = current
+            .into_iter()
+            .chain(others)
+            .map(|avatar| Outstanding {
+                subject: subject.clone(),
+                avatar,
+            })
+            .collect();
+        let nothing = record.is_none() && outstanding.is_empty();
+        Ok(Ok((!nothing).then_some(Removed {
+            record,
+            outstanding,
+        })))
+    }
 }
 
 #[async_trait]
@@ -292,27 +372,34 @@ impl Catalog for EmbeddedCatalog {
             if current_id == Some(record.avatar_id) {
                 return Ok(Replaced::Committed);
             }
-            let outstanding = transaction.open_table(OUTSTANDING)?;
-            match state(&outstanding, &subject, record.avatar_id)? {
-                Some(State::Pending) => {}
-                None => return Ok(Replaced::NotPending),
-                Some(State::Retired) => {
-                    let reservations = transaction.open_table(RESERVATIONS)?;
-                    return Ok(match Reserved::read(&reservations, record.avatar_id)? {
-                        // Only a commit drops the reservation: this upload was current.
-                        None => Replaced::Committed,
+            let avatar = record.avatar_id;
+            let found = state(&transaction.open_table(OUTSTANDING)?, &subject, avatar)?;
+            let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, avatar)?;
+            let deadline = match (found, reserved) {
+                (Some(State::Pending), Some(Reserved::Valid { deadline, .. })) => deadline,
+                (Some(State::Pending), _) => clock.now(),
+                (None, _) => return Ok(Replaced::NotPending),
+                // A repetition: of a commit that happened, or of one that was refused.
+                (Some(State::Retired), reserved) => {
+                    return Ok(match reserved {
+                        Some(Reserved::WasCurrent) => Replaced::Committed,
                         Some(Reserved::Invalid(Invalid::Superseded)) => Replaced::Superseded,
-                        Some(_) => Replaced::NotPending,
+                        Some(Reserved::Invalid(Invalid::Refused)) => Replaced::PreconditionFailed,
+                        _ => Replaced::NotPending,
                     });
                 }
-            }
-            drop(outstanding);
+            };
+            // A refused upload is retired in the same step, so that it is never restored, even if
+            // its caller dies. It comes due when it would have come due anyway.
+            let refuse = |why| retire_invalid(transaction, &subject, avatar, deadline, why);
             let (_, deleted) = versions(&transaction.open_table(VERSIONS)?, &subject)?;
             let newest = current.map_or(Version(0), |current| current.version);
             if record.version < newest || record.version.0 <= deleted {
+                refuse(Invalid::Superseded)?;
                 return Ok(Replaced::Superseded);
             }
             if !precondition.holds(current_id) {
+                refuse(Invalid::Refused)?;
                 return Ok(Replaced::PreconditionFailed);
             }
             let times = (clock.now(), retire_after);
@@ -328,57 +415,16 @@ impl Catalog for EmbeddedCatalog {
         precondition: &Precondition,
         lease: Duration,
     ) -> Result<Result<Option<Removed>, PreconditionFailed>, CatalogError> {
-        let (subject, kept) = (subject.clone(), self.events_kept);
-        let precondition = precondition.clone();
-        let clock = Arc::clone(&self.clock);
+        let removal = Removal {
+            subject: subject.clone(),
+            precondition: precondition.clone(),
+            lease,
+            events_kept: self.events_kept,
+            clock: Arc::clone(&self.clock),
+            taken: Mutex::default(),
+        };
         self.release("remove a record", move |transaction| {
-            let now = clock.now();
-            let record = current(&transaction.open_table(RECORDS)?, &subject)?;
-            let avatar = record.as_ref().map(|record| record.avatar_id);
-            if avatar.is_some() && !precondition.holds(avatar) {
-                return Ok(Err(PreconditionFailed));
-            }
-            let mut subjects = transaction.open_table(VERSIONS)?;
-            let (last, _) = versions(&subjects, &subject)?;
-            let last = last.max(record.as_ref().map_or(0, |record| record.version.0));
-            // No upload that was reserved before this delete can become current after it; neither
-            // can an upload that a lost catalog knew, whose version is below the floor.
-            if last > 0 {
-                let last = last.max(floor(transaction, now)?);
-                subjects.insert(subject.as_str(), (last, last))?;
-            }
-            let others: Vec<Id> = transaction
-                .open_multimap_table(RETIRED_OF)?
-                .get(subject.as_str())?
-                .map(|id| Ok(id?.value()))
-                .collect::<Result<_, Failure>>()?;
-            if let Some(record) = &record {
-                take_away(transaction, kept, &subject, record, (now, lease))?;
-            }
-            for id in &others {
-                let avatar = AvatarId::from_bytes(*id);
-                let due = now.plus(lease);
-                let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, avatar)?;
-                if reserved.is_some() {
-                    retire_invalid(transaction, &subject, avatar, due, Invalid::Superseded)?;
-                } else {
-                    enter(transaction, State::Retired, &subject, avatar, due)?;
-                }
-            }
-            let current = record.as_ref().map(|record| record.avatar_id);
-            let outstanding: Vec<_> = current
-                .into_iter()
-                .chain(others.into_iter().map(AvatarId::from_bytes))
-                .map(|avatar| Outstanding {
-                    subject: subject.clone(),
-                    avatar,
-                })
-                .collect();
-            let nothing = record.is_none() && outstanding.is_empty();
-            Ok(Ok((!nothing).then_some(Removed {
-                record,
-                outstanding,
-            })))
+            removal.run(transaction)
         })
         .await
     }
@@ -412,7 +458,7 @@ impl Catalog for EmbeddedCatalog {
                     Some(Reserved::Valid { deadline, .. }) => Due::Expired {
                         overdue: now.since(deadline),
                     },
-                    Some(Reserved::Invalid(_)) | None => Due::Retired,
+                    Some(Reserved::Invalid(_) | Reserved::WasCurrent) | None => Due::Retired,
                 };
                 claimed.push(Claimed {
                     outstanding: Outstanding { subject, avatar },
@@ -452,12 +498,19 @@ impl Catalog for EmbeddedCatalog {
             }
             let found = state(&transaction.open_table(OUTSTANDING)?, &subject, avatar)?;
             let reserved = Reserved::read(&transaction.open_table(RESERVATIONS)?, avatar)?;
-            // Without a reservation it was current once: the sweep removes it at its time.
-            if found == Some(State::Retired) && reserved.is_none() {
+            // It was current: the sweep removes it at its time. Version 0.1.0 kept no reservation of
+            // such an upload.
+            let is_former = matches!(reserved, Some(Reserved::WasCurrent) | None);
+            if found == Some(State::Retired) && is_former {
                 return Ok(Invalidated::Kept);
             }
             let due = clock.now().plus(lease);
-            retire_invalid(transaction, &subject, avatar, due, Invalid::Abandoned)?;
+            // A repeated commit is answered by why the upload became invalid first.
+            let why = match reserved {
+                Some(Reserved::Invalid(why)) => why,
+                _ => Invalid::Abandoned,
+            };
+            retire_invalid(transaction, &subject, avatar, due, why)?;
             Ok(Invalidated::Removable)
         })
         .await
@@ -509,8 +562,17 @@ impl Catalog for EmbeddedCatalog {
                     Standing::Pending
                 }
                 (_, Some(Reserved::Valid { .. })) => Standing::Expired,
-                (_, Some(Reserved::Invalid(_)) | None) => Standing::Retired,
+                (_, Some(Reserved::Invalid(_) | Reserved::WasCurrent) | None) => Standing::Retired,
             })
+        })
+        .await
+    }
+
+    async fn deleted(&self, subject: &SubjectId) -> Result<Version, CatalogError> {
+        let subject = subject.clone();
+        self.blocking("look for a delete", move |database| {
+            let subjects = database.begin_read()?.open_table(VERSIONS)?;
+            Ok(Version(versions(&subjects, &subject)?.1))
         })
         .await
     }
@@ -570,7 +632,9 @@ impl Catalog for EmbeddedCatalog {
                     return Ok(Restored::Known);
                 }
                 (None, _) | (Some(_), Some(Reserved::Valid { .. })) => {}
-                (Some(_), Some(Reserved::Invalid(_)) | None) => return Ok(Restored::Known),
+                (Some(_), Some(Reserved::Invalid(_) | Reserved::WasCurrent) | None) => {
+                    return Ok(Restored::Known);
+                }
             }
             let mut subjects = transaction.open_table(VERSIONS)?;
             let (last, deleted) = versions(&subjects, &subject)?;
@@ -582,8 +646,7 @@ impl Catalog for EmbeddedCatalog {
                 .map_or(0, |reserved| reserved.value());
             let reserved_at = reserved_at.max(record.reserved_at.unix_ms());
             last_reserved.insert(subject.as_str(), reserved_at)?;
-            let rank = |record: &Record| (record.reserved_at, record.version);
-            if version <= deleted || current.is_some_and(|current| rank(&record) <= rank(&current))
+            if version <= deleted || current.is_some_and(|current| record.rank() <= current.rank())
             {
                 let due = now.plus(retire_after);
                 if found.is_some() {

@@ -25,9 +25,10 @@ pub(super) const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> =
     TableDefinition::new("outstanding");
 /// The same ids in the order in which they are due.
 pub(super) const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new("due");
-/// Avatar id that nobody committed → (version, when it was reserved, its deadline, both in Unix
-/// milliseconds). The version is 0 if the upload was invalidated; the second number is then 1 if a
-/// later upload or a delete superseded it, else 0.
+/// Avatar id that is not current → (version, when it was reserved, its deadline, both in Unix
+/// milliseconds). The version is 0 if the upload can neither be committed nor restored. The second
+/// number then says why: 1 if a later upload or a delete superseded it, 2 if the precondition of its
+/// commit did not hold, 3 if it was current before, else 0.
 pub(super) const RESERVATIONS: TableDefinition<'_, Id, (u64, u64, u64)> =
     TableDefinition::new("reservations");
 /// Pending avatar id → its version, as version 0.1.0 wrote it.
@@ -117,7 +118,12 @@ pub(super) enum Invalid {
     Abandoned,
     /// A later upload or a delete superseded it.
     Superseded,
+    /// The precondition of its commit did not hold.
+    Refused,
 }
+
+/// What the second number of a reservation says of an upload that was current.
+const WAS_CURRENT: u64 = 3;
 
 /// Retires an id, so that it can neither be committed nor restored.
 pub(super) fn retire_invalid(
@@ -129,8 +135,25 @@ pub(super) fn retire_invalid(
 ) -> Result<(), Failure> {
     enter(transaction, State::Retired, subject, avatar, due)?;
     let mut reservations = transaction.open_table(RESERVATIONS)?;
-    let why = u64::from(why == Invalid::Superseded);
+    let why = match why {
+        Invalid::Abandoned => 0,
+        Invalid::Superseded => 1,
+        Invalid::Refused => 2,
+    };
     reservations.insert(*avatar.as_bytes(), (0, why, 0))?;
+    Ok(())
+}
+
+/// Retires the id that was current. Only this mark proves that its commit happened.
+pub(super) fn retire_former(
+    transaction: &WriteTransaction,
+    subject: &SubjectId,
+    avatar: AvatarId,
+    due: Timestamp,
+) -> Result<(), Failure> {
+    enter(transaction, State::Retired, subject, avatar, due)?;
+    let mut reservations = transaction.open_table(RESERVATIONS)?;
+    reservations.insert(*avatar.as_bytes(), (0, WAS_CURRENT, 0))?;
     Ok(())
 }
 
@@ -156,9 +179,11 @@ fn unlist(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failur
     Ok(())
 }
 
-/// What is kept of an upload that nobody committed.
+/// What is kept of an upload that is not current.
 #[derive(Clone, Copy)]
 pub(super) enum Reserved {
+    /// It is retired, and was current before.
+    WasCurrent,
     /// It was invalidated.
     Invalid(Invalid),
     /// It can be committed while it is pending, and restored after its deadline.
@@ -177,6 +202,8 @@ impl Reserved {
         let entry = table.get(*avatar.as_bytes())?.map(|entry| entry.value());
         Ok(entry.map(|(version, at, deadline)| match version {
             0 if at == 1 => Self::Invalid(Invalid::Superseded),
+            0 if at == 2 => Self::Invalid(Invalid::Refused),
+            0 if at == WAS_CURRENT => Self::WasCurrent,
             0 => Self::Invalid(Invalid::Abandoned),
             version => Self::Valid {
                 version: Version(version),

@@ -222,3 +222,44 @@ async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
     assert_eq!(page.unreadable, all[..1]);
     assert_eq!(page.records.len(), 1);
 }
+
+#[tokio::test]
+async fn a_delete_whose_step_runs_twice_still_answers_what_it_took_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, _) = contract::embedded(folder.path());
+    let subject = SubjectId::new("42").unwrap();
+    let mut records = [contract::record(200, 0), contract::record(9, 0)];
+    for record in &mut records {
+        let reserved = catalog.reserve(&subject, record.avatar_id, MINUTE).await;
+        Reservation {
+            version: record.version,
+            reserved_at: record.reserved_at,
+        } = reserved.unwrap();
+        let anything = Precondition::Anything;
+        let replaced = catalog.replace(&subject, record, &anything, MINUTE).await;
+        assert_eq!(replaced.unwrap(), Replaced::Committed);
+    }
+    records.swap(0, 1);
+    let removal = Arc::new(Removal {
+        subject,
+        precondition: Precondition::Present,
+        lease: MINUTE,
+        events_kept: contract::EVENTS_KEPT,
+        clock: catalog.clock.clone(),
+        taken: Mutex::default(),
+    });
+    // The first commit reported an error, and happened all the same.
+    for run in 1..=2 {
+        let removal = removal.clone();
+        let removed = catalog
+            .write("remove a record", move |transaction| {
+                removal.run(transaction)
+            })
+            .await;
+        let removed = removed.unwrap().unwrap().unwrap();
+        assert_eq!(removed.record.as_ref(), Some(&records[0]), "run {run}");
+        let ids: Vec<_> = removed.outstanding.iter().map(|one| one.avatar).collect();
+        let expected = [records[0].avatar_id, records[1].avatar_id];
+        assert_eq!(ids, expected, "run {run}");
+    }
+}

@@ -46,6 +46,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future;
 use redis::FromRedisValue;
+use tracing::warn;
 
 use super::codec;
 use super::{
@@ -251,6 +252,19 @@ impl RedisCatalog {
         ]
         .map(|name| partition.key(name))
     }
+}
+
+/// What `claim.lua` answers of an upload whose reservation it cannot understand.
+const NOT_UNDERSTOOD: i64 = -2;
+
+/// Logs an upload that is skipped, because its name or its reservation is damaged or of a later
+/// release.
+fn warn_of_name(name: &[u8]) {
+    let name = String::from_utf8_lossy(name);
+    warn!(
+        ?name,
+        "an upload in redis cannot be understood and is skipped"
+    );
 }
 
 /// A duration as the scripts take it.
@@ -462,8 +476,15 @@ impl Catalog for RedisCatalog {
                     }
                 };
                 for (name, overdue_ms) in due {
+                    let outstanding = match outstanding(&name) {
+                        Ok(outstanding) if overdue_ms != NOT_UNDERSTOOD => outstanding,
+                        _ => {
+                            warn_of_name(&name);
+                            continue;
+                        }
+                    };
                     claimed.push(Claimed {
-                        outstanding: outstanding(&name)?,
+                        outstanding,
                         due: match u64::try_from(overdue_ms) {
                             Ok(overdue_ms) => Due::Expired {
                                 overdue: Duration::from_millis(overdue_ms),
@@ -529,7 +550,12 @@ impl Catalog for RedisCatalog {
                     range.arg(partition.key(set)).arg(0).arg(-1);
                     let names: Vec<Vec<u8>> = self.link.run(&range).await?;
                     for name in &names {
-                        listed.insert(outstanding(name)?);
+                        match outstanding(name) {
+                            Ok(outstanding) => {
+                                listed.insert(outstanding);
+                            }
+                            Err(_) => warn_of_name(name),
+                        }
                     }
                 }
             }
@@ -562,6 +588,16 @@ impl Catalog for RedisCatalog {
         found
             .await
             .map_err(|failure: Failure| failure.of("look for an upload"))
+    }
+
+    async fn deleted(&self, subject: &SubjectId) -> Result<Version, CatalogError> {
+        let read = async {
+            let entry = self.entry(subject).await?;
+            let deleted = entry.map_or(Ok(0), |entry| Ok(Entry::parse(&entry)?.deleted));
+            deleted.map(Version)
+        };
+        read.await
+            .map_err(|failure: Failure| failure.of("look for a delete"))
     }
 
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {

@@ -12,7 +12,9 @@
 -- A value of `reserved` is one of:
 -- - byte 1 and three varints (version, reservation time, deadline): nobody has committed the upload;
 -- - byte 0: the upload was invalidated; it can neither be committed nor restored. A second byte 1
---   says that a later upload or a delete superseded it;
+--   says that a later upload or a delete superseded it, a second byte 2 that the precondition of its
+--   commit did not hold;
+-- - byte 2: the upload is retired, and was current before;
 -- - a decimal number: a version, as layout 1 wrote it.
 --
 -- The name of an upload is its subject, a zero byte (no subject contains one) and the 16 bytes of
@@ -162,15 +164,17 @@ local function save_sums(sums)
   end
 end
 
--- The reservation of an upload; nil if there is none.
-local function reservation(name)
-  local value = redis.call('HGET', RESERVED, name)
-  if not value then
-    return nil
-  end
+-- What a second byte says, as `replace` answers it.
+local WHY_INVALID = { 'superseded', 'precondition failed' }
+
+-- The reservation that a value of `reserved` is.
+local function parse_reservation(name, value)
   local kind = value:byte(1)
   if kind == 0 then
-    return { invalid = true, superseded = value:byte(2) == 1 }
+    return { is_invalid = true, why = WHY_INVALID[value:byte(2)] }
+  end
+  if kind == 2 then
+    return { was_current = true }
   end
   local found = {}
   if kind == 1 then
@@ -179,11 +183,20 @@ local function reservation(name)
     found.reserved_at, at = varint(value, at)
     found.deadline = varint(value, at)
   else
-    found.version = tonumber(value)
+    found.version = value:match('^%d+$') and tonumber(value)
+    if not found.version then
+      error({ err = 'UNKNOWNLAYOUT a reservation has an unknown layout' })
+    end
     found.deadline = tonumber(redis.call('ZSCORE', PENDING, name) or 0)
     found.reserved_at = found.deadline
   end
   return found
+end
+
+-- The reservation of an upload; nil if there is none.
+local function reservation(name)
+  local value = redis.call('HGET', RESERVED, name)
+  return value and parse_reservation(name, value) or nil
 end
 
 local function save_reservation(name, found)
@@ -209,6 +222,11 @@ local function retire_superseded(name, due)
   redis.call('HSET', RESERVED, name, '\0\1')
 end
 
+local function retire_refused(name, due)
+  retire(name, due)
+  redis.call('HSET', RESERVED, name, '\0\2')
+end
+
 -- Whether the precondition in the arguments from `first` on, a word and ids, holds of the current
 -- avatar's id, which is '' if there is none.
 local function holds(current, first)
@@ -222,8 +240,23 @@ local function holds(current, first)
   return found
 end
 
--- Whether one head is later than another: by the reservation time, then by the version.
+-- Moves the upload that was current to retired. Only this mark proves that its commit happened.
+local function retire_former(name, due)
+  retire(name, due)
+  redis.call('HSET', RESERVED, name, '\2')
+end
+
+-- How many versions belong together, as in `Record::rank`.
+local VERSION_GROUP = 65536
+
+-- Whether one head is later than another: by the group of its version, then by the reservation time,
+-- then by the version.
 local function is_later(one, other)
+  local group = math.floor(one.version / VERSION_GROUP)
+  local other_group = math.floor(other.version / VERSION_GROUP)
+  if group ~= other_group then
+    return group > other_group
+  end
   if one.reserved_at ~= other.reserved_at then
     return one.reserved_at > other.reserved_at
   end

@@ -23,16 +23,20 @@ local previous = add_up(sums, record, current, -1)
 local others = redis.call('ZRANGEBYLEX', RETIRED_OF, '[' .. subject .. '\0', '(' .. subject .. '\1')
 -- A rebuild must not bring an upload back that the catalog lost, and that is older than this delete.
 -- The floor is above the version of every such upload.
+-- This holds too of a subject that the catalog does not know (any more).
 local floor, store_floor = version_floor(seen)
-if entry.last > 0 then
-  entry.last = math.max(entry.last, floor)
-  store_floor()
+entry.last = math.max(entry.last, floor)
+local superseded = {}
+for _, name in ipairs(others) do
+  local value = redis.call('HGET', RESERVED, name)
+  superseded[name] = value and value:byte(1) ~= 2
 end
+store_floor()
 if current.id ~= '' then
   entry.deleted = entry.last
   entry.record = ''
   save(subject, entry)
-  retire(upload(subject, current.id), time + lease)
+  retire_former(upload(subject, current.id), time + lease)
   tell(subject, time, '', previous, time)
   answer[2] = current.id
   redis.call('SET', REMOVAL, record, 'PX', REPEATED_MS)
@@ -46,7 +50,7 @@ else
   answer[1] = redis.call('GET', REMOVAL) or ''
 end
 for _, name in ipairs(others) do
-  if redis.call('HEXISTS', RESERVED, name) == 1 then
+  if superseded[name] then
     retire_superseded(name, time + lease)
   else
     retire(name, time + lease)

@@ -8,24 +8,30 @@ local current = head_of(entry.record)
 if current.id == head.id then
   return 'committed'
 end
-if not redis.call('ZSCORE', PENDING, name) then
+local deadline = redis.call('ZSCORE', PENDING, name)
+if not deadline then
   if redis.call('ZSCORE', RETIRED, name) then
     local found = reservation(name)
-    -- Only a commit drops the reservation: this upload was current, and another one replaced it
-    -- or a delete took it away.
-    if not found then
+    -- Another upload replaced it since, or a delete took it away. An upload without a reservation
+    -- proves nothing: a replica of version 0.1.0 that claims a pending upload drops it.
+    if found and found.was_current then
       return 'committed'
     end
-    if found.superseded then
-      return 'superseded'
+    -- A repetition of a commit that was refused.
+    if found and found.why then
+      return found.why
     end
   end
   return 'not pending'
 end
+-- A refused upload is retired in the same step, so that it is never restored, even if its caller
+-- dies. It comes due when it would have come due anyway.
 if head.version < current.version or head.version <= entry.deleted then
+  retire_superseded(name, tonumber(deadline))
   return 'superseded'
 end
 if not holds(current.id, 4) then
+  retire_refused(name, tonumber(deadline))
   return 'precondition failed'
 end
 local time = now()
@@ -38,7 +44,7 @@ redis.call('ZREM', PENDING, name)
 redis.call('ZREM', RETIRED_OF, name)
 redis.call('HDEL', RESERVED, name)
 if current.id ~= '' then
-  retire(upload(subject, current.id), time + retire_after)
+  retire_former(upload(subject, current.id), time + retire_after)
 end
 tell(subject, time, record, previous, time + retire_after)
 save_sums(sums)

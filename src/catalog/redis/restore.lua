@@ -40,7 +40,7 @@ redis.call('HDEL', RESERVED, name)
 redis.call('ZREM', RETIRED, name)
 redis.call('ZREM', RETIRED_OF, name)
 if current.id ~= '' then
-  retire(upload(subject, current.id), due)
+  retire_former(upload(subject, current.id), due)
 end
 tell(subject, time, record, previous, due)
 save_sums(sums)

@@ -740,3 +740,97 @@ async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
     assert_eq!((unreadable, records.len()), (2, 1));
     uploaded(&catalog, &other).await;
 }
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_understood_does_not_stop_the_sweep() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    let partition = catalog.partitions.of("42");
+    let run = async |command: &str, key: &str, arguments: &[&[u8]]| {
+        let mut command = redis::cmd(command);
+        command.arg(partition.key(key)).arg(arguments);
+        catalog.link.run::<i64>(&command).await.unwrap()
+    };
+    let name = |id: u8| [b"42\0", &[id; 16][..]].concat();
+    // Values of a later release, cut off, and of no release; and a name without an id.
+    for (id, value) in [
+        (1, &b"\x09later"[..]),
+        (2, b"\x01\x80"),
+        (3, b"x"),
+        (4, b""),
+    ] {
+        let set = if id % 2 == 0 { "pending" } else { "retired" };
+        run("ZADD", set, &[b"1", &name(id)]).await;
+        run("HSET", "reserved", &[&name(id), value]).await;
+    }
+    run("ZADD", "pending", &[b"1", b"nonsense"]).await;
+    run("ZADD", "retired", &[b"1", b"no subject\0\0"]).await;
+    let id = AvatarId::random().unwrap();
+    catalog.reserve(&who, id, Duration::ZERO).await.unwrap();
+
+    let claimed = catalog.claim(MINUTE, 100).await.unwrap();
+    let ids: Vec<_> = claimed.iter().map(|one| one.outstanding.avatar).collect();
+    assert_eq!(ids, [id]);
+    // The others come due again like it, and keep what they say.
+    assert_eq!(catalog.claim(MINUTE, 100).await.unwrap(), []);
+    assert_eq!(run("ZCARD", "pending", &[]).await, 0);
+    assert_eq!(run("ZCARD", "retired", &[]).await, 7);
+    let kept: Vec<u8> = {
+        let mut get = redis::cmd("HGET");
+        get.arg(partition.key("reserved")).arg(name(1));
+        catalog.link.run(&get).await.unwrap()
+    };
+    assert_eq!(kept, b"\x09later");
+    let listed = catalog.outstanding().await.unwrap();
+    assert_eq!(listed.len(), 5);
+}
+
+#[tokio::test]
+async fn what_a_replica_of_the_previous_release_claimed_was_not_committed() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    let mut record = contract::record(1, 0);
+    let reserved = catalog.reserve(&who, record.avatar_id, MINUTE).await;
+    record.version = reserved.unwrap().version;
+    // Its claim moves the id and drops the reservation.
+    let partition = catalog.partitions.of("42");
+    let name = [b"42\0", &record.avatar_id.as_bytes()[..]].concat();
+    for (command, key, due) in [
+        ("ZREM", "pending", None),
+        ("HDEL", "reserved", None),
+        ("ZADD", "retired", Some(1)),
+    ] {
+        let mut command = redis::cmd(command);
+        command.arg(partition.key(key)).arg(due).arg(&name);
+        catalog.link.run::<i64>(&command).await.unwrap();
+    }
+    let anything = Precondition::Anything;
+    let replaced = catalog.replace(&who, &record, &anything, MINUTE).await;
+    assert_eq!(replaced.unwrap(), Replaced::NotPending);
+    assert_eq!(catalog.get(&who).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_delete_after_a_flushed_redis_is_not_undone_by_a_rebuild() {
+    let server = RedisServer::start();
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    let before = uploaded(&catalog, &who).await;
+    server.ask::<String>("FLUSHALL");
+    // A replica that was started since knows of no version, and nobody has uploaded since.
+    let fresh = open_only(&server.url()).await;
+    let anything = Precondition::Anything;
+    let removed = fresh.remove(&who, &anything, MINUTE).await;
+    assert_eq!(removed.unwrap().unwrap(), None);
+    fresh.raise_floor(before.version).await.unwrap();
+    let restored = fresh.restore(&who, &before, MINUTE).await.unwrap();
+    assert_eq!(restored, Restored::Retired);
+    assert_eq!(fresh.get(&who).await.unwrap(), None);
+    assert!(uploaded(&fresh, &who).await.version > before.version);
+}
+
+async fn open_only(url: &str) -> RedisCatalog {
+    RedisCatalog::open(&settings(url)).await.unwrap().0
+}

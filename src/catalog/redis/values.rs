@@ -21,7 +21,7 @@ pub(super) struct Entry<'a> {
     /// The last version given out.
     pub(super) last: u64,
     /// The last version that a delete took away.
-    deleted: u64,
+    pub(super) deleted: u64,
     layout: Layout,
     /// The current record, or nothing.
     record: &'a [u8],

@@ -487,9 +487,11 @@ impl Service {
             Err(error) if error.is_damage() => return Ok(Worth::Known),
             Err(error) => return Err(error.into()),
         };
-        let rank = |record: &Record| (record.reserved_at, record.version);
-        let is_newest = current.is_none_or(|current| rank(&current) < rank(&record));
-        if is_newest && self.is_whole(&record).await? {
+        let is_newest = current.is_none_or(|current| current.rank() < record.rank());
+        // A delete came after it; its objects are left, for instance because the catalog had lost
+        // the upload by then.
+        let is_deleted = record.version <= self.catalog.deleted(&subject).await?;
+        if is_newest && !is_deleted && self.is_whole(&record).await? {
             return Ok(Worth::Forgotten);
         }
         let standing = self.catalog.standing(&subject, upload.avatar).await?;

@@ -467,3 +467,29 @@ async fn maintenance_leaves_alone_what_it_cannot_read() {
     let found = collected(&service).await;
     assert_eq!((found.forgotten, found.garbage.count), (1, 0));
 }
+
+#[tokio::test]
+async fn a_whole_upload_that_a_delete_covers_is_garbage() {
+    let parts = Parts::new();
+    let service = parts.service();
+    let mut record = contract::record(1, 1);
+    parts.reserved(&record).await;
+    record.reserved_at = parts.clock.now();
+    parts.stored(&record).await;
+    // A rebuild would restore it: it stays.
+    let one = Outstanding {
+        subject: subject(),
+        avatar: record.avatar_id,
+    };
+    parts.catalog.forget(&one).await.unwrap();
+    let found = collected(&service).await;
+    assert_eq!((found.forgotten, found.garbage.count), (1, 0));
+    let anything = Precondition::Anything;
+    let who = subject();
+    let removed = parts.catalog.remove(&who, &anything, Duration::ZERO);
+    removed.await.unwrap().unwrap();
+    let found = collected(&service).await;
+    assert_eq!((found.forgotten, found.removed), (0, 1));
+    let left = parts.store.list(record.avatar_id).await.unwrap();
+    assert_eq!(left, []);
+}
