@@ -1,6 +1,9 @@
 # What there is to do here; `make` alone says it in words. Each target installs
 # what it needs and is missing, or fails and names it: none skips anything.
 
+# Debian keeps servers such as nginx where only root looks for commands.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 

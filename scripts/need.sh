@@ -11,6 +11,9 @@
 # the standard library in packages of their own.
 set -euo pipefail
 
+# Debian keeps servers such as nginx where only root looks for commands.
+PATH=$PATH:/usr/sbin:/sbin
+
 there() {
     case $1 in
         python:*) python3 -c "import ${1#python:}" 2>/dev/null ;;

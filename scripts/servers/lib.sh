@@ -40,7 +40,7 @@ need() {
 pip_install() {
     local home=$tools/$2-$3
     if [[ ! -e $home/installed ]]; then
-        need python3 # and the module that makes virtual environments, which has no command
+        need python3 python:ensurepip=python3-venv
         rm -rf "$home"
         python3 -m venv "$home" >&2 \
             || fail "python3 cannot make a virtual environment (Debian: apt-get install python3-venv)"

@@ -327,7 +327,11 @@ async fn uploads_that_wait_too_long_for_their_turn_are_answered_503() {
 
 #[tokio::test]
 async fn pictures_that_are_too_much_work_are_refused() {
-    let service = TestService::start_with(&[("CAMEO_UPLOAD__MAX_FRAMES", "2")]).await;
+    let variables = [
+        ("CAMEO_UPLOAD__MAX_FRAMES", "2"),
+        ("CAMEO_IMAGES__ANIMATED", "true"),
+    ];
+    let service = TestService::start_with(&variables).await;
     let frames = service
         .owner("42")
         .upload("42", photos::animation(120, 3))

@@ -96,12 +96,13 @@ fn cameo_is_an_ordinary_user_of_the_bucket_and_of_redis() {
 fn a_container_gets_more_time_to_end_than_the_program_takes() {
     let defaults: toml::Table = read("config.toml").parse().unwrap();
     let drain = defaults["lifecycle"]["drain"].as_str().unwrap();
-    let grace = compose().services["cameo"].stop_grace_period.clone();
-    let grace = humantime::parse_duration(&grace.expect("a grace period")).unwrap();
-    assert!(
-        grace > humantime::parse_duration(drain).unwrap(),
-        "{grace:?}"
-    );
+    let drain = humantime::parse_duration(drain).unwrap();
+    let services = compose().services;
+    for name in ["cameo", "gateway"] {
+        let grace = services[name].stop_grace_period.as_deref();
+        let grace = humantime::parse_duration(grace.expect("a grace period")).unwrap();
+        assert!(grace > drain, "{name}: {grace:?}");
+    }
 }
 
 #[test]
