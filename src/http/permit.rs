@@ -247,10 +247,15 @@ fn authenticate(headers: &HeaderMap, app: &App) -> Result<Option<(Principal, Way
     Ok(Some((app.verifier.verify(token)?, way)))
 }
 
-/// A browser sends its cookies along whoever's page asks. So what a cookie authenticates must come
-/// from a page that is trusted.
+/// Checks that a browser sends a write with a cookie from a trusted page, because a browser sends
+/// its cookies with the requests of every page. Each browser names the page in at least one of two
+/// headers. A request without both does not come from a browser and is accepted.
 fn refuse_foreign_pages(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    // A header whose value is not text still comes from a browser.
+    if !headers.contains_key(ORIGIN) && !headers.contains_key(SEC_FETCH_SITE) {
+        return Ok(());
+    }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let trusted = match text(ORIGIN) {
         Some(origin) => app.trusted_origins.iter().any(|trusted| origin == trusted),
@@ -259,7 +264,7 @@ fn refuse_foreign_pages(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
     if trusted || text(SEC_FETCH_SITE) == Some("same-origin") {
         return Ok(());
     }
-    let detail = "a write authenticated by a cookie must come from a trusted origin; \
+    let detail = "a browser's write with a cookie must come from a trusted origin; \
                   or send the token in the Authorization header";
     Err(Problem::new(Code::CsrfRejected, detail))
 }
@@ -287,6 +292,6 @@ fn forbidden(principal: &Principal) -> Problem {
         let detail = "only the owner, a service or an admin may change an avatar";
         return Problem::new(Code::Forbidden, detail);
     }
-    let challenge = "Bearer error=\"insufficient_scope\", scope=\"avatars:write\"";
+    let challenge = "Bearer realm=\"cameo\", error=\"insufficient_scope\", scope=\"avatars:write\"";
     Problem::new(Code::Forbidden, "the token lacks the scope avatars:write").challenge(challenge)
 }

@@ -140,8 +140,10 @@ impl Problem {
             code,
             detail: detail.into(),
             retry_after: None,
-            // Each 401 has a challenge. Without a token in the request there is no error to name.
-            challenge: (code.status() == StatusCode::UNAUTHORIZED).then_some("Bearer"),
+            // Each 401 has a challenge. Without a token in the request there is no error to name,
+            // but a challenge has at least one parameter (RFC 6750, section 3).
+            challenge: (code.status() == StatusCode::UNAUTHORIZED)
+                .then_some("Bearer realm=\"cameo\""),
             headers: Vec::new(),
             cause: None,
         }
@@ -281,11 +283,13 @@ impl From<TokenError> for Problem {
         let (code, challenge) = match error {
             TokenError::Expired => (
                 Code::TokenExpired,
-                "Bearer error=\"invalid_token\", error_description=\"the token has expired\"",
+                "Bearer realm=\"cameo\", error=\"invalid_token\", \
+                 error_description=\"the token has expired\"",
             ),
             TokenError::Invalid => (
                 Code::Unauthenticated,
-                "Bearer error=\"invalid_token\", error_description=\"the token is not valid\"",
+                "Bearer realm=\"cameo\", error=\"invalid_token\", \
+                 error_description=\"the token is not valid\"",
             ),
         };
         Self::new(code, error.to_string()).challenge(challenge)

@@ -1,5 +1,6 @@
 //! Who may do what.
 
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -113,13 +114,15 @@ async fn tokens_that_do_not_count_are_refused() {
         assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{token}");
         // RFC 6750, section 3.1: an error is named where a token was sent.
         let challenge = match token {
-            "" => "Bearer",
-            _ => "Bearer error=\"invalid_token\", error_description=\"the token is not valid\"",
+            "" => "Bearer realm=\"cameo\"",
+            _ => {
+                "Bearer realm=\"cameo\", error=\"invalid_token\", error_description=\"the token is not valid\""
+            }
         };
         assert_eq!(answer.header("www-authenticate"), challenge, "{token}");
     }
     let none = anonymous.upload("42", PORTRAIT).await;
-    assert_eq!(none.header("www-authenticate"), "Bearer");
+    assert_eq!(none.header("www-authenticate"), "Bearer realm=\"cameo\"");
     // Anyone may read, whatever they carry.
     service.owner("42").upload("42", PORTRAIT).await.ok();
     with("nonsense").avatar("42").await.ok();
@@ -140,7 +143,7 @@ async fn an_expired_token_says_so() {
     assert_eq!(answer.problem(), (401, "token_expired".into()));
     assert_eq!(
         answer.header("www-authenticate"),
-        "Bearer error=\"invalid_token\", error_description=\"the token has expired\""
+        "Bearer realm=\"cameo\", error=\"invalid_token\", error_description=\"the token has expired\""
     );
 }
 
@@ -161,7 +164,7 @@ async fn a_token_without_the_scope_is_told_which_one_it_lacks() {
     assert_eq!(answer.problem(), (403, "forbidden".into()));
     assert_eq!(
         answer.header("www-authenticate"),
-        "Bearer error=\"insufficient_scope\", scope=\"avatars:write\""
+        "Bearer realm=\"cameo\", error=\"insufficient_scope\", scope=\"avatars:write\""
     );
     // Another user lacks no scope: no token of that user's helps.
     let stranger = service.owner("43").upload("42", PORTRAIT).await;
@@ -221,13 +224,19 @@ async fn a_cookie_counts_from_trusted_pages_only() {
     let rejected = async |request: RequestBuilder| {
         assert_eq!(send(request).await.problem(), (403, "csrf_rejected".into()));
     };
-    rejected(upload()).await;
+    let not_text = || HeaderValue::from_bytes(b"https://app.example.com\xff").unwrap();
+    rejected(upload().header("origin", not_text())).await;
+    rejected(upload().header("sec-fetch-site", not_text())).await;
+    rejected(upload().header("origin", "null")).await;
+    rejected(upload().header("sec-fetch-site", "none")).await;
     rejected(upload().header("origin", "https://evil.example.com")).await;
     rejected(upload().header("origin", "https://app.example.com.evil.example.com")).await;
     rejected(upload().header("sec-fetch-site", "cross-site")).await;
     rejected(upload().header("sec-fetch-site", "same-site")).await;
     assert_eq!(service.objects().await, [""; 0]);
 
+    // A browser names the page in one of the two headers. This is another program.
+    send(upload()).await.ok();
     send(upload().header("origin", "https://app.example.com"))
         .await
         .ok();
