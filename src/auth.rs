@@ -175,9 +175,9 @@ struct Claims {
     #[serde(default, deserialize_with = "whole")]
     roles: Vec<String>,
     #[serde(default, deserialize_with = "spaced")]
-    scope: Vec<String>,
+    scope: Scopes,
     #[serde(default, deserialize_with = "spaced")]
-    scp: Vec<String>,
+    scp: Scopes,
 }
 
 impl Claims {
@@ -192,16 +192,36 @@ impl Claims {
         } else {
             Role::User
         };
-        let scopes = || self.scope.iter().chain(&self.scp);
+        let claims = [&self.scope, &self.scp];
+        let scopes = || claims.iter().flat_map(|claim| &claim.names);
         // Identity providers put scopes of their own (`openid`) into every token. Only a token that
         // names one of this service's scopes is restricted to those that it names.
         let restricted = scopes().any(|scope| scope.starts_with("avatars:"));
-        let may_write = !restricted || scopes().any(|scope| scope == "avatars:write");
+        // A restriction that cannot be read may restrict the token to reading.
+        let is_readable = claims.iter().all(|claim| claim.is_readable);
+        let may_write =
+            is_readable && (!restricted || scopes().any(|scope| scope == "avatars:write"));
         Principal {
             subject: SubjectId::new(self.sub.as_str()).ok(),
             role,
             may_write,
             name: self.sub,
+        }
+    }
+}
+
+/// The scopes that a claim names.
+struct Scopes {
+    names: Vec<String>,
+    /// Whether the claim is absent, null, a text or a list of texts.
+    is_readable: bool,
+}
+
+impl Default for Scopes {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            is_readable: true,
         }
     }
 }
@@ -212,6 +232,7 @@ impl Claims {
 enum Texts {
     List(Vec<String>),
     One(String),
+    Null(()),
     Other(serde::de::IgnoredAny),
 }
 
@@ -220,16 +241,28 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     Ok(match Texts::deserialize(deserializer)? {
         Texts::List(list) => list,
         Texts::One(text) => vec![text],
-        Texts::Other(_) => Vec::new(),
+        Texts::Null(()) | Texts::Other(_) => Vec::new(),
     })
 }
 
-/// Reads scopes: single spaces, and nothing else, separate them (RFC 6749, section 3.3).
-fn spaced<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(match Texts::deserialize(deserializer)? {
+/// Reads scopes: single spaces, and nothing else, separate them (RFC 6749, section 3.3). The texts
+/// of a list are split too, because some identity providers put several scopes into one text.
+fn spaced<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Scopes, D::Error> {
+    let texts = match Texts::deserialize(deserializer)? {
         Texts::List(list) => list,
-        Texts::One(text) => text.split(' ').map(str::to_owned).collect(),
-        Texts::Other(_) => Vec::new(),
+        Texts::One(text) => vec![text],
+        Texts::Null(()) => Vec::new(),
+        Texts::Other(_) => {
+            return Ok(Scopes {
+                names: Vec::new(),
+                is_readable: false,
+            });
+        }
+    };
+    let names = texts.iter().flat_map(|text| text.split(' '));
+    Ok(Scopes {
+        names: names.map(str::to_owned).collect(),
+        is_readable: true,
     })
 }
 
@@ -341,6 +374,39 @@ mod tests {
         assert!(may_write(json!("openid")));
         // A role is no scope.
         let claims = json!({"sub": "a", "scope": "avatars:read", "role": "avatars:write"});
+        assert!(!verify(claims).unwrap().may_write);
+    }
+
+    #[test]
+    fn scopes_that_cannot_be_read_take_writing_away() {
+        let may_write = |claim: &str, value: &Value| {
+            let claims = json!({"sub": "a", claim: value});
+            verify(claims).unwrap().may_write
+        };
+        for claim in ["scope", "scp"] {
+            for restricted in [
+                json!(["avatars:read", 7]),
+                json!(["openid avatars:read"]),
+                json!(["openid", "profile avatars:read"]),
+                json!({"a": "avatars:read"}),
+                json!([["avatars:read"]]),
+                json!(7),
+                json!(false),
+            ] {
+                assert!(!may_write(claim, &restricted), "{claim}: {restricted}");
+            }
+            for free in [
+                json!(null),
+                json!(""),
+                json!([]),
+                json!(["openid profile"]),
+                json!(["openid avatars:read avatars:write"]),
+            ] {
+                assert!(may_write(claim, &free), "{claim}: {free}");
+            }
+        }
+        // A scope beside it that permits writing does not help.
+        let claims = json!({"sub": "a", "scope": "avatars:write", "scp": {"a": "avatars:read"}});
         assert!(!verify(claims).unwrap().may_write);
     }
 
