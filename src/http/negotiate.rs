@@ -24,13 +24,25 @@ impl Accepts {
         Self { ranges }
     }
 
-    /// Whether the reader asks for JSON rather than for an image. Whoever takes anything gets the
-    /// image.
+    /// Whether the reader asks for JSON rather than for an image.
+    ///
+    /// JSON needs a range of its own. At equal quality an image with a range of its own comes
+    /// first, and one that only `*/*` accepts comes last: `application/json, text/plain, */*` is
+    /// what common HTTP clients send where they expect JSON.
     pub(super) fn prefers_json(&self) -> bool {
-        let image = self.quality(|range| range.0 == "image");
-        let json = self
-            .quality(|range| range.0 == "application" && matches!(range.1.as_str(), "json" | "*"));
-        json > 0 && json > image
+        let json = match self.most_specific("application", "json") {
+            Some((rank, quality)) if rank > Rank::Any => quality,
+            _ => 0,
+        };
+        let (mut named, mut any) = (0, 0);
+        for format in Format::ALL {
+            match self.most_specific("image", format.name()) {
+                Some((Rank::Any, quality)) => any = any.max(quality),
+                Some((_, quality)) => named = named.max(quality),
+                None => {}
+            }
+        }
+        json > 0 && json > named && json >= any
     }
 
     /// Whether the reader names `OpenMetrics` and does not prefer plain text.
@@ -51,24 +63,40 @@ impl Accepts {
         if self.ranges.is_empty() {
             return true;
         }
-        let subtype = format.name();
-        // The most specific range decides.
-        let rank = |(kind, sub, quality): &(String, String, u16)| match (&**kind, &**sub) {
-            ("image", sub) if sub == subtype => Some((2, *quality)),
-            ("image", "*") => Some((1, *quality)),
-            ("*", "*") => Some((0, *quality)),
+        let decisive = self.most_specific("image", format.name());
+        decisive.is_some_and(|(_, quality)| quality > 0)
+    }
+
+    /// The most specific range that a media type fits, with its quality: that range decides.
+    fn most_specific(&self, kind: &str, subtype: &str) -> Option<(Rank, u16)> {
+        let rank = |(given, sub, quality): &(String, String, u16)| match (&**given, &**sub) {
+            (given, sub) if given == kind && sub == subtype => Some((Rank::Type, *quality)),
+            (given, "*") if given == kind => Some((Rank::Kind, *quality)),
+            ("*", "*") => Some((Rank::Any, *quality)),
             _ => None,
         };
-        let best = self.ranges.iter().filter_map(rank).max();
-        best.is_some_and(|(_, quality)| quality > 0)
+        self.ranges.iter().filter_map(rank).max()
     }
+}
+
+/// How specific a range is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// `*/*`
+    Any,
+    /// `image/*`
+    Kind,
+    /// `image/webp`
+    Type,
 }
 
 fn range(text: &str) -> Option<(String, String, u16)> {
     let mut parts = text.split(';').map(str::trim);
     let (kind, subtype) = parts.next()?.split_once('/')?;
     let quality = parts
-        .find_map(|parameter| parameter.strip_prefix("q="))
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|(name, _)| name.eq_ignore_ascii_case("q"))
+        .map(|(_, quality)| quality)
         .map_or(Some(1.0), |quality| quality.parse::<f32>().ok())?;
     let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
     Some((
@@ -99,6 +127,28 @@ mod tests {
             ("image/avif,image/webp,image/*,*/*;q=0.8", false),
             ("text/html,application/xhtml+xml,*/*;q=0.8", false),
             ("application/json;q=0", false),
+            ("application/*", true),
+            // The most specific range decides, wherever it stands.
+            ("application/json;q=0, application/*", false),
+            (
+                "application/*, application/json;q=0.1, image/*;q=0.5",
+                false,
+            ),
+            ("application/*;q=0.1, application/json, image/*;q=0.5", true),
+            // What accepts everything accepts images.
+            ("application/json;q=0.5, */*", false),
+            ("application/json;q=0.5, */*;q=0.8", false),
+            ("application/json;q=0.9, text/plain, */*;q=0.8", true),
+            ("application/json;q=0.8, */*;q=0.8", true),
+            ("application/json, image/*, */*", false),
+            ("application/json, image/*;q=0, */*", true),
+            ("application/json;q=0.5, image/webp;q=0.1, */*", false),
+            // The name of a parameter has no case.
+            ("application/json;Q=0.5, image/webp;q=0.6", false),
+            (
+                "application/json;charset=utf-8;Q=0, image/webp;q=0.6",
+                false,
+            ),
             ("nonsense", false),
         ] {
             assert_eq!(accepts(accept).prefers_json(), json, "{accept}");
