@@ -25,8 +25,20 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
     }
 }
 
-fn is_valid(host: &[u8]) -> bool {
-    !host.contains(&b'@') && Authority::try_from(host).is_ok()
+/// A host that is not empty and, after a colon, no port or a number that a port can have.
+fn is_valid(field: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(field) else {
+        return false;
+    };
+    let host = authority.host();
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && (port.is_empty() || port.parse::<u16>().is_ok())
+    };
+    let rest = authority.as_str().strip_prefix(host);
+    let has_valid_port =
+        rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    !field.contains(&b'@') && !matches!(host, "" | "[]") && has_valid_port
 }
 
 #[cfg(test)]
@@ -48,7 +60,10 @@ mod tests {
             "cameo:8080",
             "127.0.0.1:80",
             "[::1]:8080",
+            "[::1]",
             "a.b-c.example",
+            "cameo:",
+            "cameo:65535",
         ] {
             assert!(check(Version::HTTP_11, &[host]).is_ok(), "{host}");
         }
@@ -58,6 +73,15 @@ mod tests {
             &["a b"],
             &["a/b"],
             &["me@cameo"],
+            &[":80"],
+            &[":"],
+            &["[]:80"],
+            &["cameo:abc"],
+            &["cameo:+80"],
+            &["cameo:65536"],
+            &["cameo:99999"],
+            &["cameo:80:80"],
+            &["[::1]80"],
             &["a", "b"],
             &["a", "a"],
         ] {
