@@ -5,6 +5,8 @@ pub(super) const HOW_TO_MAKE: &str = "make one with: openssl rand -base64 48";
 
 /// What an attacker with the algorithm and one token cannot guess (RFC 7518, section 3.2).
 const MIN_BYTES: usize = 32;
+/// A pattern can end in something else, such as a digit that a rule for passwords demands.
+const MAX_TAIL: usize = 8;
 /// 32 random hexadecimal digits have fewer different ones once in 100 million times.
 const MIN_DIFFERENT: usize = 8;
 
@@ -76,27 +78,43 @@ pub(super) fn weakness(secret: &str) -> Option<String> {
             "has only {different} different characters and can be guessed"
         ));
     }
-    let period = period(bytes);
-    if period < MIN_BYTES {
-        return Some(format!(
-            "repeats a pattern of {period} characters and can be guessed"
-        ));
+    for tail in 0..=MAX_TAIL {
+        let period = period(&bytes[..bytes.len() - tail]);
+        if period + tail < MIN_BYTES {
+            return Some(format!(
+                "repeats a pattern of {period} characters and can be guessed"
+            ));
+        }
     }
     let steps = bytes.windows(2);
     let small = steps.filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
     if small * 2 > bytes.len() {
         return Some("is a sequence of neighbouring characters and can be guessed".to_owned());
     }
-    let mut rest = secret.to_lowercase();
-    for known in KNOWN {
-        rest = rest.replace(known, "");
-    }
-    (rest.len() < MIN_BYTES).then(|| {
-        format!(
-            "consists of words that examples use, but for {} bytes, and can be guessed",
-            rest.len()
-        )
+    let secret = secret.to_lowercase();
+    let compact = without_separators(&secret);
+    let words = || KNOWN.into_iter();
+    let removed = removed(secret.clone(), words().map(str::to_owned))
+        .max(self::removed(compact, words().map(without_separators)));
+    // Separators count as long as they separate no known words: random text has some, too.
+    let rest = secret.len() - removed;
+    (rest < MIN_BYTES).then(|| {
+        format!("consists of words that examples use, but for {rest} bytes, and can be guessed")
     })
+}
+
+/// How many bytes a text loses with these words.
+fn removed(mut text: String, words: impl Iterator<Item = String>) -> usize {
+    let whole = text.len();
+    for word in words {
+        text = text.replace(&word, "");
+    }
+    whole - text.len()
+}
+
+/// A text without what people put between words.
+fn without_separators(text: impl AsRef<str>) -> String {
+    text.as_ref().replace([' ', '-', '_'], "")
 }
 
 /// After how many bytes everything repeats; the whole length where nothing does.
@@ -119,6 +137,11 @@ mod tests {
             ("0123456789abcdef0123456789abcdef", "a pattern of 16"),
             (&"p7Kd9sQ2xZ".repeat(5), "a pattern of 10"),
             ("abcdefghijklmnopqrstuvwxyz012345", "neighbouring"),
+            ("jwt-key-jwt-key-jwt-key-jwt-key-0", "a pattern of 8"),
+            ("jwt-key-jwt-key-jwt-key-jwt-key-2026!", "a pattern of 8"),
+            ("correcthorsebatterystaplecorrecthorse!", "examples use"),
+            ("Correct-Horse_Battery Staple correct horse", "examples use"),
+            ("asecretthatonlythetestsknow+0123456789", "examples use"),
             ("changeme-changeme-please-change-me-now", "examples use"),
             ("my-super-secret-signing-token-of-32-bytes", "examples use"),
             ("a-string-secret-at-least-256-bits-long", "examples use"),
@@ -144,6 +167,11 @@ mod tests {
             getrandom::fill(&mut bits).unwrap();
             for secret in [
                 data_encoding::BASE64.encode(&bits),
+                data_encoding::BASE64URL_NOPAD.encode(&bits[..24]),
+                format!(
+                    "cameo-{}",
+                    data_encoding::BASE64URL_NOPAD.encode(&bits[..24])
+                ),
                 data_encoding::HEXLOWER.encode(&bits[..16]),
                 data_encoding::HEXLOWER.encode(&bits[..32]),
             ] {
