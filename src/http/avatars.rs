@@ -40,7 +40,7 @@ use crate::service::{self, Size, Upload};
         ("user_id" = String, Path, description = "A user id, or `me`: the token's subject"),
         ("crop" = Option<String>, Query, description = "`x,y,width,height` in pixels of the upright picture", example = "10,10,400,400"),
         ("If-Match" = Option<String>, Header, description = "Only replace the avatar that has one of these entity tags, of whichever representation; `*`: any"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is no avatar yet"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is no avatar yet. An upload supports no list of entity tags here and answers 400 to one"),
     ),
     request_body(content((UploadForm = "multipart/form-data"), (super::docs::Bytes = "image/*"))),
     responses((status = 200, description = "The avatar", body = Avatar), UploadProblems),

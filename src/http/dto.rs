@@ -104,7 +104,7 @@ pub(super) struct Deleted {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SizeQuery {
-    /// A variant's name, or pixels: the smallest variant that covers them.
+    /// A variant's name, or pixels, at least 1: the smallest variant that covers them.
     #[param(example = "medium")]
     pub size: Option<String>,
 }
@@ -117,7 +117,13 @@ impl SizeQuery {
         };
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             // More than can be counted is more than any variant has.
-            return Ok(Some(Size::Pixels(text.parse().unwrap_or(u32::MAX))));
+            return match text.parse().unwrap_or(u32::MAX) {
+                0 => {
+                    let detail = "a size of 0 pixels shows nothing; give at least 1";
+                    Err(Problem::new(Code::MalformedRequest, detail))
+                }
+                px => Ok(Some(Size::Pixels(px))),
+            };
         }
         let known = |name: &VariantName| record.renditions.iter().any(|one| one.variant == *name);
         match VariantName::new(text.as_str()) {

@@ -235,7 +235,11 @@ fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
-    if matches!(problem.code, Code::NotFound | Code::MethodNotAllowed) {
+    let says_how_long = problem
+        .headers
+        .iter()
+        .any(|(name, _)| name == CACHE_CONTROL);
+    if matches!(status.as_u16(), 404 | 405) && !says_how_long {
         // Caches may keep an answer of these statuses that says nothing (RFC 9110, section 15.1).
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

@@ -162,7 +162,9 @@ const HEADERS: &[(&str, HeaderDoc)] = &[
         text(
             "The state of the quota that counted this request \
              (draft-ietf-httpapi-ratelimit-headers-10): `r` requests are possible now, one \
-             more in `t` seconds at the latest; `pk` is whose quota it is, in base64.",
+             more in `t` seconds at the latest; `pk` is whose quota it is, in base64. Missing from \
+             an answer that is given before the request is counted, such as 412 where a condition \
+             fails before the body is read.",
             "\"upload\";r=4;t=12;pk=:NDI=:",
         ),
     ),
@@ -192,7 +194,8 @@ const HEADERS: &[(&str, HeaderDoc)] = &[
         "WWW-Authenticate",
         text(
             "How to authenticate, and what is wrong with the token that was sent (RFC 6750).",
-            "Bearer error=\"invalid_token\", error_description=\"the token has expired\"",
+            "Bearer realm=\"cameo\", error=\"invalid_token\", \
+             error_description=\"the token has expired\"",
         ),
     ),
     (

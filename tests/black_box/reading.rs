@@ -66,6 +66,17 @@ async fn size_chooses_by_name_or_by_pixels() {
     }
     let unknown = anyone.get(&format!("{AVATAR}?size=huge")).await;
     assert_eq!(unknown.problem(), (400, "malformed_request".to_owned()));
+    for none in ["0", "00", "-1", "1.5", ""] {
+        for accept in ["image/*", "application/json"] {
+            let path = format!("{AVATAR}?size={none}");
+            let answer = anyone.get_with(&path, "accept", accept).await;
+            assert_eq!(
+                answer.problem(),
+                (400, "malformed_request".to_owned()),
+                "{none:?}"
+            );
+        }
+    }
     let twice = anyone.get(&format!("{AVATAR}?size=1&size=2")).await;
     assert_eq!(twice.problem(), (400, "malformed_request".to_owned()));
     assert!(

@@ -20,6 +20,13 @@ impl Document {
     /// Panics where the answer is not one that the document promises.
     #[track_caller]
     pub(crate) fn check(&self, method: &Method, path: &str, answer: &Answer) {
+        if answer.status == 404 {
+            let cache = answer.header("cache-control");
+            assert!(
+                !cache.is_empty(),
+                "{method} {path}: 404 does not say how long caches may keep it"
+            );
+        }
         let Some(operation) = self.operation(method, path) else {
             // What the table does not have answers 404 or 405; the documents describe themselves.
             let known = path.starts_with("/docs") || path == "/openapi.json";
