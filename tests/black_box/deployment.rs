@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::{Backend, TestService, photos};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[derive(Deserialize)]
@@ -103,6 +105,202 @@ fn a_container_gets_more_time_to_end_than_the_program_takes() {
         let grace = humantime::parse_duration(grace.expect("a grace period")).unwrap();
         assert!(grace > drain, "{name}: {grace:?}");
     }
+}
+
+/// The secrets that the compose file's own script makes, in a folder for each volume.
+struct Secrets(TempDir);
+
+impl Secrets {
+    fn make() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let services = compose().services;
+        let container = &services["secrets"];
+        let mut script = container.command[0].as_str().unwrap().replace("$$", "$");
+        for volume in &container.volumes {
+            let (_, path) = volume.split_once(':').unwrap();
+            let place = folder.path().join(path.trim_start_matches('/'));
+            fs::create_dir(&place).unwrap();
+            let place = place.to_str().unwrap();
+            script = script.replace(&format!(" {path}/"), &format!(" {place}/"));
+            script = script.replace(&format!(">{path}/"), &format!(">{place}/"));
+        }
+        let script = Command::new("/bin/sh")
+            .args(["-euc", &script])
+            .envs([("JWT_SECRET", ""), ("MINIO_ROOT_PASSWORD", "")])
+            .status();
+        assert!(script.unwrap().success());
+        Self(folder)
+    }
+
+    /// Where a container finds the file that is at this path in the script.
+    fn path(&self, path: &str) -> String {
+        self.0.path().join(path).to_str().unwrap().to_owned()
+    }
+}
+
+/// The Redis of the compose file, with its own options and users.
+struct Redis {
+    process: Child,
+    url: String,
+    _secrets: Secrets,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        let secrets = Secrets::make();
+        let services = compose().services;
+        let words = services["redis"].command.as_array().unwrap();
+        let mut words = words.iter().map(|word| {
+            let word = word.as_str().unwrap();
+            match word.strip_prefix("/secrets/") {
+                Some(file) => secrets.path(&format!("redis/{file}")),
+                None => word.to_owned(),
+            }
+        });
+        let port = free_port();
+        let process = Command::new(words.next().unwrap())
+            .args(words)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--dir", &secrets.path("")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server; `make test` installs it");
+        for _ in 0..200 {
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        let url = fs::read_to_string(secrets.path("records/redis-url")).unwrap();
+        let shipped = "@redis:6379";
+        assert!(url.ends_with(shipped), "{url}");
+        let url = url.replace(shipped, &format!("@127.0.0.1:{port}"));
+        Self {
+            process,
+            url,
+            _secrets: secrets,
+        }
+    }
+
+    /// Sends a command as the user that Cameo is.
+    fn ask(&self, command: &str) -> redis::RedisResult<String> {
+        let client = redis::Client::open(self.url.as_str())?;
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        command.arg(Vec::from_iter(words));
+        command.query(&mut client.get_connection_with_timeout(Duration::from_secs(5))?)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn cameo_works_with_the_rights_that_its_user_of_redis_has() {
+    let redis = Redis::start().await;
+    let service = TestService::start_on(
+        Backend::fleet().await,
+        &[
+            ("CAMEO_CATALOG__REDIS__URL", &redis.url),
+            ("CAMEO_LIMITS__ENABLED", "true"),
+            ("CAMEO_LIMITS__UPLOAD", "2/h"),
+        ],
+    )
+    .await;
+    let owner = service.owner("42");
+    let picture = photos::png(100, 100);
+    owner.upload("42", picture.clone()).await.ok();
+    assert_eq!(owner.avatar("42").await.ok()["version"], 1);
+    owner.upload("42", picture.clone()).await.ok();
+    let refused = owner.upload("42", picture).await;
+    assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
+    owner.delete("42").await.ok();
+    assert_eq!(owner.avatar("42").await.problem().0, 404);
+    let ready = service.anonymous().get("/health/ready").await;
+    assert_eq!(ready.ok()["catalog"], "ok");
+
+    // Redis counted, and refused nothing that Cameo asked for.
+    let metrics = service.anonymous().get("/metrics").await;
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    let denied = metrics
+        .lines()
+        .find(|line| {
+            line.starts_with("cameo_limit_decisions")
+                && [
+                    r#"action="upload""#,
+                    r#"source="redis""#,
+                    r#"verdict="denied""#,
+                ]
+                .iter()
+                .all(|label| line.contains(label))
+        })
+        .unwrap_or_else(|| panic!("{metrics}"));
+    assert!(denied.ends_with(" 1"), "{denied}");
+    let calls = redis.ask("INFO commandstats").unwrap();
+    let was_refused = |line: &&str| !line.contains("rejected_calls=0,");
+    let refused: Vec<_> = calls
+        .lines()
+        .filter(|line| line.starts_with("cmdstat_"))
+        .filter(was_refused)
+        .collect();
+    assert!(calls.contains("cmdstat_evalsha"), "{calls}");
+    assert_eq!(refused, [""; 0]);
+
+    // Its rights end there.
+    for command in [
+        "FLUSHALL",
+        "CONFIG GET maxmemory",
+        "ACL LIST",
+        "KEYS *",
+        "SET other 1",
+        "GET other",
+    ] {
+        let refused = redis.ask(command).unwrap_err();
+        assert_eq!(refused.code(), Some("NOPERM"), "{command}: {refused}");
+    }
+    let anybody = redis.url.replace("cameo:", ":");
+    let anybody = redis::Client::open(anybody.as_str()).unwrap();
+    assert!(anybody.get_connection().is_err(), "there is no other user");
+}
+
+#[test]
+fn the_configuration_of_the_fleet_is_good() {
+    let secrets = Secrets::make();
+    let services = compose().services;
+    let mut variables = services["cameo"].environment.clone();
+    for value in variables.values_mut() {
+        *value = value.replace(
+            "${PUBLIC_URL:-http://localhost:8080}",
+            "http://localhost:8080",
+        );
+        if let Some(file) = value.strip_prefix("/secrets/") {
+            *value = secrets.path(file);
+        }
+        assert!(!value.contains("${"), "{value}");
+    }
+    let check = |variables: &BTreeMap<String, String>| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cameo"))
+            .arg("check-config")
+            .env_clear()
+            .env("CAMEO_DATA_DIR", secrets.path("data"))
+            .envs(variables)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = check(&variables);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    // The secrets are read.
+    fs::remove_file(secrets.path("token/jwt")).unwrap();
+    let (code, said) = check(&variables);
+    assert_eq!(code, Some(2), "{said}");
 }
 
 #[test]
