@@ -39,7 +39,7 @@ pub(crate) async fn run(options: &[String]) {
     redis.ask::<()>("FLUSHALL");
     timed(&["rebuild"], &servers, avatars).await;
     let cameo = Running::start(CAMEO, &servers).await;
-    assert_eq!(cameo.avatars().await, avatars as u64);
+    assert_eq!(cameo.images().await, (avatars * (OBJECTS - 1)) as u64);
 }
 
 /// As small as an upload may be: what is measured is how many there are.

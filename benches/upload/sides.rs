@@ -274,12 +274,12 @@ impl Running {
         self.group.tree()
     }
 
-    /// How many avatars Cameo says there are.
-    pub(crate) async fn avatars(&self) -> u64 {
+    /// How many images Cameo says there are.
+    pub(crate) async fn images(&self) -> u64 {
         let answer = reqwest::get(format!("{}/health/avatar", self.url)).await;
         let text = answer.unwrap().text().await.unwrap();
         let health: serde_json::Value = serde_json::from_str(&text).unwrap();
-        health["avatars"].as_u64().unwrap()
+        health["storage"]["total_files"].as_u64().unwrap()
     }
 
     pub(crate) fn load(&self, picture: &[u8]) -> Load {

@@ -195,9 +195,10 @@ async fn a_failover_of_redis_loses_nothing_but_what_was_not_passed_on_yet() {
         let in_time = tokio::time::timeout(Duration::from_mins(1), async {
             loop {
                 let overview = service.anonymous().get("/health/avatar").await;
-                let avatars = overview.json()["avatars"].as_u64();
-                if let Some(avatars) = avatars.filter(|avatars| *avatars >= wanted) {
-                    return avatars;
+                // Each avatar has ten images.
+                let images = overview.json()["storage"]["total_files"].as_u64();
+                if let Some(images) = images.filter(|images| *images >= wanted * 10) {
+                    return images / 10;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
