@@ -188,7 +188,7 @@ impl Redis {
         let client = redis::Client::open(self.url.as_str())?;
         let mut words = command.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
-        command.arg(Vec::from_iter(words));
+        command.arg(words.collect::<Vec<_>>());
         command.query(&mut client.get_connection_with_timeout(Duration::from_secs(5))?)
     }
 }
