@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `cameo:{p07}:subjects` | hash: subject → its versions and its current record, some 230 bytes |
 //! | `cameo:{p07}:pending` | sorted set: uploads under way, by deadline |
-//! | `cameo:{p07}:reserved` | hash: uploads that nobody committed → their reservations |
+//! | `cameo:{p07}:reserved` | hash: pending and retired uploads → their reservations, or why there is none |
 //! | `cameo:{p07}:retired` | sorted set: uploads whose objects are to be removed, by due time |
 //! | `cameo:{p07}:retired-of` | sorted set: pending and retired uploads, in the order of their subjects |
 //! | `cameo:{p07}:stats` | hash: what the current records add up to |
