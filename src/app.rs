@@ -106,13 +106,15 @@ impl App {
         let concerns = catalog.concerns.clone();
         let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
         service.report_concerns(concerns);
+        let mut pause = FIRST_PAUSE;
         let lost = loop {
             match service.begin().await {
                 // While the store was waited for, Redis may have gone, or come back as it cannot
                 // be used: that is waited for, or told, as at the beginning.
                 Err(service::Error::Catalog(error)) if redis.is_some() => {
-                    warn!(cause = std::error::Error::source(&error), "{error}");
-                    tokio::time::sleep(FIRST_PAUSE).await;
+                    warn!(cause = std::error::Error::source(&error), retry_in = ?pause, "{error}");
+                    tokio::time::sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
                     open_catalog(config, Waiting::UntilItIsUp).await?;
                 }
                 begun => break begun?,
@@ -123,7 +125,11 @@ impl App {
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
             );
         }
-        if let Err(error) = service.look_for_losses().await {
+        let looked = async {
+            service.look_at_first_records().await?;
+            service.look_for_losses().await
+        };
+        if let Err(error) = looked.await {
             let error: &dyn std::error::Error = &error;
             warn!(error, "records are compared with the store later");
         }

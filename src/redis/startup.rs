@@ -223,6 +223,11 @@ pub enum RedisConcern {
         "redis takes no changes: fewer replicas follow it than its min-replicas-to-write asks for; add one, or lower that setting"
     )]
     FewReplicas,
+    /// It does not tell its run id.
+    #[error(
+        "redis denies INFO to this user, so a restart or a failover that lost writes is not noticed, and versions may be given out again; allow it (ACL: +info)"
+    )]
+    DeniesInfo,
     /// Its clock and this machine's differ.
     #[error(
         "the clocks of this machine and of redis differ by more than {} s; let NTP set both",
@@ -258,7 +263,7 @@ impl RedisLink {
                 for version in self.versions().await? {
                     version.check(address, wait)?;
                 }
-                return Ok(Vec::new());
+                return Ok(vec![RedisConcern::DeniesInfo]);
             }
             Err(error) => return Err(RedisStartError::sort(address, error)),
         };

@@ -771,12 +771,18 @@ impl Catalog for EmbeddedCatalog {
                 match name.value().split_once('.') {
                     None => stats.avatars = objects,
                     Some(_) if objects == 0 => {}
-                    Some((variant, extension)) => stats.renditions.push(StatsRow {
-                        variant: VariantName::new(variant)?,
-                        format: Format::from_extension(extension).ok_or(Failure::UnknownFormat)?,
-                        objects,
-                        bytes,
-                    }),
+                    Some((variant, extension)) => {
+                        // A version of this program that knows more formats may have written it.
+                        let Some(format) = Format::from_extension(extension) else {
+                            continue;
+                        };
+                        stats.renditions.push(StatsRow {
+                            variant: VariantName::new(variant)?,
+                            format,
+                            objects,
+                            bytes,
+                        });
+                    }
                 }
             }
             Ok(stats)

@@ -345,8 +345,6 @@ pub(super) enum Failure {
     Variant(#[from] crate::avatar::InvalidVariantName),
     #[error("the place among the events is no number")]
     Place(#[from] std::num::ParseIntError),
-    #[error("a sum is of an unknown format")]
-    UnknownFormat,
     #[error("the database panicked over its file")]
     Panicked,
     #[error("the file is closed after an I/O error")]
@@ -410,8 +408,7 @@ impl Failure {
             | Self::Encode(_)
             | Self::Subject(_)
             | Self::Variant(_)
-            | Self::Place(_)
-            | Self::UnknownFormat => CatalogError::damaged(operation, self),
+            | Self::Place(_) => CatalogError::damaged(operation, self),
         }
     }
 }

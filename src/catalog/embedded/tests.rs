@@ -263,3 +263,19 @@ async fn a_delete_whose_step_runs_twice_still_answers_what_it_took_away() {
         assert_eq!(ids, expected, "run {run}");
     }
 }
+
+#[tokio::test]
+async fn a_sum_of_an_unknown_format_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, _) = contract::embedded(folder.path());
+    let written = catalog.write("write sums", |transaction| {
+        let mut stats = transaction.open_table(STATS)?;
+        stats.insert("small.webp", (1, 2))?;
+        stats.insert("small.tiff", (3, 4))?;
+        Ok(())
+    });
+    written.await.unwrap();
+    let stats = catalog.stats().await.unwrap();
+    assert_eq!(stats.renditions.len(), 1);
+    assert_eq!(stats.renditions[0].format, Format::Webp);
+}

@@ -453,6 +453,7 @@ impl Catalog for RedisCatalog {
 
     async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError> {
         let claimed = async {
+            self.refuse_foreign_partitions()?;
             let lease = milliseconds(lease);
             let count = usize::from(self.partitions.count());
             let first = self.next_claim.fetch_add(1, Ordering::Relaxed) % count;
@@ -546,15 +547,24 @@ impl Catalog for RedisCatalog {
             for partition in self.partitions.all() {
                 // Pending first: what moves in between only moves to retired, and counts once.
                 for set in ["pending", "retired"] {
-                    let mut range = redis::cmd("ZRANGE");
-                    range.arg(partition.key(set)).arg(0).arg(-1);
-                    let names: Vec<Vec<u8>> = self.link.run(&range).await?;
-                    for name in &names {
-                        match outstanding(name) {
-                            Ok(outstanding) => {
-                                listed.insert(outstanding);
+                    // In pages, so that a long list does not hold up other commands.
+                    let mut place = "0".to_owned();
+                    loop {
+                        let mut scan = redis::cmd("ZSCAN");
+                        scan.arg(partition.key(set)).arg(&place);
+                        scan.arg("COUNT").arg(PAGE);
+                        let names: Vec<(Vec<u8>, String)>;
+                        (place, names) = self.link.run(&scan).await?;
+                        for (name, _) in &names {
+                            match outstanding(name) {
+                                Ok(outstanding) => {
+                                    listed.insert(outstanding);
+                                }
+                                Err(_) => warn_of_name(name),
                             }
-                            Err(_) => warn_of_name(name),
+                        }
+                        if place == "0" {
+                            break;
                         }
                     }
                 }
@@ -641,6 +651,7 @@ impl Catalog for RedisCatalog {
         retire_after: Duration,
     ) -> Result<Restored, CatalogError> {
         let restored = async {
+            self.refuse_foreign_partitions()?;
             let bytes = codec::encode(record)?;
             let retire_after = milliseconds(retire_after);
             let (restored, current): (String, Vec<u8>) = self

@@ -115,7 +115,9 @@ async fn a_redis_before_7_is_refused_with_the_reason() {
 async fn a_server_that_denies_info_and_hello_is_used_where_it_is_new_enough() {
     let server = RedisServer::start();
     server.ask::<()>("ACL SETUSER mute on >pw ~* &* +@all -info -hello");
-    let catalog = open(&server.url().replace("//", "//mute:pw@")).await;
+    let url = server.url().replace("//", "//mute:pw@");
+    let (catalog, concerns) = open_waiting(&url, None).await;
+    assert_eq!(concerns, [RedisConcern::DeniesInfo]);
     upload(&catalog, &subject("42")).await.unwrap();
 }
 
@@ -594,6 +596,12 @@ async fn a_replica_refuses_changes_while_redis_has_another_number_of_partitions(
             .map(drop)
             .unwrap_err(),
         remove(&catalog, &who).await.map(drop).unwrap_err(),
+        catalog.claim(LONG, 1).await.map(drop).unwrap_err(),
+        catalog
+            .restore(&who, &under_way, LONG)
+            .await
+            .map(drop)
+            .unwrap_err(),
     ] {
         assert!(text_of(&error).contains("8 partitions"), "{error:?}");
     }
@@ -632,6 +640,20 @@ async fn what_an_operator_should_see_to_is_seen_while_running() {
     assert!(concerns[0].contains("allkeys-lru"), "{concerns:?}");
     server.ask::<()>("CONFIG SET maxmemory-policy noeviction");
     assert_eq!(catalog.watch().await.unwrap().concerns, [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_outstanding_is_listed_in_pages() {
+    let server = RedisServer::start_with(&[]);
+    let catalog = open(&server.url()).await;
+    let who = subject("42");
+    for _ in 0..700 {
+        reserved(&catalog, &who).await.unwrap();
+    }
+    assert_eq!(catalog.outstanding().await.unwrap().len(), 700);
+    assert_eq!(calls(&server, "zrange"), 0);
+    // One for each of the two sets of 16 partitions, and more for the long one.
+    assert!(calls(&server, "zscan") > 32);
 }
 
 async fn claim(catalog: &RedisCatalog) -> Vec<Claimed> {
