@@ -173,6 +173,17 @@ fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
+/// Whether a master did not run the command because its slot is moving. The client follows a
+/// redirection (`ASK`, `MOVED`) only a few times, and a key of the slot may move again meanwhile.
+fn is_of_a_moving_slot(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(
+            ServerErrorKind::TryAgain | ServerErrorKind::Ask | ServerErrorKind::Moved
+        )
+    )
+}
+
 /// Repetitions of a script while the keys of its slot lie on two masters (`TRYAGAIN`).
 pub(super) struct SlotMoves {
     deadline: Instant,
@@ -190,7 +201,7 @@ impl SlotMoves {
 
     /// Whether the error tells of a moving slot, and there is time for another attempt.
     fn has_time_for(&self, error: &RedisError) -> bool {
-        error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain) && self.has_time()
+        is_of_a_moving_slot(error) && self.has_time()
     }
 
     /// Whether there is time for another attempt.
