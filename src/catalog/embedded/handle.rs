@@ -31,6 +31,9 @@ const ROOM_BYTES: usize = 1 << 20;
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after opening the file again, or failing to, before it is opened once more.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a read waits for the file to be opened again, and the pause between two attempts.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
+const READ_PAUSE: Duration = Duration::from_millis(25);
 
 /// Why the catalog's file cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -111,12 +114,24 @@ impl Handle {
         Ok(handle)
     }
 
-    /// Runs a step that writes nothing.
+    /// Runs a step that writes nothing. If another step's I/O error has closed the file, it waits
+    /// for [`READ_PATIENCE`] at most until the file is open again: a write that fails costs no read.
     pub(super) fn read<T>(
         &self,
-        step: impl FnOnce(&Database) -> Result<T, Failure>,
+        step: impl Fn(&Database) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        self.with_database(step)
+        let deadline = Instant::now() + READ_PATIENCE;
+        loop {
+            match self.with_database(&step) {
+                Err(failure)
+                    if (failure.is_io() || matches!(failure, Failure::Closed))
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(READ_PAUSE);
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Runs a step that needs room, as one transaction. While there is none it is refused.
@@ -472,6 +487,24 @@ fn folder_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_waits_until_the_file_is_open_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = Handle::open(&folder.path().join("catalog.redb")).unwrap();
+        // Twice in a row, so that the file stays closed until it may be opened again.
+        for _ in 0..2 {
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            let failed = handle.release(|_| -> Result<(), _> {
+                let full = io::Error::from(full.kind());
+                Err(Failure::Storage(redb::StorageError::Io(full)))
+            });
+            assert!(failed.is_err());
+        }
+        *handle.database.write().unwrap() = None;
+        let read = handle.read(|database| Ok(is_usable(database)));
+        assert!(read.unwrap());
+    }
 
     #[test]
     fn after_a_write_that_failed_uploads_are_refused_until_there_is_room_beside_the_reserve() {

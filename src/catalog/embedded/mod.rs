@@ -101,7 +101,7 @@ impl EmbeddedCatalog {
     async fn blocking<T: Send + 'static>(
         &self,
         operation: &'static str,
-        work: impl FnOnce(&Database) -> Result<T, Failure> + Send + 'static,
+        work: impl Fn(&Database) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, CatalogError> {
         self.with_handle(operation, |handle| handle.read(work))
             .await
