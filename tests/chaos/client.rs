@@ -130,6 +130,13 @@ impl Answer {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Whether a replica that cannot serve yet says so.
+    pub(crate) fn is_of_a_start(&self) -> bool {
+        let body = self.json();
+        let detail = body["detail"].as_str().unwrap_or_default();
+        detail.starts_with("the service is starting")
+    }
+
     /// The avatar; `None` where this is something else.
     pub(crate) fn avatar(&self) -> Option<Avatar> {
         let body = self.json();

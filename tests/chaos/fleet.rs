@@ -76,6 +76,7 @@ pub(crate) struct Fleet {
     /// The bucket, past every fault.
     pub(crate) eye: Eye,
     config: String,
+    folder: PathBuf,
     token: String,
 }
 
@@ -143,7 +144,8 @@ impl Fleet {
             shape: plan.shape,
             eye,
             config: sizes.display().to_string(),
-            token: token(folder),
+            folder: folder.to_owned(),
+            token: token(folder, &["--sub", "chaos", "--role", "service"]),
         };
         let replicas = match plan.shape {
             Shape::Alone => 1,
@@ -230,6 +232,15 @@ impl Fleet {
     /// Where a replica is spoken to, as a service that may change every avatar.
     pub(crate) fn client(&self, replica: usize) -> Client {
         Client::new(&self.replicas[replica].url, &self.token)
+    }
+
+    /// Each replica, spoken to as a user who may change their own avatar alone.
+    pub(crate) fn clients_of(&self, user: &str) -> Vec<Client> {
+        let token = token(&self.folder, &["--sub", user]);
+        let replicas = self.replicas.iter();
+        replicas
+            .map(|replica| Client::new(&replica.url, &token))
+            .collect()
     }
 
     pub(crate) fn replica(&self, number: usize) -> &Program {
@@ -410,12 +421,11 @@ fn bucket_settings(proxy: &Proxy) -> Vec<(&'static str, String)> {
     .to_vec()
 }
 
-/// A token of a service, which may change every avatar, for longer than any run.
-fn token(folder: &Path) -> String {
+/// A token for longer than any run.
+fn token(folder: &Path, whose: &[&str]) -> String {
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
-        .args([
-            "token", "--sub", "chaos", "--role", "service", "--ttl", "7d",
-        ])
+        .args(["token", "--ttl", "7d"])
+        .args(whose)
         .env("CAMEO_DATA_DIR", folder)
         .env("CAMEO_AUTH__JWT_SECRET", SECRET)
         .output()

@@ -236,6 +236,10 @@ pub(crate) fn understand(act: Act, answer: &Answer) -> (Outcome, Option<String>)
         (409, "superseded", Act::Upload { .. })
         | (503, "storage_unavailable" | "overloaded", Act::Upload { .. })
         | (503, "catalog_unavailable", Act::Read) => Some(Outcome::Refused(code.clone())),
+        // A running replica does not ask the store for an avatar's JSON.
+        (503, "storage_unavailable", Act::Read) if answer.is_of_a_start() => {
+            Some(Outcome::Refused(code.clone()))
+        }
         (503, "catalog_unavailable", Act::Upload { .. })
         | (503, "catalog_unavailable" | "storage_unavailable", Act::Delete) => {
             Some(Outcome::Unknown(code.clone()))

@@ -186,22 +186,25 @@ fn answers() {
     let later = ("retry-after", "1");
     let problem = |code: &str| format!(r#"{{"code":"{code}"}}"#);
     let unavailable = problem("storage_unavailable");
-    let right: [(Act, u16, &str, Headers<'_>); 3] = [
+    let starting = r#"{"code":"storage_unavailable","detail":"the service is starting and waits for its store"}"#;
+    let right: [(Act, u16, &str, Headers<'_>); 4] = [
         (Act::Delete, 200, "{}", &[]),
         (Act::Read, 404, &problem("avatar_not_found"), &[]),
         (upload, 503, &unavailable, &[later]),
+        (Act::Read, 503, starting, &[later]),
     ];
     for (act, status, body, headers) in right {
         let (_, wrong) = understand(act, &answer(status, body, headers));
         assert_eq!(wrong, None);
     }
-    let wrong: [(Act, u16, &str, Headers<'_>); 7] = [
+    let wrong: [(Act, u16, &str, Headers<'_>); 8] = [
         (upload, 500, &problem("internal"), &[]),
         // Without Retry-After, or with one that is no number of seconds.
         (upload, 503, &unavailable, &[]),
         (upload, 503, &unavailable, &[("retry-after", "soon")]),
         // To another question, without what it is to bring, or with a code that is not its own.
         (Act::Read, 409, &problem("superseded"), &[]),
+        (Act::Read, 503, &unavailable, &[later]),
         (upload, 200, "{}", &[]),
         (Act::Read, 404, &problem("not_found"), &[]),
         (upload, 503, &problem("teapot"), &[later]),

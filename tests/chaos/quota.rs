@@ -94,8 +94,9 @@ async fn count(fleet: &Fleet, number: usize) -> Counted {
 
 async fn uploads(fleet: &Fleet, subject: String) -> usize {
     let picture = photos::png(100, 100);
+    let clients = fleet.clients_of(&subject);
     let tries = (0..2 * UPLOADS).map(|number| {
-        let client = fleet.client(number % REPLICAS);
+        let client = &clients[number % REPLICAS];
         let (subject, picture) = (&subject, picture.clone());
         async move { client.upload(subject, picture).await }
     });
@@ -107,9 +108,9 @@ async fn uploads(fleet: &Fleet, subject: String) -> usize {
 }
 
 async fn deletes(fleet: &Fleet, subject: &str) -> (usize, [usize; 2]) {
+    let clients = fleet.clients_of(subject);
     let begun = Instant::now();
-    let tries = join_all((0..REPLICAS).map(|replica| {
-        let client = fleet.client(replica);
+    let tries = join_all(clients.iter().map(|client| {
         async move {
             let mut through = 0;
             // When the first answer was there, when the last request was sent, and the longest that
