@@ -28,6 +28,9 @@ pub(super) enum Failure {
     /// It answered something that makes no sense.
     #[error("s3 answered {0}")]
     Answer(&'static str),
+    /// The bucket was deleted, and a task creates it again.
+    #[error("the bucket was deleted and is created again")]
+    Recovering,
 }
 
 impl Failure {
@@ -39,7 +42,7 @@ impl Failure {
     /// Whether the same request may succeed a little later.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::NoAnswer(_) => true,
+            Self::NoAnswer(_) | Self::Recovering => true,
             Self::Refused { status, code, .. } => {
                 matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
                     || matches!(

@@ -14,7 +14,7 @@ mod startup;
 pub(crate) mod testing;
 
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -65,7 +65,7 @@ impl S3Store {
     /// # Errors
     /// Why it cannot be used, sorted by what to do about it.
     pub async fn open(settings: &S3Settings) -> Result<(Self, Vec<S3Concern>), S3StartError> {
-        startup::open(settings).await
+        startup::open(settings, Arc::default()).await
     }
 
     async fn put_bytes(
@@ -395,6 +395,10 @@ impl Store for S3Store {
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {
+        // That task uses the same probes.
+        if self.recovery.is_under_way() {
+            return Err(self.failed("write, read and delete a probe", Failure::Recovering));
+        }
         let probe = match self.anyone {
             Some(_) => Probe::public(),
             None => Probe::private(),

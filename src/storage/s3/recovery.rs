@@ -1,7 +1,7 @@
 //! Making a bucket again that was deleted while the service runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -24,10 +24,11 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    pub(super) fn new(settings: S3Settings) -> Self {
+    /// Counts losses in `losses`, to which the task that makes the bucket again adds as well.
+    pub(super) fn new(settings: S3Settings, losses: Arc<AtomicU64>) -> Self {
         Self {
             settings,
-            losses: Arc::default(),
+            losses,
             task: Mutex::default(),
         }
     }
@@ -42,19 +43,32 @@ impl Recovery {
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether the bucket is being made again.
+    pub(super) fn is_under_way(&self) -> bool {
+        is_running(self.lock().as_ref())
+    }
+
     /// Begins to make the bucket again, unless that is under way.
     pub(super) fn begin(&self) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if task.as_ref().is_some_and(|task| !task.is_finished()) {
+        let mut task = self.lock();
+        if is_running(task.as_ref()) {
             return;
         }
-        self.count_loss();
         warn!(
             bucket = self.settings.bucket,
             "the bucket is gone; it is made again"
         );
-        *task = Some(tokio::spawn(make_again(self.settings.clone())));
+        let losses = Arc::clone(&self.losses);
+        *task = Some(tokio::spawn(make_again(self.settings.clone(), losses)));
     }
+
+    fn lock(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_running(task: Option<&JoinHandle<()>>) -> bool {
+    task.is_some_and(|task| !task.is_finished())
 }
 
 impl Drop for Recovery {
@@ -66,13 +80,18 @@ impl Drop for Recovery {
     }
 }
 
-/// Makes the bucket ready, and tries until it is.
-async fn make_again(settings: S3Settings) {
+/// Makes the bucket ready, and tries until it is. Each attempt that creates the bucket counts a loss:
+/// somebody may delete it again while this runs. If another replica created it, this counts the loss
+/// at the end.
+async fn make_again(settings: S3Settings, losses: Arc<AtomicU64>) {
+    let known = losses.load(Ordering::Relaxed);
     let mut pause = FIRST_PAUSE;
     let mut reported = String::new();
     loop {
-        match startup::open(&settings).await {
+        match startup::open(&settings, Arc::clone(&losses)).await {
             Ok((_, concerns)) => {
+                let _ =
+                    losses.compare_exchange(known, known + 1, Ordering::Relaxed, Ordering::Relaxed);
                 for concern in concerns {
                     warn!("{concern}");
                 }

@@ -1,7 +1,8 @@
 //! Making a bucket ready, and saying what is wrong with one that is not.
 
 use std::path::PathBuf;
-use std::sync::{LazyLock, Mutex};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -193,7 +194,11 @@ impl Probe {
     }
 }
 
-pub(super) async fn open(settings: &S3Settings) -> Result<(S3Store, Vec<S3Concern>), S3StartError> {
+/// Opens the bucket, and creates it where it does not exist, which counts as one of `losses`.
+pub(super) async fn open(
+    settings: &S3Settings,
+    losses: Arc<AtomicU64>,
+) -> Result<(S3Store, Vec<S3Concern>), S3StartError> {
     let Clients { service, anyone } = client::build(settings).await?;
     let policy = settings.public_access == PublicAccess::Policy;
     let store = S3Store {
@@ -201,7 +206,7 @@ pub(super) async fn open(settings: &S3Settings) -> Result<(S3Store, Vec<S3Concer
         anyone: policy.then(|| anyone.clone()),
         bucket: settings.bucket.clone(),
         tidied: Mutex::default(),
-        recovery: Recovery::new(settings.clone()),
+        recovery: Recovery::new(settings.clone(), losses),
     };
     let opening = Opening {
         settings,
