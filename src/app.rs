@@ -23,7 +23,7 @@ use crate::private_files;
 use crate::redis::{RedisLink, RedisStartError};
 use crate::service::{self, Service, Settings};
 use crate::storage::{
-    self, DiskStore, MeteredStore, Patience, PatientStore, S3StartError, S3Store,
+    self, DiskStore, MeteredStore, RetryPolicy, RetryingStore, S3StartError, S3Store,
 };
 use crate::telemetry::Metrics;
 
@@ -51,7 +51,7 @@ pub struct App {
     /// What it does.
     pub service: Arc<Service>,
     /// Its HTTP surface.
-    pub http: http::App,
+    pub http: http::AppState,
     /// What counts attempts.
     pub limiter: Option<Arc<dyn Limiter>>,
     /// How often what is due is removed.
@@ -97,15 +97,15 @@ impl App {
         startup.waits_for(Needed::Store);
         let store = open_store(config, Waiting::UntilItIsUp, &metrics).await?;
         startup.waits_for(Needed::Catalog);
-        for concern in &store.concerns {
-            warn!("{concern}");
+        for warning in &store.warnings {
+            warn!("{warning}");
         }
         info!("{}", store.summary);
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
-        let concerns = catalog.concerns.clone();
+        let warnings = catalog.warnings.clone();
         let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
-        service.report_concerns(concerns);
+        service.report_startup_warnings(warnings);
         let mut pause = FIRST_PAUSE;
         let lost = loop {
             match service.begin().await {
@@ -114,7 +114,7 @@ impl App {
                 Err(service::Error::Catalog(error)) if redis.is_some() => {
                     warn!(cause = std::error::Error::source(&error), retry_in = ?pause, "{error}");
                     tokio::time::sleep(pause).await;
-                    pause = LONGEST_PAUSE.min(pause * 2);
+                    pause = MAX_PAUSE.min(pause * 2);
                     open_catalog(config, Waiting::UntilItIsUp).await?;
                 }
                 begun => break begun?,
@@ -141,7 +141,7 @@ impl App {
             }
         };
         let readiness = Arc::<Readiness>::default();
-        let http = http::App::new(http::Parts {
+        let http = http::AppState::new(http::Parts {
             service: Arc::clone(&service),
             verifier: Verifier::new(&config.auth, secret)?,
             limiter: limiter.clone(),
@@ -224,7 +224,7 @@ pub(crate) struct OpenStore {
     /// Which it is, and what was seen to hold of it.
     pub(crate) summary: String,
     /// What an operator should know of it.
-    pub(crate) concerns: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Opens the store that the configuration names.
@@ -244,13 +244,13 @@ pub(crate) async fn open_store(
                 store: Arc::new(store),
                 objects_url: own_url(),
                 summary: format!("the store is the folder {}", folder.display()),
-                concerns: private_files::warnings([&*folder]),
+                warnings: private_files::warnings([&*folder]),
             });
         }
         Storage::S3(settings, public_base_url) => (settings, public_base_url),
     };
     let open = || S3Store::open(settings);
-    let (store, concerns) = retrying(waiting, open, S3StartError::may_pass).await?;
+    let (store, warnings) = retrying(waiting, open, S3StartError::is_transient).await?;
     let bucket = &settings.bucket;
     let (objects_url, readable) = match (public_base_url, settings.public_access) {
         (Some(url), PublicAccess::Policy) => (url.clone(), "anybody reads public/"),
@@ -259,9 +259,9 @@ pub(crate) async fn open_store(
         (None, PublicAccess::None) => (own_url(), "the service hands images out"),
     };
     Ok(OpenStore {
-        store: Arc::new(PatientStore::new(
+        store: Arc::new(RetryingStore::new(
             Arc::new(store),
-            Patience::default(),
+            RetryPolicy::default(),
             metrics.clone(),
         )),
         summary: format!(
@@ -269,7 +269,7 @@ pub(crate) async fn open_store(
              {readable}, nobody private/; URLs begin with {objects_url}"
         ),
         objects_url,
-        concerns: concerns.iter().map(ToString::to_string).collect(),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
     })
 }
 
@@ -281,7 +281,7 @@ pub(crate) struct OpenCatalog {
     /// Which it is, and what was seen to hold of it.
     pub(crate) summary: String,
     /// What an operator should know of it.
-    pub(crate) concerns: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Opens the catalog that the configuration names.
@@ -295,13 +295,13 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
                 catalog: Arc::new(catalog),
                 redis: None,
                 summary: format!("the catalog is the database {}", path.display()),
-                concerns: private_files::warnings([&*config.data_dir, &*path]),
+                warnings: private_files::warnings([&*config.data_dir, &*path]),
             });
         }
         Catalog::Redis(settings) => settings,
     };
     let open = || RedisCatalog::open(settings);
-    let (catalog, concerns) = retrying(waiting, open, RedisStartError::may_pass).await?;
+    let (catalog, warnings) = retrying(waiting, open, RedisStartError::is_transient).await?;
     Ok(OpenCatalog {
         redis: Some((catalog.link().clone(), settings.partitions)),
         catalog: Arc::new(catalog),
@@ -310,31 +310,31 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
             settings.address,
             settings.partitions.count()
         ),
-        concerns: concerns.iter().map(ToString::to_string).collect(),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
     })
 }
 
 /// The pause before the second attempt to open something; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause of all.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// Opens something on the network, again and again while waiting may help and is wanted.
 async fn retrying<T, E: std::error::Error>(
     waiting: Waiting,
     open: impl AsyncFn() -> Result<T, E>,
-    may_pass: impl Fn(&E) -> bool,
+    is_transient: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
     let mut pause = FIRST_PAUSE;
     loop {
         match open().await {
-            Err(error) if waiting == Waiting::UntilItIsUp && may_pass(&error) => {
+            Err(error) if waiting == Waiting::UntilItIsUp && is_transient(&error) => {
                 warn!(cause = error.source(), retry_in = ?pause, "{error}");
             }
             opened => return opened,
         }
         tokio::time::sleep(pause).await;
-        pause = LONGEST_PAUSE.min(pause * 2);
+        pause = MAX_PAUSE.min(pause * 2);
     }
 }
 
@@ -342,7 +342,8 @@ async fn retrying<T, E: std::error::Error>(
 pub fn is_configuration(error: &anyhow::Error) -> bool {
     let s3 = error.downcast_ref::<S3StartError>();
     let redis = error.downcast_ref::<RedisStartError>();
-    s3.is_some_and(|error| !error.may_pass()) || redis.is_some_and(|error| !error.may_pass())
+    s3.is_some_and(|error| !error.is_transient())
+        || redis.is_some_and(|error| !error.is_transient())
 }
 
 /// The secret that tokens are signed with: the configured one, or one of this data folder's own,

@@ -19,7 +19,7 @@ use cameo::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName,
 };
-use cameo::catalog::{Beginning, Catalog, Precondition, RedisCatalog, Replaced};
+use cameo::catalog::{Catalog, InitialState, Precondition, RedisCatalog, Replaced};
 use cameo::config::{Partitions, RedisSettings};
 use futures_util::StreamExt;
 
@@ -43,7 +43,7 @@ async fn main() {
         wait_timeout: std::time::Duration::from_secs(3),
     };
     let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
-    catalog.begin(Beginning::New).await.unwrap();
+    catalog.initialize(InitialState::New).await.unwrap();
     let before = used_memory(&server);
     let begun = Instant::now();
     futures_util::stream::iter(0..count)

@@ -15,7 +15,7 @@ pub struct Version(pub u64);
 impl Version {
     /// The version floor of this time: the milliseconds since 2025-01-01 UTC. No upload before
     /// `now` has a higher version, because no subject uploads a thousand avatars a second.
-    pub fn floor_at(now: Timestamp) -> Self {
+    pub fn time_floor(now: Timestamp) -> Self {
         const EPOCH: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
         let since = now.since(EPOCH).as_millis();
         Self(u64::try_from(since).unwrap_or(u64::MAX))
@@ -352,6 +352,6 @@ mod tests {
     #[test]
     fn a_version_floor_counts_milliseconds_since_2025() {
         let now = Timestamp::from_unix_ms(1_735_689_600_000 + 12_345);
-        assert_eq!(Version::floor_at(now), Version(12_345));
+        assert_eq!(Version::time_floor(now), Version(12_345));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Beginning, Catalog, CatalogError, Claimed, Cursor, Invalidated, Outstanding, Page,
+    Catalog, CatalogError, Claimed, Cursor, InitialState, Invalidated, Outstanding, Page,
     Precondition, PreconditionFailed, Removed, Replaced, Reservation, Restored, Standing, Stats,
     Watched,
 };
@@ -149,14 +149,14 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("has_begun", answer).await
     }
 
-    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError> {
-        let answer = self.inner.begin(beginning);
+    async fn initialize(&self, state: InitialState) -> Result<(), CatalogError> {
+        let answer = self.inner.initialize(state);
         self.operations.measure("begin", answer).await
     }
 
-    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError> {
-        let answer = self.inner.raise_floor(seen);
-        self.operations.measure("raise_floor", answer).await
+    async fn raise_version_floor(&self, seen: Version) -> Result<Version, CatalogError> {
+        let answer = self.inner.raise_version_floor(seen);
+        self.operations.measure("raise_version_floor", answer).await
     }
 
     fn event_partitions(&self) -> u16 {

@@ -201,14 +201,14 @@ pub trait Catalog: Send + Sync + 'static {
     ///
     /// A catalog that replicas share may be emptied while they use it. An uninitialised catalog
     /// starts at the time-based floor, so versions never decrease.
-    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError>;
+    async fn initialize(&self, state: InitialState) -> Result<(), CatalogError>;
 
     /// Raises the version floor to the largest of itself, the milliseconds since 2025 and `seen`,
     /// and answers it. A floor never sinks.
     ///
     /// A rebuild does this first: the versions of deleted avatars are lost with a lost catalog, and
     /// must not be given out again.
-    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError>;
+    async fn raise_version_floor(&self, seen: Version) -> Result<Version, CatalogError>;
 
     /// The number of event partitions, which are numbered from 0. All events of a subject are in
     /// the same partition.
@@ -249,7 +249,7 @@ pub struct Reservation {
 
 /// How a catalog begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beginning {
+pub enum InitialState {
     /// A new installation: versions begin at 1.
     New,
     /// An earlier catalog was lost: versions begin above the milliseconds since 2025.
@@ -260,7 +260,7 @@ pub enum Beginning {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Watched {
     /// Problems that do not stop it, in words that stay the same while the problem does.
-    pub concerns: Vec<String>,
+    pub warnings: Vec<String>,
     /// How far the catalog's clock is ahead of this machine's, in seconds, if it has one of its own.
     pub clock_skew: Option<f64>,
 }
@@ -433,7 +433,7 @@ pub struct StatsRow {
 #[error("the catalog could not {operation}")]
 pub struct CatalogError {
     operation: &'static str,
-    is_damage: bool,
+    is_corrupt: bool,
     is_refusal: bool,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
@@ -447,7 +447,7 @@ impl CatalogError {
     ) -> Self {
         Self {
             operation,
-            is_damage: false,
+            is_corrupt: false,
             is_refusal: false,
             source: source.into(),
         }
@@ -459,7 +459,7 @@ impl CatalogError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self {
-            is_damage: true,
+            is_corrupt: true,
             ..Self::new(operation, source)
         }
     }
@@ -483,7 +483,7 @@ impl CatalogError {
     }
 
     /// Whether somebody has to mend what the catalog holds: trying again does not help.
-    pub const fn is_damage(&self) -> bool {
-        self.is_damage
+    pub const fn is_corrupt(&self) -> bool {
+        self.is_corrupt
     }
 }

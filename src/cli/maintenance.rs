@@ -8,7 +8,7 @@ use clap::Args;
 use crate::app::{self, Waiting};
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
-use crate::service::{Collecting, DropLimit, Lost, Named, Rebuilt, Service};
+use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Service};
 use crate::telemetry::Metrics;
 
 /// How often progress is told.
@@ -98,7 +98,7 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
 pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCode> {
     let service = app::open_service(config, &super::av1()?).await?;
     // An upload under way is never garbage, whatever is asked for.
-    let collecting = Collecting {
+    let collecting = GcOptions {
         dry_run: args.dry_run,
         drop_limit: drop_limit(args.force),
         min_age: args.min_age.max(config.lifecycle.upload_deadline * 2),
@@ -186,10 +186,10 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     let mut sound = true;
     let mut wrong_setting = false;
     let mut told = |result: &Result<(&String, &Vec<String>), &anyhow::Error>| match result {
-        Ok((summary, concerns)) => {
+        Ok((summary, warnings)) => {
             println!("good     {summary}");
-            for concern in *concerns {
-                println!("concern  {concern}");
+            for warning in *warnings {
+                println!("warning  {warning}");
             }
         }
         Err(error) => {
@@ -203,13 +203,13 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     told(
         &store
             .as_ref()
-            .map(|store| (&store.summary, &store.concerns)),
+            .map(|store| (&store.summary, &store.warnings)),
     );
     let catalog = app::open_catalog(config, Waiting::Not).await;
     told(
         &catalog
             .as_ref()
-            .map(|catalog| (&catalog.summary, &catalog.concerns)),
+            .map(|catalog| (&catalog.summary, &catalog.warnings)),
     );
     if let (Ok(store), Ok(catalog)) = (store, catalog) {
         let service = app::put_together(config, store, catalog, &metrics, &super::av1()?)?;

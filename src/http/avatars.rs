@@ -14,11 +14,11 @@ use super::conditions::{self, ReadCondition};
 use super::docs::{DeleteProblems, ReadProblems, UploadForm, UploadProblems};
 use super::dto::{Avatar, Deleted, SizeQuery};
 use super::negotiate::Accepts;
-use super::permit::{Deleting, Permit, Permitted, Uploading, Whose};
+use super::permit::{Deleting, Permit, Permitted, ReadTarget, Uploading};
 use super::picture::Picture;
 use super::problem::{Code, Problem};
-use super::query::Asked;
-use super::{App, cross_origin, image};
+use super::query::Query;
+use super::{AppState, cross_origin, image};
 use crate::avatar::{AvatarId, Record, Rendition};
 use crate::config::DeliveryMode;
 use crate::service::{self, Size, Upload};
@@ -47,7 +47,7 @@ use crate::service::{self, Size, Upload};
     security(("bearer" = []), ("cookie" = [])),
 )]
 pub(super) async fn upload(
-    State(app): State<App>,
+    State(app): State<AppState>,
     permit: Permit<Uploading>,
     picture: Picture,
 ) -> Result<Response, Problem> {
@@ -114,9 +114,9 @@ pub(super) async fn upload(
     security((), ("bearer" = []), ("cookie" = [])),
 )]
 pub(super) async fn read(
-    State(app): State<App>,
-    whose: Whose,
-    Asked(query): Asked<SizeQuery>,
+    State(app): State<AppState>,
+    whose: ReadTarget,
+    Query(query): Query<SizeQuery>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
@@ -173,8 +173,8 @@ enum Shown {
 
 /// A read of an avatar.
 struct Reading {
-    app: App,
-    whose: Whose,
+    app: AppState,
+    whose: ReadTarget,
     query: SizeQuery,
     accepts: Accepts,
     method: Method,
@@ -274,7 +274,7 @@ pub(super) fn other_representation() -> Problem {
     security(("bearer" = []), ("cookie" = [])),
 )]
 pub(super) async fn delete(
-    State(app): State<App>,
+    State(app): State<AppState>,
     permit: Permit<Deleting>,
 ) -> Result<Json<Deleted>, Problem> {
     let service = Arc::clone(&app.service);
@@ -318,7 +318,7 @@ fn audit<A: Permitted>(permit: &Permit<A>, outcome: Result<AvatarId, &Problem>) 
         subject = %permit.subject,
         action = A::ACTION.name(),
         avatar_id = avatar_id.map(tracing::field::display),
-        request_id = permit.exchange.request_id(),
+        request_id = permit.context.request_id(),
         outcome,
         "change"
     );

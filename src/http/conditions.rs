@@ -83,7 +83,7 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
 
 /// The part of an image that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum AskedPart {
+pub(super) enum RangeRequest {
     /// The bytes at these offsets, as far as there are any.
     Offsets(RangeInclusive<u64>),
     /// The last so many bytes.
@@ -94,7 +94,7 @@ pub(super) enum AskedPart {
 ///
 /// `None` stands for the whole representation: where there is no range, several, or one that cannot
 /// be parsed, and where `If-Range` names another representation.
-pub(super) fn part(headers: &HeaderMap, tag: &str) -> Option<AskedPart> {
+pub(super) fn part(headers: &HeaderMap, tag: &str) -> Option<RangeRequest> {
     if headers.contains_key(IF_RANGE) {
         let known = only(headers, &IF_RANGE)?;
         // A date never matches: representations have none.
@@ -109,11 +109,11 @@ pub(super) fn part(headers: &HeaderMap, tag: &str) -> Option<AskedPart> {
         return None;
     }
     match (first, last) {
-        ("", last) => Some(AskedPart::Last(offset(last)?)),
-        (first, "") => Some(AskedPart::Offsets(offset(first)?..=u64::MAX)),
+        ("", last) => Some(RangeRequest::Last(offset(last)?)),
+        (first, "") => Some(RangeRequest::Offsets(offset(first)?..=u64::MAX)),
         (first, last) => {
             let (first, last) = (offset(first)?, offset(last)?);
-            (first <= last).then_some(AskedPart::Offsets(first..=last))
+            (first <= last).then_some(RangeRequest::Offsets(first..=last))
         }
     }
 }
@@ -350,15 +350,15 @@ mod tests {
     #[test]
     fn a_single_range_is_a_part_and_anything_else_the_whole() {
         for (range, expected) in [
-            ("bytes=0-99", Some(AskedPart::Offsets(0..=99))),
-            ("BYTES=5-5", Some(AskedPart::Offsets(5..=5))),
-            ("bytes=5-", Some(AskedPart::Offsets(5..=u64::MAX))),
-            ("bytes= 5-9 ", Some(AskedPart::Offsets(5..=9))),
-            ("bytes=-7", Some(AskedPart::Last(7))),
-            ("bytes=-0", Some(AskedPart::Last(0))),
+            ("bytes=0-99", Some(RangeRequest::Offsets(0..=99))),
+            ("BYTES=5-5", Some(RangeRequest::Offsets(5..=5))),
+            ("bytes=5-", Some(RangeRequest::Offsets(5..=u64::MAX))),
+            ("bytes= 5-9 ", Some(RangeRequest::Offsets(5..=9))),
+            ("bytes=-7", Some(RangeRequest::Last(7))),
+            ("bytes=-0", Some(RangeRequest::Last(0))),
             (
                 "bytes=0-99999999999999999999",
-                Some(AskedPart::Offsets(0..=u64::MAX)),
+                Some(RangeRequest::Offsets(0..=u64::MAX)),
             ),
             ("bytes=0-1,4-5", None),
             ("bytes=9-5", None),

@@ -15,9 +15,9 @@ use futures_util::StreamExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 /// The most that is thrown away for one request.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// The longest that it may take.
-const MOST_TIME: Duration = Duration::from_secs(10);
+const MAX_TIME: Duration = Duration::from_secs(10);
 
 /// Has the request's body drained where it is dropped unread.
 pub(super) fn when_dropped(request: Request) -> Request {
@@ -70,8 +70,8 @@ impl Drop for Drained {
             return;
         };
         // Nobody has to stop this task: it ends by itself, with the connection at the latest.
-        runtime.spawn(tokio::time::timeout(MOST_TIME, async move {
-            let mut left = MOST_BYTES;
+        runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
+            let mut left = MAX_BYTES;
             let mut chunks = body.into_data_stream();
             while let Some(Ok(chunk)) = chunks.next().await {
                 left = left.saturating_sub(chunk.len());

@@ -1,4 +1,4 @@
-//! What every exchange gets: an id, safe headers, rate-limit headers, problems in one shape, one
+//! What every response gets: an id, safe headers, rate-limit headers, problems in one shape, one
 //! line in the log.
 
 use std::panic::AssertUnwindSafe;
@@ -20,7 +20,7 @@ use hyper::body::Body as _;
 use tracing::{Instrument, debug, error, info, info_span};
 
 use super::problem::{Code, Problem, ProblemBody, title};
-use super::{App, cross_origin, drain, host};
+use super::{AppState, cross_origin, drain, host};
 use crate::avatar::AvatarId;
 use crate::limits::{Action, Caller, Decision, Verdict};
 
@@ -42,9 +42,9 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
-/// What is known of one exchange, shared between the envelope and the extractors.
+/// What is known of one request, shared between the envelope and the extractors.
 #[derive(Clone)]
-pub(super) struct Exchange(Arc<Inner>);
+pub(super) struct RequestContext(Arc<Inner>);
 
 struct Inner {
     request_id: String,
@@ -53,7 +53,7 @@ struct Inner {
     rate: OnceLock<(Caller, Decision)>,
 }
 
-impl Exchange {
+impl RequestContext {
     /// The id that the request came with or was given.
     pub(super) fn request_id(&self) -> &str {
         &self.0.request_id
@@ -72,22 +72,26 @@ impl Exchange {
 }
 
 /// The outermost layer.
-pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn wrap(
+    State(app): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id = request_id(&request);
-    let exchange = Exchange(Arc::new(Inner {
+    let context = RequestContext(Arc::new(Inner {
         request_id,
         attempted: OnceLock::new(),
         rate: OnceLock::new(),
     }));
-    request.extensions_mut().insert(exchange.clone());
+    request.extensions_mut().insert(context.clone());
     let method = request.method().clone();
     // The route, not the path: user ids have no place in every line of a log.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let request = drain::when_dropped(request);
 
-    let span = info_span!("request", request_id = exchange.request_id());
+    let span = info_span!("request", request_id = context.request_id());
     let answered = async {
         match host::check(&request) {
             Ok(()) => next.run(request).await,
@@ -118,10 +122,10 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
     let code = problem.as_ref().map(|problem| problem.code.name());
     if let Some(problem) = problem {
         report(&problem);
-        write(&mut response, problem, &exchange);
+        write(&mut response, problem, &context);
     }
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(exchange.request_id()) {
+    if let Ok(id) = HeaderValue::from_str(context.request_id()) {
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(NOSNIFF.0, NOSNIFF.1);
@@ -130,14 +134,14 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
         headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
     }
     cross_origin::finish(&mut response);
-    if let Some((caller, decision)) = exchange.0.rate.get() {
+    if let Some((caller, decision)) = context.0.rate.get() {
         tell_rate(&mut response, caller, decision);
     }
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
     app.metrics
         .answered(method.as_str(), route, status, elapsed);
-    if let Some(action) = exchange.0.attempted.get() {
+    if let Some(action) = context.0.attempted.get() {
         app.metrics.changed(action.name(), code.unwrap_or("done"));
     }
     let elapsed_ms = elapsed.as_millis() as u64;
@@ -168,15 +172,15 @@ pub(super) fn dress(request: &Request, answer: impl IntoResponse) -> Response {
 
 /// Answers a request outside of the main routes with a problem.
 pub(super) fn refuse(request: &Request, problem: Problem) -> Response {
-    let exchange = Exchange(Arc::new(Inner {
+    let context = RequestContext(Arc::new(Inner {
         request_id: request_id(request),
         attempted: OnceLock::new(),
         rate: OnceLock::new(),
     }));
     let mut response = problem.code.status().into_response();
-    write(&mut response, problem, &exchange);
+    write(&mut response, problem, &context);
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(exchange.request_id()) {
+    if let Ok(id) = HeaderValue::from_str(context.request_id()) {
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(NOSNIFF.0, NOSNIFF.1);
@@ -217,7 +221,7 @@ fn report(problem: &Problem) {
     }
 }
 
-fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
+fn write(response: &mut Response, problem: Problem, context: &RequestContext) {
     let status = problem.code.status();
     let body = ProblemBody {
         kind: "about:blank",
@@ -225,7 +229,7 @@ fn write(response: &mut Response, problem: Problem, exchange: &Exchange) {
         status: status.as_u16(),
         code: problem.code,
         detail: problem.detail,
-        request_id: exchange.request_id().to_owned(),
+        request_id: context.request_id().to_owned(),
     };
     // A struct of texts and numbers always becomes JSON.
     *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());

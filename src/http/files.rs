@@ -10,7 +10,7 @@ use super::avatars::other_representation;
 use super::conditions::{self, ReadCondition};
 use super::docs::FileProblems;
 use super::problem::{Code, Problem};
-use super::{App, cross_origin, image};
+use super::{AppState, cross_origin, image};
 use crate::avatar::{ObjectKey, PUBLIC_ROOT};
 
 /// Where the store's public objects are served.
@@ -47,7 +47,7 @@ pub(crate) const ROOT: &str = "/files";
     ),
 )]
 pub(super) async fn read(
-    State(app): State<App>,
+    State(app): State<AppState>,
     file: Result<PublicFile, Problem>,
     method: Method,
     headers: HeaderMap,
@@ -59,7 +59,7 @@ pub(super) async fn read(
 }
 
 async fn answer(
-    app: &App,
+    app: &AppState,
     key: &ObjectKey,
     method: &Method,
     headers: &HeaderMap,
@@ -89,10 +89,10 @@ async fn answer(
 /// The key that a path names, where anyone may read it.
 pub(super) struct PublicFile(ObjectKey);
 
-impl FromRequestParts<App> for PublicFile {
+impl FromRequestParts<AppState> for PublicFile {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let path = Path::<(String, String)>::from_request_parts(parts, app).await;
         let Path((avatar, file)) = path.map_err(|_| missing())?;
         let key = ObjectKey::parse(&format!("{PUBLIC_ROOT}/{avatar}/{file}"));

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 use utoipa::ToSchema;
 
-use super::App;
+use super::AppState;
 use super::permit::is_from_operator;
 use crate::config::Environment;
 use crate::service::{PublicRead, Stats};
@@ -115,7 +115,7 @@ pub(super) async fn live() -> Json<Live> {
         (status = 503, description = "It cannot", body = Ready),
     ),
 )]
-pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
+pub(super) async fn ready(State(app): State<AppState>) -> (StatusCode, Json<Ready>) {
     let dependencies = dependencies(&app).await;
     let draining = app.readiness.probe();
     let answers = dependencies.store != UNAVAILABLE && dependencies.catalog != UNAVAILABLE;
@@ -147,7 +147,7 @@ pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
         (status = 503, description = "It cannot", body = Ready),
     ),
 )]
-pub(super) async fn alias(state: State<App>) -> (StatusCode, Json<Ready>) {
+pub(super) async fn alias(state: State<AppState>) -> (StatusCode, Json<Ready>) {
     ready(state).await
 }
 
@@ -167,7 +167,7 @@ pub(super) async fn alias(state: State<App>) -> (StatusCode, Json<Ready>) {
     security((), ("bearer" = []), ("cookie" = [])),
 )]
 pub(super) async fn overview(
-    State(app): State<App>,
+    State(app): State<AppState>,
     headers: HeaderMap,
 ) -> (StatusCode, Json<Overview>) {
     let shows_figures =
@@ -176,11 +176,13 @@ pub(super) async fn overview(
 }
 
 /// The same with its figures, for those who reach the operators' address.
-pub(super) async fn overview_for_operators(State(app): State<App>) -> (StatusCode, Json<Overview>) {
+pub(super) async fn overview_for_operators(
+    State(app): State<AppState>,
+) -> (StatusCode, Json<Overview>) {
     overview_of(&app, true).await
 }
 
-async fn overview_of(app: &App, shows_figures: bool) -> (StatusCode, Json<Overview>) {
+async fn overview_of(app: &AppState, shows_figures: bool) -> (StatusCode, Json<Overview>) {
     let dependencies = dependencies(app).await;
     let is_up = |word| word != UNAVAILABLE;
     let (store, catalog) = (is_up(dependencies.store), is_up(dependencies.catalog));
@@ -232,7 +234,7 @@ const OK: &str = "ok";
 const UNAVAILABLE: &str = "unavailable";
 const REFUSED: &str = "refused";
 
-async fn dependencies(app: &App) -> Dependencies {
+async fn dependencies(app: &AppState) -> Dependencies {
     // Whoever asks meanwhile waits for the same answer.
     let mut checked = app.0.checked.0.lock().await;
     if let Some((at, dependencies)) = &*checked

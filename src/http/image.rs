@@ -5,8 +5,8 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_T
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::App;
-use super::conditions::{self, AskedPart};
+use super::AppState;
+use super::conditions::{self, RangeRequest};
 use super::problem::{Code, Problem};
 use crate::avatar::ObjectKey;
 use crate::service::RangedObject;
@@ -17,7 +17,7 @@ use crate::service::RangedObject;
 /// # Errors
 /// 416 where the object has no byte in the range, and those of the store.
 pub(super) async fn answer(
-    app: &App,
+    app: &AppState,
     key: &ObjectKey,
     method: &Method,
     headers: &HeaderMap,
@@ -57,10 +57,14 @@ fn whole(body: Body, len: u64) -> Response {
     ([(CONTENT_LENGTH, HeaderValue::from(len))], body).into_response()
 }
 
-async fn part(app: &App, key: &ObjectKey, asked: AskedPart) -> Result<Option<Response>, Problem> {
+async fn part(
+    app: &AppState,
+    key: &ObjectKey,
+    asked: RangeRequest,
+) -> Result<Option<Response>, Problem> {
     let range = match asked {
-        AskedPart::Offsets(range) => range,
-        AskedPart::Last(count) => {
+        RangeRequest::Offsets(range) => range,
+        RangeRequest::Last(count) => {
             let Some(total) = app.service.size_of(key).await? else {
                 return Ok(None);
             };

@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 
-use super::App;
+use super::AppState;
 use super::docs::MetricsProblems;
 use super::negotiate::Accepts;
 use super::problem::{Code, Problem};
@@ -30,7 +30,10 @@ use crate::telemetry::Exposition;
         MetricsProblems,
     ),
 )]
-pub(super) async fn read(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn read(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let Load {
         uploads,
         pictures,

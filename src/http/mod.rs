@@ -50,14 +50,14 @@ use problem::{Code, Problem};
 
 /// What every handler may use.
 #[derive(Clone)]
-pub struct App(Arc<Shared>);
+pub struct AppState(Arc<Shared>);
 
 struct Shared {
     parts: Parts,
     checked: health::Checked,
 }
 
-/// The parts of an [`App`].
+/// The parts of an [`AppState`].
 pub struct Parts {
     /// What the program does.
     pub service: Arc<Service>,
@@ -94,7 +94,7 @@ pub enum MetricsAt {
     ItsOwn,
 }
 
-impl App {
+impl AppState {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared {
@@ -108,7 +108,7 @@ impl App {
     }
 }
 
-impl Deref for App {
+impl Deref for AppState {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
@@ -117,18 +117,18 @@ impl Deref for App {
 }
 
 /// The whole HTTP surface, and with it the OpenAPI document.
-fn table(metrics: MetricsAt) -> OpenApiRouter<App> {
+fn table(metrics: MetricsAt) -> OpenApiRouter<AppState> {
     match metrics {
         MetricsAt::Main => without_metrics().merge(metrics_alone()),
         MetricsAt::ItsOwn => without_metrics(),
     }
 }
 
-fn metrics_alone() -> OpenApiRouter<App> {
+fn metrics_alone() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(metrics::read))
 }
 
-fn without_metrics() -> OpenApiRouter<App> {
+fn without_metrics() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(docs::Document::openapi())
         .routes(routes!(avatars::upload, avatars::read, avatars::delete))
         .routes(routes!(files::read))
@@ -145,7 +145,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// Everything that answers, from the request's first byte read to the answer's last.
-pub fn router(app: App) -> Router {
+pub fn router(app: AppState) -> Router {
     let (routes, document) = table(app.metrics_at).split_for_parts();
     let most = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
     let routes = if app.docs {
@@ -178,7 +178,7 @@ pub fn router(app: App) -> Router {
         docs::NotFoundProblems,
     ),
 )]
-async fn root(State(app): State<App>) -> Result<Response, Problem> {
+async fn root(State(app): State<AppState>) -> Result<Response, Problem> {
     if app.docs {
         Ok(Redirect::temporary("/docs").into_response())
     } else {
@@ -192,7 +192,7 @@ fn nothing_here() -> Problem {
 
 /// What answers at an address of the metrics' own, where there is one: the metrics, and
 /// `/health/avatar` with its figures.
-pub fn metrics_router(app: App) -> Router {
+pub fn metrics_router(app: AppState) -> Router {
     let (routes, _) = metrics_alone().split_for_parts();
     let routes = routes.route("/health/avatar", get(health::overview_for_operators));
     with_fallbacks(routes)
@@ -200,7 +200,7 @@ pub fn metrics_router(app: App) -> Router {
         .with_state(app)
 }
 
-fn with_fallbacks(routes: Router<App>) -> Router<App> {
+fn with_fallbacks(routes: Router<AppState>) -> Router<AppState> {
     routes
         .fallback(async || nothing_here())
         .method_not_allowed_fallback(async |method: Method| {

@@ -9,9 +9,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
-use super::App;
+use super::AppState;
 use super::conditions;
-use super::envelope::Exchange;
+use super::envelope::RequestContext;
 use super::problem::{Code, Problem};
 use crate::auth::{Principal, Role};
 use crate::avatar::SubjectId;
@@ -28,8 +28,8 @@ pub(super) struct Permit<A> {
     /// What the request expects of the current avatar. It held when the permit was given; the
     /// change itself has to check it again.
     pub(super) precondition: Precondition,
-    /// The exchange that it was given in.
-    pub(super) exchange: Exchange,
+    /// The request that it was given in.
+    pub(super) context: RequestContext,
     action: PhantomData<A>,
 }
 
@@ -52,26 +52,26 @@ impl Permitted for Deleting {
     const ACTION: Action = Action::Delete;
 }
 
-impl<A: Permitted> FromRequestParts<App> for Permit<A> {
+impl<A: Permitted> FromRequestParts<AppState> for Permit<A> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let exchange = exchange(parts)?;
-        exchange.attempt(A::ACTION);
-        let (principal, way) = authenticate(&parts.headers, app)?.ok_or_else(unauthenticated)?;
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let context = context(parts)?;
+        context.attempt(A::ACTION);
+        let (principal, source) = authenticate(&parts.headers, app)?.ok_or_else(unauthenticated)?;
         let subject = named_subject(parts, app).await?.resolve(Some(&principal))?;
         if !principal.may_change(&subject) {
             return Err(forbidden(&principal));
         }
-        if way == Way::Cookie {
-            refuse_foreign_pages(&parts.headers, app)?;
+        if source == TokenSource::Cookie {
+            check_csrf(&parts.headers, app)?;
         }
         let precondition = expected::<A>(&parts.headers, app, &subject).await?;
         parts.extensions.insert(account(&principal, &subject));
         if let Some(limiter) = &app.limiter {
             let caller = caller(&principal, &subject);
             let decision = limiter.check(A::ACTION, &caller).await;
-            exchange.tell_rate(caller.clone(), decision);
+            context.tell_rate(caller.clone(), decision);
             let verdict = match decision.verdict {
                 Verdict::Allowed { .. } => "allowed",
                 Verdict::Denied { .. } => "denied",
@@ -87,7 +87,7 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
             subject,
             principal,
             precondition,
-            exchange,
+            context,
             action: PhantomData,
         })
     }
@@ -97,7 +97,7 @@ impl<A: Permitted> FromRequestParts<App> for Permit<A> {
 /// spent or a body is read.
 async fn expected<A: Permitted>(
     headers: &HeaderMap,
-    app: &App,
+    app: &AppState,
     subject: &SubjectId,
 ) -> Result<Precondition, Problem> {
     let precondition = conditions::precondition(headers)?;
@@ -143,17 +143,17 @@ fn rate_limited(action: Action, caller: &Caller, decision: &Decision) -> String 
 }
 
 /// Whose avatar is asked for; anyone may ask.
-pub(super) struct Whose {
+pub(super) struct ReadTarget {
     /// The subject.
     pub(super) subject: SubjectId,
     /// Whether it was called `me`, so that the answer depends on who asks.
     pub(super) is_me: bool,
 }
 
-impl FromRequestParts<App> for Whose {
+impl FromRequestParts<AppState> for ReadTarget {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         match named_subject(parts, app).await? {
             Named::Me => {
                 let (principal, _) =
@@ -197,7 +197,7 @@ impl Named {
     }
 }
 
-async fn named_subject(parts: &mut Parts, app: &App) -> Result<Named, Problem> {
+async fn named_subject(parts: &mut Parts, app: &AppState) -> Result<Named, Problem> {
     let path: Result<Path<UserPath>, PathRejection> = Path::from_request_parts(parts, app).await;
     match path {
         Ok(Path(UserPath { user_id })) if user_id == "me" => Ok(Named::Me),
@@ -208,20 +208,23 @@ async fn named_subject(parts: &mut Parts, app: &App) -> Result<Named, Problem> {
 }
 
 /// Whether the request carries a valid token of a service or an admin.
-pub(super) fn is_from_operator(headers: &HeaderMap, app: &App) -> bool {
+pub(super) fn is_from_operator(headers: &HeaderMap, app: &AppState) -> bool {
     let asks = authenticate(headers, app).ok().flatten();
     asks.is_some_and(|(principal, _)| principal.role > Role::User)
 }
 
 /// How a token came.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum TokenSource {
     Header,
     Cookie,
 }
 
 /// Who asks: by `Authorization: Bearer`, or else by the cookie. `None` where there is no token.
-fn authenticate(headers: &HeaderMap, app: &App) -> Result<Option<(Principal, Way)>, Problem> {
+fn authenticate(
+    headers: &HeaderMap,
+    app: &AppState,
+) -> Result<Option<(Principal, TokenSource)>, Problem> {
     let bearer = headers.get(AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -237,20 +240,20 @@ fn authenticate(headers: &HeaderMap, app: &App) -> Result<Option<(Principal, Way
             .find(|(name, _)| *name == app.cookie_name)
             .map(|(_, token)| token)
     };
-    let (token, way) = match bearer {
-        Some(token) => (token, Way::Header),
+    let (token, source) = match bearer {
+        Some(token) => (token, TokenSource::Header),
         None => match cookie() {
-            Some(token) => (token, Way::Cookie),
+            Some(token) => (token, TokenSource::Cookie),
             None => return Ok(None),
         },
     };
-    Ok(Some((app.verifier.verify(token)?, way)))
+    Ok(Some((app.verifier.verify(token)?, source)))
 }
 
 /// Checks that a browser sends a write with a cookie from a trusted page, because a browser sends
 /// its cookies with the requests of every page. Each browser names the page in at least one of two
 /// headers. A request without both does not come from a browser and is accepted.
-fn refuse_foreign_pages(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
+fn check_csrf(headers: &HeaderMap, app: &AppState) -> Result<(), Problem> {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     // A header whose value is not text still comes from a browser.
     if !headers.contains_key(ORIGIN) && !headers.contains_key(SEC_FETCH_SITE) {
@@ -269,9 +272,9 @@ fn refuse_foreign_pages(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
     Err(Problem::new(Code::CsrfRejected, detail))
 }
 
-fn exchange(parts: &Parts) -> Result<Exchange, Problem> {
-    let exchange = parts.extensions.get::<Exchange>().cloned();
-    exchange.ok_or_else(|| Problem::new(Code::Internal, "an internal error"))
+fn context(parts: &Parts) -> Result<RequestContext, Problem> {
+    let context = parts.extensions.get::<RequestContext>().cloned();
+    context.ok_or_else(|| Problem::new(Code::Internal, "an internal error"))
 }
 
 /// The account on which an upload by this principal counts.

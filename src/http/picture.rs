@@ -7,11 +7,11 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::Body as _;
 use serde::Deserialize;
 
-use super::App;
+use super::AppState;
 use super::form::{Form, Part};
 use super::incoming::{IncomingBody, too_large};
 use super::problem::{Code, Problem};
-use super::query::Asked;
+use super::query::Query;
 use crate::service::{Account, Admission, Crop};
 
 /// What a form may take beside its picture: boundaries, part headers, small fields.
@@ -42,10 +42,10 @@ enum Shape {
     Bare,
 }
 
-impl FromRequest<App> for Picture {
+impl FromRequest<AppState> for Picture {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, Problem> {
         if request.body().is_end_stream() {
             let detail = "the request has no body; send a picture";
             return Err(Problem::new(Code::MissingFile, detail));
@@ -62,7 +62,7 @@ impl FromRequest<App> for Picture {
             return Err(too_large(Some(declared), most));
         }
         let (mut parts, body) = request.into_parts();
-        let Asked(query) = Asked::<CropQuery>::from_request_parts(&mut parts, app).await?;
+        let Query(query) = Query::<CropQuery>::from_request_parts(&mut parts, app).await?;
         let crop = query.crop.as_deref().map(parse_crop).transpose()?;
         let boundary = match shape {
             Shape::Form => Some(boundary(&parts)?),

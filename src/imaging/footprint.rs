@@ -4,51 +4,55 @@
 //! of `process/memory` measure what is really taken, and those figures without a source are theirs.
 
 use super::Recipe;
-use super::decode::{Header, Want};
+use super::decode::{DecodeRequest, Header};
 use super::encode::THOROUGH_UP_TO_PX;
 use super::twins;
 use crate::avatar::Format;
 
 /// What is made of a picture, in pixels.
-pub(super) struct Made<'a> {
+pub(super) struct MemoryEstimate<'a> {
     recipe: Option<&'a Recipe>,
     header: &'a Header,
-    want: &'a Want,
+    request: &'a DecodeRequest,
 }
 
-impl<'a> Made<'a> {
+impl<'a> MemoryEstimate<'a> {
     /// What a recipe asks for.
-    pub(super) const fn by(recipe: &'a Recipe, header: &'a Header, want: &'a Want) -> Self {
+    pub(super) const fn by(
+        recipe: &'a Recipe,
+        header: &'a Header,
+        request: &'a DecodeRequest,
+    ) -> Self {
         Self {
             recipe: Some(recipe),
             header,
-            want,
+            request,
         }
     }
 
     /// All that could be asked for but animated twins: one size, and a master of it.
-    pub(super) const fn all(header: &'a Header, want: &'a Want) -> Self {
+    pub(super) const fn all(header: &'a Header, request: &'a DecodeRequest) -> Self {
         Self {
             recipe: None,
             header,
-            want,
+            request,
         }
     }
 
     /// What making it takes at its peak, the decoded picture included: an upper bound.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let (header, want) = (self.header, self.want);
-        let largest = u64::from(want.edge_px).pow(2);
+        let (header, request) = (self.header, self.request);
+        let largest = u64::from(request.edge_px).pow(2);
         // What a stage needs is gone when the next begins.
-        let decoding = header.memory_bytes(want);
-        let resizing = header.result_bytes(want) + self.resizing_bytes();
+        let decoding = header.memory_bytes(request);
+        let resizing = header.result_bytes(request) + self.resizing_bytes();
         let thorough = largest.min(u64::from(THOROUGH_UP_TO_PX).pow(2));
         // The largest in two formats at once, or two that are encoded thoroughly.
         let encoding = (largest * self.encoder_pixel_bytes())
             .max(thorough * 2 * token_pixel_bytes(self.recipe));
         let stills = decoding.max(resizing).max(encoding);
         stills
-            .max(self.twins_bytes())
+            .max(self.animated_bytes())
             .saturating_add(self.files_bytes())
             .saturating_add(header.profile_bytes * CONVERSIONS)
             .saturating_add(FIXED_BYTES)
@@ -57,8 +61,8 @@ impl<'a> Made<'a> {
     /// Beside the picture that is resized: its colours counted by their alpha, the picture in one
     /// direction, and what comes out, before it is turned upright and after.
     fn resizing_bytes(&self) -> u64 {
-        let decoded = u64::from(self.header.decoded_edge_px(self.want));
-        let largest = u64::from(self.want.edge_px);
+        let decoded = u64::from(self.header.decoded_edge_px(self.request));
+        let largest = u64::from(self.request.edge_px);
         let weighed = if self.header.alpha { decoded * 4 } else { 0 };
         decoded * (weighed + largest * 4) + largest * largest * 8
     }
@@ -71,7 +75,7 @@ impl<'a> Made<'a> {
 
     /// The files, which are all there before the first of them is stored.
     fn files_bytes(&self) -> u64 {
-        let edge = self.want.square.edge;
+        let edge = self.request.square.edge;
         let Some(recipe) = self.recipe else {
             let pixels = u64::from(edge).pow(2);
             return pixels * (ANY_FILE_PIXEL_BYTES + MASTER_PIXEL_BYTES);
@@ -82,7 +86,7 @@ impl<'a> Made<'a> {
             .map(|target| target.edge_px.min(edge));
         let pixels: u64 = edges.map(|edge| u64::from(edge).pow(2)).sum();
         let master = if recipe.keep_master {
-            u64::from(self.want.edge_px).pow(2) * MASTER_PIXEL_BYTES
+            u64::from(self.request.edge_px).pow(2) * MASTER_PIXEL_BYTES
         } else {
             0
         };
@@ -92,8 +96,8 @@ impl<'a> Made<'a> {
     /// Animated twins, beside the files of the stills: the canvas and a frame some times over, and
     /// of all twins the frames that their encoders compare and those that are encoded; while the
     /// largest is put together, its file once more.
-    fn twins_bytes(&self) -> u64 {
-        let (header, want) = (self.header, self.want);
+    fn animated_bytes(&self) -> u64 {
+        let (header, request) = (self.header, self.request);
         let Some(recipe) = self.recipe.filter(|recipe| recipe.animated) else {
             return 0;
         };
@@ -101,7 +105,7 @@ impl<'a> Made<'a> {
             return 0;
         }
         let canvas = u64::from(header.width) * u64::from(header.height);
-        let sizes = twins::choose(header, want, recipe);
+        let sizes = animated::choose(header, request, recipe);
         let pixels = sizes.iter().map(|size| u64::from(size.edge_px).pow(2));
         let (largest, all) = pixels.fold((0, 0), |(largest, all), pixels| {
             (pixels.max(largest), all + pixels)

@@ -28,13 +28,14 @@
 //! A fault in the unsafe code of a library of the first group could harm the process that serves.
 //! Only AV1 is kept apart from it.
 
+mod animated;
 mod av1;
 mod color;
 mod control;
 mod decode;
-mod elsewhere;
 mod encode;
 mod error;
+mod executor;
 mod footprint;
 mod geometry;
 mod orientation;
@@ -46,7 +47,6 @@ mod raster;
 mod resize;
 mod sizes;
 mod sniff;
-mod twins;
 
 pub use av1::{Av1, serve as serve_av1};
 pub use control::{CancelToken, Control};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::elsewhere::{Helper, Task};
+use super::executor::{Executor, Task};
 use super::process::process_with;
 use super::{Av1, CancelToken, Control, Crop, Error, Output, Processed, Recipe, Workspace};
 
@@ -193,7 +193,7 @@ impl Queue {
     }
 }
 
-impl Helper for Queue {
+impl Executor for Queue {
     fn offer(&self, task: Task) -> bool {
         let mut state = self.lock();
         // Workers that were woken for a job still count as idle until they run.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::color::Conversion;
-use super::decode::{self, Chroma, Colors, Decoded, Header, Want};
-use super::elsewhere::{Elsewhere, Helper, Nobody};
-use super::footprint::Made;
+use super::decode::{self, Chroma, Colors, DecodeRequest, Decoded, Header};
+use super::executor::{BackgroundEncode, Executor, Inline};
+use super::footprint::MemoryEstimate;
 use super::geometry::{Square, Window};
 use super::orientation::Orientation;
 use super::planes::Picture;
@@ -35,12 +35,12 @@ const MASTER_EDGE_PX: u32 = 2048;
 pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
     let header = decode::header(bytes, limits)?;
     let edge = header.width.min(header.height);
-    let want = Want {
+    let request = DecodeRequest {
         square: Square { x: 0, y: 0, edge },
         edge_px: edge,
         chroma: Chroma::Whole,
     };
-    Ok(describe(&header, &Made::all(&header, &want)))
+    Ok(describe(&header, &MemoryEstimate::all(&header, &request)))
 }
 
 /// The same for what is going to be made of the picture: [`Probe::memory_bytes`] is what it takes.
@@ -51,8 +51,11 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
 /// the frames, then [`Error::InvalidCrop`].
 pub fn probe_for(bytes: &[u8], recipe: &Recipe, crop: Option<Crop>) -> Result<Probe, Error> {
     let header = header_for(bytes, recipe)?;
-    let want = want(&header, recipe, crop)?;
-    Ok(describe(&header, &Made::by(recipe, &header, &want)))
+    let request = request(&header, recipe, crop)?;
+    Ok(describe(
+        &header,
+        &MemoryEstimate::by(recipe, &header, &request),
+    ))
 }
 
 /// Reads the headers of a picture that a recipe is for.
@@ -64,7 +67,7 @@ fn header_for(bytes: &[u8], recipe: &Recipe) -> Result<Header, Error> {
     Ok(header)
 }
 
-fn describe(header: &Header, made: &Made<'_>) -> Probe {
+fn describe(header: &Header, made: &MemoryEstimate<'_>) -> Probe {
     let (width, height) = header.orientation.upright_size(header.width, header.height);
     Probe {
         format: header.format,
@@ -76,13 +79,13 @@ fn describe(header: &Header, made: &Made<'_>) -> Probe {
 }
 
 /// What is needed of a picture for a recipe.
-fn want(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Want, Error> {
+fn request(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<DecodeRequest, Error> {
     let (width, height) = header.orientation.upright_size(header.width, header.height);
     let square = Square::choose(width, height, crop)?;
     let variants = recipe.variants.iter().map(|target| target.edge_px);
     let master = recipe.keep_master.then_some(MASTER_EDGE_PX);
     let largest = variants.chain(master).max().unwrap_or(1);
-    Ok(Want {
+    Ok(DecodeRequest {
         square: header
             .orientation
             .to_stored(square, header.width, header.height),
@@ -114,7 +117,7 @@ pub fn process(
     workspace: &mut Workspace,
     emit: &mut dyn FnMut(Output) -> ControlFlow<()>,
 ) -> Result<Processed, Error> {
-    process_with(bytes, recipe, crop, control, workspace, &Nobody, emit)
+    process_with(bytes, recipe, crop, control, workspace, &Inline, emit)
 }
 
 /// The same with someone who may encode the largest variant meanwhile, which may then come later
@@ -125,14 +128,14 @@ pub(super) fn process_with(
     crop: Option<Crop>,
     control: &Control,
     workspace: &mut Workspace,
-    helper: &dyn Helper,
+    executor: &dyn Executor,
     emit: &mut dyn FnMut(Output) -> ControlFlow<()>,
 ) -> Result<Processed, Error> {
     control.check()?;
     let header = header_for(&bytes, recipe)?;
     let (width, height) = header.orientation.upright_size(header.width, header.height);
-    let want = want(&header, recipe, crop)?;
-    let square = want.square;
+    let request = request(&header, recipe, crop)?;
+    let square = request.square;
     let source = Source {
         format: header.format,
         bytes: bytes.len() as u64,
@@ -141,7 +144,7 @@ pub(super) fn process_with(
         animated: header.frames > 1,
     };
 
-    let decoded = decode::decode(&bytes, &header, &want, control, workspace.av1())?;
+    let decoded = decode::decode(&bytes, &header, &request, control, workspace.av1())?;
     let moving = (recipe.animated && header.frames > 1).then(|| bytes.clone());
     drop(bytes);
     control.check()?;
@@ -153,7 +156,7 @@ pub(super) fn process_with(
         window,
         colors,
     } = decoded;
-    let upright = workspace.resize_picture(&raster, window, header.orientation, want.edge_px)?;
+    let upright = workspace.resize_picture(&raster, window, header.orientation, request.edge_px)?;
     drop(raster);
     let level = in_srgb(upright, &colors)?;
 
@@ -185,7 +188,8 @@ pub(super) fn process_with(
             if (index, number) == (0, 0) && recipe.formats.len() * recipe.variants.len() > 1 {
                 let (level, recipe) = (Arc::clone(&level), recipe.clone());
                 let work = move || encode::encode(&level, format, &recipe);
-                elsewhere = Elsewhere::begin(helper, work).map(|work| (size.clone(), work));
+                elsewhere =
+                    BackgroundEncode::begin(executor, work).map(|work| (size.clone(), work));
                 if elsewhere.is_some() {
                     continue;
                 }
@@ -203,8 +207,8 @@ pub(super) fn process_with(
         size.give_still(recipe.formats[0], work.wait()?, &mut give)?;
     }
     if let Some(bytes) = moving {
-        twins::make(
-            &bytes, &header, &want, recipe, control, workspace, &mut give,
+        animated::make(
+            &bytes, &header, &request, recipe, control, workspace, &mut give,
         )?;
     }
     let small = match placeholder::MAX_EDGE_PX {

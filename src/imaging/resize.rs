@@ -17,7 +17,7 @@ pub struct Workspace {
 }
 
 /// The most that a worker keeps of its buffers between pictures.
-const MOST_KEPT_BYTES: usize = 8 << 20;
+const MAX_KEPT_BYTES: usize = 8 << 20;
 
 impl Workspace {
     /// An empty workspace of a worker that has AV1 decoded so.
@@ -151,7 +151,7 @@ impl Workspace {
             .resize(&source, &mut target, &options)
             .map_err(|error| internal(&error))?;
         // What one huge picture needed is not kept for all the others.
-        if self.resizer.size_of_internal_buffers() > MOST_KEPT_BYTES {
+        if self.resizer.size_of_internal_buffers() > MAX_KEPT_BYTES {
             self.resizer.reset_internal_buffers();
         }
         Ok(Raster {

@@ -32,9 +32,9 @@ const SLOT_MOVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a probe waits, which a health check waits for.
 const SLOT_PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 /// The first pause between two attempts in that time; each further one is twice as long, up to
-/// [`LONGEST_SLOT_PAUSE`], and a random part of it is left out so that replicas spread.
+/// [`MAX_SLOT_PAUSE`], and a random part of it is left out so that replicas spread.
 const FIRST_SLOT_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_SLOT_PAUSE: Duration = Duration::from_millis(320);
+const MAX_SLOT_PAUSE: Duration = Duration::from_millis(320);
 
 /// A connection to Redis that is shared by all who clone it.
 #[derive(Clone)]
@@ -212,7 +212,7 @@ impl SlotMoves {
     /// Waits before the next attempt.
     pub(super) async fn pause(&mut self) {
         tokio::time::sleep(self.pause.mul_f64(0.5 + random_fraction() / 2.0)).await;
-        self.pause = LONGEST_SLOT_PAUSE.min(self.pause * 2);
+        self.pause = MAX_SLOT_PAUSE.min(self.pause * 2);
     }
 }
 

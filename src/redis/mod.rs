@@ -3,7 +3,7 @@
 //! - [`RedisLink`]: the connection, which comes back by itself and fails fast while it cannot.
 //! - `ConfirmedWrites`: writes that the append-only file or a replica has before they are answered.
 //! - `Partition`: how subjects are spread, so that a step touches one slot of a Cluster.
-//! - [`RedisStartError`] and [`RedisConcern`]: what an operator is told at startup.
+//! - [`RedisStartError`] and [`RedisStartupWarning`]: what an operator is told at startup.
 
 mod confirmed;
 mod link;
@@ -17,4 +17,4 @@ pub use link::RedisLink;
 pub(crate) use link::Script;
 pub(crate) use partitions::Partition;
 pub(crate) use startup::is_skewed;
-pub use startup::{RedisConcern, RedisStartError};
+pub use startup::{RedisStartError, RedisStartupWarning};

@@ -177,7 +177,7 @@ impl RedisStartError {
     }
 
     /// Whether waiting may help. Otherwise somebody has to change something.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::NotReady { .. })
     }
 }
@@ -189,7 +189,7 @@ fn says(error: &RedisError, words: &str) -> bool {
 
 /// A problem of a Redis that can be used. The operator should see to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum RedisConcern {
+pub enum RedisStartupWarning {
     /// It drops keys when its memory is full.
     #[error(
         "redis may drop records when its memory is full (maxmemory-policy {policy}); set it to noeviction"
@@ -255,7 +255,7 @@ impl RedisLink {
         &self,
         address: &str,
         wait: Option<RedisConfirmation>,
-    ) -> Result<Vec<RedisConcern>, RedisStartError> {
+    ) -> Result<Vec<RedisStartupWarning>, RedisStartError> {
         let answers: Vec<String> = match self.ask_all(redis::cmd("INFO")).await {
             Ok(answers) => answers,
             // Some hosted servers deny INFO, or do not have it.
@@ -263,11 +263,11 @@ impl RedisLink {
                 for version in self.versions().await? {
                     version.check(address, wait)?;
                 }
-                return Ok(vec![RedisConcern::DeniesInfo]);
+                return Ok(vec![RedisStartupWarning::DeniesInfo]);
             }
             Err(error) => return Err(RedisStartError::sort(address, error)),
         };
-        let mut concerns = BTreeSet::new();
+        let mut warnings = BTreeSet::new();
         for answer in &answers {
             let facts: HashMap<_, _> = answer
                 .lines()
@@ -282,9 +282,9 @@ impl RedisLink {
             if let Some(version) = Version::read(fact("redis_version")) {
                 version.check(address, wait)?;
             }
-            concerns.extend(concerns_of(fact, wait));
+            warnings.extend(concerns_of(fact, wait));
         }
-        Ok(concerns.into_iter().collect())
+        Ok(warnings.into_iter().collect())
     }
 
     /// The versions that the servers greet with; none where they do not say. Then the first script
@@ -375,21 +375,21 @@ impl fmt::Display for Version {
 fn concerns_of<'a>(
     fact: impl Fn(&'static str) -> &'a str,
     wait: Option<RedisConfirmation>,
-) -> Vec<RedisConcern> {
-    let mut concerns = Vec::new();
+) -> Vec<RedisStartupWarning> {
+    let mut warnings = Vec::new();
     let policy = fact("maxmemory_policy");
     // Without a limit nothing is ever evicted, whatever the policy; a limit may come later.
     if !matches!(policy, "noeviction" | "") {
         let policy = policy.to_owned();
-        concerns.push(RedisConcern::Evicts { policy });
+        warnings.push(RedisStartupWarning::Evicts { policy });
     }
     if fact("aof_enabled") == "0" {
-        concerns.push(RedisConcern::Forgets);
+        warnings.push(RedisStartupWarning::Forgets);
     }
     if wait == Some(RedisConfirmation::Replica) && fact("connected_slaves") == "0" {
-        concerns.push(RedisConcern::NoReplica);
+        warnings.push(RedisStartupWarning::NoReplica);
     }
-    concerns
+    warnings
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub enum Error {
 impl From<CatalogError> for Error {
     fn from(error: CatalogError) -> Self {
         // Nobody is told to try again what will fail again.
-        if error.is_damage() {
+        if error.is_corrupt() {
             Self::Internal(Box::new(error))
         } else {
             Self::Catalog(error)

@@ -24,7 +24,7 @@ pub use crate::imaging::{Crop, Error as PictureError};
 pub use crate::storage::{Checkup, PublicRead, RangedObject};
 pub use budget::{Account, Load, Share};
 pub use error::Error;
-pub use maintain::{Collected, Collecting, DropLimit, Lost, Named, Rebuilt, Sample};
+pub use maintain::{Collected, DropLimit, GcOptions, Lost, Named, Rebuilt, Sample};
 pub use read::{Size, pick};
 pub use remove::Removal;
 pub use sweep::Swept;
@@ -74,7 +74,7 @@ pub struct Service {
     budget: Budget,
     settings: Settings,
     metrics: Metrics,
-    concerns: watch::Concerns,
+    warnings: watch::StartupWarnings,
     losses: Losses,
     undeletable: Undeletable,
 }
@@ -101,7 +101,7 @@ impl Service {
             budget,
             settings,
             metrics,
-            concerns: watch::Concerns::default(),
+            warnings: watch::StartupWarnings::default(),
             losses: Losses::default(),
             undeletable: Undeletable::default(),
         }

@@ -8,9 +8,9 @@ use super::Service;
 
 /// The problems of the catalog that were logged and have not ended.
 #[derive(Default)]
-pub(super) struct Concerns(Mutex<Vec<String>>);
+pub(super) struct StartupWarnings(Mutex<Vec<String>>);
 
-impl Concerns {
+impl StartupWarnings {
     /// Takes the present problems for known; gives the new ones and those that ended.
     fn change(&self, now: Vec<String>) -> (Vec<String>, Vec<String>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +32,7 @@ impl Service {
                 if let Some(seconds) = watched.clock_skew {
                     self.metrics.set_clock_skew(seconds);
                 }
-                self.report_concerns(watched.concerns);
+                self.report_startup_warnings(watched.warnings);
             }
             // Whoever needs the catalog meanwhile logs that it fails.
             Err(error) => {
@@ -43,13 +43,13 @@ impl Service {
     }
 
     /// Logs the problems of the catalog that are new, and those that ended. Each is logged once.
-    pub fn report_concerns(&self, concerns: Vec<String>) {
-        let (new, ended) = self.concerns.change(concerns);
-        for concern in new {
-            warn!("{concern}");
+    pub fn report_startup_warnings(&self, warnings: Vec<String>) {
+        let (new, ended) = self.warnings.change(warnings);
+        for warning in new {
+            warn!("{warning}");
         }
-        for concern in ended {
-            info!(concern, "this problem of the catalog has ended");
+        for warning in ended {
+            info!(warning, "this problem of the catalog has ended");
         }
     }
 }
@@ -60,11 +60,11 @@ mod tests {
 
     #[test]
     fn a_problem_is_new_once_and_ends_once() {
-        let concerns = Concerns::default();
+        let warnings = StartupWarnings::default();
         let one = || vec!["one".to_owned()];
-        assert_eq!(concerns.change(one()), (one(), vec![]));
-        assert_eq!(concerns.change(one()), (vec![], vec![]));
-        assert_eq!(concerns.change(vec![]), (vec![], one()));
-        assert_eq!(concerns.change(vec![]), (vec![], vec![]));
+        assert_eq!(warnings.change(one()), (one(), vec![]));
+        assert_eq!(warnings.change(one()), (vec![], vec![]));
+        assert_eq!(warnings.change(vec![]), (vec![], one()));
+        assert_eq!(warnings.change(vec![]), (vec![], vec![]));
     }
 }

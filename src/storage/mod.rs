@@ -20,8 +20,8 @@ use futures_util::stream::{Stream, StreamExt};
 
 pub use disk::DiskStore;
 pub use metered::MeteredStore;
-pub use resilience::{Patience, PatientStore};
-pub use s3::{S3Concern, S3StartError, S3Store};
+pub use resilience::{RetryPolicy, RetryingStore};
+pub use s3::{S3StartError, S3StartupWarning, S3Store};
 
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::telemetry::Health;
@@ -189,7 +189,7 @@ impl Object {
 #[error("the store could not {operation}")]
 pub struct StoreError {
     operation: &'static str,
-    may_pass: bool,
+    is_transient: bool,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -202,7 +202,7 @@ impl StoreError {
     ) -> Self {
         Self {
             operation,
-            may_pass: false,
+            is_transient: false,
             source: source.into(),
         }
     }
@@ -213,13 +213,13 @@ impl StoreError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self {
-            may_pass: true,
+            is_transient: true,
             ..Self::new(operation, source)
         }
     }
 
     /// Whether trying again may help.
-    pub fn may_pass(&self) -> bool {
-        self.may_pass
+    pub fn is_transient(&self) -> bool {
+        self.is_transient
     }
 }

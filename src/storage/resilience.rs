@@ -19,7 +19,7 @@ use crate::telemetry::Metrics;
 
 /// How patient to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// How long one attempt may take, and the wait for each next piece of a body.
     pub attempt: Duration,
     /// How long all attempts and the pauses between them may take.
@@ -37,7 +37,7 @@ pub struct Patience {
     pub try_every: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempt: Duration::from_secs(5),
@@ -54,18 +54,18 @@ impl Default for Patience {
 /// A store that is asked with patience.
 ///
 /// Every operation of a store may be repeated; what may not help is left alone: only failures that
-/// [may pass](StoreError::may_pass) and answers that do not come are tried again. A body that
+/// [may pass](StoreError::is_transient) and answers that do not come are tried again. A body that
 /// breaks off is not, because part of it has been passed on.
-pub struct PatientStore {
+pub struct RetryingStore {
     inner: Arc<dyn Store>,
-    patience: Patience,
+    patience: RetryPolicy,
     breaker: Arc<Breaker>,
     metrics: Metrics,
 }
 
 /// Why an operation was not carried out to its end.
 #[derive(Debug, thiserror::Error)]
-enum Impatience {
+enum RetryError {
     #[error("no answer within {0:?}")]
     Late(Duration),
     #[error("it has failed too often in a row to be asked")]
@@ -74,9 +74,9 @@ enum Impatience {
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-impl PatientStore {
+impl RetryingStore {
     /// The store, asked with patience; what that takes is counted there.
-    pub fn new(inner: Arc<dyn Store>, patience: Patience, metrics: Metrics) -> Self {
+    pub fn new(inner: Arc<dyn Store>, patience: RetryPolicy, metrics: Metrics) -> Self {
         Self {
             inner,
             patience,
@@ -91,7 +91,7 @@ impl PatientStore {
         ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
         if self.breaker.is_open() {
-            return Err(StoreError::passing(operation, Impatience::Open));
+            return Err(StoreError::passing(operation, RetryError::Open));
         }
         // What becomes of the operation counts, not of each attempt: an upload writes some ten
         // objects at once, and one hiccup that fails them all is what attempts are for.
@@ -110,7 +110,7 @@ impl PatientStore {
         loop {
             let answer = self.attempt(operation, deadline, ask(&*self.inner)).await;
             let error = match answer {
-                Err(error) if error.may_pass() && attempt < self.patience.attempts => error,
+                Err(error) if error.is_transient() && attempt < self.patience.attempts => error,
                 answer => return answer,
             };
             let pause = self.pause(attempt);
@@ -137,7 +137,7 @@ impl PatientStore {
     ) -> Result<T, StoreError> {
         let until = deadline.min(Instant::now() + self.patience.attempt);
         timeout_at(until, answer).await.unwrap_or_else(|_| {
-            let late = Impatience::Late(self.patience.attempt);
+            let late = RetryError::Late(self.patience.attempt);
             Err(StoreError::passing(operation, late))
         })
     }
@@ -178,7 +178,7 @@ impl PatientStore {
 }
 
 #[async_trait]
-impl Store for PatientStore {
+impl Store for RetryingStore {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
         self.ask("write an object", |store| {
             let (key, body) = (key.clone(), body.clone());
@@ -270,7 +270,7 @@ async fn next_piece(
     if let Ok(piece) = timeout(limit, body.next()).await {
         return piece.map(|piece| (piece, Some(body)));
     }
-    let late = StoreError::passing("read an object", Impatience::Late(limit));
+    let late = StoreError::passing("read an object", RetryError::Late(limit));
     Some((Err(late), None))
 }
 
@@ -281,7 +281,7 @@ async fn next_piece(
 /// does not hold up the next one: the store may be back meanwhile.
 async fn find_again(
     store: Arc<dyn Store>,
-    patience: Patience,
+    patience: RetryPolicy,
     breaker: Weak<Breaker>,
     metrics: Metrics,
 ) {
@@ -328,14 +328,14 @@ impl Breaker {
     fn note<T>(
         &self,
         answer: &Result<T, StoreError>,
-        patience: &Patience,
+        patience: &RetryPolicy,
         metrics: &Metrics,
     ) -> bool {
         let mut state = self.lock();
         let was_open = state.is_open;
         match answer {
             // A refusal is an answer: the store is there.
-            Err(error) if error.may_pass() => {
+            Err(error) if error.is_transient() => {
                 state.failures = state.failures.saturating_add(1);
                 state.is_open = state.failures >= patience.failures_to_open;
                 if state.is_open && !was_open {
@@ -463,7 +463,7 @@ mod tests {
         None
     }
 
-    async fn put(store: &PatientStore) -> Result<(), StoreError> {
+    async fn put(store: &RetryingStore) -> Result<(), StoreError> {
         store
             .put(&contract::rendition(1), Bytes::from_static(b"x"))
             .await
@@ -473,9 +473,9 @@ mod tests {
     async fn it_keeps_the_contract_of_a_store() {
         let folder = tempfile::tempdir().unwrap();
         let inner = Arc::new(DiskStore::open(folder.path()).unwrap());
-        contract::run(&PatientStore::new(
+        contract::run(&RetryingStore::new(
             inner,
-            Patience::default(),
+            RetryPolicy::default(),
             Metrics::new(),
         ))
         .await;
@@ -484,9 +484,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
         let inner = Flaky::new(3, passing);
-        put(&PatientStore::new(
+        put(&RetryingStore::new(
             inner.clone(),
-            Patience::default(),
+            RetryPolicy::default(),
             Metrics::new(),
         ))
         .await
@@ -494,12 +494,12 @@ mod tests {
         assert_eq!(inner.asked(), 4);
 
         let inner = Flaky::new(9, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         put(&store).await.unwrap_err();
         assert_eq!(inner.asked(), 4);
 
         let inner = Flaky::new(1, lasting);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         put(&store).await.unwrap_err();
         assert_eq!(inner.asked(), 1);
     }
@@ -507,28 +507,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_does_not_come_is_given_up_in_time() {
         let inner = Flaky::new(u32::MAX, never);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         let begun = Instant::now();
         let error = put(&store).await.unwrap_err();
-        assert!(error.may_pass());
-        assert!(begun.elapsed() <= Patience::default().deadline + Duration::from_millis(1));
+        assert!(error.is_transient());
+        assert!(begun.elapsed() <= RetryPolicy::default().deadline + Duration::from_millis(1));
         assert!(inner.asked() >= 2);
 
-        let object = PatientStore::new(Flaky::new(0, never), Patience::default(), Metrics::new())
-            .get(&contract::rendition(1))
-            .await
-            .unwrap()
-            .unwrap();
+        let object =
+            RetryingStore::new(Flaky::new(0, never), RetryPolicy::default(), Metrics::new())
+                .get(&contract::rendition(1))
+                .await
+                .unwrap()
+                .unwrap();
         let begun = Instant::now();
         object.into_bytes().await.unwrap_err();
-        assert_eq!(begun.elapsed(), Patience::default().attempt);
+        assert_eq!(begun.elapsed(), RetryPolicy::default().attempt);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_keeps_failing_is_left_alone_and_found_again() {
         // Ten operations of four attempts, and two checks.
         let inner = Flaky::new(10 * 4 + 2, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
         }
@@ -536,7 +537,7 @@ mod tests {
             put(&store).await.unwrap_err();
         }
         assert_eq!(inner.asked(), 10 * 4, "it is left alone");
-        let (every, soon) = (Patience::default().try_every, Duration::from_millis(1));
+        let (every, soon) = (RetryPolicy::default().try_every, Duration::from_millis(1));
         for tries in 1..=2 {
             tokio::time::sleep(every + soon).await;
             put(&store).await.unwrap_err();
@@ -552,7 +553,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_is_found_again_though_every_operation_is_given_up_with_the_first_refusal() {
         let inner = Flaky::new(10 * 4, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
         }
@@ -568,13 +569,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_try_that_is_never_answered_does_not_hold_up_the_next() {
         let inner = Flaky::new(10 * 3 + 1, never);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         let fill = (0..10).map(|_| put(&store));
         for given_up in futures_util::future::join_all(fill).await {
             given_up.unwrap_err();
         }
         assert_eq!(inner.asked(), 10 * 3);
-        let try_every = Patience::default().try_every;
+        let try_every = RetryPolicy::default().try_every;
         tokio::time::sleep(try_every * 2 + Duration::from_millis(1)).await;
         put(&store).await.unwrap();
     }
@@ -582,7 +583,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_hiccup_under_all_the_writes_of_an_upload_is_hidden() {
         let inner = Flaky::new(10, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for written in futures_util::future::join_all((0..10).map(|_| put(&store))).await {
             written.unwrap();
         }
@@ -592,7 +593,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_check_asks_in_any_case_and_finds_the_store_again() {
         let inner = Flaky::new(10 * 4, passing);
-        let store = PatientStore::new(inner.clone(), Patience::default(), Metrics::new());
+        let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
         }
@@ -604,11 +605,11 @@ mod tests {
     async fn a_bucket_that_stumbles_is_hidden_from_its_users() {
         let server = S3Server::start_with_faults().await;
         let (inner, _) = S3Store::open(&server.settings()).await.unwrap();
-        let patience = Patience {
+        let patience = RetryPolicy {
             attempt: Duration::from_millis(300),
-            ..Patience::default()
+            ..RetryPolicy::default()
         };
-        let store = PatientStore::new(Arc::new(inner), patience, Metrics::new());
+        let store = RetryingStore::new(Arc::new(inner), patience, Metrics::new());
         for fault in [
             Fault::Status(503),
             Fault::Drop,

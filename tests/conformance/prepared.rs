@@ -71,7 +71,7 @@ pub(crate) fn of_store(
     };
     row("the script, run twice", operator.make_twice(server));
     let (code, said) = doctor::of_bucket(server, OURS.name, OURS.user, "policy");
-    let is_good = code == 0 && !said.contains("concern");
+    let is_good = code == 0 && !said.contains("warning");
     row(
         "`cameo doctor`, as the user that it made",
         if is_good {

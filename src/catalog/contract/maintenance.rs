@@ -6,7 +6,9 @@ use super::{
     AGES, Bench, NOW, commit, outstanding, record, reserved, seconds, subject, swept, uploaded,
 };
 use crate::avatar::{AvatarId, Record, SubjectId, Version};
-use crate::catalog::{Beginning, Cursor, Invalidated, Precondition, Replaced, Restored, Standing};
+use crate::catalog::{
+    Cursor, InitialState, Invalidated, Precondition, Replaced, Restored, Standing,
+};
 
 pub(super) async fn run(catalog: Bench<'_>) {
     many_records_are_read_in_the_order_asked_for(catalog).await;
@@ -363,9 +365,9 @@ async fn a_record_without_objects_is_dropped_if_it_is_still_current(catalog: Ben
 /// First of all: everything after it counts from 1.
 pub(super) async fn begins_once(catalog: Bench<'_>) {
     assert!(!catalog.has_begun().await.unwrap());
-    catalog.begin(Beginning::New).await.unwrap();
+    catalog.initialize(InitialState::New).await.unwrap();
     assert!(catalog.has_begun().await.unwrap());
-    catalog.begin(Beginning::Lost).await.unwrap();
+    catalog.initialize(InitialState::Lost).await.unwrap();
     let first = uploaded(catalog, &subject("the-first")).await;
     assert_eq!(first.version, Version(1));
 }
@@ -386,7 +388,7 @@ async fn every_new_version_is_above_the_floor(catalog: Bench<'_>) {
         .unwrap();
     let seen = Version(60_000_000_000_000);
     for version in [seen, Version(59_000_000), Version(0)] {
-        assert_eq!(catalog.raise_floor(version).await.unwrap(), seen);
+        assert_eq!(catalog.raise_version_floor(version).await.unwrap(), seen);
     }
     // One in each partition, of whatever adapter.
     for number in 0..64 {

@@ -21,7 +21,7 @@ use redb::{
 
 use super::codec;
 use super::{
-    Beginning, Catalog, CatalogError, Claimed, Cursor, Due, Invalidated, Outstanding, Page,
+    Catalog, CatalogError, Claimed, Cursor, Due, InitialState, Invalidated, Outstanding, Page,
     Precondition, PreconditionFailed, Removed, Replaced, Reservation, Restored, Standing, Stats,
     StatsRow,
 };
@@ -31,7 +31,7 @@ pub use handle::EmbeddedOpenError;
 use handle::Handle;
 use tables::{
     Change, DUE, EVENTS, FLOOR, Failure, Id, Invalid, LAST_RESERVED, OUTSTANDING, PROBE, RECORDS,
-    RESERVATIONS, RETIRED_OF, Reserved, STATS, State, VERSIONS, count, due, enter, floor, leave,
+    RESERVATIONS, RETIRED_OF, Reserved, STATS, State, VERSIONS, count, due, enter, leave,
     retire_former, retire_invalid, state, tell,
 };
 
@@ -221,7 +221,7 @@ impl Removal {
         // No upload that was reserved before this delete can become current after it; neither can an
         // upload that a lost catalog knew, whose version is below the floor. This holds too of a
         // subject that the catalog does not know (any more).
-        let last = last.max(floor(transaction, now)?);
+        let last = last.max(version_floor(transaction, now)?);
         if last > 0 {
             subjects.insert(subject.as_str(), (last, last))?;
         }
@@ -337,7 +337,7 @@ impl Catalog for EmbeddedCatalog {
             }
             drop(outstanding);
             let now = clock.now();
-            let version = last.max(floor(transaction, now)?) + 1;
+            let version = last.max(version_floor(transaction, now)?) + 1;
             // Later reservations of a subject have later times, even if the clock is set back.
             let reserved_at = now.unix_ms().max(reserved + 1);
             let deadline = now.plus(within);
@@ -695,14 +695,14 @@ impl Catalog for EmbeddedCatalog {
         .await
     }
 
-    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError> {
+    async fn initialize(&self, state: InitialState) -> Result<(), CatalogError> {
         let clock = Arc::clone(&self.clock);
         self.write("set its version floor", move |transaction| {
             let mut floor = transaction.open_table(FLOOR)?;
             if floor.get(())?.is_none() {
-                let first = match beginning {
-                    Beginning::New => Version(0),
-                    Beginning::Lost => Version::floor_at(clock.now()),
+                let first = match state {
+                    InitialState::New => Version(0),
+                    InitialState::Lost => Version::time_floor(clock.now()),
                 };
                 floor.insert((), first.0)?;
             }
@@ -711,12 +711,12 @@ impl Catalog for EmbeddedCatalog {
         .await
     }
 
-    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError> {
+    async fn raise_version_floor(&self, seen: Version) -> Result<Version, CatalogError> {
         let clock = Arc::clone(&self.clock);
         self.write("raise its version floor", move |transaction| {
             let now = clock.now();
-            let floor = seen.0.max(floor(transaction, now)?);
-            let floor = floor.max(Version::floor_at(now).0);
+            let floor = seen.0.max(version_floor(transaction, now)?);
+            let floor = floor.max(Version::time_floor(now).0);
             transaction.open_table(FLOOR)?.insert((), floor)?;
             Ok(Version(floor))
         })

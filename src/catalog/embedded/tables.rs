@@ -296,10 +296,13 @@ pub(super) fn count(
 
 /// The version floor. An uninitialised catalog starts at the time-based floor, so versions never
 /// decrease.
-pub(super) fn floor(transaction: &WriteTransaction, now: Timestamp) -> Result<u64, Failure> {
+pub(super) fn version_floor(
+    transaction: &WriteTransaction,
+    now: Timestamp,
+) -> Result<u64, Failure> {
     let floor = transaction.open_table(FLOOR)?;
     let stored = floor.get(())?.map(|floor| floor.value());
-    Ok(stored.unwrap_or(Version::floor_at(now).0))
+    Ok(stored.unwrap_or(Version::time_floor(now).0))
 }
 
 /// Appends an event, and lets those go that are older than the latest `kept`.

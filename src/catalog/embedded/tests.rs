@@ -96,7 +96,7 @@ async fn records_versions_and_events_survive_reopening() {
     let mut record = contract::record(1, 1);
     {
         let catalog = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap();
-        catalog.begin(Beginning::New).await.unwrap();
+        catalog.initialize(InitialState::New).await.unwrap();
         let reserved = catalog.reserve(&subject, record.avatar_id, MINUTE).await;
         record.reserved_at = reserved.unwrap().reserved_at;
         let anything = Precondition::Anything;
@@ -134,7 +134,7 @@ async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
             .await
             .unwrap_err(),
     ] {
-        assert!(error.is_damage(), "{error:?}");
+        assert!(error.is_corrupt(), "{error:?}");
     }
     let kept = catalog.blocking("read a record", |database| {
         let kept = database.begin_read()?.open_table(RECORDS)?.get("42")?;
@@ -215,7 +215,7 @@ async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
     });
     written.await.unwrap();
     let all = ["later", "readable"].map(|name| SubjectId::new(name).unwrap());
-    assert!(catalog.get(&all[0]).await.unwrap_err().is_damage());
+    assert!(catalog.get(&all[0]).await.unwrap_err().is_corrupt());
     let found = catalog.get_many(&all).await.unwrap();
     assert!(matches!(&found[..], [Err(_), Ok(Some(_))]));
     let page = catalog.page(&Cursor::START).await.unwrap();

@@ -50,15 +50,15 @@ use tracing::warn;
 
 use super::codec;
 use super::{
-    Beginning, Catalog, CatalogError, Claimed, Cursor, Due, Invalidated, Outstanding, Page,
+    Catalog, CatalogError, Claimed, Cursor, Due, InitialState, Invalidated, Outstanding, Page,
     Precondition, PreconditionFailed, Removed, Replaced, Reservation, Restored, Standing, Stats,
     Watched,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Timestamp, Version};
 use crate::config::{Partitions, RedisConfirmation, RedisSettings};
 use crate::redis::{
-    ConfirmError, ConfirmedWrites, Partition, RedisConcern, RedisLink, RedisStartError, Script,
-    is_skewed,
+    ConfirmError, ConfirmedWrites, Partition, RedisLink, RedisStartError, RedisStartupWarning,
+    Script, is_skewed,
 };
 use crate::telemetry::Health;
 use scripts::{CLOCK, Scripts};
@@ -70,7 +70,7 @@ use values::{
 const PARTITIONS_KEY: &str = "cameo:partitions";
 /// How often a removal looks again because an upload was reserved since. It takes one that falls
 /// between two commands each time, so more are no accident.
-const MOST_LOOKS: u32 = 8;
+const MAX_LOOKS: u32 = 8;
 /// About how many records are given at once.
 const PAGE: usize = 500;
 
@@ -99,20 +99,20 @@ impl RedisCatalog {
     /// Why it cannot, sorted by what to do about it.
     pub async fn open(
         settings: &RedisSettings,
-    ) -> Result<(Self, Vec<RedisConcern>), RedisStartError> {
+    ) -> Result<(Self, Vec<RedisStartupWarning>), RedisStartError> {
         Self::open_with_clock(settings, CLOCK).await
     }
 
     async fn open_with_clock(
         settings: &RedisSettings,
         clock: &str,
-    ) -> Result<(Self, Vec<RedisConcern>), RedisStartError> {
+    ) -> Result<(Self, Vec<RedisStartupWarning>), RedisStartError> {
         let address = settings.address.to_string();
         let failed = |error| RedisStartError::sort(&address, error);
         let link = RedisLink::connect(&settings.address)
             .await
             .map_err(failed)?;
-        let mut concerns = link.inspect(&address, settings.wait).await?;
+        let mut warnings = link.inspect(&address, settings.wait).await?;
         let confirmed = settings.wait.map(|confirmation| {
             ConfirmedWrites::new(&settings.address, confirmation, settings.wait_timeout)
         });
@@ -136,16 +136,16 @@ impl RedisCatalog {
         }
         if let Err(error) = catalog.write_probes().await {
             // Redis can still be read, and takes changes again as soon as the cause is gone.
-            concerns.push(watch::refusal_of(&error).ok_or_else(|| failed(error))?);
-        } else if let Some(concern) = catalog.probe_confirmation().await.map_err(failed)?
-            && !concerns.contains(&concern)
+            warnings.push(watch::refusal_of(&error).ok_or_else(|| failed(error))?);
+        } else if let Some(warning) = catalog.probe_confirmation().await.map_err(failed)?
+            && !warnings.contains(&warning)
         {
-            concerns.push(concern);
+            warnings.push(warning);
         }
         if is_skewed(catalog.link.clock_skew().await.map_err(failed)?) {
-            concerns.push(RedisConcern::ClockSkew);
+            warnings.push(RedisStartupWarning::ClockSkew);
         }
-        Ok((catalog, concerns))
+        Ok((catalog, warnings))
     }
 
     /// The connection, for the limits to share.
@@ -422,7 +422,7 @@ impl Catalog for RedisCatalog {
                 looks += 1;
                 match answer {
                     Some(answer) => break answer,
-                    None if looks == MOST_LOOKS => return Err(Failure::Restless),
+                    None if looks == MAX_LOOKS => return Err(Failure::Restless),
                     None => {}
                 }
             };
@@ -698,10 +698,10 @@ impl Catalog for RedisCatalog {
             .map_err(|error| Failure::from(error).of("read its version floor"))
     }
 
-    async fn begin(&self, beginning: Beginning) -> Result<(), CatalogError> {
-        let word: &[u8] = match beginning {
-            Beginning::New => b"new",
-            Beginning::Lost => b"lost",
+    async fn initialize(&self, state: InitialState) -> Result<(), CatalogError> {
+        let word: &[u8] = match state {
+            InitialState::New => b"new",
+            InitialState::Lost => b"lost",
         };
         let written = self.partitions.all().map(|partition| async move {
             let begin = &self.scripts.begin;
@@ -713,13 +713,13 @@ impl Catalog for RedisCatalog {
             .map_err(|failure| failure.of("set its version floor"))
     }
 
-    async fn raise_floor(&self, seen: Version) -> Result<Version, CatalogError> {
+    async fn raise_version_floor(&self, seen: Version) -> Result<Version, CatalogError> {
         let highest = self.highest_version.load(Ordering::Relaxed);
         let seen = seen.0.max(highest).to_string();
         let raised = self.partitions.all().map(|partition| {
             let arguments = [seen.as_bytes()];
             async move {
-                let raise = &self.scripts.raise_floor;
+                let raise = &self.scripts.raise_version_floor;
                 self.step::<u64>(raise, partition, &arguments).await
             }
         });

@@ -1,4 +1,4 @@
--- The beginning of every catalog script. Two lines precede it: the function `now`, which answers
+-- The state of every catalog script. Two lines precede it: the function `now`, which answers
 -- the catalog's clock in Unix milliseconds, and the number of events to keep.
 --
 -- The scripts never parse a record. They read its head, which src/catalog/codec.rs documents: the

@@ -21,7 +21,7 @@ pub(super) struct Scripts {
     pub(super) restore: Script,
     pub(super) drop: Script,
     pub(super) begin: Script,
-    pub(super) raise_floor: Script,
+    pub(super) raise_version_floor: Script,
     pub(super) upgrade: Script,
     pub(super) probe: Script,
 }
@@ -50,7 +50,7 @@ impl Scripts {
             restore: script(include_str!("restore.lua")),
             drop: freeing(include_str!("drop.lua")),
             begin: script(include_str!("begin.lua")),
-            raise_floor: script(include_str!("raise_floor.lua")),
+            raise_version_floor: script(include_str!("raise_version_floor.lua")),
             upgrade: freeing(include_str!("upgrade.lua")),
             probe: Script::new(&["#!lua\n", include_str!("probe.lua")]),
         }

@@ -30,10 +30,10 @@ fn settings(url: &str, wait: Option<RedisConfirmation>) -> RedisSettings {
 async fn open_waiting(
     url: &str,
     wait: Option<RedisConfirmation>,
-) -> (RedisCatalog, Vec<RedisConcern>) {
-    let (catalog, concerns) = RedisCatalog::open(&settings(url, wait)).await.unwrap();
-    catalog.begin(Beginning::New).await.unwrap();
-    (catalog, concerns)
+) -> (RedisCatalog, Vec<RedisStartupWarning>) {
+    let (catalog, warnings) = RedisCatalog::open(&settings(url, wait)).await.unwrap();
+    catalog.initialize(InitialState::New).await.unwrap();
+    (catalog, warnings)
 }
 
 async fn open(url: &str) -> RedisCatalog {
@@ -99,7 +99,7 @@ async fn a_redis_before_7_is_refused_with_the_reason() {
             .to_string()
             .contains("version 6.2, and 7.0 or later is needed")
     );
-    assert!(!error.may_pass());
+    assert!(!error.is_transient());
     // Hosted servers may deny INFO, and HELLO too.
     for (user, denied) in [("shy", "-info"), ("mute", "-info -hello")] {
         server.ask::<()>(&format!("ACL SETUSER {user} on >pw ~* &* +@all {denied}"));
@@ -117,8 +117,8 @@ async fn a_server_that_denies_info_and_hello_is_used_where_it_is_new_enough() {
     let server = RedisServer::start();
     server.ask::<()>("ACL SETUSER mute on >pw ~* &* +@all -info -hello");
     let url = server.url().replace("//", "//mute:pw@");
-    let (catalog, concerns) = open_waiting(&url, None).await;
-    assert_eq!(concerns, [RedisConcern::DeniesInfo]);
+    let (catalog, warnings) = open_waiting(&url, None).await;
+    assert_eq!(warnings, [RedisStartupWarning::DeniesInfo]);
     upload(&catalog, &subject("42")).await.unwrap();
 }
 
@@ -141,7 +141,7 @@ async fn waiting_for_the_append_only_file_needs_waitaof_and_the_file() {
     let server = RedisServer::start_program(Program::valkey(), &[]);
     let error = refused(&server.url(), aof).await;
     assert!(matches!(error, RedisStartError::NoAof { .. }), "{error:?}");
-    assert!(!error.may_pass());
+    assert!(!error.is_transient());
 }
 
 fn limits() -> Limits {
@@ -173,9 +173,9 @@ async fn changes_wait_for_the_append_only_file() {
     let mut settings = settings(&server.url(), Some(RedisConfirmation::Aof));
     // The file is synced once a second.
     settings.wait_timeout = Duration::from_secs(5);
-    let (catalog, concerns) = RedisCatalog::open(&settings).await.unwrap();
-    catalog.begin(Beginning::New).await.unwrap();
-    assert_eq!(concerns, []);
+    let (catalog, warnings) = RedisCatalog::open(&settings).await.unwrap();
+    catalog.initialize(InitialState::New).await.unwrap();
+    assert_eq!(warnings, []);
     let who = subject("42");
     let before = calls(&server, "waitaof");
     let record = upload(&catalog, &who).await.unwrap();
@@ -190,14 +190,14 @@ async fn a_change_that_the_file_does_not_have_is_no_success_and_confirmed_when_r
     // Nothing is synced, so nothing is confirmed.
     let options = ["--appendonly", "yes", "--appendfsync", "no"];
     let server = RedisServer::start_program(Program::valkey(), &options);
-    let (catalog, concerns) = open_waiting(&server.url(), Some(RedisConfirmation::Aof)).await;
-    assert_eq!(concerns, [RedisConcern::Unconfirmed]);
+    let (catalog, warnings) = open_waiting(&server.url(), Some(RedisConfirmation::Aof)).await;
+    assert_eq!(warnings, [RedisStartupWarning::Unconfirmed]);
     let who = subject("42");
     let record = reserved(&catalog, &who).await.unwrap();
     let begun = Instant::now();
     let error = commit(&catalog, &who, &record).await.unwrap_err();
     assert!(
-        !error.is_damage() && text_of(&error).contains("outcome is unknown"),
+        !error.is_corrupt() && text_of(&error).contains("outcome is unknown"),
         "{error:?}"
     );
     assert!(begun.elapsed() < WAIT_TIMEOUT * 2, "{:?}", begun.elapsed());
@@ -215,8 +215,8 @@ async fn a_change_that_the_file_does_not_have_is_no_success_and_confirmed_when_r
 async fn in_a_cluster_changes_wait_for_the_append_only_file() {
     let options = ["--appendonly", "yes", "--appendfsync", "always"];
     let cluster = RedisCluster::start_program(&Program::valkey(), &options);
-    let (catalog, concerns) = open_waiting(&cluster.url(), Some(RedisConfirmation::Aof)).await;
-    assert_eq!(concerns, []);
+    let (catalog, warnings) = open_waiting(&cluster.url(), Some(RedisConfirmation::Aof)).await;
+    assert_eq!(warnings, []);
     for number in 0..24 {
         let who = subject(&number.to_string());
         upload(&catalog, &who).await.unwrap();
@@ -244,10 +244,13 @@ async fn valkey_changes_wait_for_a_replica_and_a_repetition_is_no_confirmation()
 async fn changes_wait_for_a_replica(program: Program) {
     let aof = ["--appendonly", "yes"];
     let server = RedisServer::start_program(program.clone(), &aof);
-    let (catalog, concerns) = open_waiting(&server.url(), Some(RedisConfirmation::Replica)).await;
+    let (catalog, warnings) = open_waiting(&server.url(), Some(RedisConfirmation::Replica)).await;
     assert_eq!(
-        concerns,
-        [RedisConcern::NoReplica, RedisConcern::Unconfirmed]
+        warnings,
+        [
+            RedisStartupWarning::NoReplica,
+            RedisStartupWarning::Unconfirmed
+        ]
     );
     let who = subject("42");
     let error = upload(&catalog, &who).await.unwrap_err();
@@ -269,8 +272,8 @@ async fn changes_wait_for_a_replica(program: Program) {
 
     // Its connection has written nothing that is not confirmed.
     let confirmation = Some(RedisConfirmation::Replica);
-    let (other, concerns) = open_waiting(&server.url(), confirmation).await;
-    assert_eq!(concerns, []);
+    let (other, warnings) = open_waiting(&server.url(), confirmation).await;
+    assert_eq!(warnings, []);
 
     // A replica that hangs has acknowledged what came before, and nothing since.
     let next = reserved(&catalog, &who).await.unwrap();
@@ -341,11 +344,11 @@ async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on
     };
     assert!(reason.contains("maxmemory"), "{reason}");
     let error = reserved(&catalog, &who).await.unwrap_err();
-    assert!(error.is_refusal() && !error.is_damage(), "{error:?}");
+    assert!(error.is_refusal() && !error.is_corrupt(), "{error:?}");
     let error = commit(&catalog, &subject("44"), &under_way)
         .await
         .unwrap_err();
-    assert!(error.is_refusal() && !error.is_damage(), "{error:?}");
+    assert!(error.is_refusal() && !error.is_corrupt(), "{error:?}");
     assert_eq!(catalog.get(&who).await.unwrap(), Some(kept.clone()));
     let limiter = RedisLimiter::new(catalog.link().clone(), catalog.partitions, limits());
     let decision = limiter
@@ -358,10 +361,10 @@ async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on
     assert_eq!(claimed.len(), 1);
     catalog.forget(&claimed[0].outstanding).await.unwrap();
     // A process that starts meanwhile comes up and says so.
-    let (restarted, concerns) = RedisCatalog::open(&settings(&server.url(), None))
+    let (restarted, warnings) = RedisCatalog::open(&settings(&server.url(), None))
         .await
         .unwrap();
-    assert_eq!(concerns, [RedisConcern::Full]);
+    assert_eq!(warnings, [RedisStartupWarning::Full]);
     assert!(restarted.get(&other).await.unwrap().is_some());
 
     server.ask::<()>("CONFIG SET maxmemory 0");
@@ -384,7 +387,7 @@ async fn a_redis_that_misses_replicas_is_degraded_while_it_can_be_read() {
         !reserved(&catalog, &subject("42"))
             .await
             .unwrap_err()
-            .is_damage()
+            .is_corrupt()
     );
 }
 
@@ -405,15 +408,15 @@ async fn with_wait_a_redis_that_refuses_writes_is_a_concern_at_the_start_and_no_
     upload(&catalog, &who).await.unwrap();
     let fail_to_save = || server.fail_to_save();
     let miss_a_replica = || server.ask::<()>("CONFIG SET min-replicas-to-write 1");
-    let cases: [(&dyn Fn(), RedisConcern); 2] = [
-        (&fail_to_save, RedisConcern::Full),
-        (&miss_a_replica, RedisConcern::FewReplicas),
+    let cases: [(&dyn Fn(), RedisStartupWarning); 2] = [
+        (&fail_to_save, RedisStartupWarning::Full),
+        (&miss_a_replica, RedisStartupWarning::FewReplicas),
     ];
-    for (number, (begin_to_refuse, concern)) in cases.into_iter().enumerate() {
+    for (number, (begin_to_refuse, warning)) in cases.into_iter().enumerate() {
         begin_to_refuse();
         let opened = RedisCatalog::open(&settings(&server.url(), wait)).await;
-        let (catalog, concerns) = opened.unwrap();
-        assert_eq!(concerns, [concern]);
+        let (catalog, warnings) = opened.unwrap();
+        assert_eq!(warnings, [warning]);
         assert!(catalog.get(&who).await.unwrap().is_some());
         let health = catalog.check().await.unwrap();
         assert!(matches!(health, Health::Degraded(_)), "{health:?}");
@@ -431,10 +434,10 @@ async fn an_empty_redis_that_refuses_writes_is_opened_and_told_of() {
     let server = RedisServer::start();
     server.ask::<()>("CONFIG SET min-replicas-to-write 1");
     let settings = settings(&server.url(), None);
-    let (catalog, concerns) = RedisCatalog::open(&settings).await.unwrap();
-    assert_eq!(concerns, [RedisConcern::FewReplicas]);
+    let (catalog, warnings) = RedisCatalog::open(&settings).await.unwrap();
+    assert_eq!(warnings, [RedisStartupWarning::FewReplicas]);
     server.ask::<()>("CONFIG SET min-replicas-to-write 0");
-    catalog.begin(Beginning::New).await.unwrap();
+    catalog.initialize(InitialState::New).await.unwrap();
     upload(&catalog, &subject("42")).await.unwrap();
 }
 
@@ -491,7 +494,7 @@ async fn while_a_slot_moves_its_scripts_wait_and_readiness_tells_of_a_move_that_
     let begun = Instant::now();
     let error = reserved(&catalog, &who).await.unwrap_err();
     assert!(
-        !error.is_damage() && text_of(&error).contains("TryAgain"),
+        !error.is_corrupt() && text_of(&error).contains("TryAgain"),
         "{}",
         text_of(&error)
     );
@@ -534,7 +537,7 @@ async fn with_wait_a_change_waits_for_a_slot_whose_keys_have_all_moved() {
     let mut settings = settings(&cluster.url(), Some(RedisConfirmation::Aof));
     settings.wait_timeout = Duration::from_secs(3);
     let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
-    catalog.begin(Beginning::New).await.unwrap();
+    catalog.initialize(InitialState::New).await.unwrap();
     let who = subject("42");
     // Every key of the partition exists, so that no script is answered TRYAGAIN.
     upload(&catalog, &who).await.unwrap();
@@ -566,7 +569,7 @@ async fn with_wait_a_change_waits_for_a_slot_whose_keys_have_all_moved() {
 async fn running_replicas_assert_the_number_of_partitions_again_after_a_flushall() {
     let server = RedisServer::start();
     let catalog = open(&server.url()).await;
-    assert_eq!(catalog.watch().await.unwrap().concerns, [""; 0]);
+    assert_eq!(catalog.watch().await.unwrap().warnings, [""; 0]);
     server.ask::<()>("FLUSHALL");
     catalog.watch().await.unwrap();
     let mut other = settings(&server.url(), None);
@@ -587,8 +590,8 @@ async fn a_replica_refuses_changes_while_redis_has_another_number_of_partitions(
     let mut other = settings(&server.url(), None);
     other.partitions = Partitions::new(8).unwrap();
     let (other, _) = RedisCatalog::open(&other).await.unwrap();
-    let concerns = catalog.watch().await.unwrap().concerns;
-    assert!(concerns[0].contains("8 partitions"), "{concerns:?}");
+    let warnings = catalog.watch().await.unwrap().warnings;
+    assert!(warnings[0].contains("8 partitions"), "{warnings:?}");
     catalog.check().await.unwrap_err();
     for error in [
         reserved(&catalog, &who).await.map(drop).unwrap_err(),
@@ -608,27 +611,30 @@ async fn a_replica_refuses_changes_while_redis_has_another_number_of_partitions(
     }
     drop(other);
     server.ask::<()>("FLUSHALL");
-    assert_eq!(catalog.watch().await.unwrap().concerns, [""; 0]);
+    assert_eq!(catalog.watch().await.unwrap().warnings, [""; 0]);
     upload(&catalog, &who).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_clock_that_differs_is_a_concern_with_its_figure() {
     let server = RedisServer::start_program(Program::valkey(), &["--appendonly", "yes"]);
-    let (catalog, concerns) = open_waiting(&server.url(), None).await;
-    assert_eq!(concerns, []);
+    let (catalog, warnings) = open_waiting(&server.url(), None).await;
+    assert_eq!(warnings, []);
     let watched = catalog.watch().await.unwrap();
-    assert!(watched.clock_skew.unwrap().abs() < 1.0 && watched.concerns.is_empty());
+    assert!(watched.clock_skew.unwrap().abs() < 1.0 && watched.warnings.is_empty());
 
     for seconds in [180, -180] {
         let ahead = Program::valkey().ahead_by(seconds);
         let server = RedisServer::start_program(ahead, &["--appendonly", "yes"]);
-        let (catalog, concerns) = open_waiting(&server.url(), None).await;
-        assert_eq!(concerns, [RedisConcern::ClockSkew]);
+        let (catalog, warnings) = open_waiting(&server.url(), None).await;
+        assert_eq!(warnings, [RedisStartupWarning::ClockSkew]);
         let watched = catalog.watch().await.unwrap();
         let skew = watched.clock_skew.unwrap();
         assert!((skew - f64::from(seconds)).abs() < 2.0, "{skew}");
-        assert_eq!(watched.concerns, [RedisConcern::ClockSkew.to_string()]);
+        assert_eq!(
+            watched.warnings,
+            [RedisStartupWarning::ClockSkew.to_string()]
+        );
     }
 }
 
@@ -637,10 +643,10 @@ async fn what_an_operator_should_see_to_is_seen_while_running() {
     let server = RedisServer::start();
     let catalog = open(&server.url()).await;
     server.ask::<()>("CONFIG SET maxmemory-policy allkeys-lru");
-    let concerns = catalog.watch().await.unwrap().concerns;
-    assert!(concerns[0].contains("allkeys-lru"), "{concerns:?}");
+    let warnings = catalog.watch().await.unwrap().warnings;
+    assert!(warnings[0].contains("allkeys-lru"), "{warnings:?}");
     server.ask::<()>("CONFIG SET maxmemory-policy noeviction");
-    assert_eq!(catalog.watch().await.unwrap().concerns, [""; 0]);
+    assert_eq!(catalog.watch().await.unwrap().warnings, [""; 0]);
 }
 
 #[tokio::test]

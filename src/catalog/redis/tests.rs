@@ -19,7 +19,7 @@ fn settings(url: &str) -> RedisSettings {
 
 async fn open(url: &str) -> RedisCatalog {
     let catalog = RedisCatalog::open(&settings(url)).await.unwrap().0;
-    catalog.begin(Beginning::New).await.unwrap();
+    catalog.initialize(InitialState::New).await.unwrap();
     catalog
 }
 
@@ -123,10 +123,10 @@ async fn a_dead_redis_is_told_at_once_and_a_restarted_one_is_found_with_its_reco
     let begun = std::time::Instant::now();
     for _ in 0..3 {
         let error = catalog.get(&subject("42")).await.unwrap_err();
-        assert!(!error.is_damage());
+        assert!(!error.is_corrupt());
         let anything = Precondition::Anything;
         let commit = catalog.replace(&who, &record, &anything, MINUTE);
-        assert!(!commit.await.unwrap_err().is_damage());
+        assert!(!commit.await.unwrap_err().is_corrupt());
     }
     assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
     server.restart();
@@ -313,7 +313,7 @@ async fn what_keeps_redis_from_being_the_catalog_is_told_by_what_to_change() {
         matches!(error, RedisStartError::Credentials { .. }),
         "{error:?}"
     );
-    assert!(!error.may_pass());
+    assert!(!error.is_transient());
     let right = server.url().replace("//", "//:secret@");
     open(&right).await;
 
@@ -323,7 +323,7 @@ async fn what_keeps_redis_from_being_the_catalog_is_told_by_what_to_change() {
         matches!(error, RedisStartError::Unreachable { .. }),
         "{error:?}"
     );
-    assert!(error.may_pass());
+    assert!(error.is_transient());
     assert!(!format!("{error:?} {error}").contains("secret"));
 
     let master = RedisServer::start();
@@ -385,7 +385,10 @@ async fn a_redis_that_may_evict_or_forget_is_warned_of() {
             .await
             .unwrap()
             .1,
-        [RedisConcern::Evicts { policy }, RedisConcern::Forgets]
+        [
+            RedisStartupWarning::Evicts { policy },
+            RedisStartupWarning::Forgets
+        ]
     );
 }
 
@@ -406,7 +409,7 @@ async fn a_damaged_record_is_an_error_and_no_step_touches_it() {
             .unwrap_err(),
         catalog.reserve(&who, id, MINUTE).await.unwrap_err(),
     ] {
-        assert!(error.is_damage(), "{error:?}");
+        assert!(error.is_corrupt(), "{error:?}");
     }
     assert_eq!(server.ask::<String>(&format!("HGET {key} 42")), "AAx");
 }
@@ -467,7 +470,7 @@ async fn a_redis_that_came_back_older_gives_no_version_twice_and_a_rebuild_keeps
 
     // What a rebuild does.
     for (who, record) in [(&who, &lost), (&other, &lost_too)] {
-        fresh.raise_floor(record.version).await.unwrap();
+        fresh.raise_version_floor(record.version).await.unwrap();
         let standing = fresh.standing(who, record.avatar_id).await.unwrap();
         assert_eq!(standing, Standing::Unknown);
     }
@@ -515,9 +518,9 @@ async fn an_upload_whose_commit_was_lost_with_redis_is_restored_from_the_store()
 type Stored = HashMap<AvatarId, (SubjectId, Record)>;
 
 async fn rebuild(catalog: &RedisCatalog, stored: &Stored) {
-    catalog.raise_floor(Version(0)).await.unwrap();
+    catalog.raise_version_floor(Version(0)).await.unwrap();
     for (who, record) in stored.values() {
-        catalog.raise_floor(record.version).await.unwrap();
+        catalog.raise_version_floor(record.version).await.unwrap();
         catalog.restore(who, record, MINUTE).await.unwrap();
     }
 }
@@ -723,9 +726,9 @@ async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
             .arg(who.as_str())
             .arg(entry);
         catalog.link.run::<i64>(&set).await.unwrap();
-        assert!(catalog.get(who).await.unwrap_err().is_damage());
+        assert!(catalog.get(who).await.unwrap_err().is_corrupt());
         let removed = catalog.remove(who, &Precondition::Anything, MINUTE).await;
-        assert!(removed.unwrap_err().is_damage());
+        assert!(removed.unwrap_err().is_corrupt());
     }
     let all = [who, later, other.clone()];
     let found = catalog.get_many(&all).await.unwrap();
@@ -824,7 +827,7 @@ async fn a_delete_after_a_flushed_redis_is_not_undone_by_a_rebuild() {
     let anything = Precondition::Anything;
     let removed = fresh.remove(&who, &anything, MINUTE).await;
     assert_eq!(removed.unwrap().unwrap(), None);
-    fresh.raise_floor(before.version).await.unwrap();
+    fresh.raise_version_floor(before.version).await.unwrap();
     let restored = fresh.restore(&who, &before, MINUTE).await.unwrap();
     assert_eq!(restored, Restored::Retired);
     assert_eq!(fresh.get(&who).await.unwrap(), None);

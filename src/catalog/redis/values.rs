@@ -205,7 +205,7 @@ impl From<ConfirmError> for Failure {
 
 impl Failure {
     pub(super) fn of(self, operation: &'static str) -> CatalogError {
-        let is_damage = match &self {
+        let is_corrupt = match &self {
             Self::Redis(error) => is_of_a_script(error),
             Self::Random(_) | Self::Restless | Self::Unconfirmed(_) | Self::Partitions { .. } => {
                 false
@@ -221,7 +221,7 @@ impl Failure {
             Self::Partitions { .. } => true,
             _ => false,
         };
-        if is_damage {
+        if is_corrupt {
             CatalogError::damaged(operation, self)
         } else if is_refusal {
             CatalogError::refused(operation, self)

@@ -10,7 +10,7 @@ use super::values::Failure;
 use super::{PARTITIONS_KEY, RedisCatalog};
 use crate::catalog::{CatalogError, Watched};
 use crate::config::RedisConfirmation;
-use crate::redis::{Partition, RedisConcern, is_skewed};
+use crate::redis::{Partition, RedisStartupWarning, is_skewed};
 use crate::telemetry::Health;
 
 impl RedisCatalog {
@@ -63,13 +63,15 @@ impl RedisCatalog {
     }
 
     /// Tests whether a write is confirmed as `catalog.redis.wait` asks for.
-    pub(super) async fn probe_confirmation(&self) -> Result<Option<RedisConcern>, RedisError> {
+    pub(super) async fn probe_confirmation(
+        &self,
+    ) -> Result<Option<RedisStartupWarning>, RedisError> {
         let Some(confirmed) = &self.confirmed else {
             return Ok(None);
         };
         let marker = Partition(0).key("probe");
         match confirmed.probe(&marker).await {
-            Ok(is_confirmed) => Ok((!is_confirmed).then_some(RedisConcern::Unconfirmed)),
+            Ok(is_confirmed) => Ok((!is_confirmed).then_some(RedisStartupWarning::Unconfirmed)),
             Err(error) => refusal_of(&error).ok_or(error).map(Some),
         }
     }
@@ -114,20 +116,20 @@ impl RedisCatalog {
         let failed = |error: RedisError| Failure::Redis(error).of("be watched");
         let stored = self.agree_on_partitions().await.map_err(failed)?;
         self.stored_partitions.store(stored, Ordering::Relaxed);
-        let mut concerns = match self.link.inspect("", self.wait).await {
-            Ok(concerns) => concerns,
+        let mut warnings = match self.link.inspect("", self.wait).await {
+            Ok(warnings) => warnings,
             Err(error) => return Err(CatalogError::new("be watched", error)),
         };
         let clock_skew = self.link.clock_skew().await.map_err(failed)?;
         if is_skewed(clock_skew) {
-            concerns.push(RedisConcern::ClockSkew);
+            warnings.push(RedisStartupWarning::ClockSkew);
         }
         if let Some(stored) = self.foreign_partitions() {
             let configured = self.partitions.count();
-            concerns.push(RedisConcern::Partitions { stored, configured });
+            warnings.push(RedisStartupWarning::Partitions { stored, configured });
         }
         Ok(Watched {
-            concerns: concerns.iter().map(ToString::to_string).collect(),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
             clock_skew: Some(clock_skew),
         })
     }
@@ -135,10 +137,10 @@ impl RedisCatalog {
 
 /// What an operator should see to where Redis refuses a write before it changes anything; `None` for
 /// every other error.
-pub(super) fn refusal_of(error: &RedisError) -> Option<RedisConcern> {
+pub(super) fn refusal_of(error: &RedisError) -> Option<RedisStartupWarning> {
     match error.code()? {
-        "OOM" | "MISCONF" => Some(RedisConcern::Full),
-        "NOREPLICAS" => Some(RedisConcern::FewReplicas),
+        "OOM" | "MISCONF" => Some(RedisStartupWarning::Full),
+        "NOREPLICAS" => Some(RedisStartupWarning::FewReplicas),
         _ => None,
     }
 }

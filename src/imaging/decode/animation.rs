@@ -14,18 +14,18 @@ pub(in crate::imaging) struct Frame<'a> {
 
 /// The least duration that is meant: programs show less as a tenth of a second, and files rely on
 /// it.
-const LEAST_MS: u32 = 11;
+const MIN_MS: u32 = 11;
 
 /// The longest that a frame is worth waiting for. A WebP file can say four hours for one, and 24
 /// days for all together.
-const MOST_MS: u32 = 10 * 60 * 1000;
+const MAX_MS: u32 = 10 * 60 * 1000;
 
 /// A frame's duration as programs show it.
 pub(super) fn shown_ms(duration_ms: u32) -> u32 {
-    if duration_ms < LEAST_MS {
+    if duration_ms < MIN_MS {
         100
     } else {
-        duration_ms.min(MOST_MS)
+        duration_ms.min(MAX_MS)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use super::animation::{Area, Canvas, Disposal, Frame, shown_ms};
-use super::{Colors, Decoded, Header, Memory, Refusal, Size, Want};
+use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, Memory, Size};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -22,15 +22,15 @@ pub(super) fn claimed_size(bytes: &[u8]) -> Option<Size> {
     })
 }
 
-pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
-    let cut_off = Refusal::Broken("its header is cut off");
+pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
+    let cut_off = HeaderError::Broken("its header is cut off");
     let (Some(size), Some(&flags), Some(_)) = (claimed_size(bytes), bytes.get(10), bytes.get(12))
     else {
         return Err(cut_off);
     };
     let Size { width, height, .. } = size;
     if width == 0 || height == 0 {
-        return Err(Refusal::Broken("its header gives no size"));
+        return Err(HeaderError::Broken("its header gives no size"));
     }
     // Where there is none at all, the dimensions still decide first, and decoding tells.
     let frames = count_frames(bytes, 13 + palette_len(flags)).max(1);
@@ -90,14 +90,18 @@ fn count_frames(bytes: &[u8], mut at: usize) -> u32 {
     frames
 }
 
-pub(super) fn decode(bytes: &[u8], header: &Header, want: &Want) -> Result<Decoded, Error> {
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &Header,
+    request: &DecodeRequest,
+) -> Result<Decoded, Error> {
     let mut decoder = Frames::open(bytes, header)?;
     if decoder.next()?.is_none() {
         return Err(corrupt("it has a header and no picture"));
     }
     Ok(Decoded {
         raster: decoder.canvas.into_raster(),
-        window: Window::from(want.square),
+        window: Window::from(request.square),
         colors: Colors::Unmarked,
     })
 }

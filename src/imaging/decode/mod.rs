@@ -49,7 +49,7 @@ pub(super) struct Memory {
 
 /// What to decode of a picture.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Want {
+pub(super) struct DecodeRequest {
     /// The part that is needed, in pixels of the stored picture.
     pub(super) square: Square,
     /// The edge that the part must still have after decoding, if it has it at all.
@@ -68,19 +68,19 @@ pub(super) enum Chroma {
 
 impl Header {
     /// How long a side of what is wanted is once it is decoded, in pixels.
-    pub(super) fn decoded_edge_px(&self, want: &Want) -> u32 {
-        let edge = want.square.edge;
+    pub(super) fn decoded_edge_px(&self, request: &DecodeRequest) -> u32 {
+        let edge = request.square.edge;
         match self.format {
-            SourceFormat::Jpeg => edge * jpeg::eighths(want) / 8 + 1,
-            SourceFormat::Heic | SourceFormat::Avif => edge / heif::shrink(want) + 1,
+            SourceFormat::Jpeg => edge * jpeg::eighths(request) / 8 + 1,
+            SourceFormat::Heic | SourceFormat::Avif => edge / heif::shrink(request) + 1,
             _ => edge,
         }
     }
 
     /// What decoding what is wanted takes at its peak, its result included: an upper bound.
-    pub(super) fn memory_bytes(&self, want: &Want) -> u64 {
-        let decoded = u64::from(self.decoded_edge_px(want));
-        let scaled_bytes = self.scaled_bytes(want);
+    pub(super) fn memory_bytes(&self, request: &DecodeRequest) -> u64 {
+        let decoded = u64::from(self.decoded_edge_px(request));
+        let scaled_bytes = self.scaled_bytes(request);
         let of_result = scaled_bytes.max(self.memory.pixel_bytes * decoded.pow(2));
         self.memory
             .fixed_bytes
@@ -89,20 +89,20 @@ impl Header {
 
     /// What of that is left when it is done: pixels, of the whole picture where frames are drawn on
     /// it, or planes, which are always those of the whole picture.
-    pub(super) fn result_bytes(&self, want: &Want) -> u64 {
+    pub(super) fn result_bytes(&self, request: &DecodeRequest) -> u64 {
         let pixels = match self.format {
             SourceFormat::Gif | SourceFormat::Webp => {
                 u64::from(self.width) * u64::from(self.height)
             }
-            _ => u64::from(self.decoded_edge_px(want)).pow(2),
+            _ => u64::from(self.decoded_edge_px(request)).pow(2),
         };
-        self.profile_bytes + self.scaled_bytes(want).max(pixels * 4)
+        self.profile_bytes + self.scaled_bytes(request).max(pixels * 4)
     }
 
-    fn scaled_bytes(&self, want: &Want) -> u64 {
+    fn scaled_bytes(&self, request: &DecodeRequest) -> u64 {
         // Rounded up, for blocks that reach beyond the edge.
-        let decoded = u64::from(self.decoded_edge_px(want)) + 8;
-        self.memory.scaled_bytes * decoded.pow(2) / u64::from(want.square.edge).pow(2)
+        let decoded = u64::from(self.decoded_edge_px(request)) + 8;
+        self.memory.scaled_bytes * decoded.pow(2) / u64::from(request.square.edge).pow(2)
     }
 }
 
@@ -181,9 +181,9 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
                 size.check(limits)?;
             }
             Err(match refusal {
-                Refusal::Kind(found) => unsupported(found.to_owned()),
-                Refusal::Broken(reason) => Error::Corrupt { format, reason },
-                Refusal::Complex(reason) => Error::TooComplex { reason },
+                HeaderError::Kind(found) => unsupported(found.to_owned()),
+                HeaderError::Broken(reason) => Error::Corrupt { format, reason },
+                HeaderError::Complex(reason) => Error::TooComplex { reason },
             })
         }
     }
@@ -191,7 +191,7 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
 
 /// Why a header was not taken; [`header`] says it in full.
 #[derive(Debug)]
-enum Refusal {
+enum HeaderError {
     /// A kind of the format that is not taken, in words.
     Kind(&'static str),
     /// Not a whole header.
@@ -286,16 +286,16 @@ const MAX_ANIMATION_PIXELS: u64 = 128_000_000;
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
-    want: &Want,
+    request: &DecodeRequest,
     control: &Control,
     av1: &Av1,
 ) -> Result<Decoded<Picture>, Error> {
     let decoded = match header.format {
-        SourceFormat::Jpeg => return jpeg::decode(bytes, header, want),
-        SourceFormat::Png => png::decode(bytes, header, want, control),
-        SourceFormat::Webp => webp::decode(bytes, header, want, control),
-        SourceFormat::Gif => gif::decode(bytes, header, want),
-        SourceFormat::Heic | SourceFormat::Avif => heif::decode(bytes, want, control, av1),
+        SourceFormat::Jpeg => return jpeg::decode(bytes, header, request),
+        SourceFormat::Png => png::decode(bytes, header, request, control),
+        SourceFormat::Webp => webp::decode(bytes, header, request, control),
+        SourceFormat::Gif => gif::decode(bytes, header, request),
+        SourceFormat::Heic | SourceFormat::Avif => heif::decode(bytes, request, control, av1),
     };
     decoded.map(Decoded::from)
 }

@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Error, Service};
 use crate::avatar::{AvatarId, Manifest, ObjectKey, Record, SubjectId, Timestamp, Version};
-use crate::catalog::{Beginning, Cursor, Outstanding, Restored, Standing};
+use crate::catalog::{Cursor, InitialState, Outstanding, Restored, Standing};
 use crate::storage::StoredUpload;
 
 /// Manifests read, or uploads removed, at the same time.
@@ -66,7 +66,7 @@ pub struct Lost {
 
 /// What a garbage collection may do.
 #[derive(Clone, Copy, Debug)]
-pub struct Collecting {
+pub struct GcOptions {
     /// Whether to tell only.
     pub dry_run: bool,
     /// How many records without objects may be dropped.
@@ -144,7 +144,7 @@ impl Service {
         mut progress: impl FnMut(AvatarId, &Rebuilt),
     ) -> Result<Rebuilt, Error> {
         // Before all else, because users may upload meanwhile, and this may be interrupted.
-        let floor = self.catalog.raise_floor(Version(0)).await?;
+        let floor = self.catalog.raise_version_floor(Version(0)).await?;
         let mut rebuilt = Rebuilt::default();
         let mut after = after;
         loop {
@@ -213,7 +213,7 @@ impl Service {
             Err(Unreadable) => return Ok(Found::Damaged),
         };
         if record.version > floor {
-            self.catalog.raise_floor(record.version).await?;
+            self.catalog.raise_version_floor(record.version).await?;
         }
         // First the catalog, then the store. An upload that is invalidated meanwhile is retired until
         // its objects are gone. So an upload that is not, and complete after that, is nobody's to
@@ -223,7 +223,7 @@ impl Service {
             Ok(Standing::Current | Standing::Pending | Standing::Retired) => {
                 return Ok(Found::Restored(Restored::Known));
             }
-            Err(error) if error.is_damage() => return Ok(Found::Damaged),
+            Err(error) if error.is_corrupt() => return Ok(Found::Damaged),
             Err(error) => return Err(error.into()),
         }
         if !self.is_whole(&record).await? {
@@ -232,7 +232,7 @@ impl Service {
         let retire_after = self.settings.retire_after;
         match self.catalog.restore(&subject, &record, retire_after).await {
             Ok(restored) => Ok(Found::Restored(restored)),
-            Err(error) if error.is_damage() => Ok(Found::Damaged),
+            Err(error) if error.is_corrupt() => Ok(Found::Damaged),
             Err(error) => Err(error.into()),
         }
     }
@@ -271,7 +271,7 @@ impl Service {
     pub async fn collect_garbage(
         &self,
         now: Timestamp,
-        collecting: &Collecting,
+        collecting: &GcOptions,
         mut progress: impl FnMut(&Collected),
     ) -> Result<Collected, Error> {
         let mut collected = Collected::default();
@@ -444,7 +444,7 @@ impl Service {
         &self,
         mut window: Window,
         now: Timestamp,
-        collecting: &Collecting,
+        collecting: &GcOptions,
         collected: &mut Collected,
     ) -> Result<(), Error> {
         let is_young = |written: Timestamp| now.since(written) < collecting.min_age;
@@ -484,7 +484,7 @@ impl Service {
         let current = match self.catalog.get(&subject).await {
             Ok(current) => current,
             // Its own subject's record cannot be read, and may name it.
-            Err(error) if error.is_damage() => return Ok(Worth::Known),
+            Err(error) if error.is_corrupt() => return Ok(Worth::Known),
             Err(error) => return Err(error.into()),
         };
         let is_newest = current.is_none_or(|current| current.rank() < record.rank());
@@ -546,12 +546,12 @@ impl Service {
         }
         // A store that does not answer may hold some.
         let lost = self.holds_uploads().await.unwrap_or(true);
-        let beginning = if lost {
-            Beginning::Lost
+        let state = if lost {
+            InitialState::Lost
         } else {
-            Beginning::New
+            InitialState::New
         };
-        self.catalog.begin(beginning).await?;
+        self.catalog.initialize(state).await?;
         Ok(lost)
     }
 }

@@ -14,7 +14,7 @@ use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError
 impl Parts {
     /// Reserves an upload's id, which gives it the version that it has.
     async fn reserved(&self, record: &Record) {
-        self.catalog.begin(Beginning::New).await.unwrap();
+        self.catalog.initialize(InitialState::New).await.unwrap();
         let within = Duration::from_mins(2);
         let reserved = self
             .catalog
@@ -121,7 +121,7 @@ async fn rebuilt(service: &Service) -> Rebuilt {
 }
 
 async fn collected(service: &Service) -> Collected {
-    let collecting = Collecting {
+    let collecting = GcOptions {
         dry_run: false,
         drop_limit: DropLimit::Few,
         min_age: Duration::ZERO,
@@ -182,7 +182,7 @@ async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_wi
     }
     service.remove_objects(ids[4]).await.unwrap();
     for window in [1, 2, 3, 10] {
-        let collecting = Collecting {
+        let collecting = GcOptions {
             dry_run: true,
             drop_limit: DropLimit::Few,
             min_age: Duration::ZERO,
@@ -278,8 +278,8 @@ async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
         let reserved = parts.catalog.reserve(&who, id, within).await;
         reserved.unwrap().version
     };
-    parts.catalog.begin(Beginning::New).await.unwrap();
-    let floor = Version::floor_at(parts.clock.now());
+    parts.catalog.initialize(InitialState::New).await.unwrap();
+    let floor = Version::time_floor(parts.clock.now());
     rebuilt(&service).await;
     assert_eq!(began("a", 101).await, Version(floor.0 + 1));
 
@@ -299,7 +299,7 @@ async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
         listed: |_| Err(StoreError::new("list its uploads", "on purpose")),
         ..Meddled::with(&parts.store)
     }));
-    parts.catalog.begin(Beginning::New).await.unwrap();
+    parts.catalog.initialize(InitialState::New).await.unwrap();
     let rebuilt = service.rebuild(None, DropLimit::Few, 10, |_, _| {}).await;
     rebuilt.unwrap_err();
     let id = AvatarId::from_bytes([1; 16]);
@@ -411,7 +411,7 @@ async fn records_without_objects_are_dropped_and_many_of_them_only_by_force() {
                 let done = service.rebuild(None, limit, 3, |_, _| {});
                 done.await.unwrap().lost
             } else {
-                let collecting = Collecting {
+                let collecting = GcOptions {
                     dry_run: false,
                     drop_limit: limit,
                     min_age: Duration::ZERO,

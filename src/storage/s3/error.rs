@@ -40,7 +40,7 @@ impl Failure {
     }
 
     /// Whether the same request may succeed a little later.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::NoAnswer(_) | Self::Recovering => true,
             Self::Refused { status, code, .. } => {
@@ -100,7 +100,7 @@ impl Failure {
     }
 
     pub(super) fn of(self, operation: &'static str) -> StoreError {
-        if self.may_pass() {
+        if self.is_transient() {
             StoreError::passing(operation, self)
         } else {
             StoreError::new(operation, self)

@@ -35,7 +35,7 @@ use crate::telemetry::Health;
 use error::{Failure, of_call};
 use recovery::Recovery;
 use startup::Probe;
-pub use startup::{S3Concern, S3StartError};
+pub use startup::{S3StartError, S3StartupWarning};
 
 /// The most objects that S3 lists at once. Some servers give more unless told so, and what is listed
 /// is held in memory.
@@ -64,7 +64,9 @@ impl S3Store {
     ///
     /// # Errors
     /// Why it cannot be used, sorted by what to do about it.
-    pub async fn open(settings: &S3Settings) -> Result<(Self, Vec<S3Concern>), S3StartError> {
+    pub async fn open(
+        settings: &S3Settings,
+    ) -> Result<(Self, Vec<S3StartupWarning>), S3StartError> {
         startup::open(settings, Arc::default()).await
     }
 
@@ -171,7 +173,7 @@ impl S3Store {
         let get = anyone.get_object().bucket(&self.bucket).key(&probe.path);
         match get.send().await.map_err(of_call("GetObject")) {
             Ok(_) => Ok(PublicRead::Anyone),
-            Err(failure) if failure.may_pass() => Err(failure),
+            Err(failure) if failure.is_transient() => Err(failure),
             Err(_) => Ok(PublicRead::Refused),
         }
     }

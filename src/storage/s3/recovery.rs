@@ -89,11 +89,11 @@ async fn make_again(settings: S3Settings, losses: Arc<AtomicU64>) {
     let mut reported = String::new();
     loop {
         match startup::open(&settings, Arc::clone(&losses)).await {
-            Ok((_, concerns)) => {
+            Ok((_, warnings)) => {
                 let _ =
                     losses.compare_exchange(known, known + 1, Ordering::Relaxed, Ordering::Relaxed);
-                for concern in concerns {
-                    warn!("{concern}");
+                for warning in warnings {
+                    warn!("{warning}");
                 }
                 info!(bucket = settings.bucket, "the bucket was made again");
                 return;

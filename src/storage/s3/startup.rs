@@ -131,14 +131,14 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 impl S3StartError {
     /// Whether waiting may help. Otherwise somebody has to change something.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::NotReady { .. })
     }
 }
 
 /// What holds of a bucket that can be used, but that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum S3Concern {
+pub enum S3StartupWarning {
     /// It tells everybody what is in it.
     #[error("anybody can list bucket {bucket}, and so find every avatar; allow s3:GetObject alone")]
     Listable {
@@ -198,7 +198,7 @@ impl Probe {
 pub(super) async fn open(
     settings: &S3Settings,
     losses: Arc<AtomicU64>,
-) -> Result<(S3Store, Vec<S3Concern>), S3StartError> {
+) -> Result<(S3Store, Vec<S3StartupWarning>), S3StartError> {
     let Clients { service, anyone } = client::build(settings).await?;
     let policy = settings.public_access == PublicAccess::Policy;
     let store = S3Store {
@@ -213,8 +213,8 @@ pub(super) async fn open(
         store: &store,
         anyone,
     };
-    let concerns = match tokio::time::timeout(PATIENCE, opening.run()).await {
-        Ok(concerns) => concerns?,
+    let warnings = match tokio::time::timeout(PATIENCE, opening.run()).await {
+        Ok(warnings) => warnings?,
         Err(late) => {
             return Err(S3StartError::Unreachable {
                 endpoint: endpoint(settings),
@@ -222,7 +222,7 @@ pub(super) async fn open(
             });
         }
     };
-    Ok((store, concerns))
+    Ok((store, warnings))
 }
 
 fn endpoint(settings: &S3Settings) -> String {
@@ -237,14 +237,14 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    async fn run(&self) -> Result<Vec<S3Concern>, S3StartError> {
+    async fn run(&self) -> Result<Vec<S3StartupWarning>, S3StartError> {
         if !self.bucket_exists().await? {
             self.create_bucket().await?;
             self.store.recovery.count_loss();
         }
-        let mut concerns = Vec::new();
+        let mut warnings = Vec::new();
         let probes = [Probe::public(), Probe::private()];
-        let seen = self.try_out(&probes, &mut concerns).await;
+        let seen = self.try_out(&probes, &mut warnings).await;
         // Whatever came of it, the probes go; the first failure is the one to tell.
         for probe in &probes {
             let deleted = self.store.delete_path(&probe.path).await;
@@ -254,8 +254,8 @@ impl Opening<'_> {
             }
         }
         seen?;
-        self.set_cors(&mut concerns).await;
-        Ok(concerns)
+        self.set_cors(&mut warnings).await;
+        Ok(warnings)
     }
 
     async fn bucket_exists(&self) -> Result<bool, S3StartError> {
@@ -326,7 +326,7 @@ impl Opening<'_> {
     async fn try_out(
         &self,
         [public, private]: &[Probe; 2],
-        concerns: &mut Vec<S3Concern>,
+        warnings: &mut Vec<S3StartupWarning>,
     ) -> Result<(), S3StartError> {
         let bucket = || self.settings.bucket.clone();
         for probe in [public, private] {
@@ -355,7 +355,7 @@ impl Opening<'_> {
         }
         let list = self.anyone.list_objects_v2().bucket(bucket()).max_keys(1);
         if list.send().await.is_ok() {
-            concerns.push(S3Concern::Listable { bucket: bucket() });
+            warnings.push(S3StartupWarning::Listable { bucket: bucket() });
         }
         Ok(())
     }
@@ -390,7 +390,7 @@ impl Opening<'_> {
     }
 
     fn without_policy(&self, failure: Failure) -> S3StartError {
-        if failure.may_pass() {
+        if failure.is_transient() {
             self.sort("set the bucket's policy", "s3:PutBucketPolicy", failure)
         } else {
             self.not_public(Some(failure))
@@ -409,7 +409,7 @@ impl Opening<'_> {
         get.key(&probe.path).send().await.is_ok()
     }
 
-    async fn set_cors(&self, concerns: &mut Vec<S3Concern>) {
+    async fn set_cors(&self, warnings: &mut Vec<S3StartupWarning>) {
         let S3Settings {
             bucket,
             trusted_origins,
@@ -436,7 +436,7 @@ impl Opening<'_> {
             Err(error) => error.to_string(),
         };
         let bucket = bucket.clone();
-        concerns.push(S3Concern::Cors { bucket, reason });
+        warnings.push(S3StartupWarning::Cors { bucket, reason });
     }
 
     /// Sorts what S3 answered by what to do about it.
@@ -465,7 +465,7 @@ impl Opening<'_> {
         let code = failure.code().to_owned();
         let is_of_the_credentials = failure.is_of_the_credentials();
         let is_of_the_bucket_name = failure.is_of_the_bucket_name();
-        let (may_pass, status) = (failure.may_pass(), failure.status());
+        let (is_transient, status) = (failure.is_transient(), failure.status());
         let source = failure.into();
         match code.as_str() {
             _ if is_of_the_credentials => S3StartError::Credentials {
@@ -476,7 +476,7 @@ impl Opening<'_> {
             "RequestTimeTooSkewed" => S3StartError::Clock { endpoint, source },
             _ if is_of_the_bucket_name => S3StartError::BucketName { bucket, source },
             "BucketAlreadyExists" => S3StartError::SomebodyElses { bucket, source },
-            _ if may_pass => S3StartError::NotReady { endpoint, source },
+            _ if is_transient => S3StartError::NotReady { endpoint, source },
             _ if status == 403 => S3StartError::Permission {
                 bucket,
                 action,

@@ -42,10 +42,10 @@ async fn a_server_without_policies_is_used_without_public_access() {
     settings.public_access = PublicAccess::Policy;
     let error = refused(&settings).await;
     assert!(matches!(error, S3StartError::NotPublic { .. }), "{error:?}");
-    assert!(!error.may_pass());
+    assert!(!error.is_transient());
     settings.public_access = PublicAccess::None;
-    let (store, concerns) = S3Store::open(&settings).await.unwrap();
-    assert_eq!(concerns, []);
+    let (store, warnings) = S3Store::open(&settings).await.unwrap();
+    assert_eq!(warnings, []);
     contract::run(&store).await;
 }
 
@@ -66,7 +66,7 @@ async fn what_keeps_a_bucket_from_being_the_store_is_told_by_what_to_change() {
             matches!(error, S3StartError::Credentials { .. }),
             "{error:?}"
         );
-        assert!(!error.may_pass());
+        assert!(!error.is_transient());
     }
 
     let mut settings = server.settings();
@@ -85,11 +85,11 @@ async fn what_keeps_a_bucket_from_being_the_store_is_told_by_what_to_change() {
         matches!(error, S3StartError::Unreachable { .. }),
         "{error:?}"
     );
-    assert!(error.may_pass());
+    assert!(error.is_transient());
 
     server.fail_next(1, Fault::Status(503));
     let error = refused(&server.settings()).await;
-    assert!(error.may_pass(), "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
 
     server.deny(format!("PUT /{}/public", server.bucket()));
     let error = refused(&server.settings()).await;
@@ -129,7 +129,7 @@ async fn an_error_says_whether_trying_again_may_help() {
     let server = S3Server::start_with_faults().await;
     let store = open(&server).await;
     let key = contract::rendition(1);
-    for (fault, may_pass) in [
+    for (fault, is_transient) in [
         (Fault::Status(503), true),
         (Fault::Drop, true),
         (Fault::Status(403), false),
@@ -137,7 +137,7 @@ async fn an_error_says_whether_trying_again_may_help() {
         // A dropped connection of the pool is tried once more by the HTTP client itself.
         server.fail_next(2, fault);
         let error = store.put(&key, Bytes::from_static(b"x")).await.unwrap_err();
-        assert_eq!(error.may_pass(), may_pass);
+        assert_eq!(error.is_transient(), is_transient);
         assert_eq!(error.to_string(), "the store could not write an object");
         server.clear_faults();
     }
@@ -149,7 +149,7 @@ async fn a_bucket_that_was_taken_away_is_an_error_and_no_missing_object() {
     let store = open(&server).await;
     server.remove_bucket().await;
     let error = store.get(&contract::rendition(1)).await.err();
-    assert!(error.expect("the bucket is gone").may_pass());
+    assert!(error.expect("the bucket is gone").is_transient());
 }
 
 #[tokio::test]
@@ -214,9 +214,9 @@ async fn cors_rules_that_a_server_does_not_take_are_told_and_do_no_harm() {
     server.deny("?cors");
     let mut settings = server.settings();
     settings.trusted_origins = vec!["https://app.example.com".to_owned()];
-    let (_, concerns) = S3Store::open(&settings).await.unwrap();
-    let [S3Concern::Cors { reason, .. }] = &concerns[..] else {
-        panic!("{concerns:?}")
+    let (_, warnings) = S3Store::open(&settings).await.unwrap();
+    let [S3StartupWarning::Cors { reason, .. }] = &warnings[..] else {
+        panic!("{warnings:?}")
     };
     assert!(reason.contains("PutBucketCors: 403"), "{reason}");
 }
@@ -228,8 +228,8 @@ mod by_policy {
     #[tokio::test]
     async fn a_bucket_is_made_public_for_reading_and_for_nothing_else() {
         let server = S3Server::start_with_faults().await;
-        let (store, concerns) = S3Store::open(&server.settings()).await.unwrap();
-        assert_eq!(concerns, []);
+        let (store, warnings) = S3Store::open(&server.settings()).await.unwrap();
+        assert_eq!(warnings, []);
         let policy = server.policy().await.unwrap();
         assert!(policy.contains("s3:GetObject"), "{policy}");
         assert!(!policy.contains("List"), "{policy}");
@@ -267,7 +267,7 @@ mod by_policy {
             let key = contract::rendition(1);
             let put = || store.put(&key, Bytes::from_static(b"x"));
             let error = put().await.expect_err("the bucket is gone");
-            assert!(error.may_pass(), "{error:?}");
+            assert!(error.is_transient(), "{error:?}");
             let begun = Instant::now();
             // A check fails while the bucket is made again.
             while put().await.is_err()
@@ -329,9 +329,9 @@ mod by_policy {
         let public = statement("Allow", "s3:GetObject", bucket, "/public/*");
         let list = statement("Allow", "s3:ListBucket", bucket, "");
         server.set_policy(&policy(&[public, list])).await;
-        let (_, concerns) = S3Store::open(&server.settings()).await.unwrap();
+        let (_, warnings) = S3Store::open(&server.settings()).await.unwrap();
         let bucket = bucket.to_owned();
-        assert_eq!(concerns, [S3Concern::Listable { bucket }]);
+        assert_eq!(warnings, [S3StartupWarning::Listable { bucket }]);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use heifer_isobmff::boxes::ConstructionMethod;
 use heifer_isobmff::{HeifFile, ItemId};
 
 use super::planes::Planes;
-use super::{BROKEN, PADDING_PX, Picture, Refusal, corrupt, refused};
+use super::{BROKEN, HeaderError, PADDING_PX, Picture, corrupt, refused};
 use crate::avatar::SourceFormat;
 use crate::imaging::av1::{Av1, Chroma, Decoder, Sequence};
 use crate::imaging::control::Control;
@@ -59,9 +59,11 @@ pub(super) struct Samples {
 
 impl Samples {
     /// As the configuration of a tile in HEVC says; its stream is held to it.
-    pub(super) fn of_hevc(file: &HeifFile<'_>, tile: ItemId) -> Result<Self, Refusal> {
+    pub(super) fn of_hevc(file: &HeifFile<'_>, tile: ItemId) -> Result<Self, HeaderError> {
         let config = file.hevc_config(tile).map_err(|_| BROKEN)?;
-        let config = config.ok_or(Refusal::Broken("its header does not say how it is coded"))?;
+        let config = config.ok_or(HeaderError::Broken(
+            "its header does not say how it is coded",
+        ))?;
         Ok(Self {
             chroma: chroma_of_hevc(config.chroma_format).ok_or(BROKEN)?,
             bit_depth: [config.bit_depth_luma, config.bit_depth_chroma],
@@ -135,20 +137,21 @@ pub(super) fn sequence(
     file: &HeifFile<'_>,
     tile: ItemId,
     (width, height): (u32, u32),
-) -> Result<Sequence, Refusal> {
+) -> Result<Sequence, HeaderError> {
     let stream = file.item_data(tile).map_err(|_| CUT_OFF)?;
     let sequence = Sequence::read(&stream).ok_or(BROKEN)?;
     let fits = |most: u32, length: u32| length <= most && most - length < PADDING_PX;
     if !fits(sequence.max_width, width) || !fits(sequence.max_height, height) {
-        return Err(Refusal::Broken("its headers give two sizes"));
+        return Err(HeaderError::Broken("its headers give two sizes"));
     }
     Ok(sequence)
 }
 
-const CUT_OFF: Refusal = Refusal::Broken("it ends before its last tile");
+const CUT_OFF: HeaderError = HeaderError::Broken("it ends before its last tile");
 
-const MIXED: Refusal = Refusal::Broken("its tiles are not of one kind");
-const OTHER_PICTURE: Refusal = Refusal::Broken("it holds another picture than its header says");
+const MIXED: HeaderError = HeaderError::Broken("its tiles are not of one kind");
+const OTHER_PICTURE: HeaderError =
+    HeaderError::Broken("it holds another picture than its header says");
 
 /// What decodes the tiles of a picture, one after the other.
 pub(super) enum Tiles {
@@ -256,10 +259,10 @@ const MAX_UNITS: usize = 4096;
 
 /// Checks a stream of HEVC before it is decoded: no more units than a picture has, and no parameter
 /// set that is at odds with `samples`.
-fn agree(stream: &[u8], samples: Samples) -> Result<(), Refusal> {
+fn agree(stream: &[u8], samples: Samples) -> Result<(), HeaderError> {
     let begins = memchr::memmem::find_iter(stream, &[0, 0, 1]);
     if begins.take(MAX_UNITS + 1).count() > MAX_UNITS {
-        return Err(Refusal::Broken("it is cut into too many pieces"));
+        return Err(HeaderError::Broken("it is cut into too many pieces"));
     }
     for unit in split_annex_b(stream) {
         let header = NalHeader::parse(unit).map_err(|_| DAMAGED)?;
@@ -282,7 +285,7 @@ fn agree(stream: &[u8], samples: Samples) -> Result<(), Refusal> {
     Ok(())
 }
 
-const DAMAGED: Refusal = Refusal::Broken("its data is damaged");
+const DAMAGED: HeaderError = HeaderError::Broken("its data is damaged");
 
 impl From<Frame> for Planes {
     fn from(frame: Frame) -> Self {
@@ -329,7 +332,7 @@ mod tests {
         let refused = agree(&pieces(MAX_UNITS + 1), samples);
         assert!(matches!(
             refused,
-            Err(Refusal::Broken("it is cut into too many pieces"))
+            Err(HeaderError::Broken("it is cut into too many pieces"))
         ));
     }
 }

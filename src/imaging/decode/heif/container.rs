@@ -4,7 +4,7 @@
 
 use heifer_isobmff::{BoxIter, HeifFile, RawBox};
 
-use super::{BROKEN, MAX_TILES, Refusal, is_sequence};
+use super::{BROKEN, HeaderError, MAX_TILES, is_sequence};
 use crate::imaging::decode::Size;
 use crate::imaging::orientation::Orientation;
 
@@ -26,15 +26,15 @@ const MAX_PARAMETER_SETS: usize = 4 * MAX_ITEMS;
 ///
 /// # Errors
 ///
-/// [`Refusal::Complex`] for longer tables, and a container that is none.
-pub(super) fn open(bytes: &[u8]) -> Result<HeifFile<'_>, Refusal> {
+/// [`HeaderError::Complex`] for longer tables, and a container that is none.
+pub(super) fn open(bytes: &[u8]) -> Result<HeifFile<'_>, HeaderError> {
     if let Some(meta) = meta(bytes)? {
         Counts::default().count_meta(meta)?;
     }
     HeifFile::parse(bytes).map_err(|error| match error {
         // A film is not bound to have a picture beside its tracks.
         heifer_isobmff::Error::MissingBox(name) if name.0 == *b"meta" && is_sequence(bytes) => {
-            Refusal::Kind("a sequence without a still picture")
+            HeaderError::Kind("a sequence without a still picture")
         }
         _ => BROKEN,
     })
@@ -83,7 +83,7 @@ fn boxes(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
 }
 
 /// The properties of an item by their numbers, in an `ipma` that lists the item.
-fn associated(mut fields: Fields<'_>, item: usize) -> Result<Option<Vec<usize>>, Refusal> {
+fn associated(mut fields: Fields<'_>, item: usize) -> Result<Option<Vec<usize>>, HeaderError> {
     let [version, _, _, flags] = fields.take()?;
     for _ in 0..fields.number(true)? {
         let found = fields.number(version > 0)?;
@@ -106,12 +106,12 @@ fn associated(mut fields: Fields<'_>, item: usize) -> Result<Option<Vec<usize>>,
 }
 
 /// What is in the one `meta` of a file.
-fn meta(bytes: &[u8]) -> Result<Option<&[u8]>, Refusal> {
+fn meta(bytes: &[u8]) -> Result<Option<&[u8]>, HeaderError> {
     let mut found = None;
     for raw in BoxIter::new(bytes) {
         let raw = raw.map_err(|_| BROKEN)?;
         if raw.header.box_type.0 == *b"meta" && found.replace(raw.content).is_some() {
-            return Err(Refusal::Broken("its container has two indexes"));
+            return Err(HeaderError::Broken("its container has two indexes"));
         }
     }
     Ok(found)
@@ -131,7 +131,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn count_meta(&mut self, meta: &[u8]) -> Result<(), Refusal> {
+    fn count_meta(&mut self, meta: &[u8]) -> Result<(), HeaderError> {
         // Version and flags come first.
         for raw in BoxIter::new(meta.get(4..).ok_or(BROKEN)?) {
             let RawBox {
@@ -150,7 +150,7 @@ impl Counts {
     }
 
     /// `iinf`. An item that is declared twice would have all that is said of it twice.
-    fn count_items(&mut self, mut fields: Fields<'_>) -> Result<(), Refusal> {
+    fn count_items(&mut self, mut fields: Fields<'_>) -> Result<(), HeaderError> {
         let wide = fields.version()? > 0;
         fields.number(wide)?; // entry_count; what counts are the boxes that there are
         let mut ids = Vec::new();
@@ -167,12 +167,12 @@ impl Counts {
         if ids.is_sorted_by(|a, b| a < b) {
             Ok(())
         } else {
-            Err(Refusal::Broken("its container declares an item twice"))
+            Err(HeaderError::Broken("its container declares an item twice"))
         }
     }
 
     /// `iloc`
-    fn count_locations(&mut self, mut fields: Fields<'_>) -> Result<(), Refusal> {
+    fn count_locations(&mut self, mut fields: Fields<'_>) -> Result<(), HeaderError> {
         let version = fields.version()?;
         let [sizes, more_sizes] = fields.take()?;
         let [offset, length] = [sizes >> 4, sizes & 15].map(usize::from);
@@ -194,7 +194,7 @@ impl Counts {
     }
 
     /// `iref`
-    fn count_references(&mut self, mut fields: Fields<'_>) -> Result<(), Refusal> {
+    fn count_references(&mut self, mut fields: Fields<'_>) -> Result<(), HeaderError> {
         let wide = fields.version()? > 0;
         for raw in BoxIter::new(fields.0) {
             let mut fields = Fields(raw.map_err(|_| BROKEN)?.content);
@@ -207,7 +207,7 @@ impl Counts {
     }
 
     /// `iprp`: `ipco` and as many `ipma` as there are.
-    fn count_properties(&mut self, iprp: &[u8]) -> Result<(), Refusal> {
+    fn count_properties(&mut self, iprp: &[u8]) -> Result<(), HeaderError> {
         for raw in BoxIter::new(iprp) {
             let raw = raw.map_err(|_| BROKEN)?;
             match &raw.header.box_type.0 {
@@ -228,7 +228,7 @@ impl Counts {
     }
 
     /// `hvcC` (ISO/IEC 14496-15, 8.3.3)
-    fn count_parameter_sets(&mut self, mut fields: Fields<'_>) -> Result<(), Refusal> {
+    fn count_parameter_sets(&mut self, mut fields: Fields<'_>) -> Result<(), HeaderError> {
         fields.skip(22)?;
         let [arrays] = fields.take()?;
         for _ in 0..arrays {
@@ -244,7 +244,7 @@ impl Counts {
     }
 
     /// `ipma`
-    fn count_associations(&mut self, mut fields: Fields<'_>) -> Result<(), Refusal> {
+    fn count_associations(&mut self, mut fields: Fields<'_>) -> Result<(), HeaderError> {
         let [version, _, _, flags] = fields.take()?;
         let index_bytes = if flags & 1 == 0 { 1 } else { 2 };
         let count = fields.number(true)?;
@@ -260,10 +260,10 @@ impl Counts {
 }
 
 /// Counts some more of what there may be `most` of.
-fn add(counted: &mut usize, more: usize, most: usize) -> Result<(), Refusal> {
+fn add(counted: &mut usize, more: usize, most: usize) -> Result<(), HeaderError> {
     *counted = counted.saturating_add(more);
     if *counted > most {
-        return Err(Refusal::Complex("its container has too many entries"));
+        return Err(HeaderError::Complex("its container has too many entries"));
     }
     Ok(())
 }
@@ -272,25 +272,25 @@ fn add(counted: &mut usize, more: usize, most: usize) -> Result<(), Refusal> {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], HeaderError> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(BROKEN)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    fn skip(&mut self, count: usize) -> Result<(), Refusal> {
+    fn skip(&mut self, count: usize) -> Result<(), HeaderError> {
         self.0 = self.0.get(count..).ok_or(BROKEN)?;
         Ok(())
     }
 
     /// The version of a full box; its flags are passed over.
-    fn version(&mut self) -> Result<u8, Refusal> {
+    fn version(&mut self) -> Result<u8, HeaderError> {
         let [version, ..] = self.take::<4>()?;
         Ok(version)
     }
 
     /// An id or a count, of 32 bits where it is `wide` and of 16 otherwise.
-    fn number(&mut self, wide: bool) -> Result<usize, Refusal> {
+    fn number(&mut self, wide: bool) -> Result<usize, HeaderError> {
         Ok(if wide {
             u32::from_be_bytes(self.take()?) as usize
         } else {

@@ -13,7 +13,7 @@ mod planes;
 use heifer_isobmff::boxes::{ColorInfo, Property};
 use heifer_isobmff::{HeifFile, ItemId};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
+use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::av1::Av1;
@@ -33,11 +33,11 @@ const USUAL_TILE_PX: u32 = 512;
 const MAX_TILES: usize = 1024;
 
 /// The header of a picture that its brands call a `format`.
-pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refusal> {
+pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, HeaderError> {
     let file = container::open(bytes)?;
     let picture = Picture::read(&file, file.primary_id)?;
     if picture.codec.format() != format {
-        return Err(Refusal::Kind(picture.codec.name()));
+        return Err(HeaderError::Kind(picture.codec.name()));
     }
     let cover = match alpha_of(&file, &picture.items) {
         Some(alpha) => Some(Picture::read(&file, alpha)?),
@@ -50,7 +50,7 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Refus
     }
     if picture.transfer(&file)? == Some(PQ) {
         // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
-        return Err(Refusal::Kind("an HDR picture with the PQ curve"));
+        return Err(HeaderError::Kind("an HDR picture with the PQ curve"));
     }
     Ok(Header {
         format,
@@ -76,7 +76,7 @@ fn is_sequence(bytes: &[u8]) -> bool {
     )
 }
 
-const BROKEN: Refusal = Refusal::Broken("its container is damaged");
+const BROKEN: HeaderError = HeaderError::Broken("its container is damaged");
 
 /// One coded picture of a file, and how it is to be shown.
 struct Picture {
@@ -96,7 +96,7 @@ struct Picture {
 }
 
 impl Picture {
-    fn read(file: &HeifFile<'_>, shown: ItemId) -> Result<Self, Refusal> {
+    fn read(file: &HeifFile<'_>, shown: ItemId) -> Result<Self, HeaderError> {
         let items = derivation(file, shown)?;
         let id = items.last().copied().unwrap_or(shown);
         let item = file.item(id).map_err(|_| BROKEN)?;
@@ -106,10 +106,10 @@ impl Picture {
                 let grid = file.grid(id).map_err(|_| BROKEN)?;
                 let tiles = file.referenced_items(id, b"dimg").to_vec();
                 if tiles.len() != usize::from(grid.rows) * usize::from(grid.columns) {
-                    return Err(Refusal::Broken("tiles of it are missing"));
+                    return Err(HeaderError::Broken("tiles of it are missing"));
                 }
                 if tiles.len() > MAX_TILES {
-                    return Err(Refusal::Complex("it is cut into more than 1024 tiles"));
+                    return Err(HeaderError::Complex("it is cut into more than 1024 tiles"));
                 }
                 let output = (grid.output_width, grid.output_height);
                 (tiles, u32::from(grid.columns), Some(output))
@@ -119,17 +119,17 @@ impl Picture {
         let first = tiles.first().copied().ok_or(BROKEN)?;
         let first_type = file.item(first).map_err(|_| BROKEN)?.item_type.0;
         let codec = Codec::of(first_type).ok_or_else(|| match &first_type {
-            b"iden" | b"grid" | b"iovl" => Refusal::Kind("a HEIF grid of derived pictures"),
+            b"iden" | b"grid" | b"iovl" => HeaderError::Kind("a HEIF grid of derived pictures"),
             _ => not_taken(first_type),
         })?;
         let (tile_width, tile_height) = file
             .image_size(first)
             .ok()
             .flatten()
-            .ok_or(Refusal::Broken("its header gives no size"))?;
+            .ok_or(HeaderError::Broken("its header gives no size"))?;
         let (width, height) = output.unwrap_or((tile_width, tile_height));
         if width == 0 || height == 0 || tile_width == 0 || tile_height == 0 {
-            return Err(Refusal::Broken("its header gives no size"));
+            return Err(HeaderError::Broken("its header gives no size"));
         }
         let rows = tiles.len() as u32 / columns;
         // Tiles cover the picture, none lies wholly beyond it, and a single one is not much larger.
@@ -141,10 +141,10 @@ impl Picture {
         // An edge between tiles must not fall between two pixels that become one.
         let even = |tile: u32, count: u32| count == 1 || tile.is_multiple_of(2);
         if !even(tile_width, columns) || !even(tile_height, rows) {
-            return Err(Refusal::Kind("a HEIF picture cut at odd places"));
+            return Err(HeaderError::Kind("a HEIF picture cut at odd places"));
         }
         if !fits(tile_width, columns, width) || !fits(tile_height, rows, height) {
-            return Err(Refusal::Broken("its tiles do not fit together"));
+            return Err(HeaderError::Broken("its tiles do not fit together"));
         }
         Ok(Self {
             coded_width: width,
@@ -160,7 +160,7 @@ impl Picture {
     }
 
     /// What decoding a tile takes at its peak, of a file of so many bytes.
-    fn tile_bytes(&self, file: &HeifFile<'_>, file_bytes: usize) -> Result<u64, Refusal> {
+    fn tile_bytes(&self, file: &HeifFile<'_>, file_bytes: usize) -> Result<u64, HeaderError> {
         let (width, height) = (self.tile_width, self.tile_height);
         match self.codec {
             Codec::Hevc => {
@@ -186,7 +186,7 @@ impl Picture {
     }
 
     /// The transfer characteristics, where the file or its first tile gives them.
-    fn transfer(&self, file: &HeifFile<'_>) -> Result<Option<u16>, Refusal> {
+    fn transfer(&self, file: &HeifFile<'_>) -> Result<Option<u16>, HeaderError> {
         let first = self.tiles[0];
         if let Some((_, transfer, ..)) = nclx(file, &self.items, first) {
             return Ok(Some(transfer));
@@ -202,8 +202,8 @@ impl Picture {
 }
 
 /// An item of a type that is not taken, in words.
-const fn not_taken(item_type: [u8; 4]) -> Refusal {
-    Refusal::Kind(match &item_type {
+const fn not_taken(item_type: [u8; 4]) -> HeaderError {
+    HeaderError::Kind(match &item_type {
         b"iovl" => "a HEIF overlay of several pictures (iovl)",
         b"tmap" => "an HDR picture with a tone map (tmap)",
         b"jpeg" => "a HEIF picture that is coded in JPEG",
@@ -214,16 +214,18 @@ const fn not_taken(item_type: [u8; 4]) -> Refusal {
 
 /// The items from one that is shown to the one that it shows: each `iden` is another item with
 /// transformations of its own (ISO/IEC 23008-12, 6.6.2.1).
-fn derivation(file: &HeifFile<'_>, shown: ItemId) -> Result<Vec<ItemId>, Refusal> {
+fn derivation(file: &HeifFile<'_>, shown: ItemId) -> Result<Vec<ItemId>, HeaderError> {
     let mut items = vec![shown];
     let mut id = shown;
     while file.item(id).map_err(|_| BROKEN)?.item_type.0 == *b"iden" {
         let &[from] = file.referenced_items(id, b"dimg") else {
-            return Err(Refusal::Broken("it is derived from no picture or several"));
+            return Err(HeaderError::Broken(
+                "it is derived from no picture or several",
+            ));
         };
         // A circle of items ends here too.
         if items.len() > MAX_DERIVATIONS {
-            return Err(Refusal::Complex("it is derived too many times"));
+            return Err(HeaderError::Complex("it is derived too many times"));
         }
         items.push(from);
         id = from;
@@ -252,7 +254,7 @@ impl Shown {
         items: &[ItemId],
         width: u32,
         height: u32,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, HeaderError> {
         let mut shown = Self {
             x: 0,
             y: 0,
@@ -279,7 +281,7 @@ impl Shown {
                 } => {
                     // The standard has it first, and encoders write it to cut their padding off.
                     if shown.orientation != Orientation::UPRIGHT {
-                        return Err(Refusal::Kind(
+                        return Err(HeaderError::Kind(
                             "a HEIF picture that is turned before it is cut",
                         ));
                     }
@@ -297,7 +299,7 @@ impl Shown {
 
 /// Where a clean aperture begins on one axis of `coded` pixels, and its length there (ISO/IEC
 /// 14496-12, 12.1.4): fractions, the offset between the two centres.
-fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32), Refusal> {
+fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32), HeaderError> {
     if length.1 == 0 || offset.1 == 0 {
         return Err(BROKEN);
     }
@@ -312,8 +314,8 @@ fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32
 }
 
 /// How many pixels, across and down, become one.
-pub(super) const fn shrink(want: &Want) -> u32 {
-    if want.square.edge >= want.edge_px * 2 {
+pub(super) const fn shrink(request: &DecodeRequest) -> u32 {
+    if request.square.edge >= request.edge_px * 2 {
         2
     } else {
         1
@@ -322,21 +324,21 @@ pub(super) const fn shrink(want: &Want) -> u32 {
 
 pub(super) fn decode(
     bytes: &[u8],
-    want: &Want,
+    request: &DecodeRequest,
     control: &Control,
     av1: &Av1,
 ) -> Result<Decoded, Error> {
     // The header was taken, so there is a codec to say what cannot be decoded.
-    let broken = |refusal: &Refusal| refused(Codec::Hevc, refusal);
+    let broken = |refusal: &HeaderError| refused(Codec::Hevc, refusal);
     let file = container::open(bytes).map_err(|refusal| broken(&refusal))?;
     let picture = Picture::read(&file, file.primary_id).map_err(|refusal| broken(&refusal))?;
     let codec = picture.codec;
     let square = Square {
-        x: want.square.x + picture.shown.x,
-        y: want.square.y + picture.shown.y,
-        ..want.square
+        x: request.square.x + picture.shown.x,
+        y: request.square.y + picture.shown.y,
+        ..request.square
     };
-    let shrink = shrink(want);
+    let shrink = shrink(request);
     // From the pixel that the square begins in to the one that it ends in, of those there are.
     let span = |from: u32, length: u32| {
         let begin = from / shrink;
@@ -426,9 +428,9 @@ const fn corrupt(codec: Codec, reason: &'static str) -> Error {
 }
 
 /// What a refusal of the header would be later, where it should have come before.
-const fn refused(codec: Codec, refusal: &Refusal) -> Error {
+const fn refused(codec: Codec, refusal: &HeaderError) -> Error {
     match refusal {
-        Refusal::Broken(reason) | Refusal::Kind(reason) | Refusal::Complex(reason) => {
+        HeaderError::Broken(reason) | HeaderError::Kind(reason) | HeaderError::Complex(reason) => {
             corrupt(codec, reason)
         }
     }

@@ -9,7 +9,7 @@ mod turbo;
 )]
 mod zune;
 
-use super::{Chroma, Colors, Decoded, Header, Memory, Refusal, Want};
+use super::{Chroma, Colors, DecodeRequest, Decoded, Header, HeaderError, Memory};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::geometry::{Square, Window};
@@ -72,34 +72,34 @@ const MAX_SCANS: u32 = 100;
 /// decoder cannot be stopped on its way, so that this is what bounds its time.
 const MAX_WALKED_SAMPLES: u64 = MAX_SCANS as u64 * 4096 * 4096 * 3;
 
-pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
-    let markers = Markers::read(bytes).map_err(Refusal::Broken)?;
+pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
+    let markers = Markers::read(bytes).map_err(HeaderError::Broken)?;
     match markers.coding {
         Coding::Baseline | Coding::Progressive => {}
-        Coding::Arithmetic => return Err(Refusal::Kind("an arithmetic-coded JPEG")),
-        Coding::Lossless => return Err(Refusal::Kind("a lossless JPEG")),
-        Coding::Hierarchical => return Err(Refusal::Kind("a hierarchical JPEG")),
+        Coding::Arithmetic => return Err(HeaderError::Kind("an arithmetic-coded JPEG")),
+        Coding::Lossless => return Err(HeaderError::Kind("a lossless JPEG")),
+        Coding::Hierarchical => return Err(HeaderError::Kind("a hierarchical JPEG")),
     }
     match markers.precision {
         8 => {}
-        12 => return Err(Refusal::Kind("a 12-bit JPEG")),
-        _ => return Err(Refusal::Broken("its sample precision does not exist")),
+        12 => return Err(HeaderError::Kind("a 12-bit JPEG")),
+        _ => return Err(HeaderError::Broken("its sample precision does not exist")),
     }
     if !matches!(markers.components, 1 | 3 | 4) {
-        return Err(Refusal::Kind(
+        return Err(HeaderError::Kind(
             "a JPEG with a number of channels that has no meaning",
         ));
     }
     if markers.scans > MAX_SCANS {
-        return Err(Refusal::Complex("it has more than 100 scans"));
+        return Err(HeaderError::Complex("it has more than 100 scans"));
     }
     if markers.samples * u64::from(markers.scans) > MAX_WALKED_SAMPLES {
-        return Err(Refusal::Complex("it has too many scans for its size"));
+        return Err(HeaderError::Complex("it has too many scans for its size"));
     }
     // T.81, A.2: in a picture that is not progressive, each channel is in one scan. Each further
     // one would cost as much as the whole picture.
     if markers.coding == Coding::Baseline && markers.scans > u32::from(markers.components) {
-        return Err(Refusal::Complex("it has more scans than channels"));
+        return Err(HeaderError::Complex("it has more scans than channels"));
     }
     // With several scans, and in a progressive picture with one too, the coefficients of the whole
     // picture, 16 bits each.
@@ -140,14 +140,16 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
 }
 
 /// The smallest scale, in eighths, at which the square still covers what is wanted of it.
-pub(super) fn eighths(want: &Want) -> u32 {
-    (want.edge_px * 8).div_ceil(want.square.edge).clamp(1, 8)
+pub(super) fn eighths(request: &DecodeRequest) -> u32 {
+    (request.edge_px * 8)
+        .div_ceil(request.square.edge)
+        .clamp(1, 8)
 }
 
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
-    want: &Want,
+    request: &DecodeRequest,
 ) -> Result<Decoded<Picture>, Error> {
     let corrupt = |reason| Error::Corrupt {
         format: SourceFormat::Jpeg,
@@ -156,15 +158,15 @@ pub(super) fn decode(
     let markers = Markers::read(bytes).map_err(corrupt)?;
     debug_assert!(header.width == markers.width && header.height == markers.height);
     let colors = Colors::from(markers.icc_profile(bytes));
-    let square = want.square;
+    let square = request.square;
     let part = Part {
-        eighths: eighths(want),
+        eighths: eighths(request),
         x: square.x,
         y: square.y,
         width: square.edge,
         height: square.edge,
     };
-    if planes_serve(&markers, want)
+    if planes_serve(&markers, request)
         && let Some(planes) =
             Chosen::decode_planes(bytes, &markers, part.eighths).map_err(corrupt)?
     {
@@ -193,11 +195,11 @@ fn has_planes(markers: &Markers) -> bool {
 }
 
 /// Whether planes are worth it: they hold the whole picture, of which a small part may be wanted.
-fn planes_serve(markers: &Markers, want: &Want) -> bool {
+fn planes_serve(markers: &Markers, request: &DecodeRequest) -> bool {
     has_planes(markers)
-        && matches!(want.chroma, Chroma::Halved)
-        && want.square.edge >= markers.height / 2
-        && want.square.edge >= markers.width / 2
+        && matches!(request.chroma, Chroma::Halved)
+        && request.square.edge >= markers.height / 2
+        && request.square.edge >= markers.width / 2
 }
 
 /// Where a square lies in a scaled picture whose corner lies at `left` and `top`.
@@ -292,12 +294,12 @@ mod tests {
                 y: 31,
                 edge: 200,
             };
-            let want = Want {
+            let request = DecodeRequest {
                 square,
                 edge_px,
                 chroma,
             };
-            let decoded = decode(&bytes, &header, &want).unwrap();
+            let decoded = decode(&bytes, &header, &request).unwrap();
             let (width, height) = match &decoded.raster {
                 Picture::Pixels(raster) => (raster.width, raster.height),
                 Picture::Planes(planes) => (planes.luma.width, planes.luma.height),
@@ -371,13 +373,13 @@ mod tests {
         .unwrap();
         // As small a part as planes serve for, at its full size.
         let edge = (width / 2) as u32;
-        let want = Want {
+        let request = DecodeRequest {
             square: Square { x: 0, y: 0, edge },
             edge_px: edge,
             chroma: Chroma::Halved,
         };
         let header = header(&bytes).ok().unwrap();
-        let decoded = decode(&bytes, &header, &want).unwrap();
+        let decoded = decode(&bytes, &header, &request).unwrap();
         assert!(matches!(decoded.raster, Picture::Planes(_)));
         // The library counts too, and refuses what takes more than it may.
         let takes = |mebibytes: u64| {
@@ -387,7 +389,7 @@ mod tests {
                 .unwrap();
             handle.decompress_to_yuv_planes(&bytes).is_ok()
         };
-        assert!(takes(header.memory_bytes(&want).div_ceil(1 << 20)));
+        assert!(takes(header.memory_bytes(&request).div_ceil(1 << 20)));
         assert!(!takes(5), "planes are held once and not twice");
     }
 
@@ -402,7 +404,7 @@ mod tests {
             )
             .encode()
             .unwrap();
-            let want = Want {
+            let request = DecodeRequest {
                 square: Square {
                     x: 0,
                     y: 0,
@@ -412,7 +414,7 @@ mod tests {
                 chroma: Chroma::Halved,
             };
             let header = header(&bytes).ok().unwrap();
-            let decoded = decode(&bytes, &header, &want).unwrap();
+            let decoded = decode(&bytes, &header, &request).unwrap();
             assert_eq!(matches!(decoded.raster, Picture::Planes(_)), served);
         }
     }

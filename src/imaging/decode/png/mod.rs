@@ -6,7 +6,7 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Transformations};
 
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Size, Want};
+use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory, Size};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
@@ -30,7 +30,7 @@ pub(super) fn claimed_size(bytes: &[u8]) -> Option<Size> {
     })
 }
 
-pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
+pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     let mut size = None;
     let mut frames = 1;
     let mut orientation = Orientation::UPRIGHT;
@@ -39,10 +39,10 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
     for (id, payload) in Chunks::of(bytes) {
         match id {
             // The decoder asks the first header and nothing behind the end; so does this.
-            b"IHDR" if size.is_some() => return Err(Refusal::Broken("it has two headers")),
+            b"IHDR" if size.is_some() => return Err(HeaderError::Broken("it has two headers")),
             b"IEND" => break,
             _ if size.is_none() && id != b"IHDR" => {
-                return Err(Refusal::Broken("its header does not come first"));
+                return Err(HeaderError::Broken("its header does not come first"));
             }
             b"IHDR" => {
                 let &[
@@ -62,7 +62,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
                     ..,
                 ] = payload
                 else {
-                    return Err(Refusal::Broken("its header is cut off"));
+                    return Err(HeaderError::Broken("its header is cut off"));
                 };
                 size = Some((
                     u32::from_be_bytes([w3, w2, w1, w0]),
@@ -85,9 +85,9 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
             _ => {}
         }
     }
-    let (width, height, depth, interlace) = size.ok_or(Refusal::Broken("it has no header"))?;
+    let (width, height, depth, interlace) = size.ok_or(HeaderError::Broken("it has no header"))?;
     if width == 0 || height == 0 {
-        return Err(Refusal::Broken("its header gives no size"));
+        return Err(HeaderError::Broken("its header gives no size"));
     }
     let pixels = u64::from(width) * u64::from(height);
     // Interlaced pictures are held whole as they are stored, before they are reduced.
@@ -120,7 +120,7 @@ const ALPHA_USED: u8 = 4;
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
-    want: &Want,
+    request: &DecodeRequest,
     control: &Control,
 ) -> Result<Decoded, Error> {
     let mut reader = open(bytes, header, Transformations::EXPAND, 1)?;
@@ -132,7 +132,7 @@ pub(super) fn decode(
         ColorType::Rgb => Layout::Rgb,
         ColorType::Rgba | ColorType::Indexed => Layout::Rgba,
     };
-    let square = want.square;
+    let square = request.square;
     let sample_bytes = if depth == BitDepth::Sixteen { 2 } else { 1 };
     let pixel_bytes = layout.channels() * sample_bytes;
     let columns = square.x as usize * pixel_bytes..(square.x + square.edge) as usize * pixel_bytes;

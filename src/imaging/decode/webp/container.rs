@@ -1,7 +1,7 @@
 //! The container (RFC 9649, section 2): chunks of a RIFF file, and what they say of the picture.
 
 use super::super::animation::{Area, Disposal};
-use super::super::{Refusal, Size};
+use super::super::{HeaderError, Size};
 use super::vp8l;
 use crate::imaging::orientation::Orientation;
 
@@ -61,8 +61,8 @@ pub(super) struct FrameData<'a> {
     pub(super) picture: Option<Picture<'a>>,
 }
 
-const CONTRADICTION: Refusal = Refusal::Broken("its headers contradict each other");
-const DAMAGED: Refusal = Refusal::Broken("its header is damaged");
+const CONTRADICTION: HeaderError = HeaderError::Broken("its headers contradict each other");
+const DAMAGED: HeaderError = HeaderError::Broken("its header is damaged");
 
 const ANIMATED: u8 = 0b0000_0010;
 const ALPHA: u8 = 0b0001_0000;
@@ -98,11 +98,11 @@ pub(in crate::imaging::decode) fn claimed_size(bytes: &[u8]) -> Option<Size> {
 
 impl<'a> File<'a> {
     /// Reads all that is said of the picture, and nothing of the picture itself.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, HeaderError> {
         let Some((&[_, _, _, _, l0, l1, l2, l3, _, _, _, _], body)) =
             bytes.split_first_chunk::<12>()
         else {
-            return Err(Refusal::Broken("its header is cut off"));
+            return Err(HeaderError::Broken("its header is cut off"));
         };
         // The length counts from the form on; what comes behind is no part of the file.
         let length = (u32::from_le_bytes([l0, l1, l2, l3]) as usize)
@@ -129,7 +129,7 @@ impl<'a> File<'a> {
             match id {
                 b"VP8X" if index == 0 => {
                     let &[first, _, _, _, w0, w1, w2, h0, h1, h2, ..] = payload else {
-                        return Err(Refusal::Broken("its header is cut off"));
+                        return Err(HeaderError::Broken("its header is cut off"));
                     };
                     flags = first;
                     size = Some((u24([w0, w1, w2]) + 1, u24([h0, h1, h2]) + 1));
@@ -157,9 +157,9 @@ impl<'a> File<'a> {
             }
         }
         (file.width, file.height) =
-            size.ok_or(Refusal::Broken("it has a header and no picture"))?;
+            size.ok_or(HeaderError::Broken("it has a header and no picture"))?;
         if file.width == 0 || file.height == 0 {
-            return Err(Refusal::Broken("its header gives no size"));
+            return Err(HeaderError::Broken("its header gives no size"));
         }
         file.content = if flags & ANIMATED == 0 {
             Content::Still(picture)
@@ -176,7 +176,7 @@ impl<'a> File<'a> {
 
 impl<'a> Picture<'a> {
     /// The picture in a `VP8 ` or `VP8L` chunk, and in the payload of an `ALPH` chunk.
-    fn read(chunk: &Chunk<'a>, alpha: Option<&'a [u8]>) -> Result<Self, Refusal> {
+    fn read(chunk: &Chunk<'a>, alpha: Option<&'a [u8]>) -> Result<Self, HeaderError> {
         let Chunk { id, payload, whole } = *chunk;
         if id == b"VP8L" {
             let shape = vp8l::shape(payload).ok_or(DAMAGED)?;
@@ -212,7 +212,7 @@ impl<'a> Animation<'a> {
 
 impl<'a> FrameData<'a> {
     /// Reads the payload of an `ANMF` chunk; gives nothing where it is cut off.
-    fn read(payload: &'a [u8]) -> Result<Option<Self>, Refusal> {
+    fn read(payload: &'a [u8]) -> Result<Option<Self>, HeaderError> {
         let Some((head, data)) = payload.split_first_chunk::<16>() else {
             return Ok(None);
         };
@@ -270,7 +270,7 @@ impl<'a> FrameData<'a> {
 }
 
 /// A frame lies within the canvas, and its data has the size that it says.
-fn check_frame(payload: &[u8], canvas: Option<(u32, u32)>) -> Result<(), Refusal> {
+fn check_frame(payload: &[u8], canvas: Option<(u32, u32)>) -> Result<(), HeaderError> {
     let (Some(frame), Some((width, height))) = (FrameData::read(payload)?, canvas) else {
         return Ok(());
     };

@@ -9,14 +9,14 @@ pub(super) use container::claimed_size;
 use container::{Content, Data, File, FrameData, Picture};
 
 use super::animation::{Area, Canvas, Frame, shown_ms};
-use super::{Colors, Decoded, Header, MAX_PROFILE_BYTES, Memory, Refusal, Want};
+use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory};
 use crate::avatar::SourceFormat;
 use crate::imaging::Error;
 use crate::imaging::control::Control;
 use crate::imaging::geometry::Window;
 use crate::imaging::raster::{Layout, Raster};
 
-pub(super) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
+pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     let file = File::read(bytes)?;
     let pixels = u64::from(file.width) * u64::from(file.height);
     let (frames, memory) = match &file.content {
@@ -65,11 +65,11 @@ const NO_MEMORY: Memory = Memory {
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
-    want: &Want,
+    request: &DecodeRequest,
     control: &Control,
 ) -> Result<Decoded, Error> {
     let file = open(bytes, header)?;
-    let square = want.square;
+    let square = request.square;
     let picture = match &file.content {
         Content::Still(picture) => *picture,
         Content::Moving(animation) => {

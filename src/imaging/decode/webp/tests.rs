@@ -86,8 +86,8 @@ fn decoded(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     picture.decode(whole, Layout::Rgba, &control)
 }
 
-fn want(square: Square) -> Want {
-    Want {
+fn request(square: Square) -> DecodeRequest {
+    DecodeRequest {
         square,
         edge_px: square.edge,
         chroma: Chroma::Whole,
@@ -115,8 +115,8 @@ fn a_part_is_what_lies_there() {
     let bytes = encode_lossless(&picture, 4, 75);
     let header = header(&bytes).unwrap();
     let (x, y, edge) = (13, 7, 31);
-    let want = want(Square { x, y, edge });
-    let found = decode(&bytes, &header, &want, &Control::unlimited()).unwrap();
+    let request = request(Square { x, y, edge });
+    let found = decode(&bytes, &header, &request, &Control::unlimited()).unwrap();
     let expected = raster(edge, edge, |column, row| {
         let at = ((row + y) * 60 + column + x) as usize * 4;
         picture.pixels[at..at + 4].try_into().unwrap()
@@ -406,8 +406,8 @@ fn the_still_of_an_animation_is_its_first_frame_on_nothing() {
         y: 0,
         edge: 8,
     };
-    let want = want(square);
-    let found = decode(&bytes, &header, &want, &Control::unlimited()).unwrap();
+    let request = request(square);
+    let found = decode(&bytes, &header, &request, &Control::unlimited()).unwrap();
     let expected = raster(8, 8, |x, y| {
         if (2..6).contains(&x) && (4..6).contains(&y) {
             RED
@@ -437,7 +437,7 @@ fn a_frame_that_leaves_the_canvas_is_refused() {
     assert!(header(&animation(&[frame(4, 4, 50, OVER, &picture)])).is_ok());
     for (x, y) in [(6, 0), (0, 6), (250, 250)] {
         let refused = header(&animation(&[frame(x, y, 50, OVER, &picture)]));
-        assert!(matches!(refused, Err(Refusal::Broken(_))));
+        assert!(matches!(refused, Err(HeaderError::Broken(_))));
     }
 }
 

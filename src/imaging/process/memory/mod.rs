@@ -17,11 +17,11 @@ use super::fixtures::fixtures;
 use super::*;
 use crate::avatar::{Format, SourceFormat, VariantName};
 use crate::imaging::av1::Sequence;
-use crate::imaging::elsewhere::Task;
+use crate::imaging::executor::Task;
 use crate::imaging::{Av1, Target};
 
 /// The blocks that the allocator takes from the system and gives back to it one by one.
-const LEAST_APART_BYTES: &str = "32768";
+const MIN_APART_BYTES: &str = "32768";
 
 /// Processes that measure at once.
 const MEASURING: usize = 2;
@@ -29,7 +29,7 @@ const MEASURING: usize = 2;
 /// Someone who always has time.
 struct Somebody;
 
-impl Helper for Somebody {
+impl Executor for Somebody {
     fn offer(&self, task: Task) -> bool {
         thread::spawn(task);
         true
@@ -48,7 +48,7 @@ pub(super) enum Kind {
     /// The usual sizes in every format, and a master.
     All,
     /// What is usual, and animated twins.
-    Twins,
+    AnimatedRenditions,
     /// Two sizes that are encoded thoroughly, at the highest quality.
     Finest,
 }
@@ -80,7 +80,7 @@ impl Kind {
             webp_quality: if self == Self::Finest { 100 } else { 80 },
             jpeg_quality: if self == Self::Finest { 100 } else { 82 },
             background: [255; 3],
-            animated: self == Self::Twins,
+            animated: self == Self::AnimatedRenditions,
             keep_master: self == Self::All,
         }
     }
@@ -182,7 +182,7 @@ fn measuring() {
     let which: usize = std::env::var(WHICH).unwrap().parse().unwrap();
     for (name, bytes) in fixtures().into_iter().skip(which).step_by(MEASURING) {
         let bytes = Bytes::from(bytes);
-        for kind in [Kind::Twins, Kind::Part] {
+        for kind in [Kind::AnimatedRenditions, Kind::Part] {
             tell(&measure(&name, &bytes, kind));
         }
     }
@@ -212,7 +212,7 @@ fn measured() -> Vec<Measured> {
                 .args(["--nocapture", "--test-threads=1"])
                 .env(WHICH, which.to_string())
                 .env("MALLOC_ARENA_MAX", "1")
-                .env("MALLOC_MMAP_THRESHOLD_", LEAST_APART_BYTES)
+                .env("MALLOC_MMAP_THRESHOLD_", MIN_APART_BYTES)
                 .env("MALLOC_TRIM_THRESHOLD_", "0")
                 .env("MALLOC_TOP_PAD_", "0")
                 .stdout(Stdio::piped())

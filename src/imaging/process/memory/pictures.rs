@@ -7,7 +7,7 @@ use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 use png::{BitDepth, ColorType};
 
 use super::super::tests::recipe;
-use super::Kind::{self, All, Finest, One, Part, Twins, Usual};
+use super::Kind::{self, All, AnimatedRenditions, Finest, One, Part, Usual};
 use crate::avatar::Format;
 use crate::imaging::encode::{self, Animation};
 use crate::imaging::planes::Picture;
@@ -67,10 +67,10 @@ pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
     ("lossless noise", &[Usual], || {
         encode::encode_lossless(&raster(noise(1000 * 1000 * 4), 1000, Layout::Rgba), 0, 0)
     }),
-    ("gif", &[Usual, Twins], || gif((240, 240), 40)),
+    ("gif", &[Usual, AnimatedRenditions], || gif((240, 240), 40)),
     ("wide gif", &[One], || gif((4096, 900), 1)),
-    ("apng", &[Usual, Twins], apng),
-    ("moving webp", &[Twins], moving_webp),
+    ("apng", &[Usual, AnimatedRenditions], apng),
+    ("moving webp", &[AnimatedRenditions], moving_webp),
     ("heic", &[Usual, Part], || heic(512, &noise(512 * 512 * 4))),
     ("heic with much that is not needed", &[One], padded_heic),
 ];

@@ -8,28 +8,28 @@ use super::Error;
 pub(super) type Task = Box<dyn FnOnce() + Send>;
 
 /// Someone who may have time.
-pub(super) trait Helper {
+pub(super) trait Executor {
     /// Takes a task if someone is free to begin it now. A task that was taken is done or, where it
     /// panics, dropped; it never waits for whoever offered it.
     fn offer(&self, task: Task) -> bool;
 }
 
 /// Nobody has time.
-pub(super) struct Nobody;
+pub(super) struct Inline;
 
-impl Helper for Nobody {
+impl Executor for Inline {
     fn offer(&self, _: Task) -> bool {
         false
     }
 }
 
 /// A file that another thread encodes.
-pub(super) struct Elsewhere(Receiver<Result<Vec<u8>, Error>>);
+pub(super) struct BackgroundEncode(Receiver<Result<Vec<u8>, Error>>);
 
-impl Elsewhere {
+impl BackgroundEncode {
     /// `None` where nobody is free; `work` is then not done.
     pub(super) fn begin(
-        helper: &dyn Helper,
+        executor: &dyn Executor,
         work: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static,
     ) -> Option<Self> {
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -37,7 +37,7 @@ impl Elsewhere {
             // Where nobody waits any more, the file goes with the channel.
             let _ = sender.send(work());
         });
-        helper.offer(task).then_some(Self(receiver))
+        executor.offer(task).then_some(Self(receiver))
     }
 
     /// The file if it is done.
@@ -54,7 +54,7 @@ impl Elsewhere {
     }
 }
 
-impl Drop for Elsewhere {
+impl Drop for BackgroundEncode {
     /// Waits for work that nobody needs any more: what is reserved for the picture is given back
     /// only when nothing of it is in use.
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! The animated twins of an animation's stills.
 
 use super::color::Conversion;
-use super::decode::{self, Header, Want};
+use super::decode::{self, DecodeRequest, Header};
 use super::encode::Animation;
 use super::geometry::Window;
 use super::sizes::{Give, Size};
@@ -20,20 +20,20 @@ const MAX_PIXELS: u64 = 42_000_000;
 pub(super) fn make(
     bytes: &[u8],
     header: &Header,
-    want: &Want,
+    request: &DecodeRequest,
     recipe: &Recipe,
     control: &Control,
     workspace: &mut Workspace,
     give: &mut Give<'_>,
 ) -> Result<(), Error> {
-    let sizes = choose(header, want, recipe);
+    let sizes = choose(header, request, recipe);
     let Some(largest) = sizes.first().map(|size| size.edge_px) else {
         return Ok(());
     };
     let mut animations: Vec<Animation> = Vec::new();
     // The colours of all frames mean the same.
     let mut conversion = None;
-    let window = Window::from(want.square);
+    let window = Window::from(request.square);
     decode::animate(bytes, header, control, &mut |frame| {
         let resized = workspace.resize(frame.canvas, window, largest)?;
         let upright = header.orientation.apply(resized);
@@ -60,8 +60,12 @@ pub(super) fn make(
 }
 
 /// The sizes to make, from the largest.
-pub(super) fn choose<'a>(header: &Header, want: &Want, recipe: &'a Recipe) -> Vec<Size<'a>> {
-    let mut sizes = Size::all(recipe, want.square.edge);
+pub(super) fn choose<'a>(
+    header: &Header,
+    request: &DecodeRequest,
+    recipe: &'a Recipe,
+) -> Vec<Size<'a>> {
+    let mut sizes = Size::all(recipe, request.square.edge);
     let pixels = |size: &Size<'_>| u64::from(size.edge_px).pow(2) * u64::from(header.frames);
     let mut total: u64 = sizes.iter().map(pixels).sum();
     while let Some(largest) = sizes.first()
