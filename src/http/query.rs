@@ -1,6 +1,6 @@
 //! The query of a request.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{self, FromRequestParts};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
@@ -13,7 +13,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Ok(Query(asked)) = Query::try_from_uri(&parts.uri) else {
+        let Ok(extract::Query(asked)) = extract::Query::try_from_uri(&parts.uri) else {
             let detail = "the query cannot be read; give each of its parameters once";
             return Err(Problem::new(Code::MalformedRequest, detail));
         };

@@ -4,9 +4,9 @@
 //! of `process/memory` measure what is really taken, and those figures without a source are theirs.
 
 use super::Recipe;
+use super::animated;
 use super::decode::{DecodeRequest, Header};
 use super::encode::THOROUGH_UP_TO_PX;
-use super::twins;
 use crate::avatar::Format;
 
 /// What is made of a picture, in pixels.

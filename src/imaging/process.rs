@@ -15,8 +15,8 @@ use super::planes::Picture;
 use super::raster::Layout;
 use super::sizes::Size;
 use super::{
-    Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Workspace, encode, placeholder,
-    twins,
+    Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Workspace, animated, encode,
+    placeholder,
 };
 use crate::avatar::{Format, Source};
 

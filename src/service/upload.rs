@@ -441,7 +441,7 @@ mod tests {
     use super::super::budget::Budget;
     use super::super::testing::Parts;
     use super::*;
-    use crate::catalog::{Beginning, Catalog, RedisCatalog};
+    use crate::catalog::{Catalog, InitialState, RedisCatalog};
     use crate::config::{Partitions, RedisSettings};
     use crate::redis::testing::RedisServer;
     use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoredUpload};
@@ -506,7 +506,7 @@ mod tests {
             wait_timeout: Duration::from_secs(3),
         };
         let catalog = RedisCatalog::open(&settings).await.unwrap().0;
-        catalog.begin(Beginning::New).await.unwrap();
+        catalog.initialize(InitialState::New).await.unwrap();
         let store = LastWrite {
             store: parts.store.clone(),
             catalog: Mutex::new(server),

@@ -32,7 +32,7 @@ use handle::Handle;
 use tables::{
     Change, DUE, EVENTS, FLOOR, Failure, Id, Invalid, LAST_RESERVED, OUTSTANDING, PROBE, RECORDS,
     RESERVATIONS, RETIRED_OF, Reserved, STATS, State, VERSIONS, count, due, enter, leave,
-    retire_former, retire_invalid, state, tell,
+    retire_former, retire_invalid, state, tell, version_floor,
 };
 
 /// Records given at once.
