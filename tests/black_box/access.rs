@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Which callers may do what.
 
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
@@ -10,7 +10,7 @@ use crate::support::{Client, TestService, form, send, shape};
 const AVATAR: &str = "/api/v1/users/42/avatar";
 
 #[tokio::test]
-async fn owner_service_and_admin_may_change_an_avatar_and_nobody_else() {
+async fn only_owner_service_and_admin_may_change_an_avatar() {
     let service = TestService::start().await;
     let picture = photos::png(100, 100);
     for client in [service.owner("42"), service.service(), service.admin()] {
@@ -40,7 +40,7 @@ async fn owner_service_and_admin_may_change_an_avatar_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn me_is_whoever_asks() {
+async fn me_is_the_subject_of_the_token() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     assert_eq!(owner.upload("me", PORTRAIT).await.ok()["user_id"], "42");
@@ -53,9 +53,9 @@ async fn me_is_whoever_asks() {
 }
 
 #[tokio::test]
-async fn me_is_no_user_id() {
+async fn me_is_not_a_valid_user_id() {
     let service = TestService::start().await;
-    // A token whose subject is called so has no avatar of its own.
+    // A token whose subject is `me` has no avatar.
     let client = service.owner("me");
     let refused = client.upload("me", photos::png(100, 100)).await;
     assert_eq!(refused.problem(), (400, "invalid_user_id".into()));
@@ -64,7 +64,7 @@ async fn me_is_no_user_id() {
 }
 
 #[tokio::test]
-async fn a_user_id_may_hold_what_identity_providers_put_into_it() {
+async fn user_ids_of_identity_providers_are_accepted() {
     let service = TestService::start().await;
     let id = "auth0|5f7c:a+b~c_d-e.f@g";
     let owner = service.owner(id);
@@ -79,7 +79,7 @@ async fn a_user_id_may_hold_what_identity_providers_put_into_it() {
         service.anonymous().avatar(escaped).await.ok()["user_id"],
         id
     );
-    // Some clients do not escape it.
+    // Some clients do not percent-encode the id.
     let address = service.url().trim_start_matches("http://").to_owned();
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let head = format!("GET /api/v1/users/{id}/avatar HTTP/1.1\r\nHost: {address}\r\n\r\n");
@@ -87,7 +87,7 @@ async fn a_user_id_may_hold_what_identity_providers_put_into_it() {
     let mut status = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 200");
-    // Another user whose id begins the same keeps what is his.
+    // A delete does not affect another user whose id is a prefix of this one.
     service
         .owner("auth0|5f7")
         .upload("auth0|5f7", picture)
@@ -102,7 +102,7 @@ async fn a_user_id_may_hold_what_identity_providers_put_into_it() {
 }
 
 #[tokio::test]
-async fn tokens_that_do_not_count_are_refused() {
+async fn invalid_tokens_are_refused() {
     let service = TestService::start().await;
     let anonymous = service.anonymous();
     let with = |token: &str| Client::new(service.url(), Some(token.to_owned()));
@@ -112,7 +112,7 @@ async fn tokens_that_do_not_count_are_refused() {
     for token in ["", "nonsense", "a.b.c", &tampered] {
         let answer = with(token).upload("42", PORTRAIT).await;
         assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{token}");
-        // RFC 6750, section 3.1: an error is named where a token was sent.
+        // RFC 6750, section 3.1: the challenge names an error only if a token was sent.
         let challenge = match token {
             "" => "Bearer realm=\"cameo\"",
             _ => {
@@ -123,16 +123,16 @@ async fn tokens_that_do_not_count_are_refused() {
     }
     let none = anonymous.upload("42", PORTRAIT).await;
     assert_eq!(none.header("www-authenticate"), "Bearer realm=\"cameo\"");
-    // Anyone may read, whatever they carry.
+    // Anyone may read, also with an invalid token.
     service.owner("42").upload("42", PORTRAIT).await.ok();
     with("nonsense").avatar("42").await.ok();
     anonymous.avatar("42").await.ok();
 }
 
 #[tokio::test]
-async fn an_expired_token_says_so() {
+async fn an_expired_token_is_answered_token_expired() {
     let service = TestService::start().await;
-    // Signed with the tests' secret, expired in 2001.
+    // This token is signed with the secret of the tests and expired in 2001.
     let claims = serde_json::json!({ "sub": "42", "exp": 1_000_000_000 });
     let key =
         jsonwebtoken::EncodingKey::from_secret(b"a secret that only the tests know, 32 bytes");
@@ -147,7 +147,7 @@ async fn an_expired_token_says_so() {
     );
 }
 
-/// A token of the tests' secret with these claims.
+/// A token with these claims, signed with the secret of the tests.
 fn token(claims: &serde_json::Value) -> String {
     let key =
         jsonwebtoken::EncodingKey::from_secret(b"a secret that only the tests know, 32 bytes");
@@ -155,7 +155,7 @@ fn token(claims: &serde_json::Value) -> String {
 }
 
 #[tokio::test]
-async fn a_token_without_the_scope_is_told_which_one_it_lacks() {
+async fn a_token_without_the_scope_is_answered_with_the_missing_scope() {
     let service = TestService::start().await;
     let exp = 4_000_000_000_u64;
     let reading = serde_json::json!({ "sub": "42", "exp": exp, "scope": "avatars:read" });
@@ -166,14 +166,14 @@ async fn a_token_without_the_scope_is_told_which_one_it_lacks() {
         answer.header("www-authenticate"),
         "Bearer realm=\"cameo\", error=\"insufficient_scope\", scope=\"avatars:write\""
     );
-    // Another user lacks no scope: no token of that user's helps.
+    // For another user the answer names no scope, because no scope would allow the upload.
     let stranger = service.owner("43").upload("42", PORTRAIT).await;
     assert_eq!(stranger.problem(), (403, "forbidden".into()));
     assert_eq!(stranger.header("www-authenticate"), "");
 }
 
 #[tokio::test]
-async fn a_job_title_makes_nobody_an_admin() {
+async fn a_role_that_only_contains_the_word_admin_is_not_the_admin_role() {
     let service = TestService::start().await;
     for claim in [
         serde_json::json!({ "role": "Site admin" }),
@@ -191,7 +191,7 @@ async fn a_job_title_makes_nobody_an_admin() {
 }
 
 #[tokio::test]
-async fn user_ids_that_are_none_are_refused() {
+async fn invalid_user_ids_are_refused() {
     let service = TestService::start().await;
     for path in ["a%2fb", "a%20b", "%ff", "%00", &"x".repeat(129)] {
         let path = format!("/api/v1/users/{path}/avatar");
@@ -211,7 +211,7 @@ async fn user_ids_that_are_none_are_refused() {
 }
 
 #[tokio::test]
-async fn a_cookie_counts_from_trusted_pages_only() {
+async fn cookie_writes_are_accepted_from_trusted_origins_only() {
     let origin = ("CAMEO_HTTP__TRUSTED_ORIGINS", "https://app.example.com");
     let service = TestService::start_with(&[origin]).await;
     let cookie = format!("theme=dark; access_token={}", service.token("42", &[]));
@@ -235,7 +235,7 @@ async fn a_cookie_counts_from_trusted_pages_only() {
     rejected(upload().header("sec-fetch-site", "same-site")).await;
     assert_eq!(service.objects().await, [""; 0]);
 
-    // A browser names the page in one of the two headers. This is another program.
+    // A browser always sends one of the two headers, so a request without them is not from a page.
     send(upload()).await.ok();
     send(upload().header("origin", "https://app.example.com"))
         .await
@@ -244,7 +244,7 @@ async fn a_cookie_counts_from_trusted_pages_only() {
     send(upload().header("sec-fetch-site", "same-origin"))
         .await
         .ok();
-    // A header is no cookie: no page of a stranger's can set it.
+    // Another site's page cannot set the Authorization header, so the origin does not matter.
     let stranger = service.owner("42").request(Method::POST, AVATAR);
     let stranger = stranger.header("origin", "https://evil.example.com");
     send(stranger.multipart(form(photos::png(100, 100))))
@@ -253,7 +253,7 @@ async fn a_cookie_counts_from_trusted_pages_only() {
 }
 
 #[tokio::test]
-async fn browsers_may_call_from_trusted_origins() {
+async fn cors_allows_trusted_origins() {
     let origin = ("CAMEO_HTTP__TRUSTED_ORIGINS", "https://app.example.com");
     let service = TestService::start_with(&[origin]).await;
     let preflight = |origin: &str| {

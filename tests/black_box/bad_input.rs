@@ -1,4 +1,4 @@
-//! What must not be taken: each with its code and a detail that helps, and nothing changed.
+//! Unacceptable uploads: each is answered with its code and a helpful detail, and changes nothing.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,18 +15,18 @@ fn truncated(picture: &[u8], tenths: usize) -> Vec<u8> {
     picture[..picture.len() * tenths / 10].to_vec()
 }
 
-/// An AVIF whose frame is marked as something else: it is found only where it is decoded.
+/// An AVIF whose frame data has another type, which only the decoder notices.
 fn without_its_frame(picture: &[u8]) -> Vec<u8> {
     let mut bytes = picture.to_vec();
     let data = bytes.windows(4).position(|name| name == b"mdat").unwrap() + 4;
-    // Behind an empty delimiter and a header of so many bytes.
+    // The frame follows an empty delimiter and a header with this length.
     assert_eq!(bytes[data..data + 3], *b"\x12\0\x0a");
     let frame = data + 4 + usize::from(bytes[data + 3]);
     bytes[frame] = 0x7a;
     bytes
 }
 
-/// What each is, its bytes, and the status and code that it must be answered.
+/// Uploads that are refused: a label, the bytes, and the expected status and code.
 fn unacceptable() -> [(&'static str, Vec<u8>, u16, &'static str); 11] {
     let svg = b"<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>";
     [
@@ -84,7 +84,7 @@ fn unacceptable() -> [(&'static str, Vec<u8>, u16, &'static str); 11] {
     ]
 }
 
-/// What each is that begins as a picture and does not go on as one: 422 `corrupt_image`.
+/// Files that begin like a picture but are corrupt (422 `corrupt_image`): a label and the bytes.
 fn corrupt() -> [(&'static str, Vec<u8>); 9] {
     let mut html_in_a_gif_comment = photos::gif(120, 120);
     html_in_a_gif_comment.truncate(200);
@@ -103,14 +103,14 @@ fn corrupt() -> [(&'static str, Vec<u8>); 9] {
 }
 
 #[tokio::test]
-async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
+async fn unacceptable_pictures_are_refused_and_change_nothing() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     owner.upload("42", PORTRAIT).await.ok();
     let before = service.anonymous().avatar("42").await;
     let objects = service.objects().await;
 
-    let mut told = String::new();
+    let mut details = String::new();
     let corrupt = corrupt().map(|(what, bytes)| (what, bytes, 422, "corrupt_image"));
     for (what, bytes, status, code) in unacceptable().into_iter().chain(corrupt) {
         for (name, kind) in [
@@ -123,19 +123,19 @@ async fn what_is_no_acceptable_picture_is_refused_and_changes_nothing() {
             assert_eq!(answer.problem(), (status, code.to_owned()), "{what}");
             if name == "me.jpg" {
                 let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-                told.extend([what, ": ", &detail, "\n"]);
+                details.extend([what, ": ", &detail, "\n"]);
             }
         }
         let bare = owner.put_bare("42", "", bytes).await;
         assert_eq!(bare.problem(), (status, code.to_owned()), "{what}");
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(details);
     assert_eq!(service.anonymous().avatar("42").await.body, before.body);
     assert_eq!(service.objects().await, objects);
 }
 
 #[tokio::test]
-async fn a_page_hidden_behind_a_picture_is_gone() {
+async fn html_appended_to_a_picture_is_in_no_rendition() {
     let service = TestService::start().await;
     let mut picture = photos::jpeg(200, 200);
     picture.extend(b"<script>alert(1)</script>");
@@ -152,7 +152,7 @@ async fn a_page_hidden_behind_a_picture_is_gone() {
 }
 
 #[tokio::test]
-async fn forms_without_one_picture_are_refused() {
+async fn forms_without_exactly_one_picture_are_refused() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     let part = || Part::bytes(photos::png(100, 100)).file_name("a.png");
@@ -184,7 +184,7 @@ async fn forms_without_one_picture_are_refused() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_upload_are_refused() {
+async fn bodies_that_are_not_uploads_are_refused() {
     let service = TestService::start().await;
     let post = || service.owner("42").request(Method::POST, AVATAR);
     let malformed = (400, "malformed_request".to_owned());
@@ -210,7 +210,7 @@ async fn bodies_that_are_no_upload_are_refused() {
         .header("content-type", "image/png")
         .header("content-encoding", "gzip");
     assert_eq!(send(zipped.body("x")).await.problem(), unsupported);
-    // What may be anything may be a picture.
+    // The type says nothing about the content, so it is accepted.
     let bytes = post().header("content-type", "application/octet-stream");
     send(bytes.body(photos::png(100, 100))).await.ok();
     let upper = post().header("content-type", "IMAGE/PNG; charset=binary");
@@ -226,7 +226,7 @@ async fn bodies_that_are_no_upload_are_refused() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_and_the_client_reads_why() {
+async fn a_body_over_the_limit_is_refused_and_the_client_receives_the_answer() {
     let service = TestService::start_with(&[("CAMEO_UPLOAD__MAX_BYTES", "64KiB")]).await;
     let owner = service.owner("42");
     let large = vec![0xff; 8 << 20];
@@ -240,7 +240,7 @@ async fn a_body_over_the_limit_is_refused_and_the_client_reads_why() {
     let slightly = owner.upload("42", vec![0xff; (64 << 10) + 1]).await;
     insta::assert_snapshot!(shape(&slightly, service.url()));
 
-    // Nothing says beforehand how long a chunked body is.
+    // A chunked body does not declare its length.
     let chunked = |bytes: Vec<u8>| {
         let chunks: Vec<_> = bytes
             .chunks(10_000)
@@ -253,13 +253,13 @@ async fn a_body_over_the_limit_is_refused_and_the_client_reads_why() {
         request.body(body)
     };
     assert_eq!(send(chunked(large)).await.problem(), too_large);
-    // Exactly the limit is within it: refused for what it is, not for its size.
+    // A body of exactly the limit is refused for its type, not for its size.
     let exactly = owner.put_bare("42", "", vec![0xff; 64 << 10]).await;
     assert_eq!(exactly.problem().1, "unsupported_format");
 }
 
 #[tokio::test]
-async fn a_declared_length_over_the_limit_is_refused_before_the_body_comes() {
+async fn a_declared_length_over_the_limit_is_refused_before_the_body_is_sent() {
     let service = TestService::start().await;
     let token = service.token("42", &[]);
     let address = service.url().trim_start_matches("http://").to_owned();
@@ -302,7 +302,7 @@ async fn details_say_what_was_found_and_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn uploads_that_wait_too_long_for_their_turn_are_answered_503() {
+async fn uploads_that_wait_longer_than_the_queue_timeout_are_answered_503() {
     let variables = [
         ("CAMEO_PROCESSING__WORKERS", "1"),
         ("CAMEO_PROCESSING__QUEUE_TIMEOUT", "1ms"),
@@ -326,7 +326,7 @@ async fn uploads_that_wait_too_long_for_their_turn_are_answered_503() {
 }
 
 #[tokio::test]
-async fn pictures_that_are_too_much_work_are_refused() {
+async fn pictures_with_too_many_frames_or_pixels_are_refused() {
     let variables = [
         ("CAMEO_UPLOAD__MAX_FRAMES", "2"),
         ("CAMEO_IMAGES__ANIMATED", "true"),

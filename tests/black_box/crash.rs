@@ -1,4 +1,4 @@
-//! kill -9, and what is left: everything that was acknowledged, and nothing else.
+//! `kill -9` at any moment: every acknowledged change survives, and nothing else is left.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::support::{Backend, Client, try_send};
 const ROUNDS: u64 = 6;
 const USERS: usize = 4;
 
-/// The program itself, in a process of its own.
+/// The program in a process of its own.
 struct Process {
     child: Child,
     url: String,
@@ -36,7 +36,7 @@ impl Process {
             .env("CAMEO_LIMITS__ENABLED", "false")
             .env("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s")
             .env("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "4s")
-            // A complete upload whose commit is unknown is swept as well.
+            // Complete uploads whose commit is unknown are swept too.
             .env("CAMEO_LIFECYCLE__ORPHAN_GRACE", "0s")
             .env("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms")
             .stdout(Stdio::piped())
@@ -50,7 +50,7 @@ impl Process {
                 .next_line()
                 .await
                 .unwrap()
-                .expect("it says where it listens");
+                .expect("the program prints its address");
             if let Some((_, rest)) = line.split_once("Cameo is ready at ") {
                 break rest.split_whitespace().next().unwrap().to_owned();
             }
@@ -73,8 +73,12 @@ fn token(data: &Path, user: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Uploads until the line breaks, and remembers the version that was answered last.
-async fn work(client: Client, user: String, last: Arc<Mutex<HashMap<String, u64>>>) {
+/// Uploads until the connection fails, and records the version of the last answer.
+async fn upload_until_disconnected(
+    client: Client,
+    user: String,
+    last: Arc<Mutex<HashMap<String, u64>>>,
+) {
     let pictures = [
         PORTRAIT.to_vec(),
         photos::png(300, 200),
@@ -101,7 +105,7 @@ async fn work(client: Client, user: String, last: Arc<Mutex<HashMap<String, u64>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else() {
+async fn killing_the_process_loses_no_acknowledged_upload_and_leaves_nothing_else() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
     let backend = Backend::start().await;
@@ -113,17 +117,21 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
             .iter()
             .map(|user| {
                 let client = Client::new(&process.url, Some(token(data, user)));
-                tokio::spawn(work(client, user.clone(), Arc::clone(&last)))
+                tokio::spawn(upload_until_disconnected(
+                    client,
+                    user.clone(),
+                    Arc::clone(&last),
+                ))
             })
             .collect();
-        // At another moment of an upload's life each time.
+        // Each round kills the process at a different moment of the uploads.
         tokio::time::sleep(Duration::from_millis(400 + 137 * round)).await;
         let begun = Instant::now();
         while round + 1 == ROUNDS
             && last.lock().unwrap().is_empty()
             && begun.elapsed() < Duration::from_mins(1)
         {
-            // A busy machine may not have come to the end of any upload yet.
+            // On a busy machine no upload may have finished yet.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         process.kill().await;
@@ -131,16 +139,13 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
             worker.await.unwrap();
         }
         let process = Process::start(data, &backend).await;
-        every_acknowledged_avatar_is_whole(&process, &users, &last).await;
+        check_acknowledged_avatars(&process, &users, &last).await;
         process.kill().await;
     }
-    assert!(
-        !last.lock().unwrap().is_empty(),
-        "nothing was ever uploaded"
-    );
+    assert!(!last.lock().unwrap().is_empty(), "no upload succeeded");
 
     let process = Process::start(data, &backend).await;
-    let kept = every_acknowledged_avatar_is_whole(&process, &users, &last).await;
+    let kept = check_acknowledged_avatars(&process, &users, &last).await;
     let begun = Instant::now();
     loop {
         let left: Vec<_> = backend
@@ -152,19 +157,19 @@ async fn killing_the_process_loses_nothing_acknowledged_and_leaves_nothing_else(
         if left.is_empty() {
             break;
         }
-        // Four seconds until what was under way is given up, or what a dead sweep had claimed comes
-        // due again; the rest is leave for a busy machine.
+        // After four seconds unfinished uploads count as abandoned, and the claims of a killed sweep
+        // expire. The rest of the time is for a busy machine.
         assert!(
             begun.elapsed() < Duration::from_mins(1),
-            "left behind: {left:#?}"
+            "objects are left: {left:#?}"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    every_acknowledged_avatar_is_whole(&process, &users, &last).await;
+    check_acknowledged_avatars(&process, &users, &last).await;
 }
 
-/// A change that the process does not live to finish: it is killed when the bucket has got so many
-/// of the change's requests, with the last of them unanswered.
+/// A change during which the process is killed. The kill happens when the bucket has received this
+/// many requests of the change and has not answered the last one.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     Upload { at_request: usize },
@@ -172,15 +177,15 @@ enum Cut {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killing_between_any_two_steps_of_an_upload_or_a_delete_keeps_every_promise() {
-    // Ten renditions and the manifest; two listings, and each of those again.
+async fn killing_between_any_two_steps_of_an_upload_or_a_delete_leaves_the_old_or_the_new_state() {
+    // An upload puts ten renditions and the manifest. A delete lists twice and deletes these eleven.
     let uploads = (1..=11).map(|at_request| Cut::Upload { at_request });
     let deletes = (1..=13).map(|at_request| Cut::Delete { at_request });
     let cuts = futures_util::stream::iter(uploads.chain(deletes));
-    cuts.for_each_concurrent(6, cut_off).await;
+    cuts.for_each_concurrent(6, kill_during).await;
 }
 
-async fn cut_off(cut: Cut) {
+async fn kill_during(cut: Cut) {
     let (folder, backend) = (TempDir::new().unwrap(), Backend::fleet_with_faults().await);
     let process = Process::start(folder.path(), &backend).await;
     let owner = Client::new(&process.url, Some(token(folder.path(), "42")));
@@ -216,12 +221,12 @@ async fn cut_off(cut: Cut) {
     let process = Process::start(folder.path(), &backend).await;
     let current = Client::new(&process.url, None).avatar("42").await;
     let objects = match cut {
-        // What was acknowledged is there as it was.
+        // The acknowledged avatar is unchanged.
         Cut::Upload { .. } => {
             assert_eq!(current.ok()["avatar_id"], kept["avatar_id"], "{cut:?}");
             11
         }
-        // The record goes first, so nobody ever sees an avatar with half of its images.
+        // The record is removed first, so no reader sees an avatar with only some of its images.
         Cut::Delete { .. } => {
             assert_eq!(current.problem().0, 404, "{cut:?}");
             0
@@ -244,7 +249,7 @@ async fn cut_off(cut: Cut) {
 }
 
 #[tokio::test]
-async fn sigterm_ends_the_program_in_order() {
+async fn sigterm_ends_the_program_with_exit_code_0() {
     let folder = TempDir::new().unwrap();
     let backend = Backend::start().await;
     let mut process = Process::start(folder.path(), &backend).await;
@@ -259,11 +264,11 @@ async fn sigterm_ends_the_program_in_order() {
             .success()
     );
     let ended = tokio::time::timeout(Duration::from_secs(10), process.child.wait()).await;
-    assert_eq!(ended.expect("it ends").unwrap().code(), Some(0));
+    assert_eq!(ended.expect("the program ends").unwrap().code(), Some(0));
 }
 
-/// Reads every avatar and every image of it, and gives the current avatar ids.
-async fn every_acknowledged_avatar_is_whole(
+/// Reads every avatar and all of its images, and returns the ids of the current avatars.
+async fn check_acknowledged_avatars(
     process: &Process,
     users: &[String],
     last: &Mutex<HashMap<String, u64>>,
@@ -277,16 +282,16 @@ async fn every_acknowledged_avatar_is_whole(
         if answer.status == 404 && acknowledged == 0 {
             continue;
         }
-        // It may have been committed, and its answer cut off.
+        // A version above the acknowledged one was committed, but its answer was lost.
         let avatar = answer.ok();
         let version = avatar["version"].as_u64().unwrap();
         assert!(
             version >= acknowledged,
-            "{user}: {version} after {acknowledged} was answered"
+            "{user}: version {version}, but {acknowledged} was acknowledged"
         );
         kept.push(avatar["avatar_id"].as_str().unwrap().to_owned());
         for image in avatar["images"].as_array().unwrap() {
-            // The port is another one after each start; the path is what counts.
+            // The port changes with each start, so only the path of the URL is used.
             let url = image["url"].as_str().unwrap();
             let path = &url[url.find("/files/").unwrap()..];
             let bytes = anyone.get(path).await;
@@ -297,14 +302,14 @@ async fn every_acknowledged_avatar_is_whole(
     kept
 }
 
-/// The file of a running program is replaced, as an update does: AV1 is decoded by the one that runs.
+/// An update replaces the file of the running program. AV1 is still decoded by the running one.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_avif_is_taken_after_the_programs_file_has_been_replaced() {
+async fn an_avif_is_accepted_after_the_programs_file_was_replaced() {
     let (data, backend) = (TempDir::new().unwrap(), Backend::start().await);
     let program = data.path().join("cameo");
-    // By another process: one that is started meanwhile, by another test, would hold the file open
-    // to write for a moment, and no such program can be started.
+    // Another process copies the file. If this process copied it, a child that another test starts
+    // meanwhile would inherit the writable descriptor, and a file open for writing cannot be executed.
     let copied = Command::new("cp")
         .args([Path::new(env!("CARGO_BIN_EXE_cameo")), &program])
         .status();

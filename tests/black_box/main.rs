@@ -1,7 +1,7 @@
-//! The service from the outside: the real thing on a port of its own, spoken to over HTTP by
-//! clients with roles. Every answer is compared with the OpenAPI document on its way.
+//! Black-box tests: each starts the real service on a free port and uses it over HTTP, with clients
+//! of different roles. Every answer is checked against the OpenAPI document.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on has failed
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic fails the test
 
 mod support;
 

@@ -1,9 +1,9 @@
-//! What the service keeps its avatars in while it is tested.
+//! The store and the catalog of a service under test.
 //!
-//! `TEST_BACKEND` chooses for the whole suite: `alone` (the default), a folder and the
-//! embedded catalog; `fleet`, a bucket and Redis; `cluster`, a bucket and a Redis Cluster;
-//! `sentinel`, a bucket and a Redis that a Sentinel knows. Every test has servers of its own, or a
-//! bucket of its own where `TEST_S3_ENDPOINT` names a real S3 server.
+//! `TEST_BACKEND` chooses them for the whole suite: `alone` (the default) is a folder and the
+//! embedded catalog; `fleet` is a bucket and Redis; `cluster` is a bucket and a Redis Cluster;
+//! `sentinel` is a bucket and a Redis that a Sentinel monitors. Every test has servers of its own.
+//! If `TEST_S3_ENDPOINT` names a real S3 server, every test has a bucket of its own there.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use redis_server::{RedisCluster, RedisSentinel, RedisServer};
 
 use super::s3::server::{Fault, S3Server};
 
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // its other parts serve other tests
+#[allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // other tests use the rest
 #[path = "../../../src/redis/testing.rs"]
 mod redis_server;
 
@@ -29,7 +29,7 @@ pub(crate) enum Redis {
 }
 
 impl Backend {
-    /// The one that the suite runs on.
+    /// Starts the servers that `TEST_BACKEND` chooses.
     pub(crate) async fn start() -> Self {
         match std::env::var("TEST_BACKEND").as_deref() {
             Err(_) | Ok("" | "alone") => Self::Alone,
@@ -45,13 +45,13 @@ impl Backend {
         }
     }
 
-    /// A bucket and one Redis.
+    /// Starts a bucket and one Redis.
     pub(crate) async fn fleet() -> Self {
         let redis = Redis::One(RedisServer::start());
         Self::of(S3Server::start().await, redis)
     }
 
-    /// A bucket, and a Redis that a Sentinel knows.
+    /// Starts a bucket, and a Redis that a Sentinel monitors.
     pub(crate) async fn sentinel() -> Self {
         let sentinel = Redis::Sentinel(RedisSentinel::start());
         Self::of(S3Server::start().await, sentinel)
@@ -61,25 +61,25 @@ impl Backend {
         Self::Fleet(Box::new(bucket), Box::new(Mutex::new(redis)))
     }
 
-    /// A bucket and one Redis, where the bucket can be held up.
+    /// Starts a bucket that can simulate faults, and one Redis.
     pub(crate) async fn fleet_with_faults() -> Self {
         let redis = Redis::One(RedisServer::start());
         Self::of(S3Server::start_with_faults().await, redis)
     }
 
-    /// Makes a single Redis forget everything.
+    /// Deletes all data of the single Redis.
     pub(crate) fn empty_redis(&self) {
         self.redis(|server| server.ask("FLUSHALL"));
     }
 
-    /// Sends a single Redis a command, whose answer is a text.
+    /// Sends a command to the single Redis, and returns its answer as text.
     pub(crate) fn ask_redis(&self, command: &str) -> String {
         let mut answer = String::new();
         self.redis(|server| answer = server.ask(command));
         answer
     }
 
-    /// Makes what a single Redis holds of a user unreadable.
+    /// Makes the record of a user in the single Redis unreadable.
     pub(crate) fn damage(&self, user: &str) {
         self.redis(|server| {
             for key in server.ask::<Vec<String>>("KEYS cameo:{p*}:subjects") {
@@ -90,27 +90,27 @@ impl Backend {
         });
     }
 
-    /// Kills a single Redis, which keeps its files.
+    /// Kills the single Redis, and keeps its files.
     pub(crate) fn stop_redis(&self) {
         self.redis(RedisServer::kill);
     }
 
-    /// Starts it again.
+    /// Starts the single Redis again, with its files.
     pub(crate) fn start_redis(&self) {
         self.redis(RedisServer::restart);
     }
 
-    /// Gives the master that a Sentinel knows a replica, which has caught up with it.
+    /// Adds a replica to the master that the Sentinel monitors, and waits until it is in sync.
     pub(crate) fn add_replica(&self) -> RedisServer {
         self.with_sentinel(|sentinel| sentinel.add_replica())
     }
 
-    /// Kills the master that a Sentinel knows.
+    /// Kills the master that the Sentinel monitors.
     pub(crate) fn kill_master(&self) {
         self.with_sentinel(|sentinel| sentinel.master.kill());
     }
 
-    /// Waits until the Sentinel has made this the master.
+    /// Waits until the Sentinel has promoted this replica to master.
     pub(crate) fn wait_for_master(&self, replica: &RedisServer) {
         self.with_sentinel(|sentinel| sentinel.wait_for_master(replica));
     }
@@ -125,7 +125,7 @@ impl Backend {
         }
     }
 
-    /// Lets the bucket answer so many requests more, and none after them until
+    /// Lets the bucket answer this many more requests. Further requests wait until
     /// [`release`](Self::release).
     pub(crate) fn hold_after(&self, requests: usize) {
         let s3 = self.bucket();
@@ -133,22 +133,22 @@ impl Backend {
         s3.fail_next(1000, Fault::Delay(Duration::from_mins(1)));
     }
 
-    /// Has the bucket fail every request until [`release`](Self::release).
+    /// Makes the bucket fail every request until [`release`](Self::release).
     pub(crate) fn fail(&self) {
         self.bucket().fail_next(1000, Fault::Status(503));
     }
 
-    /// Lets the bucket answer again.
+    /// Makes the bucket answer every request again.
     pub(crate) fn release(&self) {
         self.bucket().clear_faults();
     }
 
-    /// How many requests the bucket has got.
+    /// The number of requests that the bucket has received.
     pub(crate) fn requests(&self) -> usize {
         self.bucket().requests().len()
     }
 
-    /// How many requests the bucket has got to delete something.
+    /// The number of DELETE requests that the bucket has received.
     pub(crate) fn deletes(&self) -> usize {
         let requests = self.bucket().requests();
         let is_delete = |line: &&String| line.starts_with("DELETE ");
@@ -168,11 +168,11 @@ impl Backend {
         };
         match &mut *redis.lock().unwrap() {
             Redis::One(server) => change(server),
-            _ => panic!("there are several"),
+            _ => panic!("there is more than one Redis"),
         }
     }
 
-    /// The settings that lead there.
+    /// The environment variables that make a service use these servers.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let Self::Fleet(s3, redis) = self else {
             return Vec::new();
@@ -189,7 +189,7 @@ impl Backend {
             ("CAMEO_STORAGE__S3__BUCKET", settings.bucket),
             ("CAMEO_STORAGE__S3__REGION", settings.region),
             ("CAMEO_STORAGE__S3__ENDPOINT", settings.endpoint.unwrap()),
-            // Objects have the same addresses as with a folder, and so the same tests.
+            // The service serves the objects itself, as with a folder, so the same tests apply.
             ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "none".to_owned()),
             (
                 "CAMEO_STORAGE__S3__ACCESS_KEY_ID",
@@ -204,7 +204,7 @@ impl Backend {
         ]
     }
 
-    /// Every object of a service whose data is in `data`, as keys, sorted.
+    /// The sorted keys of all objects of a service whose data folder is `data`.
     pub(crate) async fn objects(&self, data: &Path) -> Vec<String> {
         match self {
             Self::Alone => objects_in(&store_in(data)),
@@ -220,7 +220,7 @@ impl Backend {
         }
     }
 
-    /// Takes an object away behind the service's back.
+    /// Removes an object directly from the store, without the service.
     pub(crate) async fn remove_object(&self, data: &Path, key: &str) {
         match self {
             Self::Alone => std::fs::remove_file(store_in(data).join(key)).unwrap(),
@@ -228,12 +228,12 @@ impl Backend {
         }
     }
 
-    /// Puts an object into the bucket behind the service's back.
+    /// Puts an object directly into the bucket, without the service.
     pub(crate) async fn put_object(&self, key: &str, body: &'static [u8]) {
         self.bucket().put_objects(&[key.to_owned()], body).await;
     }
 
-    /// Takes the whole store away, in such a way that it does not come back.
+    /// Removes the whole store. A folder is replaced by a file, so that it cannot be made again.
     pub(crate) async fn remove_store(&self, data: &Path) {
         match self {
             Self::Alone => {
@@ -245,12 +245,12 @@ impl Backend {
     }
 }
 
-/// The folder that holds the objects by their keys, where there is no bucket.
+/// The folder of the disk store, which holds the objects by their keys.
 fn store_in(data: &Path) -> PathBuf {
     data.join("store")
 }
 
-/// Every object below a store's folder, as keys, sorted.
+/// The sorted keys of all objects in a disk store.
 fn objects_in(store: &Path) -> Vec<String> {
     fn walk(folder: &Path, root: &Path, keys: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten() {

@@ -34,7 +34,7 @@ impl Client {
         }
     }
 
-    /// A request to this path, or to this whole URL, with the role's token.
+    /// Begins a request with the client's token. `path` is a path of the service or a whole URL.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = if path.starts_with("http") {
             path.to_owned()
@@ -56,7 +56,7 @@ impl Client {
         send(self.request(Method::GET, path).header(header, value)).await
     }
 
-    /// The avatar as JSON.
+    /// Reads the avatar as JSON.
     pub(crate) async fn avatar(&self, user: &str) -> Answer {
         self.get_with(&avatar_of(user), "accept", "application/json")
             .await
@@ -108,23 +108,23 @@ fn avatar_of(user: &str) -> String {
     format!("/api/v1/users/{user}/avatar")
 }
 
-/// A form with the picture as the part `file`.
+/// An upload form with the picture as the part `file`.
 pub(crate) fn form(picture: impl Into<Vec<u8>>) -> Form {
     form_named(picture, "me.jpg", "image/jpeg")
 }
 
-/// The same with this file name and declared type.
+/// An upload form with the picture as the part `file`, with this file name and declared type.
 pub(crate) fn form_named(picture: impl Into<Vec<u8>>, name: &str, kind: &str) -> Form {
     let part = Part::bytes(picture.into()).file_name(name.to_owned());
     Form::new().part("file", part.mime_str(kind).unwrap())
 }
 
-/// Sends a request, and checks what every answer must have.
+/// Sends a request and checks the answer against the OpenAPI document.
 pub(crate) async fn send(request: RequestBuilder) -> Answer {
     try_send(request).await.unwrap()
 }
 
-/// The same to a service that may end meanwhile.
+/// Like [`send`], but returns an error if the connection fails.
 pub(crate) async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
     let (http, request) = request.build_split();
     let request = request.unwrap();
@@ -148,7 +148,7 @@ pub(crate) async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer>
 }
 
 impl Answer {
-    /// A header's text; empty where it is not there.
+    /// The value of a header, or an empty text if it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -161,14 +161,15 @@ impl Answer {
             .unwrap_or_else(|_| panic!("{}: {}", self.status, String::from_utf8_lossy(&self.body)))
     }
 
-    /// The answer's JSON, where it is a success.
+    /// The JSON body of an answer whose status must be 200.
     #[track_caller]
     pub(crate) fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         self.json()
     }
 
-    /// A problem's code, checked against its status and its id.
+    /// The status and the code of a problem document, which must be consistent and reveal no
+    /// internals.
     #[track_caller]
     pub(crate) fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json");

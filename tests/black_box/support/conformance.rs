@@ -1,4 +1,4 @@
-//! Holds every answer that a test sees against the OpenAPI document.
+//! Checks every answer that a test receives against the OpenAPI document.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Panics where the answer is not one that the document promises.
+    /// Panics if the document does not allow this answer.
     #[track_caller]
     pub(crate) fn check(&self, method: &Method, path: &str, answer: &Answer) {
         if answer.status == 404 {
@@ -28,7 +28,7 @@ impl Document {
             );
         }
         let Some(operation) = self.operation(method, path) else {
-            // What the table does not have answers 404 or 405; the documents describe themselves.
+            // Unknown routes answer 404 or 405. The document does not describe its own routes.
             let known = path.starts_with("/docs") || path == "/openapi.json";
             let status = answer.status.as_u16();
             assert!(
@@ -44,7 +44,7 @@ impl Document {
             response.is_object(),
             "{method} {path}: {status} is not documented: {body}"
         );
-        // A header that the service sets on purpose is documented wherever it is sent.
+        // Every documented header must be documented for each answer that has it.
         for name in document_headers(&self.document) {
             let documented = response["headers"].get(name).is_some();
             assert!(
@@ -95,7 +95,7 @@ impl Document {
 
     #[track_caller]
     fn check_schema(&self, schema: &Value, body: &Value, place: &str) {
-        // Nothing may be said that is not documented either.
+        // A body must not have undocumented fields.
         let mut root = json!({ "allOf": [schema], "unevaluatedProperties": false });
         root["components"] = self.document["components"].clone();
         root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");

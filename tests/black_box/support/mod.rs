@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! Support for the tests: the service, its servers, HTTP clients and pictures.
 
 mod backend;
 mod client;

@@ -1,11 +1,11 @@
-//! Pictures that go in, and an independent eye on those that come out.
+//! Pictures to upload, and checks of returned images by an independent decoder.
 
 use std::io::Cursor;
 
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 
-/// A phone's photo: 512 × 496 pixels lying on their side, orientation 6, with a position and a
+/// A phone's photo: 512 × 496 pixels, stored on its side (orientation 6), with a GPS position and a
 /// thumbnail. See `examples/README.md`.
 pub(crate) const PORTRAIT: &[u8] = include_bytes!("../../../examples/portrait.jpg");
 
@@ -50,7 +50,7 @@ pub(crate) fn gif(width: u32, height: u32) -> Vec<u8> {
     )
 }
 
-/// A GIF of so many frames, each of another colour.
+/// A GIF with this number of frames, each in a different colour.
 pub(crate) fn animation(edge: u32, frames: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new(&mut bytes);
@@ -71,7 +71,7 @@ pub(crate) fn frames(webp: &[u8]) -> usize {
     image::AnimationDecoder::into_frames(decoder).count()
 }
 
-/// A red disc on nothing.
+/// A red disc on a transparent background.
 pub(crate) fn disc(edge: u32) -> Vec<u8> {
     let centre = f64::from(edge) / 2.0;
     let picture = RgbaImage::from_fn(edge, edge, |x, y| {
@@ -86,7 +86,7 @@ pub(crate) fn disc(edge: u32) -> Vec<u8> {
     encoded(picture, ImageFormat::Png)
 }
 
-/// The first bytes of a PNG that claims to be this large.
+/// The header of a PNG with these dimensions, without any image data.
 pub(crate) fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(b"IHDR");
@@ -114,18 +114,18 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// Decodes an image of the service with another decoder than its own.
+/// Decodes an image with a decoder that the service does not use.
 #[track_caller]
 pub(crate) fn decoded(bytes: &[u8]) -> DynamicImage {
     image::load_from_memory(bytes).unwrap()
 }
 
-/// The portrait as people see it, cut to its centred square, at this edge.
+/// The upright portrait, cropped to its centred square and resized to this edge.
 pub(crate) fn portrait_upright(edge: u32) -> RgbImage {
     square(&decoded(PORTRAIT).rotate90(), edge)
 }
 
-/// The same, lying on its side.
+/// The same without applying the orientation, so it lies on its side.
 pub(crate) fn portrait_sideways(edge: u32) -> RgbImage {
     square(&decoded(PORTRAIT), edge)
 }
@@ -138,7 +138,7 @@ fn square(picture: &DynamicImage, edge: u32) -> RgbImage {
         .to_rgb8()
 }
 
-/// The mean absolute difference of two pictures of one size, in levels of 255.
+/// The mean absolute difference of two pictures of the same size, in levels of 0 to 255.
 #[track_caller]
 pub(crate) fn difference(one: &RgbImage, other: &RgbImage) -> f64 {
     assert_eq!(one.dimensions(), other.dimensions());
@@ -151,7 +151,7 @@ pub(crate) fn difference(one: &RgbImage, other: &RgbImage) -> f64 {
     sum as f64 / one.as_raw().len() as f64
 }
 
-/// Panics where an image holds anything but its pixels.
+/// Panics if an image file holds anything besides its pixels.
 #[track_caller]
 pub(crate) fn assert_no_metadata(bytes: &[u8]) {
     match bytes {
@@ -168,7 +168,7 @@ pub(crate) fn assert_no_metadata(bytes: &[u8]) {
                 );
                 at += 8 + size + size % 2;
             }
-            assert_eq!(at, bytes.len(), "bytes behind the last chunk");
+            assert_eq!(at, bytes.len(), "bytes after the last chunk");
         }
         [0xff, 0xd8, ..] => {
             let mut at = 2;
@@ -177,7 +177,7 @@ pub(crate) fn assert_no_metadata(bytes: &[u8]) {
                     bytes[at + 1],
                     usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])),
                 );
-                // JFIF's own header, tables, frame; no EXIF, ICC, XMP, comment.
+                // The JFIF header, tables and frame are allowed; EXIF, ICC, XMP and comments are not.
                 let pixels = matches!(marker, 0xe0 | 0xdb | 0xc0..=0xc4 | 0xdd | 0xda);
                 assert!(pixels, "segment {marker:#x}");
                 if marker == 0xda {
@@ -188,7 +188,7 @@ pub(crate) fn assert_no_metadata(bytes: &[u8]) {
             assert_eq!(
                 &bytes[bytes.len() - 2..],
                 [0xff, 0xd9],
-                "bytes behind the picture"
+                "bytes after the picture"
             );
         }
         [0x89, b'P', b'N', b'G', ..] => {

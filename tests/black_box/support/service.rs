@@ -1,4 +1,4 @@
-//! The service under test, in this process, on a port of its own.
+//! The service under test, which runs in this process on a free port.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub(crate) struct TestService {
     server: JoinHandle<()>,
 }
 
-/// Where its avatars are. Whoever holds it keeps them there.
+/// The data of a service: its folder and its servers. Dropping it removes them.
 pub(crate) struct Data {
     folder: TempDir,
     backend: Backend,
 }
 
 impl Data {
-    async fn of_the_suite() -> Arc<Self> {
+    async fn from_environment() -> Arc<Self> {
         Self::of(Backend::start().await)
     }
 
@@ -44,27 +44,27 @@ impl Data {
 }
 
 impl TestService {
-    /// With the defaults, but for the rate limits: those are off.
+    /// Starts a service with the default settings, except that rate limits are off.
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// With these variables over the defaults.
+    /// Starts a service with these environment variables over the defaults.
     pub(crate) async fn start_with(variables: &[(&str, &str)]) -> Self {
-        Self::start_in(Data::of_the_suite().await, variables).await
+        Self::start_in(Data::from_environment().await, variables).await
     }
 
-    /// On a bucket and Redis, whatever the suite runs on.
+    /// Starts a service on a bucket and Redis, independent of `TEST_BACKEND`.
     pub(crate) async fn start_fleet(variables: &[(&str, &str)]) -> Self {
         Self::start_on(Backend::fleet().await, variables).await
     }
 
-    /// On this, whatever the suite runs on.
+    /// Starts a service on this backend, independent of `TEST_BACKEND`.
     pub(crate) async fn start_on(backend: Backend, variables: &[(&str, &str)]) -> Self {
         Self::start_in(Data::of(backend), variables).await
     }
 
-    /// The variables that lead another process to the same avatars.
+    /// The environment variables that make another process use the same data.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = self.data.backend.variables();
         let folder = self.data.folder.path().to_str().unwrap();
@@ -73,12 +73,12 @@ impl TestService {
         variables
     }
 
-    /// Where its avatars are.
+    /// The servers that hold the data.
     pub(crate) fn backend(&self) -> &Backend {
         &self.data.backend
     }
 
-    /// Another one beside it, on the same bucket and Redis.
+    /// Starts a second replica on the same data.
     pub(crate) async fn replica(&self, variables: &[(&str, &str)]) -> Self {
         Self::start_in(Arc::clone(&self.data), variables).await
     }
@@ -121,20 +121,20 @@ impl TestService {
         }
     }
 
-    /// Ends it in order, and starts it again on the same data.
+    /// Shuts the service down, and starts it again on the same data.
     pub(crate) async fn restart_with(mut self, variables: &[(&str, &str)]) -> Self {
         self.stop.take().unwrap().send(()).unwrap();
         self.server.await.unwrap();
         Self::start_in(self.data, variables).await
     }
 
-    /// Tells it to end, and gives what ends when it has.
+    /// Begins the shutdown. Returns the service's task, and its data.
     pub(crate) fn stop(mut self) -> (JoinHandle<()>, Arc<Data>) {
         self.stop.take().unwrap().send(()).unwrap();
         (self.server, self.data)
     }
 
-    /// Where its metrics are, if they have an address of their own.
+    /// The separate address of the metrics, if it is configured.
     pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics
     }
@@ -143,7 +143,7 @@ impl TestService {
         &self.config.http.public_url
     }
 
-    /// Every object, as keys, sorted.
+    /// The sorted keys of all objects.
     pub(crate) async fn objects(&self) -> Vec<String> {
         self.data.backend.objects(self.data.folder.path()).await
     }
@@ -154,13 +154,13 @@ impl TestService {
         self.data.backend.read_object(data, key).await
     }
 
-    /// Takes an object away behind the service's back.
+    /// Removes an object directly from the store, without the service.
     pub(crate) async fn remove_object(&self, key: &str) {
         let data = self.data.folder.path();
         self.data.backend.remove_object(data, key).await;
     }
 
-    /// Takes the whole store away.
+    /// Removes the whole store.
     pub(crate) async fn remove_store(&self) {
         let data = self.data.folder.path();
         self.data.backend.remove_store(data).await;

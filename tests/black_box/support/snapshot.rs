@@ -1,5 +1,5 @@
-//! Answers as they are remembered: status, the headers that matter, the body; with what differs
-//! each time checked and masked.
+//! Snapshots of answers: status, relevant headers and body. Values that differ between runs are
+//! checked and then masked.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ const HEADERS: [&str; 11] = [
     "x-content-type-options",
 ];
 
-/// The answer as text. `url` is the service's own.
+/// The answer as text for a snapshot. `url` is the service's URL.
 #[track_caller]
 pub(crate) fn shape(answer: &Answer, url: &str) -> String {
     let mut text = format!("{}\n", answer.status);
@@ -75,7 +75,7 @@ fn mask(body: &mut Value, answer: &Answer) {
         .into_iter()
         .flatten()
     {
-        // Encoders may get better; that there are bytes is what counts here.
+        // The size depends on the encoder, so only a minimum is checked.
         assert!(image["bytes"].as_u64().unwrap() > 50);
         image["bytes"] = "[bytes]".into();
     }
