@@ -157,8 +157,8 @@ async fn killing_the_process_loses_no_acknowledged_upload_and_leaves_nothing_els
         if left.is_empty() {
             break;
         }
-        // After four seconds unfinished uploads count as abandoned, and the claims of a killed sweep
-        // expire. The rest of the time is for a busy machine.
+        // After four seconds unfinished uploads count as abandoned, and the claims of a killed
+        // sweep expire. The rest of the time is for a busy machine.
         assert!(
             begun.elapsed() < Duration::from_mins(1),
             "objects are left: {left:#?}"
@@ -178,7 +178,8 @@ enum Cut {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_between_any_two_steps_of_an_upload_or_a_delete_leaves_the_old_or_the_new_state() {
-    // An upload puts ten renditions and the manifest. A delete lists twice and deletes these eleven.
+    // An upload puts ten renditions and the manifest. A delete lists twice and deletes these
+    // eleven.
     let uploads = (1..=11).map(|at_request| Cut::Upload { at_request });
     let deletes = (1..=13).map(|at_request| Cut::Delete { at_request });
     let cuts = futures_util::stream::iter(uploads.chain(deletes));
@@ -309,7 +310,8 @@ async fn an_avif_is_accepted_after_the_programs_file_was_replaced() {
     let (data, backend) = (TempDir::new().unwrap(), Backend::start().await);
     let program = data.path().join("cameo");
     // Another process copies the file. If this process copied it, a child that another test starts
-    // meanwhile would inherit the writable descriptor, and a file open for writing cannot be executed.
+    // meanwhile would inherit the writable descriptor, and a file open for writing cannot be
+    // executed.
     let copied = Command::new("cp")
         .args([Path::new(env!("CARGO_BIN_EXE_cameo")), &program])
         .status();

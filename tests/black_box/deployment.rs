@@ -1,5 +1,5 @@
-//! The files of the deployment: what the containers of the compose file may know and do, and what
-//! the gateway passes on.
+//! The deployment files: the secrets and rights of the containers in the compose file, and the
+//! requests that the gateway forwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,7 +34,7 @@ struct Container {
 }
 
 impl Container {
-    /// The names of the secrets that it can read.
+    /// The names of the secrets that the container can read.
     fn secrets(&self) -> BTreeSet<&str> {
         let names = self
             .volumes
@@ -62,7 +62,7 @@ fn compose() -> Compose {
 }
 
 #[test]
-fn a_container_knows_only_the_secrets_that_it_uses() {
+fn a_container_can_read_only_the_secrets_that_it_uses() {
     let services = compose().services;
     for (name, secrets) in [
         ("minio", &["minio-secret"][..]),
@@ -95,7 +95,7 @@ fn cameo_is_an_ordinary_user_of_the_bucket_and_of_redis() {
 }
 
 #[test]
-fn a_container_gets_more_time_to_end_than_the_program_takes() {
+fn the_stop_grace_period_is_longer_than_the_drain() {
     let defaults: toml::Table = read("config.toml").parse().unwrap();
     let drain = defaults["lifecycle"]["drain"].as_str().unwrap();
     let drain = humantime::parse_duration(drain).unwrap();
@@ -107,7 +107,7 @@ fn a_container_gets_more_time_to_end_than_the_program_takes() {
     }
 }
 
-/// The secrets that the compose file's own script makes, in a folder for each volume.
+/// The secrets that the script in the compose file makes, with one folder for each volume.
 struct Secrets(TempDir);
 
 impl Secrets {
@@ -132,13 +132,13 @@ impl Secrets {
         Self(folder)
     }
 
-    /// Where a container finds the file that is at this path in the script.
+    /// The real path of the file that has this path in the script.
     fn path(&self, path: &str) -> String {
         self.0.path().join(path).to_str().unwrap().to_owned()
     }
 }
 
-/// The Redis of the compose file, with its own options and users.
+/// A Redis with the options and users of the compose file.
 struct Redis {
     process: Child,
     url: String,
@@ -183,7 +183,7 @@ impl Redis {
         }
     }
 
-    /// Sends a command as the user that Cameo is.
+    /// Sends a command as the Redis user of Cameo.
     fn ask(&self, command: &str) -> redis::RedisResult<String> {
         let client = redis::Client::open(self.url.as_str())?;
         let mut words = command.split(' ');
@@ -201,7 +201,7 @@ impl Drop for Redis {
 }
 
 #[tokio::test]
-async fn cameo_works_with_the_rights_that_its_user_of_redis_has() {
+async fn cameo_works_with_the_rights_of_its_redis_user() {
     let redis = Redis::start().await;
     let service = TestService::start_on(
         Backend::fleet().await,
@@ -224,7 +224,7 @@ async fn cameo_works_with_the_rights_that_its_user_of_redis_has() {
     let ready = service.anonymous().get("/health/ready").await;
     assert_eq!(ready.ok()["catalog"], "ok");
 
-    // Redis counted, and refused nothing that Cameo asked for.
+    // Redis counted the limits and rejected no command of Cameo.
     let metrics = service.anonymous().get("/metrics").await;
     let metrics = String::from_utf8(metrics.body).unwrap();
     let denied = metrics
@@ -251,7 +251,7 @@ async fn cameo_works_with_the_rights_that_its_user_of_redis_has() {
     assert!(calls.contains("cmdstat_evalsha"), "{calls}");
     assert_eq!(refused, [""; 0]);
 
-    // Its rights end there.
+    // The user has no other rights.
     for command in [
         "FLUSHALL",
         "CONFIG GET maxmemory",
@@ -269,7 +269,7 @@ async fn cameo_works_with_the_rights_that_its_user_of_redis_has() {
 }
 
 #[test]
-fn the_configuration_of_the_fleet_is_good() {
+fn the_configuration_of_the_compose_file_is_valid() {
     let secrets = Secrets::make();
     let services = compose().services;
     let mut variables = services["cameo"].environment.clone();
@@ -297,19 +297,20 @@ fn the_configuration_of_the_fleet_is_good() {
     let (code, said) = check(&variables);
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("warning"), "{said}");
-    // The secrets are read.
+    // The check reads the secrets, so a missing one is a fault.
     fs::remove_file(secrets.path("token/jwt")).unwrap();
     let (code, said) = check(&variables);
     assert_eq!(code, Some(2), "{said}");
 }
 
 #[test]
-fn the_image_is_for_production() {
+fn the_environment_of_the_image_is_production() {
     let dockerfile = read("deploy/Dockerfile");
     assert!(dockerfile.contains("ENV CAMEO_ENVIRONMENT=production"));
 }
 
-/// The gateway's own nginx, with its two upstreams replaced by one that records what it is sent.
+/// An nginx with the configuration of the gateway. One server that records its requests replaces
+/// both upstreams.
 struct Gateway {
     nginx: Child,
     port: u16,
@@ -367,7 +368,7 @@ impl Gateway {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// The heads of the requests that were passed on.
+    /// The heads of the forwarded requests.
     fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -388,7 +389,7 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Answers every request with 200, and keeps its head.
+/// Answers every request with 200, and records its head.
 async fn record(listener: tokio::net::TcpListener, requests: Arc<Mutex<Vec<String>>>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let requests = Arc::clone(&requests);
@@ -410,7 +411,7 @@ async fn record(listener: tokio::net::TcpListener, requests: Arc<Mutex<Vec<Strin
 }
 
 #[tokio::test]
-async fn the_gateway_keeps_tokens_and_cookies_from_the_bucket() {
+async fn the_gateway_does_not_forward_tokens_and_cookies_to_the_bucket() {
     let gateway = Gateway::start().await;
     let client = reqwest::Client::new();
     let get = |path: &str| {
@@ -433,7 +434,7 @@ async fn the_gateway_keeps_tokens_and_cookies_from_the_bucket() {
     );
     assert!(!seen[0].contains("secret"), "{}", seen[0]);
 
-    // Cameo itself gets them.
+    // Requests to Cameo keep them.
     assert_eq!(get("/api/v1/users/me/avatar").await.unwrap().status(), 200);
     let seen = gateway.requests();
     assert!(
@@ -442,7 +443,7 @@ async fn the_gateway_keeps_tokens_and_cookies_from_the_bucket() {
         seen[1]
     );
 
-    // Nothing else of the bucket, and no metrics.
+    // The rest of the bucket and the metrics are not reachable.
     for path in [
         "/images/private/x",
         "/images/public/../private/x",
@@ -456,7 +457,7 @@ async fn the_gateway_keeps_tokens_and_cookies_from_the_bucket() {
 }
 
 #[tokio::test]
-async fn the_gateway_collects_a_body_before_it_passes_it_on() {
+async fn the_gateway_collects_a_whole_body_before_it_forwards_the_request() {
     let gateway = Gateway::start().await;
     let mut client = TcpStream::connect(("127.0.0.1", gateway.port))
         .await
@@ -469,7 +470,7 @@ async fn the_gateway_collects_a_body_before_it_passes_it_on() {
     assert_eq!(
         gateway.requests(),
         [""; 0],
-        "nothing is passed on before the body is whole"
+        "no request is forwarded before its body is complete"
     );
     client.write_all(b"half").await.unwrap();
     let mut answer = String::new();

@@ -1,11 +1,11 @@
-//! The documents that the program carries.
+//! The API documentation: the OpenAPI document, Swagger UI, and the documents that name settings.
 
 use std::collections::BTreeSet;
 
 use crate::support::TestService;
 
 #[tokio::test]
-async fn the_documents_are_served_by_the_program_alone() {
+async fn the_documentation_needs_no_other_server() {
     let service = TestService::start().await;
     let anyone = service.anonymous();
     let document = anyone.get("/openapi.json").await.ok();
@@ -24,7 +24,7 @@ async fn the_documents_are_served_by_the_program_alone() {
     let text = String::from_utf8(page.body).unwrap();
     assert!(
         !text.contains("http://") && !text.contains("https://"),
-        "no outside address: {text}"
+        "the page refers to another server: {text}"
     );
     for file in [
         "swagger-ui.css",
@@ -42,15 +42,15 @@ async fn the_documents_are_served_by_the_program_alone() {
     assert!(start.contains("\"validatorUrl\": \"none\""), "{start}");
 }
 
-/// `cameo openapi > docs/openapi.yaml` mends it.
+/// If this fails, run `cargo run -- openapi > docs/openapi.yaml`.
 #[test]
-fn the_openapi_document_in_the_repository_is_the_programs() {
+fn the_openapi_document_in_the_repository_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.yaml");
     let written = std::fs::read_to_string(path).unwrap();
     let made = cameo::http::openapi().to_yaml().unwrap();
     assert!(
         written == made,
-        "docs/openapi.yaml is old: cargo run -- openapi > docs/openapi.yaml"
+        "docs/openapi.yaml is out of date: cargo run -- openapi > docs/openapi.yaml"
     );
 }
 
@@ -65,14 +65,14 @@ async fn the_served_openapi_document_is_the_one_in_the_repository() {
 }
 
 #[test]
-fn every_operation_is_described_well_enough_for_a_generator() {
+fn every_operation_has_what_a_client_generator_needs() {
     let document = serde_json::to_value(cameo::http::openapi()).unwrap();
     let mut ids = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let place = format!("{method} {path}");
             let id = operation["operationId"].as_str().unwrap();
-            assert!(ids.insert(id), "{place}: {id} names two operations");
+            assert!(ids.insert(id), "{place}: the id {id} is used twice");
             assert!(operation["security"].is_array(), "{place}: no security");
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 let schema = &parameter["schema"];
@@ -102,7 +102,7 @@ fn every_operation_is_described_well_enough_for_a_generator() {
 }
 
 #[test]
-fn the_documented_pattern_of_user_ids_takes_what_the_service_takes() {
+fn the_documented_pattern_of_user_ids_matches_exactly_the_valid_ids() {
     let document = serde_json::to_value(cameo::http::openapi()).unwrap();
     let schema = jsonschema::validator_for(&document["components"]["schemas"]["UserId"]).unwrap();
     let longest = "x".repeat(128);
@@ -116,13 +116,13 @@ fn the_documented_pattern_of_user_ids_takes_what_the_service_takes() {
 }
 
 #[test]
-fn the_settings_that_the_table_of_servers_names_exist() {
+fn the_settings_named_in_the_document_on_object_stores_exist() {
     let root = env!("CARGO_MANIFEST_DIR");
     let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
     let defaults: toml::Table = read("config.toml").parse().unwrap();
     let document = read("docs/object-stores.md");
     let mut found = 0;
-    // Between backticks there is code.
+    // Every second part of the text is code, because backticks enclose it.
     for code in document.split('`').skip(1).step_by(2) {
         let (path, value) = code.split_once(" = ").unwrap_or((code, ""));
         let names: Vec<_> = path.split('.').collect();

@@ -28,7 +28,7 @@ async fn replicas_see_each_others_uploads_and_deletes() {
 }
 
 #[tokio::test]
-async fn a_bucket_deleted_while_running_is_made_again_and_reported_until_no_avatar_lacks_images() {
+async fn a_deleted_bucket_is_created_again_and_reported_until_every_avatar_has_its_images() {
     let sweep = ("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms");
     let service = TestService::start_fleet(&[sweep]).await;
     let ready = async || {
@@ -56,7 +56,7 @@ async fn a_bucket_deleted_while_running_is_made_again_and_reported_until_no_avat
     while service.owner("7").upload("7", PORTRAIT).await.status != 200 {
         assert!(
             begun.elapsed() < Duration::from_secs(30),
-            "uploads never work again"
+            "uploads do not succeed again"
         );
     }
     // The other avatar still lacks its images.
@@ -72,7 +72,7 @@ async fn a_bucket_deleted_while_running_is_made_again_and_reported_until_no_avat
 }
 
 #[tokio::test]
-async fn replicas_share_one_limit() {
+async fn replicas_count_limits_together() {
     let settings = [ON, ("CAMEO_LIMITS__UPLOAD", "2/h")];
     let one = TestService::start_fleet(&settings).await;
     let other = one.replica(&settings).await;
@@ -85,7 +85,7 @@ async fn replicas_share_one_limit() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_gone_is_told_and_found_again() {
+async fn an_unavailable_redis_is_reported_and_used_again_when_it_is_back() {
     let backend = Backend::fleet().await;
     let service = TestService::start_on(backend, &[]).await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
@@ -109,26 +109,26 @@ async fn a_redis_that_is_gone_is_told_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_redis_that_goes_while_a_replica_starts_is_waited_for() {
+async fn a_starting_replica_waits_for_a_redis_that_became_unavailable() {
     let one = TestService::start_on(Backend::fleet_with_faults().await, &[]).await;
     let backend = one.backend();
     let (asked, deletes) = (backend.requests(), backend.deletes());
     let mut starting = pin!(one.replica(&[]));
-    // It has its catalog, and waits for its bucket.
+    // The replica has connected to its catalog and waits for its bucket.
     backend.fail();
     tokio::select! {
-        _ = &mut starting => panic!("it started without a bucket"),
+        _ = &mut starting => panic!("the replica started without a bucket"),
         () = until(|| backend.requests() > asked) => {}
     }
     backend.stop_redis();
-    // It has its bucket, and takes both its probes out of it.
+    // The replica has its bucket, and deletes both of its probe objects.
     backend.release();
     tokio::select! {
-        _ = &mut starting => panic!("it started without Redis"),
+        _ = &mut starting => panic!("the replica started without Redis"),
         () = until(|| backend.deletes() == deletes + 2) => {}
     }
     let waits = tokio::time::timeout(Duration::from_millis(500), &mut starting).await;
-    assert!(waits.is_err(), "it started without Redis");
+    assert!(waits.is_err(), "the replica started without Redis");
     backend.start_redis();
     let other = starting.await;
     other.owner("42").upload("42", PORTRAIT).await.ok();
@@ -141,7 +141,7 @@ async fn until(happened: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn nobody_is_told_to_try_again_what_a_damaged_record_makes_fail() {
+async fn a_damaged_record_is_answered_500_without_retry_after() {
     let service = TestService::start_fleet(&[]).await;
     for user in ["42", "43"] {
         service.owner(user).upload(user, PORTRAIT).await.ok();
@@ -160,13 +160,13 @@ async fn nobody_is_told_to_try_again_what_a_damaged_record_makes_fail() {
     assert_eq!(owner.get("/health/ready").await.status, 200);
 }
 
-/// How far a replica may be behind while nothing is wrong, generously.
+/// An upper bound on how far a Redis replica normally lags behind its master.
 const LAG: Duration = Duration::from_secs(1);
 
-/// Redis passes writes on to its replicas after it has answered: what it had not passed on when it
-/// died is lost with it. Everything older is there, and everything newer.
+/// Redis sends writes to its replicas after it has answered. So a failover loses the writes that
+/// the old master had not yet sent. It must lose nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failover_of_redis_loses_nothing_but_what_was_not_passed_on_yet() {
+async fn a_failover_of_redis_loses_only_writes_that_were_not_yet_replicated() {
     let service = TestService::start_on(Backend::sentinel().await, &[]).await;
     let replica = service.backend().add_replica();
     let stop = Arc::new(AtomicBool::new(false));
@@ -203,10 +203,10 @@ async fn a_failover_of_redis_loses_nothing_but_what_was_not_passed_on_yet() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        in_time.await.expect("uploads go on")
+        in_time.await.expect("uploads succeed after the failover")
     };
     at_least(9).await;
-    // What is there now is older than the lag when the master dies.
+    // These avatars are older than the lag when the master is killed.
     tokio::time::sleep(LAG).await;
     service.backend().kill_master();
     let died = Instant::now();
@@ -226,16 +226,16 @@ async fn a_failover_of_redis_loses_nothing_but_what_was_not_passed_on_yet() {
             assert_eq!(service.anonymous().get(&url).await.status, 200, "{user}");
         }
     }
-    // One for each that may have been answered in that moment.
+    // Each of the three workers may have had one upload answered in that moment.
     assert!(lost <= 3, "{lost} were lost");
 }
 
-/// What needs a server with bucket policies.
+/// Tests that need a server with bucket policies.
 mod by_policy {
     use super::*;
 
     #[tokio::test]
-    async fn urls_lead_into_the_bucket_where_anyone_reads_images_and_nothing_else() {
+    async fn anyone_can_read_images_from_the_bucket_and_nothing_else() {
         let service = TestService::start_fleet(&[POLICY]).await;
         let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
         let url = avatar["avatar_url"].as_str().unwrap();
@@ -260,7 +260,7 @@ mod by_policy {
 }
 
 #[tokio::test]
-async fn at_its_maxmemory_redis_takes_deletes_and_no_uploads_and_recovers_by_itself() {
+async fn at_maxmemory_uploads_are_refused_deletes_succeed_and_the_service_recovers_by_itself() {
     let service = TestService::start_fleet(&[ON]).await;
     let (owner, other) = (service.owner("42"), service.owner("43"));
     owner.upload("42", PORTRAIT).await.ok();
@@ -283,7 +283,7 @@ async fn at_its_maxmemory_redis_takes_deletes_and_no_uploads_and_recovers_by_its
 }
 
 #[tokio::test]
-async fn a_running_service_asserts_its_partitions_within_seconds_of_a_flushall() {
+async fn a_running_service_writes_its_number_of_partitions_again_within_seconds_of_a_flushall() {
     let service = TestService::start_fleet(&[]).await;
     service.backend().empty_redis();
     let begun = Instant::now();

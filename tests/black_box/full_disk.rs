@@ -1,6 +1,6 @@
-//! A disk that is really full: uploads are refused, everything else goes on, and nothing needs a
-//! restart. The program runs on a small tmpfs in a mount namespace of its own, which `unshare` makes
-//! without root where the system has user namespaces.
+//! A full disk: uploads are refused, everything else works, and no restart is needed. The program
+//! runs on a small tmpfs in its own mount namespace. `unshare` creates it without root if the
+//! system has user namespaces.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -15,17 +15,17 @@ use tokio::process::{Child, Command};
 use crate::support::photos::{self, PORTRAIT};
 use crate::support::{Backend, Client};
 
-/// Room for the catalog, its reserve, and some avatars.
+/// Enough for the catalog, its reserve and some avatars.
 const DISK_BYTES: u64 = 12 << 20;
-/// What is left waits for an upload's deadline first.
+/// How long a test waits. The sweep removes leftovers only after the upload deadline.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// The program on a small disk.
+/// The program with its data on a small disk.
 struct OnSmallDisk {
     _child: Child,
     _place: TempDir,
     url: String,
-    /// Its data folder, seen from outside its namespace.
+    /// The path of the data folder outside the namespace.
     data: PathBuf,
 }
 
@@ -47,7 +47,7 @@ impl OnSmallDisk {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("unshare of util-linux");
+            .expect("unshare, which is part of util-linux");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut errors = child.stderr.take().unwrap();
         let url = loop {
@@ -55,14 +55,15 @@ impl OnSmallDisk {
                 let mut said = String::new();
                 errors.read_to_string(&mut said).await.unwrap();
                 panic!(
-                    "a tmpfs needs user namespaces (unshare -Urm), and then the program: {said}"
+                    "the program did not start on a tmpfs, which needs user namespaces \
+                     (unshare -Urm): {said}"
                 );
             };
             if let Some((_, rest)) = line.split_once("Cameo is ready at ") {
                 break rest.split_whitespace().next().unwrap().to_owned();
             }
         };
-        // The log is read, so that the program never waits for its reader.
+        // The log is read to the end, so that the program never blocks on a full pipe.
         tokio::spawn(async move { tokio::io::copy(&mut errors, &mut tokio::io::sink()).await });
         let root = format!("/proc/{}/root", child.id().unwrap());
         let data = Path::new(&root).join(place.path().strip_prefix("/").unwrap());
@@ -93,7 +94,7 @@ impl OnSmallDisk {
         self.data.join("filler")
     }
 
-    /// Takes what is left of the disk.
+    /// Fills the rest of the disk.
     fn fill(&self) {
         let mut file = OpenOptions::new()
             .create(true)
@@ -113,7 +114,7 @@ impl OnSmallDisk {
         fs::remove_file(self.filler()).unwrap();
     }
 
-    /// Waits until `/health/ready` answers 200 with this status, and gives the answer.
+    /// Waits until `/health/ready` answers 200 with this status, and returns the answer.
     async fn wait_for(&self, status: &str) -> serde_json::Value {
         let begun = Instant::now();
         loop {
@@ -133,7 +134,7 @@ impl OnSmallDisk {
         }
     }
 
-    /// Uploads until it succeeds, which it must before long.
+    /// Repeats an upload until it succeeds, within a bounded time.
     async fn upload_when_there_is_room(&self, user: &str) {
         let (owner, begun) = (self.owner(user), Instant::now());
         loop {
@@ -146,7 +147,7 @@ impl OnSmallDisk {
         }
     }
 
-    /// The files below a folder of the data folder.
+    /// All files in a subfolder of the data folder.
     fn files(&self, folder: &str) -> Vec<PathBuf> {
         fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -165,7 +166,7 @@ impl OnSmallDisk {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_uploads_are_refused_and_reads_and_deletes_go_on() {
+async fn on_a_full_disk_uploads_are_refused_and_reads_and_deletes_succeed() {
     let service = OnSmallDisk::start(&[]).await;
     let (kept, deleted) = (service.owner("kept"), service.owner("deleted"));
     let avatar = kept.upload("kept", PORTRAIT).await.ok();
@@ -205,7 +206,7 @@ async fn on_a_full_disk_uploads_are_refused_and_reads_and_deletes_go_on() {
     service.fill();
     deleted.delete("deleted").await.ok();
     assert_eq!(service.anyone().avatar("deleted").await.problem().0, 404);
-    // The sweep removes what the refused uploads left, on a disk as full as before.
+    // The sweep removes the files of the refused uploads while the disk stays full.
     let id = avatar["avatar_id"].as_str().unwrap();
     let begun = Instant::now();
     loop {
@@ -218,7 +219,7 @@ async fn on_a_full_disk_uploads_are_refused_and_reads_and_deletes_go_on() {
         if left.is_empty() {
             break;
         }
-        assert!(begun.elapsed() < DEADLINE, "left behind: {left:#?}");
+        assert!(begun.elapsed() < DEADLINE, "files are left: {left:#?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 
@@ -239,7 +240,7 @@ async fn a_catalog_on_a_full_disk_refuses_uploads_and_recovers_without_a_restart
     deleted.upload("deleted", PORTRAIT).await.ok();
 
     service.fill();
-    // What the database's file still has room for is used up first.
+    // Uploads succeed until the free space inside the database file is used up.
     let begun = Instant::now();
     let code = loop {
         let answer = service
@@ -249,7 +250,10 @@ async fn a_catalog_on_a_full_disk_refuses_uploads_and_recovers_without_a_restart
         if answer.status != 200 {
             break answer.problem();
         }
-        assert!(begun.elapsed() < DEADLINE, "it never gets full");
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "the catalog does not become full"
+        );
     };
     assert_eq!(code, (503, "catalog_unavailable".to_owned()));
     let ready = service.wait_for("degraded").await;
@@ -276,7 +280,7 @@ async fn a_catalog_on_a_full_disk_refuses_uploads_and_recovers_without_a_restart
 }
 
 #[tokio::test]
-async fn the_name_of_a_new_catalog_is_synced_also_where_the_store_is_a_bucket() {
+async fn the_folder_of_a_new_catalog_is_synced_even_if_the_store_is_a_bucket() {
     let bucket = Backend::fleet().await;
     let mut settings = bucket.variables();
     settings.retain(|(name, _)| name.starts_with("CAMEO_STORAGE__"));
@@ -308,7 +312,7 @@ async fn the_name_of_a_new_catalog_is_synced_also_where_the_store_is_a_bucket() 
     let renamed = calls.lines().position(|call| {
         call.contains("rename") && call.contains("catalog.redb.new") && call.contains("= 0")
     });
-    let renamed = renamed.unwrap_or_else(|| panic!("the catalog is not made: {calls}"));
+    let renamed = renamed.unwrap_or_else(|| panic!("the catalog was not created: {calls}"));
     let synced = format!("<{}>)", data.display());
     let is_sync = |call: &str| call.contains("fsync(") && call.contains(&synced);
     let later = calls.lines().skip(renamed + 1);

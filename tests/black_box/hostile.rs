@@ -1,4 +1,4 @@
-//! Clients that do not read, do not write, or only connect; and the program's start and end.
+//! Clients that do not read, do not write, or only connect; and the start and end of the program.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ fn address(service: &TestService) -> String {
     service.url().trim_start_matches("http://").to_owned()
 }
 
-/// Sends a request on a connection of its own, and gives the answer up to the end of the
-/// connection; nothing where the server did not answer.
-async fn ask(address: &str, path: &str) -> String {
+/// Sends a GET request on a new connection and returns the whole answer, or an empty text if the
+/// server did not answer.
+async fn get(address: &str, path: &str) -> String {
     let answer = async {
         let mut stream = TcpStream::connect(address).await?;
         let head = format!("GET {path} HTTP/1.1\r\nHost: cameo\r\nConnection: close\r\n\r\n");
@@ -27,7 +27,7 @@ async fn ask(address: &str, path: &str) -> String {
         std::io::Result::Ok(answer)
     };
     let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
-    let answer = answer.expect("it is answered in time").unwrap_or_default();
+    let answer = answer.expect("an answer in time").unwrap_or_default();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -38,25 +38,26 @@ fn status(answer: &str) -> u16 {
     status.map_or(0, |status| status.parse().unwrap())
 }
 
-/// A large answer that anybody may ask for.
+/// The path of a large answer that needs no token.
 const LARGE: &str = "/docs/swagger-ui-bundle.js";
-const ASKED: usize = 30;
+/// How often a client requests it.
+const REQUESTS: usize = 30;
 
-/// A client that asks for much and reads nothing.
-async fn deaf(address: &str) -> TcpStream {
+/// A client that requests large answers and does not read them.
+async fn client_that_does_not_read(address: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 << 10).unwrap();
     let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
     let request = format!("GET {LARGE} HTTP/1.1\r\nHost: cameo\r\n\r\n");
     stream
-        .write_all(request.repeat(ASKED).as_bytes())
+        .write_all(request.repeat(REQUESTS).as_bytes())
         .await
         .unwrap();
     stream
 }
 
-/// What the other side still sends, until it closes the connection.
-async fn rest_of(mut stream: TcpStream) -> usize {
+/// The number of bytes that the server still sends before it closes the connection.
+async fn bytes_until_closed(mut stream: TcpStream) -> usize {
     let mut bytes = 0;
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -69,22 +70,29 @@ async fn rest_of(mut stream: TcpStream) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_reads_its_answer_is_cut_off() {
+async fn a_client_that_never_reads_its_answer_is_disconnected() {
     let service = TestService::start().await;
     let whole = service.anonymous().get(LARGE).await.body.len();
-    let client = deaf(&address(&service)).await;
-    // A write may make no progress for 20 s.
+    let client = client_that_does_not_read(&address(&service)).await;
+    // The service disconnects a client that has read nothing for 20 s.
     tokio::time::sleep(Duration::from_secs(23)).await;
-    let bytes = rest_of(client).await;
-    assert!(bytes < whole * ASKED / 2, "{bytes} of {}", whole * ASKED);
+    let bytes = bytes_until_closed(client).await;
+    assert!(
+        bytes < whole * REQUESTS / 2,
+        "{bytes} of {}",
+        whole * REQUESTS
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_do_not_read_do_not_delay_the_end() {
+async fn clients_that_do_not_read_do_not_delay_the_shutdown() {
     let service = TestService::start().await;
     let address = address(&service);
-    let clients = [deaf(&address).await, deaf(&address).await];
-    // This one has sent half of a head.
+    let clients = [
+        client_that_does_not_read(&address).await,
+        client_that_does_not_read(&address).await,
+    ];
+    // This client has sent only a part of a request head.
     let mut silent = TcpStream::connect(&address).await.unwrap();
     silent.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -99,8 +107,8 @@ async fn clients_that_do_not_read_do_not_delay_the_end() {
     drop(clients);
 }
 
-/// An upload that has sent its head and a part of its body, and goes on only if it is told to.
-async fn begun_upload(service: &TestService, user: &str, sent: usize) -> TcpStream {
+/// Begins an upload: sends its head and this many bytes of its body, and no more.
+async fn begin_upload(service: &TestService, user: &str, sent: usize) -> TcpStream {
     let mut stream = TcpStream::connect(address(service)).await.unwrap();
     let token = service.token(user, &[]);
     let head = format!(
@@ -120,19 +128,19 @@ async fn health_checks_are_answered_at_the_connection_limit() {
     let address = address(&service);
     let mut busy = Vec::new();
     for user in ["1", "2", "3", "4"] {
-        busy.push(begun_upload(&service, user, 1000).await);
+        busy.push(begin_upload(&service, user, 1000).await);
     }
-    // Further ones that only connect, more than the reserve has places.
+    // More idle connections follow than the reserve for health checks allows.
     let mut idle = Vec::new();
     for _ in 0..200 {
         idle.push(TcpStream::connect(&address).await.unwrap());
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     for path in ["/health/live", "/health/ready"] {
-        let answer = ask(&address, path).await;
+        let answer = get(&address, path).await;
         assert_eq!(status(&answer), 200, "{answer}");
     }
-    let refused = ask(&address, "/api/v1/users/42/avatar").await;
+    let refused = get(&address, "/api/v1/users/42/avatar").await;
     assert_eq!(status(&refused), 503, "{refused}");
     let refused = refused.to_ascii_lowercase();
     for part in [
@@ -143,15 +151,15 @@ async fn health_checks_are_answered_at_the_connection_limit() {
     ] {
         assert!(refused.contains(part), "{part}: {refused}");
     }
-    // With places again, everything is answered again.
+    // When connections are closed, every request is answered again.
     drop((busy, idle));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let answer = ask(&address, "/api/v1/users/42/avatar").await;
+    let answer = get(&address, "/api/v1/users/42/avatar").await;
     assert_eq!(status(&answer), 404, "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_makes_room_for_a_new_one_at_the_limit() {
+async fn at_the_connection_limit_an_idle_connection_is_closed_for_a_new_one() {
     let variables = [("CAMEO_HTTP__MAX_CONNECTIONS", "4")];
     let service = TestService::start_with(&variables).await;
     let address = address(&service);
@@ -164,22 +172,22 @@ async fn an_idle_connection_makes_room_for_a_new_one_at_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_whose_bodies_drip_in_do_not_shut_others_out() {
-    // Half of it is for bodies: six of 5 MiB fit. An upload that finds no memory is refused long
-    // before a body counts as slow.
+async fn slow_bodies_do_not_block_the_uploads_of_others() {
+    // Half of the budget is for bodies: six of 5 MiB fit. The queue timeout is much shorter than
+    // the time after which a body counts as slow.
     let variables = [
         ("CAMEO_PROCESSING__MEMORY_BUDGET", "64MiB"),
         ("CAMEO_PROCESSING__QUEUE_TIMEOUT", "2s"),
     ];
     let service = TestService::start_with(&variables).await;
-    let mut dripping = Vec::new();
+    let mut slow = Vec::new();
     for user in 0..11 {
         for _ in 0..2 {
-            dripping.push(begun_upload(&service, &format!("slow-{user}"), 20_000).await);
+            slow.push(begin_upload(&service, &format!("slow-{user}"), 20_000).await);
         }
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    // It is no picture, which only one who read it all can say.
+    // The service reports the wrong type only after it has read the whole body.
     let whole = service
         .owner("42")
         .put_bare("42", "", vec![0xff; 5 << 20])
@@ -188,24 +196,24 @@ async fn users_whose_bodies_drip_in_do_not_shut_others_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_upload_of_a_user_waits_and_another_users_does_not() {
+async fn a_third_upload_of_a_user_waits_and_an_upload_of_another_user_does_not() {
     let variables = [("CAMEO_PROCESSING__QUEUE_TIMEOUT", "1s")];
     let service = TestService::start_with(&variables).await;
-    let first = begun_upload(&service, "42", 1000).await;
-    let _second = begun_upload(&service, "42", 1000).await;
+    let first = begin_upload(&service, "42", 1000).await;
+    let _second = begin_upload(&service, "42", 1000).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let owner = service.owner("42");
     let third = owner.upload("42", PORTRAIT).await;
     assert_eq!(third.problem(), (503, "overloaded".to_owned()));
     service.owner("43").upload("43", PORTRAIT).await.ok();
-    // A service uploads for the same user on an account of its own.
+    // Uploads by a service for the same user count for the service.
     service.service().upload("42", PORTRAIT).await.ok();
     drop(first);
     owner.upload("42", PORTRAIT).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preamble_without_an_end_is_refused_while_it_arrives() {
+async fn an_endless_preamble_is_refused_while_it_arrives() {
     let service = TestService::start().await;
     let token = service.token("42", &[]);
     for begin in ["", "--x\r\nX-Filler: "] {
@@ -219,7 +227,7 @@ async fn a_preamble_without_an_end_is_refused_while_it_arrives() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let (mut reading, mut writing) = stream.into_split();
         let trickle = tokio::spawn(async move {
-            // Fast enough that the rate is no reason to refuse it.
+            // This is fast enough, so the rate is no reason to refuse the body.
             for _ in 0..1100 {
                 if writing.write_all(&[b'p'; 16]).await.is_err() {
                     break;
@@ -230,7 +238,7 @@ async fn a_preamble_without_an_end_is_refused_while_it_arrives() {
         });
         let mut answer = [0; 12];
         let read = tokio::time::timeout(Duration::from_secs(20), reading.read_exact(&mut answer));
-        read.await.expect("it is answered").unwrap();
+        read.await.expect("an answer in time").unwrap();
         assert_eq!(&answer, b"HTTP/1.1 400", "{begin:?}");
         drop(trickle.await.unwrap());
     }
@@ -244,10 +252,10 @@ struct Program {
 }
 
 impl Program {
-    /// Runs it by this shell command, in which `cameo` stands for the program.
+    /// Starts the program by this shell command, in which `cameo` stands for the program.
     async fn spawn(command: &str, variables: &[(&str, &str)]) -> Self {
         let data = TempDir::new().unwrap();
-        // Nobody else gets this port so soon.
+        // The system does not assign this port again so soon.
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = free.local_addr().unwrap().to_string();
         drop(free);
@@ -269,7 +277,7 @@ impl Program {
         }
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until the program prints that it is ready.
     async fn ready(mut self) -> Self {
         let mut lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
         let said = tokio::time::timeout(Duration::from_secs(30), async {
@@ -278,13 +286,13 @@ impl Program {
                     return;
                 }
             }
-            panic!("it ended");
+            panic!("the program ended");
         });
-        said.await.expect("it starts");
+        said.await.expect("the program starts");
         self
     }
 
-    /// Waits until it accepts connections.
+    /// Waits until the program accepts connections.
     async fn listening(self) -> Self {
         for _ in 0..600 {
             if TcpStream::connect(&self.address).await.is_ok() {
@@ -292,7 +300,7 @@ impl Program {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("it does not listen");
+        panic!("the program does not listen");
     }
 
     fn terminate(&self) {
@@ -301,11 +309,11 @@ impl Program {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
-    /// How long it still runs.
+    /// Waits for the end of the program. Returns the time until then, and the exit code.
     async fn end(&mut self) -> (Duration, Option<i32>) {
         let begun = Instant::now();
         let ended = tokio::time::timeout(Duration::from_secs(40), self.child.wait());
-        let ended = ended.await.expect("it ends").unwrap();
+        let ended = ended.await.expect("the program ends").unwrap();
         (begun.elapsed(), ended.code())
     }
 
@@ -320,7 +328,7 @@ impl Program {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_sockets_leave_files_for_uploads_where_only_128_may_be_open() {
+async fn with_128_open_files_idle_connections_leave_enough_files_for_uploads() {
     let program = Program::spawn("ulimit -n 128; cameo", &[])
         .await
         .ready()
@@ -337,11 +345,11 @@ async fn idle_sockets_leave_files_for_uploads_where_only_128_may_be_open() {
     for _ in 0..3 {
         client.upload("42", PORTRAIT).await.ok();
     }
-    assert_eq!(status(&ask(&program.address, "/health/ready").await), 200);
+    assert_eq!(status(&get(&program.address, "/health/ready").await), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+async fn the_soft_limit_of_open_files_is_raised_to_the_hard_limit() {
     let program = Program::spawn("ulimit -S -n 64; cameo", &[])
         .await
         .ready()
@@ -357,7 +365,7 @@ async fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_waits_for_redis_is_alive_and_not_ready_and_ends_at_once() {
+async fn a_program_that_waits_for_redis_is_live_but_not_ready_and_ends_at_once() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", nobody.local_addr().unwrap());
     drop(nobody);
@@ -366,12 +374,12 @@ async fn a_program_that_waits_for_redis_is_alive_and_not_ready_and_ends_at_once(
         ("CAMEO_CATALOG__REDIS__URL", &*url),
     ];
     let mut program = Program::spawn("cameo", &variables).await.listening().await;
-    let live = ask(&program.address, "/health/live").await;
+    let live = get(&program.address, "/health/live").await;
     assert_eq!(status(&live), 200, "{live}");
-    let ready = ask(&program.address, "/health/ready").await;
+    let ready = get(&program.address, "/health/ready").await;
     assert_eq!(status(&ready), 503, "{ready}");
     assert!(ready.contains("waiting for the catalog"), "{ready}");
-    let other = ask(&program.address, "/api/v1/users/42/avatar").await;
+    let other = get(&program.address, "/api/v1/users/42/avatar").await;
     assert_eq!(status(&other), 503, "{other}");
     assert!(other.contains("catalog_unavailable"), "{other}");
     assert!(
@@ -385,19 +393,19 @@ async fn a_program_that_waits_for_redis_is_alive_and_not_ready_and_ends_at_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_sigterm_readiness_says_so_before_connections_are_refused() {
+async fn after_sigterm_readiness_reports_draining_before_connections_are_refused() {
     let variables = [("CAMEO_LIFECYCLE__DRAIN", "10s")];
     let mut program = Program::spawn("cameo", &variables).await.ready().await;
-    assert_eq!(status(&ask(&program.address, "/health/ready").await), 200);
+    assert_eq!(status(&get(&program.address, "/health/ready").await), 200);
     program.terminate();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let ready = ask(&program.address, "/health/ready").await;
+    let ready = get(&program.address, "/health/ready").await;
     assert!(
         status(&ready) == 503 && ready.contains("draining"),
         "{ready}"
     );
     assert_eq!(
-        status(&ask(&program.address, "/api/v1/users/42/avatar").await),
+        status(&get(&program.address, "/api/v1/users/42/avatar").await),
         404
     );
     let (after, code) = program.end().await;
@@ -406,7 +414,7 @@ async fn at_sigterm_readiness_says_so_before_connections_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_sigterm_ends_it_at_once() {
+async fn a_second_sigterm_ends_the_program_at_once() {
     let mut program = Program::spawn("cameo", &[]).await.ready().await;
     let token = program.token("42").await;
     let mut upload = TcpStream::connect(&program.address).await.unwrap();
@@ -417,11 +425,11 @@ async fn a_second_sigterm_ends_it_at_once() {
     upload.write_all(head.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     program.terminate();
-    // The upload is under way: its client has some seconds.
+    // The service waits some seconds for the body of this upload.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(
         program.child.try_wait().unwrap().is_none(),
-        "it waits for the upload"
+        "the program waits for the upload"
     );
     program.terminate();
     let (after, code) = program.end().await;
@@ -429,16 +437,16 @@ async fn a_second_sigterm_ends_it_at_once() {
     assert_eq!(code, Some(1));
 }
 
-/// A pipe that nobody writes stands for a disk that does not answer: opening it never returns.
+/// A pipe without a writer simulates a disk that does not answer: opening it never returns.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_whose_files_do_not_answer_ends_within_the_drain() {
+async fn a_program_whose_disk_does_not_answer_ends_within_the_drain() {
     let variables = [("CAMEO_LIFECYCLE__DRAIN", "2s")];
     let command = "mkfifo \"$CAMEO_DATA_DIR/jwt-secret\"; cameo";
     let mut program = Program::spawn(command, &variables).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(
         program.child.try_wait().unwrap().is_none(),
-        "it waits for the file"
+        "the program waits for the file"
     );
     program.terminate();
     let (after, code) = program.end().await;

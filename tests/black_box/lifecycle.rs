@@ -1,4 +1,4 @@
-//! From the first upload to the last trace.
+//! The life of an avatar: upload, replacement, delete, and the removal of its objects.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn a_delete_leaves_nothing() {
     assert_eq!(
         service.objects().await.len(),
         22,
-        "the replaced one is still there, for whoever has its URL"
+        "the images of the replaced avatar are still there during its grace period"
     );
     let answer = owner.delete("42").await;
     insta::assert_snapshot!(shape(&answer, service.url()));
@@ -38,11 +38,11 @@ async fn a_delete_leaves_nothing() {
         (404, "avatar_not_found".to_owned())
     );
     let next = owner.upload("42", PORTRAIT).await.ok();
-    assert_eq!(next["version"], 3, "versions never go back");
+    assert_eq!(next["version"], 3, "versions never decrease");
 }
 
 #[tokio::test]
-async fn a_replaced_avatar_goes_after_its_grace() {
+async fn a_replaced_avatar_is_removed_after_its_grace_period() {
     let variables = [
         ("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s"),
         ("CAMEO_LIFECYCLE__SWEEP_EVERY", "100ms"),
@@ -79,7 +79,7 @@ async fn avatars_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn of_uploads_at_once_one_is_current_and_nothing_else_stays() {
+async fn of_concurrent_uploads_one_becomes_current_and_the_others_leave_nothing() {
     let variables = [
         ("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s"),
         ("CAMEO_LIFECYCLE__SWEEP_EVERY", "100ms"),
@@ -103,20 +103,21 @@ async fn of_uploads_at_once_one_is_current_and_nothing_else_stays() {
     assert_eq!(
         current["version"].as_u64(),
         versions.iter().max().copied(),
-        "the last one wins"
+        "the upload with the highest version is current"
     );
     until_objects(&service, 11).await;
 }
 
 #[tokio::test]
-async fn an_upload_beside_a_delete_is_current_or_leaves_nothing() {
+async fn an_upload_concurrent_with_a_delete_is_current_or_leaves_nothing() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     owner.upload("42", PORTRAIT).await.ok();
     let (upload, delete) = tokio::join!(owner.upload("42", PORTRAIT), owner.delete("42"));
     delete.ok();
     let current = service.anonymous().avatar("42").await;
-    // Reserved after the delete, it is there; before it, it lost, or was there and went with it.
+    // An upload that was reserved after the delete is current. An earlier one is either superseded,
+    // or the delete removed it.
     if current.status == 200 {
         assert_eq!(upload.ok()["avatar_id"], current.json()["avatar_id"]);
         assert_eq!(service.objects().await.len(), 11);
@@ -127,7 +128,7 @@ async fn an_upload_beside_a_delete_is_current_or_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn of_deletes_at_once_one_is_answered_200() {
+async fn of_concurrent_deletes_exactly_one_is_answered_200() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     owner.upload("42", PORTRAIT).await.ok();
@@ -143,7 +144,7 @@ async fn of_deletes_at_once_one_is_answered_200() {
 }
 
 #[tokio::test]
-async fn a_delete_comes_to_its_end_though_nobody_waits() {
+async fn a_delete_completes_after_its_client_has_disconnected() {
     let service = TestService::start_on(Backend::fleet_with_faults().await, &[]).await;
     let owner = service.owner("42");
     owner.upload("42", PORTRAIT).await.ok();
@@ -157,11 +158,11 @@ async fn a_delete_comes_to_its_end_though_nobody_waits() {
         }
     });
     begun.await.unwrap();
-    // The client hangs up while the bucket has not answered; its answers come again after that.
+    // The client disconnects before the bucket has answered. Then the bucket answers again.
     delete.abort();
     assert!(delete.await.unwrap_err().is_cancelled());
     service.backend().release();
-    // Long before any sweep could take the work up.
+    // The delete completes long before a sweep could do the work.
     until_objects(&service, 0).await;
     assert_eq!(service.anonymous().avatar("42").await.problem().0, 404);
 }

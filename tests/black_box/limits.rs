@@ -1,4 +1,4 @@
-//! How often anyone may do what.
+//! Rate limits.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{TestService, send, shape};
 const ON: (&str, &str) = ("CAMEO_LIMITS__ENABLED", "true");
 
 #[tokio::test]
-async fn the_sixth_upload_in_a_minute_must_wait() {
+async fn the_sixth_upload_at_once_is_answered_429() {
     let service = TestService::start_with(&[ON]).await;
     let owner = service.owner("42");
     for left in (0..5).rev() {
@@ -26,7 +26,7 @@ async fn the_sixth_upload_in_a_minute_must_wait() {
         let next: u64 = next.unwrap_or_else(|| panic!("{state}")).parse().unwrap();
         assert!(
             (1..=12).contains(&next),
-            "one more comes every 12 s: {state}"
+            "one more upload becomes available every 12 s: {state}"
         );
     }
     let refused = owner.upload("42", photos::png(100, 100)).await;
@@ -40,7 +40,7 @@ async fn the_sixth_upload_in_a_minute_must_wait() {
     let shape = shape.replace(&format!(";t={wait}"), ";t=[wait]");
     insta::assert_snapshot!(shape.replace(&format!("retry-after: {wait}"), "retry-after: [wait]"));
 
-    // Others, and other actions, have limits of their own.
+    // Other users and other actions have limits of their own.
     service
         .owner("43")
         .upload("43", photos::png(100, 100))
@@ -55,7 +55,7 @@ async fn the_sixth_upload_in_a_minute_must_wait() {
 }
 
 #[tokio::test]
-async fn a_condition_that_fails_spends_no_rate_and_needs_no_body() {
+async fn a_failed_precondition_does_not_count_and_needs_no_body() {
     let limits = [
         ("CAMEO_LIMITS__UPLOAD", "1/h"),
         ("CAMEO_LIMITS__DELETE", "1/h"),
@@ -66,12 +66,12 @@ async fn a_condition_that_fails_spends_no_rate_and_needs_no_body() {
     let request = |method| owner.request(method, path).header("if-match", "\"other\"");
     let failed = (412, "precondition_failed".to_owned());
     for _ in 0..3 {
-        // The body never comes to its end.
+        // The body never ends.
         let endless = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
         let upload = request(Method::PUT).header("content-type", "image/png");
         let upload = upload.body(reqwest::Body::wrap_stream(endless));
         let refused = tokio::time::timeout(Duration::from_secs(10), send(upload)).await;
-        let refused = refused.expect("the body is not waited for");
+        let refused = refused.expect("an answer before the end of the body");
         assert_eq!(refused.problem(), failed);
         assert_eq!(refused.header("ratelimit"), "");
     }
@@ -93,7 +93,7 @@ async fn a_service_and_an_admin_have_quotas_of_their_own() {
     let service = TestService::start_with(&variables).await;
     let picture = || photos::png(100, 100);
     let main = service.service();
-    // The owner's own upload is counted apart from those of the service.
+    // Uploads by the owner and uploads by the service count separately.
     main.upload("42", picture()).await.ok();
     service.owner("42").upload("42", picture()).await.ok();
     let mine = service.owner("42").upload("42", picture()).await;
@@ -101,7 +101,7 @@ async fn a_service_and_an_admin_have_quotas_of_their_own() {
     let detail = mine.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("of this user is used up: 1 at once, then one every 3600 s"));
 
-    // One quota for whichever users the service acts for.
+    // The service has one quota for all users together.
     let second = main.upload("43", picture()).await;
     second.ok();
     let policy = second.header("ratelimit-policy");
@@ -115,15 +115,15 @@ async fn a_service_and_an_admin_have_quotas_of_their_own() {
     main.delete("43").await.ok();
     assert_eq!(main.delete("42").await.problem().0, 429);
 
-    // An admin is another caller, even where it acts on the same avatar.
+    // An admin has a quota of its own, also for the same avatar.
     service.admin().upload("44", picture()).await.ok();
-    // A user who is called like the service has a user's quota.
+    // A user with the same subject as the service has the quota of a user.
     let namesake = service.owner("main-application");
     namesake.upload("me", picture()).await.ok();
 }
 
 #[tokio::test]
-async fn whoever_may_not_is_not_counted() {
+async fn forbidden_requests_do_not_count() {
     let service = TestService::start_with(&[ON, ("CAMEO_LIMITS__UPLOAD", "1/h")]).await;
     for _ in 0..3 {
         let refused = service

@@ -1,11 +1,11 @@
-//! `doctor`, `gc` and `rebuild`, on a bucket and a Redis that were damaged on purpose.
+//! `doctor`, `gc` and `rebuild` on a bucket and a Redis that the tests damage.
 
 use std::time::{Duration, Instant};
 
 use crate::support::TestService;
 use crate::support::photos::PORTRAIT;
 
-/// Runs the program on the service's bucket and Redis; gives its exit code and what it said.
+/// Runs a command on the bucket and Redis of the service. Returns its exit code and its output.
 async fn cameo(service: &TestService, words: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
         .args(words)
@@ -20,7 +20,7 @@ async fn cameo(service: &TestService, words: &[&str], variables: &[(&str, &str)]
 }
 
 #[tokio::test]
-async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
+async fn rebuild_restores_an_emptied_redis_with_the_same_urls_and_versions() {
     let service = TestService::start_fleet(&[]).await;
     for user in ["replaced", "replaced", "once", "impatient"] {
         service.owner(user).upload(user, PORTRAIT).await.ok();
@@ -41,12 +41,12 @@ async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
     let (code, said) = cameo(&service, &["doctor"], &[]).await;
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("run `cameo rebuild`"), "{said}");
-    // Nothing of it is garbage, whatever its age: a rebuild wants it.
+    // `gc` keeps complete uploads of any age, because a rebuild can restore them.
     let (code, said) = cameo(&service, &["gc", "--min-age", "0s"], &[]).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("0 are garbage"), "{said}");
 
-    // Somebody does not wait for the rebuild, and loses nothing by it.
+    // This user uploads before the rebuild, which must keep the upload.
     let impatient = service.owner("impatient");
     let latest = impatient.upload("impatient", PORTRAIT).await.ok();
     assert!(latest["version"].as_u64().unwrap() > 1, "{latest}");
@@ -67,7 +67,7 @@ async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
         .upload("replaced", PORTRAIT)
         .await
         .ok();
-    // The rebuild cannot know which versions were lost, so every new one is above them all.
+    // The rebuild cannot know the lost versions, so every new version is above all of them.
     assert!(next["version"].as_u64().unwrap() > 50_000_000_000, "{next}");
     let next = deleted.upload("deleted", PORTRAIT).await.ok();
     let version = next["version"].as_u64().unwrap();
@@ -83,11 +83,11 @@ async fn an_emptied_redis_is_restored_with_the_same_urls_and_versions() {
 }
 
 #[tokio::test]
-async fn garbage_is_removed_and_nothing_else() {
+async fn gc_removes_garbage_and_nothing_else() {
     let service = TestService::start_fleet(&[]).await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     let kept = service.objects().await;
-    // What a crashed upload leaves where the catalog has forgotten it too.
+    // A crashed upload that the catalog has lost too leaves such an object.
     let crashed = "public/avatars/aaaaaaaaaaaaaaaaaaaaaaaaaa/full.webp";
     service.backend().put_object(crashed, b"image").await;
     let (code, said) = cameo(&service, &["gc"], &[]).await;
@@ -98,7 +98,7 @@ async fn garbage_is_removed_and_nothing_else() {
     );
     assert_eq!(service.objects().await.len(), kept.len() + 1);
 
-    // No upload takes longer than this here, so that what is older than seconds may be judged.
+    // With a short upload deadline, `gc` may judge objects that are only seconds old.
     let quick = [("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "1s")];
     let begun = Instant::now();
     let said = loop {
@@ -124,7 +124,7 @@ async fn garbage_is_removed_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_doctor_tells_what_holds_and_what_does_not() {
+async fn doctor_reports_missing_objects_wrong_credentials_and_an_unreachable_redis() {
     let service = TestService::start_fleet(&[]).await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let (code, said) = cameo(&service, &["doctor"], &[]).await;

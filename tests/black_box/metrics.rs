@@ -1,6 +1,6 @@
-//! What `/metrics` tells, and when.
+//! The metrics and their addresses.
 
-#![allow(clippy::float_cmp)] // samples count whole things
+#![allow(clippy::float_cmp)] // samples are whole numbers
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::{Backend, Client, TestService, send};
 const ON: (&str, &str) = ("CAMEO_LIMITS__ENABLED", "true");
 const UPLOAD: &str = r#"method="POST",route="/api/v1/users/{user_id}/avatar""#;
 
-/// Every sample, by its name with its labels.
+/// The values of all samples, by name and labels.
 struct Samples(BTreeMap<String, f64>);
 
 impl Samples {
@@ -35,13 +35,13 @@ impl Samples {
         Self(lines.map(sample).collect())
     }
 
-    /// A sample; 0 of what has not happened yet.
+    /// The value of a sample, or 0 if it does not exist yet.
     fn get(&self, name: &str) -> f64 {
         self.0.get(name).copied().unwrap_or(0.0)
     }
 }
 
-/// By how much each of these samples grew while something was done.
+/// How much each of these samples grew while `done` ran, and the result of `done`.
 async fn growth<T>(
     service: &TestService,
     names: &[String],
@@ -67,7 +67,7 @@ fn decision(source: &str, verdict: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_upload_is_seen_in_every_place_that_it_passes() {
+async fn an_upload_is_counted_by_every_metric_of_its_path() {
     let service = TestService::start_with(&[ON]).await;
     let limits = service.config.catalog.kind();
     let source = if limits == "redis" { "redis" } else { "local" };
@@ -115,7 +115,7 @@ async fn an_upload_is_seen_in_every_place_that_it_passes() {
 }
 
 #[tokio::test]
-async fn open_metrics_is_answered_where_it_is_asked_for() {
+async fn openmetrics_is_answered_if_accept_asks_for_it() {
     let service = TestService::start().await;
     let anyone = service.anonymous();
     let scraper =
@@ -138,7 +138,7 @@ async fn open_metrics_is_answered_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn prometheus_own_tool_finds_no_fault_in_the_metrics() {
+async fn promtool_finds_no_fault_in_the_metrics() {
     use tokio::io::AsyncWriteExt;
 
     let service = TestService::start_with(&[ON]).await;
@@ -149,7 +149,7 @@ async fn prometheus_own_tool_finds_no_fault_in_the_metrics() {
     let found = std::process::Command::new(format!("{root}/scripts/promtool.sh"));
     let found = tokio::process::Command::from(found).output().await.unwrap();
     let said = String::from_utf8_lossy(&found.stderr);
-    assert!(found.status.success(), "there is no promtool: {said}");
+    assert!(found.status.success(), "promtool is missing: {said}");
     let check = async |text: &[u8]| {
         let mut tool = tokio::process::Command::new(String::from_utf8_lossy(&found.stdout).trim())
             .args(["check", "metrics"])
@@ -166,13 +166,13 @@ async fn prometheus_own_tool_finds_no_fault_in_the_metrics() {
         (output.status.success(), String::from_utf8(said).unwrap())
     };
     assert_eq!(check(&text).await, (true, String::new()));
-    // The tool does see faults.
+    // The tool does report faults.
     let (is_good, said) = check(b"# TYPE requests counter\nrequests 1\n").await;
     assert!(!is_good && said.contains("_total"), "{said}");
 }
 
 #[tokio::test]
-async fn what_is_nowhere_has_no_route_of_its_own() {
+async fn requests_to_unknown_addresses_share_the_route_none() {
     let service = TestService::start().await;
     let anyone = service.anonymous();
     for path in ["/nowhere", "/api/v2/users/42/avatar"] {
@@ -190,7 +190,7 @@ async fn what_is_nowhere_has_no_route_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_sweep_is_seen() {
+async fn a_sweep_is_counted() {
     let variables = [
         ("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s"),
         ("CAMEO_LIFECYCLE__SWEEP_EVERY", "100ms"),
@@ -216,7 +216,7 @@ async fn a_sweep_is_seen() {
 }
 
 #[tokio::test]
-async fn limits_that_fall_back_are_told_while_redis_is_away() {
+async fn the_fallback_of_the_limits_is_reported_while_redis_is_down() {
     let service = TestService::start_fleet(&[ON]).await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     let names = [decision("redis", "allowed"), decision("local", "allowed")];
@@ -242,7 +242,7 @@ async fn limits_that_fall_back_are_told_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_left_alone_is_told() {
+async fn an_open_circuit_breaker_is_reported() {
     let service = TestService::start_on(Backend::fleet_with_faults().await, &[]).await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let url = avatar["avatar_url"].as_str().unwrap();
@@ -267,7 +267,8 @@ async fn a_bucket_that_is_left_alone_is_told() {
     assert!(grew[1] > 0.0);
     assert_eq!(open().await, 1.0);
     service.backend().release();
-    // Readiness asks whatever is known of the store, and finds it back.
+    // The readiness check sends a request to the store, also while the breaker is open. Its success
+    // closes the breaker.
     assert_eq!(anyone.get("/health/ready").await.status, 200);
     assert_eq!(open().await, 0.0);
 }
@@ -282,13 +283,13 @@ async fn metrics_may_have_an_address_of_their_own() {
     let samples = Samples::of(&operator).await;
     let uploads = samples.get(r#"cameo_changes_total{action="upload",outcome="done"}"#);
     assert_eq!(uploads, 1.0);
-    // What is an avatar elsewhere is nothing here.
+    // This address does not serve avatars.
     let nothing = reqwest::get(format!("http://{address}/api/v1/users/42/avatar")).await;
     assert_eq!(nothing.unwrap().status(), 404);
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_told_by_its_setting() {
+async fn the_error_for_an_address_in_use_names_the_setting() {
     let somebody_elses = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = somebody_elses.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -302,7 +303,7 @@ async fn an_address_that_is_taken_is_told_by_its_setting() {
             .env(other, "127.0.0.1:0")
             .output();
         let output = tokio::time::timeout(Duration::from_secs(20), output);
-        let output = output.await.expect("it ends").unwrap();
+        let output = output.await.expect("the program ends").unwrap();
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8(output.stderr).unwrap();
         let key = setting.trim_start_matches("CAMEO_").to_lowercase();
@@ -315,13 +316,13 @@ async fn an_address_that_is_taken_is_told_by_its_setting() {
 }
 
 #[tokio::test]
-async fn the_document_lists_every_metric_with_its_type_and_no_other() {
+async fn the_document_lists_exactly_the_metrics_with_their_types() {
     let service = TestService::start().await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     service.anonymous().get("/metrics").await;
     let text = service.anonymous().get("/metrics").await.body;
     let text = String::from_utf8(text).unwrap();
-    let told: BTreeSet<_> = text
+    let served: BTreeSet<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .map(|(name, kind)| (name.to_owned(), kind))
@@ -332,5 +333,5 @@ async fn the_document_lists_every_metric_with_its_type_and_no_other() {
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
         .map(|(name, rest)| (name.to_owned(), rest.split(' ').next().unwrap()))
         .collect();
-    assert_eq!(told, written);
+    assert_eq!(served, written);
 }

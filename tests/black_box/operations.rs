@@ -1,4 +1,4 @@
-//! For whoever runs the service.
+//! Health checks, logs, connections and commands for the operator.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::photos::PORTRAIT;
 use crate::support::{Backend, Client, TestService, shape};
 
 #[tokio::test]
-async fn health_tells_what_is_up_and_what_there_is() {
+async fn health_reports_liveness_readiness_and_the_stored_files() {
     let service = TestService::start().await;
     let anyone = service.anonymous();
     insta::assert_snapshot!(shape(&anyone.get("/health/live").await, service.url()));
@@ -34,10 +34,10 @@ async fn health_tells_what_is_up_and_what_there_is() {
 }
 
 #[tokio::test]
-async fn figures_are_for_operators_in_production() {
+async fn in_production_only_operators_see_the_figures() {
     let variables = [
         ("CAMEO_ENVIRONMENT", "production"),
-        // Only its form counts here: production refuses one that can be guessed.
+        // Production refuses a secret that can be guessed.
         (
             "CAMEO_AUTH__JWT_SECRET",
             "q7Jw0mX2vT9cRkYbHs4eUzLd6fNpAi81oGQ3xEWV5tM=",
@@ -61,7 +61,7 @@ async fn figures_are_for_operators_in_production() {
 }
 
 #[tokio::test]
-async fn the_root_leads_to_the_documents_where_they_are_on() {
+async fn the_root_redirects_to_the_documentation_if_it_is_on() {
     let service = TestService::start().await;
     let root = service.anonymous().get("/").await;
     assert_eq!(
@@ -90,7 +90,7 @@ async fn a_request_without_exactly_one_valid_host_is_refused() {
             let mut answer = String::new();
             let reading = stream.read_to_string(&mut answer);
             let reading = tokio::time::timeout(Duration::from_secs(10), reading);
-            reading.await.expect("it answers").unwrap();
+            reading.await.expect("an answer in time").unwrap();
             answer
         };
         for (version, hosts) in [
@@ -116,7 +116,7 @@ async fn a_request_without_exactly_one_valid_host_is_refused() {
 }
 
 #[tokio::test]
-async fn the_log_line_of_a_refused_request_has_its_code() {
+async fn the_log_line_of_a_refused_request_has_its_problem_code() {
     use tokio::io::{AsyncBufReadExt, BufReader};
 
     let folder = tempfile::tempdir().unwrap();
@@ -135,7 +135,7 @@ async fn the_log_line_of_a_refused_request_has_its_code() {
             .next_line()
             .await
             .unwrap()
-            .expect("it says where it listens");
+            .expect("the program prints its address");
         if let Some((_, rest)) = line.split_once("Cameo is ready at ") {
             break rest.split_whitespace().next().unwrap().to_owned();
         }
@@ -149,7 +149,11 @@ async fn the_log_line_of_a_refused_request_has_its_code() {
     let logged = tokio::time::timeout(Duration::from_secs(20), async {
         let mut codes = Vec::new();
         while codes.len() < 2 {
-            let line = lines.next_line().await.unwrap().expect("it logs requests");
+            let line = lines
+                .next_line()
+                .await
+                .unwrap()
+                .expect("the program logs requests");
             assert!(!line.contains(secret), "{line}");
             if line.contains("answered") {
                 let (_, code) = line.split_once("code=\"").expect("a code");
@@ -165,8 +169,8 @@ async fn the_log_line_of_a_refused_request_has_its_code() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
-    // A bucket would be made again.
+async fn an_unavailable_store_is_reported_and_uploads_are_answered_503() {
+    // The service would create a bucket again, so this test uses a folder.
     let service = TestService::start_on(Backend::Alone, &[]).await;
     service.remove_store().await;
     let ready = service.anonymous().get("/health/ready").await;
@@ -186,7 +190,7 @@ async fn a_store_that_is_gone_is_told_and_uploads_are_answered_503() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_the_id_that_it_came_with_where_that_is_harmless() {
+async fn a_harmless_request_id_of_the_client_is_kept() {
     let service = TestService::start().await;
     let anyone = service.anonymous();
     let answer = anyone
@@ -202,12 +206,12 @@ async fn a_request_keeps_the_id_that_it_came_with_where_that_is_harmless() {
 }
 
 #[tokio::test]
-async fn an_upload_under_way_is_answered_before_the_end() {
+async fn an_upload_in_progress_is_answered_before_the_shutdown() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     let anonymous = service.anonymous();
     let upload = tokio::spawn(async move { owner.upload("42", PORTRAIT).await });
-    // Once the first object is there, the upload is under way.
+    // The upload is in progress when its first object is stored.
     let under_way = tokio::time::timeout(Duration::from_secs(20), async {
         while service.objects().await.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -223,11 +227,14 @@ async fn an_upload_under_way_is_answered_before_the_end() {
             .send()
             .await
     });
-    assert!(refused.await.unwrap().is_err(), "nobody listens any more");
+    assert!(
+        refused.await.unwrap().is_err(),
+        "the service no longer listens"
+    );
 }
 
 #[tokio::test]
-async fn unknown_addresses_and_methods_are_told_as_such() {
+async fn unknown_addresses_and_methods_are_answered_404_and_405() {
     let service = TestService::start().await;
     insta::assert_snapshot!(shape(
         &service.anonymous().get("/nothing").await,
@@ -250,14 +257,14 @@ async fn a_connection_that_sends_no_request_is_closed() {
         stream.write_all(sent).await.unwrap();
         let mut answer = [0; 64];
         let answer = tokio::time::timeout(Duration::from_secs(25), stream.read(&mut answer));
-        answer.await.expect("it is closed").unwrap_or(0)
+        answer.await.expect("the connection is closed").unwrap_or(0)
     };
     let (silent, partial) = tokio::join!(closed(b""), closed(b"GET /health/li"));
     assert_eq!((silent, partial), (0, 0));
 }
 
 #[tokio::test]
-async fn a_head_is_read_up_to_64_kib_and_no_further() {
+async fn a_request_head_above_64_kib_is_answered_431() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const BOUND: usize = 64 * 1024;
@@ -268,7 +275,7 @@ async fn a_head_is_read_up_to_64_kib_and_no_further() {
         stream.write_all(head).await.unwrap();
         let mut status = [0; "HTTP/1.1 200".len()];
         let answer = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut status));
-        answer.await.expect("it answers").unwrap();
+        answer.await.expect("an answer in time").unwrap();
         String::from_utf8(status.to_vec()).unwrap()
     };
     let filled = |bytes: usize, end: &str| {
@@ -278,11 +285,11 @@ async fn a_head_is_read_up_to_64_kib_and_no_further() {
     };
     let within = filled(BOUND - 1024, "\r\n\r\n");
     assert_eq!(status(&within).await, "HTTP/1.1 200");
-    // Nothing says that it ends: it is not waited for.
+    // The service answers although the head has not ended.
     assert_eq!(status(&filled(BOUND, "")).await, "HTTP/1.1 431");
 }
 
-/// Runs `cameo check-config` with these variables alone: its exit code and everything it says.
+/// Runs `cameo check-config` with only these variables. Returns its exit code and its output.
 fn check_config(variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
         .arg("check-config")
@@ -309,7 +316,7 @@ fn check_config_reports_a_data_folder_that_cannot_be_written() {
     assert!(said.contains("has 2 faults"), "{said}");
     let fault = format!("CAMEO_DATA_DIR: is {below:?}, which cannot be written: ");
     assert!(said.contains(&fault), "{said}");
-    // Nothing in a fleet is kept in the folder.
+    // A replica of a fleet does not use the folder.
     let fleet = [
         ("CAMEO_DATA_DIR", below),
         ("CAMEO_STORAGE__KIND", "s3"),

@@ -1,4 +1,4 @@
-//! What readers get.
+//! Reading avatars and images.
 
 use reqwest::Method;
 
@@ -8,7 +8,7 @@ use crate::support::{Answer, Client, TestService, send, shape};
 const AVATAR: &str = "/api/v1/users/42/avatar";
 
 #[tokio::test]
-async fn accept_decides_between_json_and_the_image() {
+async fn accept_chooses_between_json_and_the_image() {
     let service = TestService::start().await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     let anyone = service.anonymous();
@@ -38,7 +38,7 @@ async fn accept_decides_between_json_and_the_image() {
 }
 
 #[tokio::test]
-async fn size_chooses_by_name_or_by_pixels() {
+async fn size_chooses_a_variant_by_name_or_by_pixels() {
     let service = TestService::start().await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     let anyone = service.anonymous();
@@ -87,7 +87,7 @@ async fn size_chooses_by_name_or_by_pixels() {
     );
 }
 
-/// What a reader asks for, and the entity tag of it.
+/// Reads a representation and returns its entity tag.
 async fn tag_of(client: &Client, path: &str, accept: &str) -> String {
     let answer = client.get_with(path, "accept", accept).await;
     assert_eq!(answer.status, 200, "{path}");
@@ -119,7 +119,7 @@ async fn every_representation_has_an_entity_tag_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_reader_who_has_the_image_still_gets_the_json() {
+async fn the_tag_of_one_representation_does_not_match_another() {
     let service = TestService::start().await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     let anyone = service.anonymous();
@@ -144,7 +144,7 @@ async fn a_reader_who_has_the_image_still_gets_the_json() {
 }
 
 #[tokio::test]
-async fn a_reader_who_has_it_is_told_so_in_every_form_of_the_header() {
+async fn conditional_reads_accept_every_form_of_the_headers() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     owner.upload("42", PORTRAIT).await.ok();
@@ -182,7 +182,7 @@ async fn a_reader_who_has_it_is_told_so_in_every_form_of_the_header() {
 }
 
 #[tokio::test]
-async fn head_answers_the_headers_of_get_without_the_body() {
+async fn head_answers_with_the_headers_of_get_and_no_body() {
     let service = TestService::start().await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let anyone = service.anonymous();
@@ -220,7 +220,7 @@ async fn head_answers_the_headers_of_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn a_single_range_of_an_image_is_answered_alone() {
+async fn a_single_range_of_an_image_is_answered_206() {
     let service = TestService::start().await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let anyone = service.anonymous();
@@ -282,7 +282,7 @@ async fn a_single_range_of_an_image_is_answered_alone() {
 }
 
 #[tokio::test]
-async fn no_range_breaks_the_json() {
+async fn ranges_are_ignored_for_json() {
     let service = TestService::start().await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     let anyone = service.anonymous();
@@ -296,7 +296,7 @@ async fn no_range_breaks_the_json() {
 }
 
 #[tokio::test]
-async fn public_images_are_open_to_any_origin_and_the_json_to_trusted_ones() {
+async fn cors_allows_images_to_any_origin_and_json_to_trusted_origins() {
     let origin = ("CAMEO_HTTP__TRUSTED_ORIGINS", "https://app.example.com");
     let service = TestService::start_with(&[origin]).await;
     let owner = service.owner("42");
@@ -345,7 +345,7 @@ async fn public_images_are_open_to_any_origin_and_the_json_to_trusted_ones() {
 }
 
 #[tokio::test]
-async fn answers_that_there_is_nothing_say_how_long_they_hold() {
+async fn not_found_answers_have_cache_headers() {
     let service = TestService::start().await;
     let anyone = service.anonymous();
     let image = anyone.get(AVATAR).await;
@@ -371,7 +371,7 @@ async fn answers_that_there_is_nothing_say_how_long_they_hold() {
 }
 
 #[tokio::test]
-async fn files_are_served_for_ever_and_nothing_but_public_ones() {
+async fn files_are_immutable_and_only_public_files_are_served() {
     let service = TestService::start().await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let url = avatar["avatar_url"].as_str().unwrap();
@@ -414,7 +414,7 @@ async fn files_are_served_for_ever_and_nothing_but_public_ones() {
 }
 
 #[tokio::test]
-async fn redirects_are_answered_where_that_is_configured() {
+async fn images_are_redirected_if_that_is_configured() {
     let service = TestService::start_with(&[("CAMEO_DELIVERY__MODE", "redirect")]).await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let answer = service.anonymous().get(AVATAR).await;
@@ -423,7 +423,7 @@ async fn redirects_are_answered_where_that_is_configured() {
 }
 
 #[tokio::test]
-async fn whoever_has_none_is_not_found() {
+async fn a_user_without_an_avatar_is_not_found() {
     let service = TestService::start().await;
     let answer = service.anonymous().get(AVATAR).await;
     insta::assert_snapshot!(shape(&answer, service.url()));
@@ -434,7 +434,7 @@ async fn whoever_has_none_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_record_whose_object_is_gone_is_not_found_rather_than_broken() {
+async fn an_image_whose_object_is_missing_is_not_found() {
     let service = TestService::start().await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let id = avatar["avatar_id"].as_str().unwrap();

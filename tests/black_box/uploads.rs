@@ -1,4 +1,4 @@
-//! A picture in, its renditions out.
+//! Uploads and the renditions that they produce.
 
 use image::ImageFormat;
 use reqwest::Method;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::photos::{self, PORTRAIT};
 use crate::support::{Answer, TestService, form, send, shape};
 
-/// Every image of an avatar: its description and its bytes.
+/// Reads all images of an avatar. Returns the description and the bytes of each.
 async fn images(service: &TestService, avatar: &Value) -> Vec<(Value, Vec<u8>)> {
     let mut images = Vec::new();
     for image in avatar["images"].as_array().unwrap() {
@@ -24,7 +24,7 @@ async fn images(service: &TestService, avatar: &Value) -> Vec<(Value, Vec<u8>)> 
 }
 
 #[tokio::test]
-async fn an_upload_answers_the_avatar() {
+async fn an_upload_is_answered_with_the_avatar() {
     let service = TestService::start().await;
     let answer = service.owner("42").upload("42", PORTRAIT).await;
     insta::assert_snapshot!(shape(&answer, service.url()));
@@ -37,14 +37,17 @@ async fn an_upload_answers_the_avatar() {
             .remove("message")
             .is_some()
     );
-    assert_eq!(uploaded, read, "a read tells the same, but for the message");
+    assert_eq!(
+        uploaded, read,
+        "a read returns the same, except for the message"
+    );
 }
 
 #[tokio::test]
-async fn a_phones_photo_comes_back_upright_in_every_size_without_metadata() {
+async fn every_rendition_of_a_phones_photo_is_upright_and_without_metadata() {
     assert!(
         PORTRAIT.windows(4).any(|bytes| bytes == b"Exif"),
-        "the photo has what must go"
+        "the photo has metadata"
     );
     let service = TestService::start().await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
@@ -91,8 +94,8 @@ async fn a_small_picture_is_never_enlarged() {
 }
 
 #[tokio::test]
-async fn the_largest_picture_of_every_format_fits_the_default_memory() {
-    // Memory is what counts here, not how busy the machine is.
+async fn the_largest_picture_of_every_format_fits_the_default_memory_budget() {
+    // This test is about memory. The long deadline allows for a busy machine.
     let service = TestService::start_with(&[("CAMEO_PROCESSING__DEADLINE", "2m")]).await;
     let owner = service.owner("42");
     for picture in [
@@ -105,7 +108,7 @@ async fn the_largest_picture_of_every_format_fits_the_default_memory() {
 }
 
 #[tokio::test]
-async fn every_format_is_taken_whatever_it_is_called() {
+async fn every_format_is_accepted_whatever_its_name_and_declared_type() {
     let service = TestService::start().await;
     let pictures = [
         ("JPEG", photos::jpeg(300, 300)),
@@ -136,7 +139,7 @@ async fn every_format_is_taken_whatever_it_is_called() {
 }
 
 #[tokio::test]
-async fn an_avif_is_taken_and_shows_what_the_same_picture_shows_as_a_jpeg() {
+async fn an_avif_gives_the_same_images_as_the_same_picture_in_jpeg() {
     let service = TestService::start().await;
     let medium = async |user: &str, picture: &'static [u8], format: &str| {
         let avatar = service.owner(user).upload(user, picture).await.ok();
@@ -148,12 +151,12 @@ async fn an_avif_is_taken_and_shows_what_the_same_picture_shows_as_a_jpeg() {
     let as_avif = medium("42", photos::AVIF, "AVIF").await;
     let as_jpeg = medium("43", photos::AVIF_AS_JPEG, "JPEG").await;
     let difference = photos::difference(&as_avif, &as_jpeg);
-    // Two ways of losing a little each; lying on its side it would be 80 away.
+    // Both encodings are lossy. A wrong orientation would give a difference of 80.
     assert!(difference < 5.0, "{difference}");
 }
 
 #[tokio::test]
-async fn the_part_may_have_any_of_three_names_and_the_body_may_be_bare() {
+async fn the_part_can_have_one_of_three_names_and_the_body_can_be_bare() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     for name in ["file", "image", "avatar"] {
@@ -170,7 +173,7 @@ async fn the_part_may_have_any_of_three_names_and_the_body_may_be_bare() {
 }
 
 #[tokio::test]
-async fn a_crop_is_taken_from_the_upright_picture() {
+async fn a_crop_applies_to_the_upright_picture() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     let colour = async |answer: Answer| {
@@ -193,7 +196,7 @@ async fn a_crop_is_taken_from_the_upright_picture() {
         .upload_form("42", form(picture).text("crop", "300,0,100,100"))
         .await;
     assert_eq!(colour(green).await, ((100, 100), [0, 3, 0]));
-    // The phone's photo is 496 wide and 512 high once it is upright.
+    // The upright photo is 496 pixels wide and 512 pixels high.
     owner
         .put_bare("42", "?crop=0,0,496,512", PORTRAIT)
         .await
@@ -203,7 +206,7 @@ async fn a_crop_is_taken_from_the_upright_picture() {
 }
 
 #[tokio::test]
-async fn transparent_places_stay_in_webp_and_show_the_background_in_jpeg() {
+async fn transparent_pixels_stay_transparent_in_webp_and_have_the_background_colour_in_jpeg() {
     let service = TestService::start_with(&[("CAMEO_IMAGES__BACKGROUND", "#00ff00")]).await;
     let avatar = service
         .owner("42")
@@ -223,7 +226,7 @@ async fn transparent_places_stay_in_webp_and_show_the_background_in_jpeg() {
 }
 
 #[tokio::test]
-async fn sizes_and_formats_are_the_operators_choice() {
+async fn sizes_and_formats_can_be_configured() {
     let variables = [
         ("CAMEO_IMAGES__VARIANTS", "{ tiny = 16, big = 300 }"),
         ("CAMEO_IMAGES__PRIMARY_VARIANT", "big"),
@@ -245,7 +248,7 @@ async fn sizes_and_formats_are_the_operators_choice() {
 }
 
 #[tokio::test]
-async fn an_upload_can_depend_on_what_is_there() {
+async fn an_upload_can_have_a_precondition() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     let picture = photos::png(100, 100);
@@ -288,7 +291,7 @@ async fn an_upload_can_depend_on_what_is_there() {
 }
 
 #[tokio::test]
-async fn a_delete_can_depend_on_what_is_there() {
+async fn a_delete_can_have_a_precondition() {
     let service = TestService::start().await;
     let owner = service.owner("42");
     let delete = async |header: &'static str, value: &str| {
@@ -320,12 +323,12 @@ async fn a_delete_can_depend_on_what_is_there() {
     let image = service.anonymous().get("/api/v1/users/42/avatar").await;
     let list = format!("{first}, {}", image.header("etag"));
     delete("if-match", &list).await.ok();
-    // Without an avatar a condition changes nothing.
+    // Without an avatar the answer is 404, with or without a condition.
     assert_eq!(delete("if-match", "*").await.problem().0, 404);
 }
 
 #[tokio::test]
-async fn nobody_can_tell_the_user_from_an_objects_address() {
+async fn object_keys_and_urls_do_not_contain_the_user_id() {
     let service = TestService::start().await;
     let avatar = service
         .owner("alice@example.com")
@@ -339,7 +342,7 @@ async fn nobody_can_tell_the_user_from_an_objects_address() {
 }
 
 #[tokio::test]
-async fn an_animation_gives_stills_and_where_configured_twins_that_move() {
+async fn an_animation_gives_stills_and_if_configured_animated_renditions() {
     let still = TestService::start().await;
     let avatar = still
         .owner("42")
@@ -356,12 +359,12 @@ async fn an_animation_gives_stills_and_where_configured_twins_that_move() {
         .await
         .ok();
     let images = images(&moving, &avatar).await;
-    let twins: Vec<_> = images
+    let animated: Vec<_> = images
         .iter()
         .filter(|(image, _)| image["animated"] == true)
         .collect();
-    assert_eq!((images.len(), twins.len()), (15, 5));
-    for (described, bytes) in twins {
+    assert_eq!((images.len(), animated.len()), (15, 5));
+    for (described, bytes) in animated {
         photos::assert_no_metadata(bytes);
         assert_eq!(photos::frames(bytes), 3, "{described}");
     }
@@ -372,7 +375,7 @@ async fn an_animation_gives_stills_and_where_configured_twins_that_move() {
 }
 
 #[tokio::test]
-async fn a_master_is_kept_where_configured_and_nobody_can_read_it() {
+async fn a_master_is_kept_if_configured_and_is_not_readable() {
     let service = TestService::start_with(&[("CAMEO_IMAGES__KEEP_MASTER", "true")]).await;
     let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
     let id = avatar["avatar_id"].as_str().unwrap();

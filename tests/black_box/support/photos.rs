@@ -177,7 +177,8 @@ pub(crate) fn assert_no_metadata(bytes: &[u8]) {
                     bytes[at + 1],
                     usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])),
                 );
-                // The JFIF header, tables and frame are allowed; EXIF, ICC, XMP and comments are not.
+                // The JFIF header, tables and frame are allowed; EXIF, ICC, XMP and comments are
+                // not.
                 let pixels = matches!(marker, 0xe0 | 0xdb | 0xc0..=0xc4 | 0xdd | 0xda);
                 assert!(pixels, "segment {marker:#x}");
                 if marker == 0xda {
