@@ -17,7 +17,7 @@ run: needs ## Build and start the service, as `cargo run --release` does
 	cargo run --release --locked
 
 test: needs servers server-versions promtool traced ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
-	cargo test --locked
+	cargo test --locked --workspace
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
 
@@ -30,14 +30,14 @@ conformance: needs servers ## Run the suites on real S3 servers and Redis kinds 
 lint: fmt-check clippy docs deny openapi ## Everything but the tests that a change must pass
 
 fmt-check: needs ## Check the formatting
-	cargo fmt --check
+	cargo fmt --all --check
 
 clippy: needs ## Check with clippy, tests and benchmarks included
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --test conformance -- -D warnings
 
 docs: needs ## Build the documentation into target/doc, private items included
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 
 deny: $(DENY) ## Check the dependencies against deny.toml
 	$(DENY) --locked check --hide-inclusion-graph licenses bans sources
@@ -47,11 +47,11 @@ openapi: ## Check docs/openapi.yaml with openapi-spec-validator and Redocly
 	scripts/openapi-lint.sh
 
 fmt: needs ## Format the code
-	cargo fmt
+	cargo fmt --all
 
 bench: needs servers ## Run the benchmarks, on a 12-megapixel phone photo among others
 	scripts/bench-photo.sh
-	cargo bench --locked --bench service --bench imaging --bench upload
+	cargo bench --locked --workspace --bench service --bench imaging --bench upload
 
 bench-upload: needs servers ## Measure uploads on SeaweedFS and Redis, beside FastAPI and Fastify (ARGS='--rounds 1')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv

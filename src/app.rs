@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use cameo_imaging::{self as imaging, Av1, Pool, Recipe, Target};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -17,7 +18,6 @@ use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
 use crate::http::{self, Needed, Readiness, Startup};
-use crate::imaging::{self, Av1, Pool, Recipe, Target};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
 use crate::private_files;
 use crate::redis::{RedisLink, RedisStartError};

@@ -2,11 +2,13 @@
 //!
 //! # The house, in reading order
 //!
+//! The crate [`cameo_imaging`] turns bytes into renditions; it is pure. This crate is the service
+//! round it:
+//!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`avatar`] | the vocabulary: ids, keys, records; a leaf |
 //! | [`config`] | settings, checked; a leaf |
-//! | [`imaging`] | bytes in, renditions out; pure |
 //! | [`storage`] | port and adapters: where renditions lie |
 //! | [`catalog`] | port and adapters: which avatar each user has, and what is still to be removed |
 //! | [`limits`] | port and adapters: how often anyone may do what |
@@ -20,7 +22,7 @@
 //! | [`telemetry`] | lines and metrics for the operator; a leaf |
 //! | [`cli`] | the command line |
 //!
-//! `main → cli → app, server`; `server → http → service`; `service → imaging, ports`;
+//! `main → cli → app, server`; `server → http → service`; `service → cameo_imaging, ports`;
 //! `adapters → their port`; everything may use [`avatar`] and [`telemetry`]'s [`Metrics`](telemetry::Metrics) and
 //! [`Health`](telemetry::Health). Nothing calls upward.
 //!
@@ -28,7 +30,7 @@
 //!
 //! `http` extracts a permit (who asks is known, may do it, is within the rate), reserves room in
 //! the memory budget, and only then reads the body. [`service`] probes the headers, waits for a
-//! worker and for room to decode, and hands the picture to the [`imaging::Pool`]. The first rendition that comes
+//! worker and for room to decode, and hands the picture to the [`cameo_imaging::Pool`]. The first rendition that comes
 //! back reserves the avatar's id and version in the [`catalog`]; each is written to the
 //! [`storage`] as soon as it is encoded; the manifest follows the last. Then one atomic step of
 //! the catalog makes the new record current and retires the one before.
@@ -47,7 +49,7 @@
 //!
 //! No mutable global state, no background work without an owner, no temporary files outside the
 //! store's own folder, and no C code that parses what a stranger sent. Decoders are Rust, but not
-//! all of them are safe Rust; [`imaging`] says which use `unsafe`, and where they run.
+//! all of them are safe Rust; [`cameo_imaging`] says which use `unsafe`, and where they run.
 
 pub mod app;
 pub mod auth;
@@ -56,7 +58,6 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod http;
-pub mod imaging;
 pub mod limits;
 mod private_files;
 pub mod redis;

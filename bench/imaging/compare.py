@@ -2,7 +2,7 @@
 
     compare.py CAMEO FOLDER [--rounds N] [--only NAME]
 
-CAMEO is the program that `cargo bench --bench imaging --no-run` builds, FOLDER what inputs.py made.
+CAMEO is the program that `cargo bench -p cameo-imaging --bench imaging --no-run` builds, FOLDER what inputs.py made.
 
 Protocol: each way is a process that reads a line, processes its picture once on one thread, and
 prints CPU ms (user and system), the process's peak memory in MB above what it had before its first

@@ -26,7 +26,7 @@ if [[ ! -x $venv/bin/python ]]; then
 fi
 [[ -d bench/imaging/node_modules ]] || (cd bench/imaging && npm install --silent --no-fund --no-audit)
 
-cameo=$(cargo bench --locked --bench imaging --no-run --message-format=json |
+cameo=$(cargo bench --locked -p cameo-imaging --bench imaging --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\/imaging-[^"]*\)".*/\1/p')
 inputs=target/bench/imaging-$(sha256sum "$photo" | cut -c1-8)
 "$venv/bin/python" bench/imaging/inputs.py "$photo" "$inputs"

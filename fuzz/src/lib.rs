@@ -1,19 +1,12 @@
 //! What the fuzz targets share: one picture through the whole of imaging.
-//!
-//! The sources are compiled in rather than depended on, so that the sanitizer's build takes the
-//! dozen crates of imaging and not the two hundred of the service.
-#![allow(dead_code, unused_imports, reason = "the service uses more of it")]
-
-#[path = "../../src/avatar/mod.rs"]
-pub mod avatar;
-#[path = "../../src/imaging/mod.rs"]
-pub mod imaging;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use avatar::{Format, SourceFormat, VariantName};
-use imaging::{CancelToken, Control, Crop, Limits, Output, Recipe, Target, Workspace};
+use cameo_imaging::{
+    self as imaging, CancelToken, Control, Crop, Format, Limits, Output, Recipe, SourceFormat,
+    Target, VariantName, Workspace,
+};
 
 /// The longest side that a fuzzed picture may claim: enough for every path, and quick.
 const MAX_EDGE_PX: u32 = 400;

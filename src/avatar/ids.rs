@@ -1,4 +1,4 @@
-//! Identifiers: who has an avatar, which upload it came from, which size is meant.
+//! Identifiers: who has an avatar, which upload it came from.
 
 use std::fmt;
 use std::str::FromStr;
@@ -143,70 +143,6 @@ impl TryFrom<String> for AvatarId {
 impl From<AvatarId> for String {
     fn from(id: AvatarId) -> Self {
         id.to_string()
-    }
-}
-
-/// The name of a configured square size, such as `medium`: 1 to 32 of `a-z 0-9 _ -`, beginning
-/// with a letter. It is the stem of the object's file name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct VariantName(String);
-
-/// The text is no variant name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a variant's name has 1 to 32 characters of a-z 0-9 _ - and begins with a letter")]
-pub struct InvalidVariantName;
-
-impl VariantName {
-    /// Takes `text` as a variant's name.
-    ///
-    /// # Errors
-    /// [`InvalidVariantName`] where it is empty, too long, or has another character.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidVariantName> {
-        let text = text.into();
-        let legal =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-        let begins_well = text
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_lowercase());
-        if text.len() > 32 || !begins_well || !text.bytes().all(legal) {
-            return Err(InvalidVariantName);
-        }
-        Ok(Self(text))
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for VariantName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for VariantName {
-    type Err = InvalidVariantName;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<String> for VariantName {
-    type Error = InvalidVariantName;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::new(text)
-    }
-}
-
-impl From<VariantName> for String {
-    fn from(name: VariantName) -> Self {
-        name.0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AvatarId, Format, VariantName};
+use super::{AvatarId, Format, Rendition, VariantName};
 
 /// The name of one stored object. The key alone knows the object's path, content type, cache
 /// policy and audience; no adapter decides any of them.
@@ -89,6 +89,16 @@ impl ObjectKey {
         }
         let format = Format::from_extension(name.strip_prefix("master.")?)?;
         Some(Self::Master { avatar, format })
+    }
+
+    /// The object of a rendition of this upload.
+    pub fn of_rendition(avatar: AvatarId, rendition: &Rendition) -> Self {
+        Self::Rendition {
+            avatar,
+            variant: rendition.variant.clone(),
+            format: rendition.format,
+            animated: rendition.animated,
+        }
     }
 
     /// The folders that hold every object of one upload, each with its closing slash.

@@ -433,7 +433,7 @@ mod tests {
         let keys: Vec<_> = first
             .renditions
             .iter()
-            .map(|rendition| rendition.key(first.avatar_id))
+            .map(|rendition| ObjectKey::of_rendition(first.avatar_id, rendition))
             .collect();
         assert_eq!(previous.avatar_id, first.avatar_id);
         assert_eq!((previous.objects, previous.gone_at), (keys, gone_at));

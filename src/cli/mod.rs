@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use cameo_imaging::{self as imaging, Av1};
 use clap::{Args, Parser, Subcommand};
 use tracing::{info, warn};
 
@@ -19,7 +20,6 @@ use crate::app::{self, App, Bounds};
 use crate::auth;
 use crate::config::{self, Config, Environment, Faults, SecretString};
 use crate::http::Startup;
-use crate::imaging::{self, Av1};
 use crate::{http, server, telemetry};
 
 /// A standalone avatar service: one upload in, every size out, stored, recorded and served.

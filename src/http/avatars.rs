@@ -19,7 +19,7 @@ use super::picture::Picture;
 use super::problem::{Code, Problem};
 use super::query::Query;
 use super::{AppState, cross_origin, image};
-use crate::avatar::{AvatarId, Record, Rendition};
+use crate::avatar::{AvatarId, ObjectKey, Record, Rendition};
 use crate::config::DeliveryMode;
 use crate::service::{self, Size, Upload};
 
@@ -215,7 +215,7 @@ impl Reading {
         let Some(rendition) = best(record, size, &self.accepts) else {
             return Err(Problem::new(Code::AvatarNotFound, "there is no avatar"));
         };
-        let key = rendition.key(record.avatar_id);
+        let key = ObjectKey::of_rendition(record.avatar_id, rendition);
         if app.delivery.mode == DeliveryMode::Redirect {
             // Conditions are about the image, which another address answers.
             let location = [(LOCATION, app.service.url_of(&key))];

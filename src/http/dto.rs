@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem};
-use crate::avatar::{Format, Record, SubjectId, VariantName};
+use crate::avatar::{Format, ObjectKey, Record, SubjectId, VariantName};
 use crate::service::{self, Service, Size};
 
 /// An avatar.
@@ -146,7 +146,9 @@ impl Avatar {
     /// The record as the API shows it; `size` chooses `avatar_url`.
     pub(super) fn of(service: &Service, subject: &SubjectId, record: &Record, size: &Size) -> Self {
         let id = record.avatar_id;
-        let url = |rendition: &crate::avatar::Rendition| service.url_of(&rendition.key(id));
+        let url = |rendition: &crate::avatar::Rendition| {
+            service.url_of(&ObjectKey::of_rendition(id, rendition))
+        };
         let primary = record
             .renditions
             .first()

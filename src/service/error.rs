@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use cameo_imaging as imaging;
+
 use crate::catalog::CatalogError;
-use crate::imaging;
 use crate::storage::StoreError;
 
 /// Why something was not done. What the caller may know is in the text; what only the operator

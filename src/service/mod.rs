@@ -17,12 +17,13 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cameo_imaging::{Pool, Recipe};
 use futures_util::stream::{self, StreamExt};
 
 pub use crate::catalog::{Precondition, Stats};
-pub use crate::imaging::{Crop, Error as PictureError};
 pub use crate::storage::{Checkup, PublicRead, RangedObject};
 pub use budget::{Account, Load, Share};
+pub use cameo_imaging::{Crop, Error as PictureError};
 pub use error::Error;
 pub use maintain::{Collected, DropLimit, GcOptions, Lost, Named, Rebuilt, Sample};
 pub use read::{Size, pick};
@@ -32,7 +33,6 @@ pub use upload::{Admission, Interruption, Upload};
 
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::catalog::Catalog;
-use crate::imaging::{Pool, Recipe};
 use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;

@@ -125,7 +125,10 @@ mod tests {
             let anything = Precondition::Anything;
             let replaced = parts.catalog.replace(&subject, &record, &anything, hour);
             replaced.await.unwrap();
-            let renditions = record.renditions.iter().map(|one| one.key(avatar));
+            let renditions = record
+                .renditions
+                .iter()
+                .map(|one| ObjectKey::of_rendition(avatar, one));
             for key in renditions.chain([ObjectKey::Manifest { avatar }]) {
                 parts
                     .store

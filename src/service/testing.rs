@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cameo_imaging::{Av1, Limits, Pool, Recipe, Target};
+
 use super::{Service, Settings};
 use crate::avatar::{Format, SourceFormat, VariantName};
 use crate::catalog::{Catalog, EmbeddedCatalog, contract};
-use crate::imaging::{Av1, Limits, Pool, Recipe, Target};
 use crate::storage::{DiskStore, Store};
 use crate::telemetry::Metrics;
 
@@ -77,7 +78,7 @@ impl Parts {
             orphan_grace: Duration::from_hours(24),
             objects_url: String::new(),
         };
-        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let pool = Pool::new(1, &Av1::new("none".into(), Vec::new())).unwrap();
         Service::new(store, catalog, pool, settings, Metrics::new())
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cameo_imaging::{self as imaging, CancelToken, Crop, Job, Output, Processed};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -23,7 +24,6 @@ use crate::avatar::{
     AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId,
 };
 use crate::catalog::{CatalogError, Invalidated, Outstanding, Precondition, Replaced, Reservation};
-use crate::imaging::{self, CancelToken, Crop, Job, Output, Processed};
 use crate::storage::StoreError;
 
 /// Permission to send an upload of up to some size. Memory is reserved as its body arrives.
@@ -206,7 +206,7 @@ impl Service {
                     }
                     let (key, body) = match output {
                         Output::Rendition(rendition, body) => {
-                            let key = rendition.key(avatar);
+                            let key = ObjectKey::of_rendition(avatar, &rendition);
                             renditions.push(rendition);
                             (key, body)
                         }

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    cameo_fuzz::run(data, &[cameo_fuzz::avatar::SourceFormat::Jpeg]);
+    cameo_fuzz::run(data, &[cameo_imaging::SourceFormat::Jpeg]);
 });

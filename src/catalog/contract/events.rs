@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     AGES, Bench, EVENTS_KEPT, commit, record, reserved, seconds, subject, swept, uploaded,
 };
-use crate::avatar::{AvatarId, Change, Event, SubjectId, Version};
+use crate::avatar::{AvatarId, Change, Event, ObjectKey, SubjectId, Version};
 use crate::catalog::{Catalog, Cursor, Precondition, Replaced};
 
 /// An adapter may keep so many more events in a partition than it is asked to.
@@ -106,7 +106,9 @@ async fn a_change_is_told_exactly_once(catalog: Bench<'_>) {
     );
     let keys = |record: &crate::avatar::Record| -> Vec<_> {
         let renditions = record.renditions.iter();
-        renditions.map(|one| one.key(record.avatar_id)).collect()
+        renditions
+            .map(|one| ObjectKey::of_rendition(record.avatar_id, one))
+            .collect()
     };
     assert_eq!(replaced.objects, keys(&first));
     assert_eq!(deleted.objects, keys(&second));

@@ -648,7 +648,7 @@ fn keys_of(record: &Record) -> impl Iterator<Item = ObjectKey> {
     let renditions = record
         .renditions
         .iter()
-        .map(move |rendition| rendition.key(avatar));
+        .map(move |rendition| ObjectKey::of_rendition(avatar, rendition));
     std::iter::once(ObjectKey::Manifest { avatar })
         .chain(master)
         .chain(renditions)

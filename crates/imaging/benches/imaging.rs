@@ -1,0 +1,387 @@
+//! What one upload costs, beside what the plain way costs in the same run.
+//!
+//! ```text
+//! cargo bench -p cameo-imaging --bench imaging -- [--rounds N] [PICTURE]
+//! cargo bench -p cameo-imaging --bench imaging -- --start
+//! ```
+//!
+//! `PICTURE`, else `CAMEO_BENCH_PHOTO`, else `target/bench/phone-12mp.jpg`, which
+//! `scripts/bench-photo.sh` makes, is any picture that Cameo takes; the plain way reads JPEG only.
+//!
+//! Every way runs in a process of its own, one thread, the rounds of all ways interleaved. CPU is
+//! the thread's, in ms, the median of the rounds, and that of the processes that it starts for AVIF,
+//! which the kernel counts in steps of 10 ms; peak is the largest resident size of the process itself
+//! less what it had before its first picture.
+//!
+//! `--start` measures what it costs that AVIF is decoded in a process of its own: starting it,
+//! shutting it in, a picture of 16 × 16 px, and its end.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints what it finds, and stops where it finds nothing"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+use std::{env, fs};
+
+use bytes::Bytes;
+use cameo_imaging::{
+    Av1, Control, Crop, Format, Limits, Output, Recipe, SourceFormat, Target, VariantName,
+    Workspace, encode_rgb, process, serve_av1,
+};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{PixelType, ResizeOptions, Resizer};
+
+const EDGES: [(&str, u32); 5] = [
+    ("full", 1024),
+    ("large", 512),
+    ("medium", 256),
+    ("small", 128),
+    ("thumbnail", 64),
+];
+
+const BOTH: &[Format] = &[Format::Webp, Format::Jpeg];
+
+/// What is measured: a name, whether it is the plain way, and the formats made.
+const WAYS: [(&str, bool, &[Format]); 5] = [
+    ("plain", true, BOTH),
+    ("cameo", false, BOTH),
+    ("cameo-webp", false, &[Format::Webp]),
+    ("cameo-jpeg", false, &[Format::Jpeg]),
+    // Not measured: what bench/imaging/rightness.py and crops.py look at.
+    (FIXTURE, false, &[Format::Png]),
+];
+
+const FIXTURE: &str = "fixture";
+
+/// The argument with which this program starts itself to decode AV1.
+const DECODE_AV1: &str = "--decode-av1";
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [flag, way, picture] = arguments.as_slice()
+        && flag == "--way"
+    {
+        return serve(way, Path::new(picture));
+    }
+    if arguments == ["--start"] {
+        return start();
+    }
+    if arguments == [DECODE_AV1] {
+        return serve_av1().unwrap();
+    }
+    let (mut rounds, mut picture) = (15, None);
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--rounds" => rounds = arguments.next().unwrap().parse().unwrap(),
+            _ => picture = Some(PathBuf::from(argument)),
+        }
+    }
+    let picture = picture
+        .or_else(|| env::var_os("CAMEO_BENCH_PHOTO").map(PathBuf::from))
+        .unwrap_or_else(|| {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+            root.join("target/bench/phone-12mp.jpg")
+        });
+    assert!(
+        picture.is_file(),
+        "{} is not there; scripts/bench-photo.sh makes one",
+        picture.display()
+    );
+    compare(&picture, rounds);
+}
+
+fn compare(picture: &Path, rounds: usize) {
+    let is_jpeg = fs::read(picture).unwrap().starts_with(b"\xff\xd8");
+    let mut ways: Vec<Way> = WAYS
+        .iter()
+        .filter(|(name, plain, _)| (is_jpeg || !plain) && *name != FIXTURE)
+        .map(|(name, ..)| Way::start(name, picture))
+        .collect();
+    for _ in 0..rounds {
+        for way in &mut ways {
+            way.round();
+        }
+    }
+    println!("{}, {rounds} rounds, one thread", picture.display());
+    println!(
+        "{:<12} {:>8} {:>10} {:>10}",
+        "", "CPU ms", "peak MB", "kB out"
+    );
+    let measured: Vec<_> = ways.into_iter().map(Way::finish).collect();
+    for found in &measured {
+        println!(
+            "{:<12} {:>8.1} {:>10.1} {:>10.1}",
+            found.name, found.cpu_ms, found.peak_mb, found.output_kb
+        );
+    }
+    let of = |name: &str| measured.iter().find(|found| found.name == name);
+    if let (Some(plain), Some(cameo)) = (of("plain"), of("cameo")) {
+        println!("cameo / plain: {:.2}", cameo.cpu_ms / plain.cpu_ms);
+    }
+    if let (Some(both), Some(webp)) = (of("cameo"), of("cameo-webp")) {
+        println!(
+            "WebP and JPEG / WebP alone: {:.2}",
+            both.cpu_ms / webp.cpu_ms
+        );
+    }
+}
+
+/// A process that goes one of the ways, once for each line that it is sent.
+struct Way {
+    name: &'static str,
+    child: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    cpu_ms: Vec<f64>,
+    peak_mb: f64,
+    output_kb: f64,
+}
+
+struct Measured {
+    name: &'static str,
+    cpu_ms: f64,
+    peak_mb: f64,
+    output_kb: f64,
+}
+
+impl Way {
+    fn start(name: &'static str, picture: &Path) -> Self {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--way", name])
+            .arg(picture)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (ask, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut way = Self {
+            name,
+            child,
+            ask,
+            answers: BufReader::new(answers),
+            cpu_ms: Vec::new(),
+            peak_mb: 0.0,
+            output_kb: 0.0,
+        };
+        // The first round warms up caches and buffers.
+        way.round();
+        way.cpu_ms.clear();
+        way
+    }
+
+    fn round(&mut self) {
+        writeln!(self.ask).unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let numbers: Vec<f64> = line
+            .split_whitespace()
+            .map(|n| n.parse().unwrap())
+            .collect();
+        let [cpu_ms, peak_mb, output_kb] = numbers[..] else {
+            panic!("{} ended", self.name)
+        };
+        self.cpu_ms.push(cpu_ms);
+        self.peak_mb = peak_mb;
+        self.output_kb = output_kb;
+    }
+
+    fn finish(mut self) -> Measured {
+        drop(self.ask);
+        self.child.wait().unwrap();
+        self.cpu_ms.sort_by(f64::total_cmp);
+        Measured {
+            name: self.name,
+            cpu_ms: self.cpu_ms[self.cpu_ms.len() / 2],
+            peak_mb: self.peak_mb,
+            output_kb: self.output_kb,
+        }
+    }
+}
+
+fn serve(name: &str, picture: &Path) {
+    let (_, plain, formats) = WAYS.into_iter().find(|way| way.0 == name).unwrap();
+    let mut recipe = recipe(formats);
+    if name == FIXTURE {
+        recipe
+            .variants
+            .retain(|target| target.name.as_str() == "medium");
+        recipe.variants[0].edge_px = 128;
+    }
+    let upload = Bytes::from(fs::read(picture).unwrap());
+    let idle_kb = status_kb("VmRSS");
+    let mut workspace = Workspace::new(av1());
+    let mut resizer = Resizer::new();
+    for line in std::io::stdin().lines() {
+        // A folder for the files, or nothing; then a crop and the edge of the medium variant.
+        let line = line.unwrap();
+        let mut words = line.split('\t');
+        let folder = words.next().unwrap_or_default();
+        let crop = words.next().map(parse_crop);
+        if let Some(edge) = words.next() {
+            recipe.variants[0].edge_px = edge.parse().unwrap();
+        }
+        let mut files = Vec::new();
+        let before = cpu_ns();
+        let output = if plain {
+            plain_way(&upload, &recipe, &mut resizer)
+        } else {
+            files = cameo_way(&upload, &recipe, crop, &mut workspace);
+            files.iter().map(|(_, bytes)| bytes.len()).sum()
+        };
+        let cpu_ms = (cpu_ns() - before) as f64 / 1e6;
+        let peak_mb = (status_kb("VmHWM") - idle_kb) as f64 / 1024.0;
+        for (name, bytes) in files.iter().filter(|_| !folder.is_empty()) {
+            fs::write(Path::new(folder).join(name), bytes).unwrap();
+        }
+        println!("{cpu_ms} {peak_mb} {}", output as f64 / 1024.0);
+    }
+}
+
+/// `x,y,width,height`
+fn parse_crop(text: &str) -> Crop {
+    let numbers: Vec<u32> = text.split(',').map(|n| n.parse().unwrap()).collect();
+    let [x, y, width, height] = numbers[..] else {
+        panic!("a crop is x,y,width,height")
+    };
+    Crop {
+        x,
+        y,
+        width,
+        height,
+    }
+}
+
+fn av1() -> Av1 {
+    Av1::new(env::current_exe().unwrap(), vec![DECODE_AV1.into()])
+}
+
+/// Starts the process that decodes AVIF many times over.
+fn start() {
+    const TIMES: usize = 200;
+    let av1 = av1();
+    av1.check().unwrap();
+    let before = cpu_ns();
+    let mut wall_ms: Vec<f64> = (0..TIMES)
+        .map(|_| {
+            let begun = Instant::now();
+            av1.check().unwrap();
+            begun.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    // The kernel's steps are small beside so many times.
+    let cpu_ms = (cpu_ns() - before) as f64 / 1e6 / TIMES as f64;
+    wall_ms.sort_by(f64::total_cmp);
+    println!(
+        "a process for AVIF: {:.1} ms, of CPU {cpu_ms:.1} ms",
+        wall_ms[TIMES / 2]
+    );
+}
+
+fn recipe(formats: &[Format]) -> Recipe {
+    Recipe {
+        limits: Limits {
+            formats: SourceFormat::ALL.to_vec(),
+            min_edge_px: 1,
+            max_edge_px: 4096,
+            max_frames: 200,
+        },
+        variants: EDGES
+            .map(|(name, edge_px)| Target {
+                name: VariantName::new(name).unwrap(),
+                edge_px,
+            })
+            .to_vec(),
+        formats: formats.to_vec(),
+        webp_quality: 80,
+        jpeg_quality: 82,
+        background: [255; 3],
+        animated: false,
+        keep_master: false,
+    }
+}
+
+/// Gives the files made, by names such as `medium.webp`.
+fn cameo_way(
+    upload: &Bytes,
+    recipe: &Recipe,
+    crop: Option<Crop>,
+    workspace: &mut Workspace,
+) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    process(
+        upload.clone(),
+        recipe,
+        crop,
+        &Control::unlimited(),
+        workspace,
+        &mut |output| {
+            if let Output::Rendition(rendition, bytes) = output {
+                let (name, format) = (rendition.variant, rendition.format.name());
+                files.push((format!("{name}.{format}"), bytes));
+            }
+            ControlFlow::Continue(())
+        },
+    )
+    .unwrap();
+    files
+}
+
+/// The whole picture by zune-jpeg, then `fast_image_resize` from size to size, then libwebp and the
+/// JPEG encoder; gives the number of bytes made. It does less: no orientation, no profile, no placeholder.
+fn plain_way(upload: &Bytes, recipe: &Recipe, resizer: &mut Resizer) -> usize {
+    let cursor = zune_jpeg::zune_core::bytestream::ZCursor::new(&upload[..]);
+    let mut decoder = zune_jpeg::JpegDecoder::new(cursor);
+    let pixels = decoder.decode().unwrap();
+    let (width, height) = decoder.dimensions().unwrap();
+    let (mut width, mut height) = (width as u32, height as u32);
+    let mut level = pixels;
+    let mut total = 0;
+    for target in &recipe.variants {
+        let edge = target.edge_px;
+        let square = width.min(height);
+        let source = ImageRef::new(width, height, &level, PixelType::U8x3).unwrap();
+        let mut smaller = Image::new(edge, edge, PixelType::U8x3);
+        let options = ResizeOptions::new().crop(
+            f64::from((width - square) / 2),
+            f64::from((height - square) / 2),
+            f64::from(square),
+            f64::from(square),
+        );
+        resizer.resize(&source, &mut smaller, &options).unwrap();
+        level = smaller.into_vec();
+        (width, height) = (edge, edge);
+        for &format in &recipe.formats {
+            total += encode_rgb(edge, edge, level.clone(), format, recipe)
+                .unwrap()
+                .len();
+        }
+    }
+    total
+}
+
+/// What the kernel says that this thread has run, and the processes that it has waited for, in ns.
+fn cpu_ns() -> u64 {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let own: u64 = stat.split_whitespace().next().unwrap().parse().unwrap();
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    // cutime and cstime, the 16th and 17th; the second is a name in brackets.
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields
+        .skip(13)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum();
+    own + ticks * 10_000_000
+}
+
+fn status_kb(key: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

@@ -1,0 +1,535 @@
+//! HEIF (ISO/IEC 23008-12) with HEVC inside, which is HEIC, and with AV1 inside, which is AVIF: the
+//! container by `heifer-isobmff`, each tile by its [`codec`]. Only tiles that the avatar shows are
+//! decoded, and made at half the size where that is enough.
+//!
+//! Of the pictures that are derived from others it takes `grid`, which puts tiles side by side, and
+//! `iden`, which transforms another picture once more. It refuses `iovl`, which lays pictures over
+//! one another, and `tmap`, which is HDR, by what they are.
+
+mod codec;
+mod container;
+mod planes;
+
+use heifer_isobmff::boxes::{ColorInfo, Property};
+use heifer_isobmff::{HeifFile, ItemId};
+
+use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory};
+use crate::Error;
+use crate::SourceFormat;
+use crate::av1::Av1;
+use crate::control::Control;
+use crate::geometry::{Square, Window};
+use crate::orientation::Orientation;
+use crate::raster::{Layout, Raster};
+use codec::{Codec, Samples, Tiles};
+pub(super) use container::claimed_size;
+use planes::{Coefficients, Patch, Planes};
+
+/// How far an encoder pads a tile: to whole coding blocks, of 64 px at most.
+const PADDING_PX: u32 = 64;
+/// Phones cut a picture into tiles of this size, however small the picture.
+const USUAL_TILE_PX: u32 = 512;
+/// 4096 px a side are 64 tiles of a phone.
+const MAX_TILES: usize = 1024;
+
+/// The header of a picture that its brands call a `format`.
+pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, HeaderError> {
+    let file = container::open(bytes)?;
+    let picture = Picture::read(&file, file.primary_id)?;
+    if picture.codec.format() != format {
+        return Err(HeaderError::Kind(picture.codec.name()));
+    }
+    let cover = match alpha_of(&file, &picture.items) {
+        Some(alpha) => Some(Picture::read(&file, alpha)?),
+        None => None,
+    };
+    let mut tile_bytes = 0;
+    for picture in [Some(&picture), cover.as_ref()].into_iter().flatten() {
+        // One tile after the other: the largest counts.
+        tile_bytes = tile_bytes.max(picture.tile_bytes(&file, bytes.len())?);
+    }
+    if picture.transfer(&file)? == Some(PQ) {
+        // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
+        return Err(HeaderError::Kind("an HDR picture with the PQ curve"));
+    }
+    Ok(Header {
+        format,
+        width: picture.shown.width,
+        height: picture.shown.height,
+        orientation: picture.shown.orientation,
+        frames: 1,
+        alpha: cover.is_some(),
+        profile_bytes: profile(&file, &picture.items).map_or(0, |profile| profile.len() as u64),
+        memory: Memory {
+            fixed_bytes: tile_bytes.saturating_add(container::kept_bytes(bytes)),
+            scaled_bytes: 0,
+            pixel_bytes: 4,
+        },
+    })
+}
+
+/// Whether the major brand is that of films of AV1 or HEVC.
+fn is_sequence(bytes: &[u8]) -> bool {
+    matches!(
+        bytes.get(8..12),
+        Some(b"avis" | b"hevc" | b"hevx" | b"msf1")
+    )
+}
+
+const BROKEN: HeaderError = HeaderError::Broken("its container is damaged");
+
+/// One coded picture of a file, and how it is to be shown.
+struct Picture {
+    /// The item that is shown, those that it is derived from without a change but to its
+    /// transformations, and last the item that is coded or a grid of such items.
+    items: Vec<ItemId>,
+    /// After the tiles have been put together.
+    coded_width: u32,
+    coded_height: u32,
+    shown: Shown,
+    tile_width: u32,
+    tile_height: u32,
+    /// Row by row.
+    tiles: Vec<ItemId>,
+    columns: u32,
+    codec: Codec,
+}
+
+impl Picture {
+    fn read(file: &HeifFile<'_>, shown: ItemId) -> Result<Self, HeaderError> {
+        let items = derivation(file, shown)?;
+        let id = items.last().copied().unwrap_or(shown);
+        let item = file.item(id).map_err(|_| BROKEN)?;
+        let (tiles, columns, output) = match &item.item_type.0 {
+            b"hvc1" | b"av01" => (vec![id], 1, None),
+            b"grid" => {
+                let grid = file.grid(id).map_err(|_| BROKEN)?;
+                let tiles = file.referenced_items(id, b"dimg").to_vec();
+                if tiles.len() != usize::from(grid.rows) * usize::from(grid.columns) {
+                    return Err(HeaderError::Broken("tiles of it are missing"));
+                }
+                if tiles.len() > MAX_TILES {
+                    return Err(HeaderError::Complex("it is cut into more than 1024 tiles"));
+                }
+                let output = (grid.output_width, grid.output_height);
+                (tiles, u32::from(grid.columns), Some(output))
+            }
+            other => return Err(not_taken(*other)),
+        };
+        let first = tiles.first().copied().ok_or(BROKEN)?;
+        let first_type = file.item(first).map_err(|_| BROKEN)?.item_type.0;
+        let codec = Codec::of(first_type).ok_or_else(|| match &first_type {
+            b"iden" | b"grid" | b"iovl" => HeaderError::Kind("a HEIF grid of derived pictures"),
+            _ => not_taken(first_type),
+        })?;
+        let (tile_width, tile_height) = file
+            .image_size(first)
+            .ok()
+            .flatten()
+            .ok_or(HeaderError::Broken("its header gives no size"))?;
+        let (width, height) = output.unwrap_or((tile_width, tile_height));
+        if width == 0 || height == 0 || tile_width == 0 || tile_height == 0 {
+            return Err(HeaderError::Broken("its header gives no size"));
+        }
+        let rows = tiles.len() as u32 / columns;
+        // Tiles cover the picture, none lies wholly beyond it, and a single one is not much larger.
+        let fits = |tile: u32, count: u32, length: u32| {
+            u64::from(tile) * u64::from(count) >= u64::from(length)
+                && u64::from(tile) * u64::from(count - 1) < u64::from(length)
+                && (count > 1 || tile <= length.max(USUAL_TILE_PX).saturating_add(PADDING_PX))
+        };
+        // An edge between tiles must not fall between two pixels that become one.
+        let even = |tile: u32, count: u32| count == 1 || tile.is_multiple_of(2);
+        if !even(tile_width, columns) || !even(tile_height, rows) {
+            return Err(HeaderError::Kind("a HEIF picture cut at odd places"));
+        }
+        if !fits(tile_width, columns, width) || !fits(tile_height, rows, height) {
+            return Err(HeaderError::Broken("its tiles do not fit together"));
+        }
+        Ok(Self {
+            coded_width: width,
+            coded_height: height,
+            shown: Shown::read(file, &items, width, height)?,
+            items,
+            tile_width,
+            tile_height,
+            tiles,
+            columns,
+            codec,
+        })
+    }
+
+    /// What decoding a tile takes at its peak, of a file of so many bytes.
+    fn tile_bytes(&self, file: &HeifFile<'_>, file_bytes: usize) -> Result<u64, HeaderError> {
+        let (width, height) = (self.tile_width, self.tile_height);
+        match self.codec {
+            Codec::Hevc => {
+                let padded = |length: u32| u64::from(length) + u64::from(PADDING_PX);
+                let samples = Samples::of_hevc(file, self.tiles[0])?;
+                let pixel_bytes = samples.hevc_pixel_bytes();
+                let pixels = padded(width).saturating_mul(padded(height));
+                let decoding = pixels.saturating_mul(pixel_bytes);
+                let streams = self
+                    .tiles
+                    .iter()
+                    .map(|&tile| codec::hevc_stream_bytes(file, tile, file_bytes));
+                Ok(decoding.saturating_add(streams.max().unwrap_or(0)))
+            }
+            Codec::Av1 => {
+                let sequence = codec::sequence(file, self.tiles[0], (width, height))?;
+                // Pieces of it are joined.
+                let joined = file_bytes as u64;
+                let decoding = sequence.shape(width, height).memory_bytes(file_bytes);
+                Ok(decoding.saturating_add(joined))
+            }
+        }
+    }
+
+    /// The transfer characteristics, where the file or its first tile gives them.
+    fn transfer(&self, file: &HeifFile<'_>) -> Result<Option<u16>, HeaderError> {
+        let first = self.tiles[0];
+        if let Some((_, transfer, ..)) = nclx(file, &self.items, first) {
+            return Ok(Some(transfer));
+        }
+        Ok(match self.codec {
+            Codec::Hevc => None,
+            Codec::Av1 => {
+                let size = (self.tile_width, self.tile_height);
+                Some(u16::from(codec::sequence(file, first, size)?.transfer))
+            }
+        })
+    }
+}
+
+/// An item of a type that is not taken, in words.
+const fn not_taken(item_type: [u8; 4]) -> HeaderError {
+    HeaderError::Kind(match &item_type {
+        b"iovl" => "a HEIF overlay of several pictures (iovl)",
+        b"tmap" => "an HDR picture with a tone map (tmap)",
+        b"jpeg" => "a HEIF picture that is coded in JPEG",
+        b"unci" => "a HEIF picture that is not compressed (unci)",
+        _ => "a HEIF picture that is coded in neither HEVC nor AV1",
+    })
+}
+
+/// The items from one that is shown to the one that it shows: each `iden` is another item with
+/// transformations of its own (ISO/IEC 23008-12, 6.6.2.1).
+fn derivation(file: &HeifFile<'_>, shown: ItemId) -> Result<Vec<ItemId>, HeaderError> {
+    let mut items = vec![shown];
+    let mut id = shown;
+    while file.item(id).map_err(|_| BROKEN)?.item_type.0 == *b"iden" {
+        let &[from] = file.referenced_items(id, b"dimg") else {
+            return Err(HeaderError::Broken(
+                "it is derived from no picture or several",
+            ));
+        };
+        // A circle of items ends here too.
+        if items.len() > MAX_DERIVATIONS {
+            return Err(HeaderError::Complex("it is derived too many times"));
+        }
+        items.push(from);
+        id = from;
+    }
+    Ok(items)
+}
+
+/// Real files derive a picture once.
+const MAX_DERIVATIONS: usize = 8;
+
+/// What of a coded picture is shown, and which way up.
+#[derive(Clone, Copy)]
+struct Shown {
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+    orientation: Orientation,
+}
+
+impl Shown {
+    /// Goes through the transformations of the items, from the last to the first, each in the order
+    /// in which the file lists them. EXIF repeats them, and is not asked.
+    fn read(
+        file: &HeifFile<'_>,
+        items: &[ItemId],
+        width: u32,
+        height: u32,
+    ) -> Result<Self, HeaderError> {
+        let mut shown = Self {
+            x: 0,
+            y: 0,
+            width,
+            height,
+            orientation: Orientation::UPRIGHT,
+        };
+        let mut properties = Vec::new();
+        for &id in items.iter().rev() {
+            properties.extend(file.item_properties(id).map_err(|_| BROKEN)?);
+        }
+        for property in properties {
+            match property {
+                Property::Rotation(quarters) => {
+                    shown.orientation = shown.orientation.then_rotated_left(*quarters);
+                }
+                Property::Mirror(true) => shown.orientation = shown.orientation.then_flipped(),
+                Property::Mirror(false) => shown.orientation = shown.orientation.then_mirrored(),
+                Property::CleanAperture {
+                    width: across,
+                    height: down,
+                    horiz_offset,
+                    vert_offset,
+                } => {
+                    // The standard has it first, and encoders write it to cut their padding off.
+                    if shown.orientation != Orientation::UPRIGHT {
+                        return Err(HeaderError::Kind(
+                            "a HEIF picture that is turned before it is cut",
+                        ));
+                    }
+                    let (x, width) = clean(*across, *horiz_offset, shown.width)?;
+                    let (y, height) = clean(*down, *vert_offset, shown.height)?;
+                    (shown.x, shown.width) = (shown.x + x, width);
+                    (shown.y, shown.height) = (shown.y + y, height);
+                }
+                _ => {}
+            }
+        }
+        Ok(shown)
+    }
+}
+
+/// Where a clean aperture begins on one axis of `coded` pixels, and its length there (ISO/IEC
+/// 14496-12, 12.1.4): fractions, the offset between the two centres.
+fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32), HeaderError> {
+    if length.1 == 0 || offset.1 == 0 {
+        return Err(BROKEN);
+    }
+    let length = f64::from(length.0) / f64::from(length.1);
+    let centre = f64::from(coded) / 2.0 + f64::from(offset.0) / f64::from(offset.1);
+    let begin = (centre - length / 2.0).round().max(0.0);
+    let end = (begin + length.round()).min(f64::from(coded));
+    if end - begin < 1.0 {
+        return Err(BROKEN);
+    }
+    Ok((begin as u32, (end - begin) as u32))
+}
+
+/// How many pixels, across and down, become one.
+pub(super) const fn shrink(request: &DecodeRequest) -> u32 {
+    if request.square.edge >= request.edge_px * 2 {
+        2
+    } else {
+        1
+    }
+}
+
+pub(super) fn decode(
+    bytes: &[u8],
+    request: &DecodeRequest,
+    control: &Control,
+    av1: &Av1,
+) -> Result<Decoded, Error> {
+    // The header was taken, so there is a codec to say what cannot be decoded.
+    let broken = |refusal: &HeaderError| refused(Codec::Hevc, refusal);
+    let file = container::open(bytes).map_err(|refusal| broken(&refusal))?;
+    let picture = Picture::read(&file, file.primary_id).map_err(|refusal| broken(&refusal))?;
+    let codec = picture.codec;
+    let square = Square {
+        x: request.square.x + picture.shown.x,
+        y: request.square.y + picture.shown.y,
+        ..request.square
+    };
+    let shrink = shrink(request);
+    // From the pixel that the square begins in to the one that it ends in, of those there are.
+    let span = |from: u32, length: u32| {
+        let begin = from / shrink;
+        let end = (from + square.edge).div_ceil(shrink);
+        // An odd last pixel has no other to become one with.
+        (begin, end.min(length / shrink).max(begin + 1) - begin)
+    };
+    let (left, width) = span(square.x, picture.coded_width);
+    let (top, height) = span(square.y, picture.coded_height);
+    let alpha = alpha_of(&file, &picture.items);
+    let layout = if alpha.is_some() {
+        Layout::Rgba
+    } else {
+        Layout::Rgb
+    };
+    let patch = Patch {
+        left,
+        top,
+        shrink,
+        raster: Raster {
+            width,
+            height,
+            layout,
+            pixels: vec![255; Raster::len_of(width, height, layout)],
+        },
+    };
+    let mut colors = None;
+    let mut tiles = Tiles::open(&file, &picture, bytes.len(), av1, control)?;
+    let mut decode = |tile, halved| tiles.decode(&file, &picture, tile, halved, control);
+    let mut patch = fill(&picture, patch, &mut decode, |patch, planes, tile, at| {
+        let (coefficients, described) = coefficients(&file, &picture, tile, planes)?;
+        colors.get_or_insert(described);
+        patch.draw_colors(planes, &coefficients, at);
+        Ok(())
+    })?;
+    drop(tiles);
+    if let Some(alpha) = alpha {
+        let cover = Picture::read(&file, alpha).map_err(|refusal| refused(codec, &refusal))?;
+        let size = |picture: &Picture| (picture.coded_width, picture.coded_height);
+        if size(&cover) != size(&picture) {
+            return Err(corrupt(codec, "its alpha has another size"));
+        }
+        let mut tiles = Tiles::open(&file, &cover, bytes.len(), av1, control)?;
+        let mut decode = |tile, halved| tiles.decode(&file, &cover, tile, halved, control);
+        patch = fill(&cover, patch, &mut decode, |patch, planes, tile, at| {
+            let (coefficients, _) = coefficients(&file, &cover, tile, planes)?;
+            patch.draw_alpha(planes, &coefficients, at);
+            Ok(())
+        })?;
+        let mut premultiplied = picture.items.iter();
+        if premultiplied.any(|&id| file.referenced_items(id, b"prem").contains(&alpha)) {
+            patch.divide_by_alpha();
+        }
+    }
+    let profile = profile(&file, &picture.items);
+    let scale = f64::from(shrink);
+    let x = f64::from(square.x) / scale - f64::from(left);
+    let y = f64::from(square.y) / scale - f64::from(top);
+    let room = (f64::from(width) - x).min(f64::from(height) - y);
+    Ok(Decoded {
+        window: Window {
+            x,
+            y,
+            edge: (f64::from(square.edge) / scale).min(room),
+        },
+        raster: patch.raster,
+        colors: profile.map_or(colors.unwrap_or(Colors::Unmarked), |profile| {
+            Colors::Profile(profile.to_vec())
+        }),
+    })
+}
+
+/// The profile of the first of the items that has one, unless it is larger than any.
+fn profile<'a>(file: &'a HeifFile<'_>, items: &[ItemId]) -> Option<&'a [u8]> {
+    let mut profiles = items
+        .iter()
+        .filter_map(|&id| file.icc_profile(id).ok().flatten());
+    let profile = profiles.next()?;
+    (profile.len() <= MAX_PROFILE_BYTES).then_some(profile)
+}
+
+const fn corrupt(codec: Codec, reason: &'static str) -> Error {
+    Error::Corrupt {
+        format: codec.format(),
+        reason,
+    }
+}
+
+/// What a refusal of the header would be later, where it should have come before.
+const fn refused(codec: Codec, refusal: &HeaderError) -> Error {
+    match refusal {
+        HeaderError::Broken(reason) | HeaderError::Kind(reason) | HeaderError::Complex(reason) => {
+            corrupt(codec, reason)
+        }
+    }
+}
+
+/// Decodes the tiles that the patch shows, one after the other, and gives each to `draw` with the
+/// place of its corner in the picture.
+fn fill(
+    picture: &Picture,
+    mut patch: Patch,
+    decode: &mut dyn FnMut(ItemId, bool) -> Result<Planes, Error>,
+    mut draw: impl FnMut(&mut Patch, &Planes, ItemId, (u32, u32)) -> Result<(), Error>,
+) -> Result<Patch, Error> {
+    for (index, &tile) in (0..).zip(&picture.tiles) {
+        let at = (
+            index % picture.columns * picture.tile_width,
+            index / picture.columns * picture.tile_height,
+        );
+        if !patch.shows(at, picture.tile_width, picture.tile_height) {
+            continue;
+        }
+        let planes = decode(tile, patch.shrink > 1)?;
+        draw(&mut patch, &planes, tile, at)?;
+    }
+    Ok(patch)
+}
+
+/// The auxiliary picture that says how opaque the first of the items is that has one. Depth maps,
+/// gain maps and the like are auxiliary pictures too, and not for us.
+fn alpha_of(file: &HeifFile<'_>, items: &[ItemId]) -> Option<ItemId> {
+    items
+        .iter()
+        .flat_map(|&id| file.referencing_items(id, b"auxl"))
+        .find(|&aux| {
+            file.item_properties(aux).is_ok_and(|mut properties| {
+                properties.any(|property| {
+                    matches!(property, Property::AuxiliaryType(kind)
+                    if kind == "urn:mpeg:hevc:2015:auxid:1"
+                        || kind == "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
+                })
+            })
+        })
+}
+
+/// How the samples of a tile are to be read: as the picture says, else as the tile says, else as
+/// its own stream says (ISO/IEC 23008-12, 6.5.5).
+fn coefficients(
+    file: &HeifFile<'_>,
+    picture: &Picture,
+    tile: ItemId,
+    planes: &Planes,
+) -> Result<(Coefficients, Colors), Error> {
+    let (colors, matrix, full_range) = match nclx(file, &picture.items, tile) {
+        Some((primaries, transfer, matrix, full_range)) => (
+            Colors::Coded {
+                primaries: primaries as u8,
+                transfer: transfer as u8,
+            },
+            matrix,
+            full_range,
+        ),
+        None => (
+            planes
+                .colors
+                .map_or(Colors::Unmarked, |(primaries, transfer)| Colors::Coded {
+                    primaries,
+                    transfer,
+                }),
+            u16::from(planes.matrix),
+            planes.full_range,
+        ),
+    };
+    let coefficients =
+        Coefficients::new(matrix, full_range, planes.bit_depth).ok_or_else(|| {
+            corrupt(
+                picture.codec,
+                "it uses a colour matrix that is not supported",
+            )
+        })?;
+    Ok((coefficients, colors))
+}
+
+/// SMPTE ST 2084 among the transfer characteristics.
+const PQ: u16 = 16;
+
+/// Primaries, transfer characteristics, matrix coefficients and whether the range is full, of the
+/// first that says, of the items and then the tile.
+fn nclx(file: &HeifFile<'_>, items: &[ItemId], tile: ItemId) -> Option<(u16, u16, u16, bool)> {
+    items.iter().chain([&tile]).find_map(|&id| {
+        file.item_properties(id)
+            .ok()?
+            .find_map(|property| match property {
+                Property::Color(ColorInfo::Nclx {
+                    primaries,
+                    transfer,
+                    matrix,
+                    full_range,
+                }) => Some((*primaries, *transfer, *matrix, *full_range)),
+                _ => None,
+            })
+    })
+}

@@ -1,0 +1,433 @@
+//! JPEG (ITU-T T.81), decoded at the smallest scale that serves.
+
+mod markers;
+mod samples;
+mod turbo;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "the way back from a young decoder")
+)]
+mod zune;
+
+use super::{Chroma, Colors, DecodeRequest, Decoded, Header, HeaderError, Memory};
+use crate::Error;
+use crate::SourceFormat;
+use crate::geometry::{Square, Window};
+use crate::planes::{Picture, Planes};
+use crate::raster::{Layout, Raster};
+pub(super) use markers::claimed_size;
+use markers::{Coding, Markers};
+
+/// A decoder of JPEG data. There are two, so that a fault in one is no dead end.
+trait Decoder {
+    /// Decodes the part of a picture at a scale of at least `eighths`/8.
+    ///
+    /// # Errors
+    ///
+    /// A reason that is safe to show where any part of the picture cannot be decoded.
+    fn decode(bytes: &[u8], markers: &Markers, part: Part) -> Result<Scaled, &'static str>;
+
+    /// Decodes all of a picture at `eighths`/8 as the planes that it is stored in, at no more than
+    /// luma's size. `None` where it is not stored in luma and chroma, or this decoder cannot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::decode`].
+    fn decode_planes(
+        bytes: &[u8],
+        markers: &Markers,
+        eighths: u32,
+    ) -> Result<Option<Planes>, &'static str>;
+}
+
+/// The part of a stored picture to decode, and at what scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    /// 1 to 8
+    eighths: u32,
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+/// A decoded part, with perhaps more around it.
+struct Scaled {
+    raster: Raster,
+    /// The scale that was used.
+    eighths: u32,
+    /// Where the raster's corner lies in the scaled picture.
+    left: u32,
+    top: u32,
+}
+
+/// What is used; `zune::Zune` fits as well.
+type Chosen = turbo::Turbo;
+
+/// Real pictures have about ten scans and the most thorough optimisers make a few dozen. Each scan
+/// walks the whole picture, however few its bytes are.
+const MAX_SCANS: u32 = 100;
+
+/// Samples times scans: as many as all scans of 4096 × 4096 pixels in three full channels walk. The
+/// decoder cannot be stopped on its way, so that this is what bounds its time.
+const MAX_WALKED_SAMPLES: u64 = MAX_SCANS as u64 * 4096 * 4096 * 3;
+
+pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
+    let markers = Markers::read(bytes).map_err(HeaderError::Broken)?;
+    match markers.coding {
+        Coding::Baseline | Coding::Progressive => {}
+        Coding::Arithmetic => return Err(HeaderError::Kind("an arithmetic-coded JPEG")),
+        Coding::Lossless => return Err(HeaderError::Kind("a lossless JPEG")),
+        Coding::Hierarchical => return Err(HeaderError::Kind("a hierarchical JPEG")),
+    }
+    match markers.precision {
+        8 => {}
+        12 => return Err(HeaderError::Kind("a 12-bit JPEG")),
+        _ => return Err(HeaderError::Broken("its sample precision does not exist")),
+    }
+    if !matches!(markers.components, 1 | 3 | 4) {
+        return Err(HeaderError::Kind(
+            "a JPEG with a number of channels that has no meaning",
+        ));
+    }
+    if markers.scans > MAX_SCANS {
+        return Err(HeaderError::Complex("it has more than 100 scans"));
+    }
+    if markers.samples * u64::from(markers.scans) > MAX_WALKED_SAMPLES {
+        return Err(HeaderError::Complex("it has too many scans for its size"));
+    }
+    // T.81, A.2: in a picture that is not progressive, each channel is in one scan. Each further
+    // one would cost as much as the whole picture.
+    if markers.coding == Coding::Baseline && markers.scans > u32::from(markers.components) {
+        return Err(HeaderError::Complex("it has more scans than channels"));
+    }
+    // With several scans, and in a progressive picture with one too, the coefficients of the whole
+    // picture, 16 bits each.
+    let coefficient_bytes = if markers.scans > 1 || markers.coding == Coding::Progressive {
+        markers.samples * 2
+    } else {
+        0
+    };
+    // A sampling that the decoder does not bring to pixels is decoded to all its samples first.
+    let sample_bytes = if markers.sampling_is_usual() {
+        0
+    } else {
+        markers.samples
+    };
+    // Of four channels two may be held twice, in part and in full.
+    let planes = match markers.components {
+        4 => 5,
+        components => u64::from(components),
+    };
+    let pixels = u64::from(markers.width) * u64::from(markers.height);
+    Ok(Header {
+        format: SourceFormat::Jpeg,
+        width: markers.width,
+        height: markers.height,
+        orientation: markers.orientation,
+        frames: 1,
+        alpha: false,
+        profile_bytes: markers.profile_bytes,
+        memory: Memory {
+            fixed_bytes: coefficient_bytes + sample_bytes + markers.kept_bytes,
+            // The planes of its channels, as large as one another once they are scaled; and once
+            // more, as they are copied out of whole blocks where they are what is wanted.
+            scaled_bytes: pixels * planes,
+            // Or what is made of them, twice.
+            pixel_bytes: u64::from(markers.components) * 2,
+        },
+    })
+}
+
+/// The smallest scale, in eighths, at which the square still covers what is wanted of it.
+pub(super) fn eighths(request: &DecodeRequest) -> u32 {
+    (request.edge_px * 8)
+        .div_ceil(request.square.edge)
+        .clamp(1, 8)
+}
+
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &Header,
+    request: &DecodeRequest,
+) -> Result<Decoded<Picture>, Error> {
+    let corrupt = |reason| Error::Corrupt {
+        format: SourceFormat::Jpeg,
+        reason,
+    };
+    let markers = Markers::read(bytes).map_err(corrupt)?;
+    debug_assert!(header.width == markers.width && header.height == markers.height);
+    let colors = Colors::from(markers.icc_profile(bytes));
+    let square = request.square;
+    let part = Part {
+        eighths: eighths(request),
+        x: square.x,
+        y: square.y,
+        width: square.edge,
+        height: square.edge,
+    };
+    if planes_serve(&markers, request)
+        && let Some(planes) =
+            Chosen::decode_planes(bytes, &markers, part.eighths).map_err(corrupt)?
+    {
+        return Ok(Decoded {
+            raster: Picture::Planes(planes),
+            window: window_in(square, part.eighths, 0, 0),
+            colors,
+        });
+    }
+    let mut scaled = Chosen::decode(bytes, &markers, part).map_err(corrupt)?;
+    if scaled.raster.layout == Layout::Cmyk && markers.inks_are_inverted() {
+        for ink in &mut scaled.raster.pixels {
+            *ink = 255 - *ink;
+        }
+    }
+    Ok(Decoded {
+        window: window_in(square, scaled.eighths, scaled.left, scaled.top),
+        raster: Picture::Pixels(scaled.raster),
+        colors,
+    })
+}
+
+/// Whether a picture may be stored in luma and chroma that planes can hold.
+fn has_planes(markers: &Markers) -> bool {
+    markers.sampling_is_usual() && markers.chroma_is_sampled_alike()
+}
+
+/// Whether planes are worth it: they hold the whole picture, of which a small part may be wanted.
+fn planes_serve(markers: &Markers, request: &DecodeRequest) -> bool {
+    has_planes(markers)
+        && matches!(request.chroma, Chroma::Halved)
+        && request.square.edge >= markers.height / 2
+        && request.square.edge >= markers.width / 2
+}
+
+/// Where a square lies in a scaled picture whose corner lies at `left` and `top`.
+fn window_in(square: Square, eighths: u32, left: u32, top: u32) -> Window {
+    let scale = f64::from(eighths) / 8.0;
+    let whole = Window::from(square);
+    Window {
+        x: whole.x * scale - f64::from(left),
+        y: whole.y * scale - f64::from(top),
+        edge: whole.edge * scale,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libjpeg_turbo_rs::tj3::{TjHandle, TjParam};
+    use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
+
+    use super::*;
+
+    fn soft_picture(width: usize, height: usize) -> Vec<u8> {
+        let mut pixels = Vec::new();
+        for y in 0..height {
+            for x in 0..width {
+                let wave = |from: usize, step: usize| (from / step % 256) as u8;
+                pixels.extend([wave(x * 3 + y, 4), wave(y * 2, 3), wave(x + 2 * y, 5)]);
+            }
+        }
+        pixels
+    }
+
+    #[test]
+    fn both_decoders_see_the_same_picture() {
+        let (width, height) = (203, 117);
+        let bytes = Encoder::new(
+            &soft_picture(width, height),
+            width,
+            height,
+            PixelFormat::Rgb,
+        )
+        .quality(90)
+        .subsampling(Subsampling::S420)
+        .encode()
+        .unwrap();
+        let markers = Markers::read(&bytes).unwrap();
+        let part = Part {
+            eighths: 8,
+            x: 60,
+            y: 10,
+            width: 100,
+            height: 100,
+        };
+        let turbo = turbo::Turbo::decode(&bytes, &markers, part).unwrap();
+        let zune = zune::Zune::decode(&bytes, &markers, part).unwrap();
+        assert_eq!((turbo.left, turbo.top), (48, 10));
+        let mut sum = 0;
+        for y in 0..100_usize {
+            for x in 0..turbo.raster.width as usize {
+                let near = (y * turbo.raster.width as usize + x) * 3;
+                let far = ((y + 10) * width + x + 48) * 3;
+                for channel in 0..3 {
+                    let (a, b) = (
+                        turbo.raster.pixels[near + channel],
+                        zune.raster.pixels[far + channel],
+                    );
+                    sum += u32::from(a.abs_diff(b));
+                }
+            }
+        }
+        let mean = f64::from(sum) / turbo.raster.pixels.len() as f64;
+        assert!(mean < 1.5, "mean difference {mean}");
+    }
+
+    #[test]
+    fn a_smaller_scale_shows_the_same_part() {
+        let (width, height) = (400, 300);
+        let bytes = Encoder::new(
+            &soft_picture(width, height),
+            width,
+            height,
+            PixelFormat::Rgb,
+        )
+        .encode()
+        .unwrap();
+        let header = header(&bytes).ok().unwrap();
+        for (edge_px, chroma) in [200, 130, 60, 25]
+            .into_iter()
+            .flat_map(|edge_px| [(edge_px, Chroma::Whole), (edge_px, Chroma::Halved)])
+        {
+            let square = Square {
+                x: 77,
+                y: 31,
+                edge: 200,
+            };
+            let request = DecodeRequest {
+                square,
+                edge_px,
+                chroma,
+            };
+            let decoded = decode(&bytes, &header, &request).unwrap();
+            let (width, height) = match &decoded.raster {
+                Picture::Pixels(raster) => (raster.width, raster.height),
+                Picture::Planes(planes) => (planes.luma.width, planes.luma.height),
+            };
+            assert_eq!(
+                matches!(decoded.raster, Picture::Planes(_)),
+                chroma == Chroma::Halved
+            );
+            let window = decoded.window;
+            assert!(window.edge >= f64::from(edge_px));
+            assert!(window.x >= 0.0 && window.x + window.edge <= f64::from(width));
+            assert!(window.y >= 0.0 && window.y + window.edge <= f64::from(height));
+        }
+    }
+
+    /// Planes of odd sizes, in every way of sharing chroma, show what pixels show.
+    #[test]
+    fn planes_are_the_same_picture() {
+        let (width, height) = (203, 117);
+        let pixels = soft_picture(width, height);
+        for (sampling, shared) in [
+            (Subsampling::S444, (1, 1)),
+            (Subsampling::S422, (2, 1)),
+            (Subsampling::S420, (2, 2)),
+            (Subsampling::S440, (1, 2)),
+            (Subsampling::S411, (4, 1)),
+        ] {
+            let bytes = Encoder::new(&pixels, width, height, PixelFormat::Rgb)
+                .quality(95)
+                .subsampling(sampling)
+                .encode()
+                .unwrap();
+            let markers = Markers::read(&bytes).unwrap();
+            for eighths in [8, 5, 4, 3, 1] {
+                let planes = turbo::Turbo::decode_planes(&bytes, &markers, eighths)
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(planes.shared, shared);
+                let part = Part {
+                    eighths,
+                    x: 0,
+                    y: 0,
+                    width: width as u32,
+                    height: height as u32,
+                };
+                let whole = turbo::Turbo::decode(&bytes, &markers, part).unwrap().raster;
+                let rgb = planes.to_rgb();
+                assert_eq!((rgb.width, rgb.height), (whole.width, whole.height));
+                let sum: u32 = (rgb.pixels.iter().zip(&whole.pixels))
+                    .map(|(a, b)| u32::from(a.abs_diff(*b)))
+                    .sum();
+                let mean = f64::from(sum) / rgb.pixels.len() as f64;
+                assert!(mean < 4.0, "{sampling:?} at {eighths}/8: {mean}");
+            }
+        }
+    }
+
+    /// The decoder holds planes of whole blocks and copies of them, in full where no channel shares
+    /// its samples.
+    #[test]
+    fn the_memory_that_is_counted_is_enough_for_planes_of_the_whole_picture() {
+        let (width, height) = (1024, 1024);
+        let bytes = Encoder::new(
+            &soft_picture(width, height),
+            width,
+            height,
+            PixelFormat::Rgb,
+        )
+        .subsampling(Subsampling::S444)
+        .encode()
+        .unwrap();
+        // As small a part as planes serve for, at its full size.
+        let edge = (width / 2) as u32;
+        let request = DecodeRequest {
+            square: Square { x: 0, y: 0, edge },
+            edge_px: edge,
+            chroma: Chroma::Halved,
+        };
+        let header = header(&bytes).ok().unwrap();
+        let decoded = decode(&bytes, &header, &request).unwrap();
+        assert!(matches!(decoded.raster, Picture::Planes(_)));
+        // The library counts too, and refuses what takes more than it may.
+        let takes = |mebibytes: u64| {
+            let mut handle = TjHandle::new();
+            handle
+                .set(TjParam::MaxMemory, i32::try_from(mebibytes).unwrap())
+                .unwrap();
+            handle.decompress_to_yuv_planes(&bytes).is_ok()
+        };
+        assert!(takes(header.memory_bytes(&request).div_ceil(1 << 20)));
+        assert!(!takes(5), "planes are held once and not twice");
+    }
+
+    #[test]
+    fn planes_of_a_picture_much_longer_than_what_is_wanted_of_it_are_not_made() {
+        for (width, height, served) in [(200, 100, true), (240, 100, false), (100, 240, false)] {
+            let bytes = Encoder::new(
+                &soft_picture(width, height),
+                width,
+                height,
+                PixelFormat::Rgb,
+            )
+            .encode()
+            .unwrap();
+            let request = DecodeRequest {
+                square: Square {
+                    x: 0,
+                    y: 0,
+                    edge: 100,
+                },
+                edge_px: 100,
+                chroma: Chroma::Halved,
+            };
+            let header = header(&bytes).ok().unwrap();
+            let decoded = decode(&bytes, &header, &request).unwrap();
+            assert_eq!(matches!(decoded.raster, Picture::Planes(_)), served);
+        }
+    }
+
+    /// What is stored as red, green and blue has no luma.
+    #[test]
+    fn planes_are_given_of_luma_and_chroma_only() {
+        let bytes = Encoder::new(&soft_picture(32, 32), 32, 32, PixelFormat::Rgb)
+            .colorspace(libjpeg_turbo_rs::ColorSpace::Rgb)
+            .subsampling(Subsampling::S444)
+            .encode()
+            .unwrap();
+        let markers = Markers::read(&bytes).unwrap();
+        assert_eq!(turbo::Turbo::decode_planes(&bytes, &markers, 8), Ok(None));
+    }
+}

@@ -1,0 +1,101 @@
+//! The alpha channel of a lossy picture: the `ALPH` chunk (RFC 9649, section 2.7.1.2).
+
+use super::super::animation::Area;
+use super::vp8l::{self, Channels};
+use super::{CUT_OFF, DAMAGED};
+use crate::Error;
+use crate::control::Control;
+
+/// Decodes the payload of an `ALPH` chunk into rows of one byte a pixel.
+pub(super) fn decode(
+    payload: &[u8],
+    width: usize,
+    height: usize,
+    control: &Control,
+) -> Result<Vec<u8>, Error> {
+    let (&head, data) = payload.split_first().ok_or(CUT_OFF)?;
+    let mut plane = match head & 3 {
+        0 => data.get(..width * height).ok_or(CUT_OFF)?.to_vec(),
+        1 => {
+            let whole = Area {
+                width,
+                height,
+                ..Area::default()
+            };
+            vp8l::decode_stream(data, (width, height), whole, Channels::Green, control)?
+        }
+        _ => return Err(DAMAGED),
+    };
+    // What remains says that levels were reduced, which is nothing to undo.
+    let filter = head >> 2 & 3;
+    if filter != 0 {
+        unfilter(filter, &mut plane, width);
+    }
+    Ok(plane)
+}
+
+/// Turns differences from what a filter foretells into values.
+fn unfilter(filter: u8, plane: &mut [u8], width: usize) {
+    let mut above: &mut [u8] = &mut [];
+    for row in plane.chunks_exact_mut(width) {
+        match (filter, above.first()) {
+            (_, None) => add_left(row, 0),
+            (1, Some(&first)) => add_left(row, first),
+            (2, _) => {
+                for (value, above) in row.iter_mut().zip(&*above) {
+                    *value = value.wrapping_add(*above);
+                }
+            }
+            (_, Some(&first)) => {
+                let (mut left, mut corner) = (first, first);
+                for (value, &top) in row.iter_mut().zip(&*above) {
+                    let sum = i16::from(left) + i16::from(top) - i16::from(corner);
+                    left = value.wrapping_add(sum.clamp(0, 255) as u8);
+                    *value = left;
+                    corner = top;
+                }
+            }
+        }
+        above = row;
+    }
+}
+
+fn add_left(row: &mut [u8], mut left: u8) {
+    for value in row {
+        left = left.wrapping_add(*value);
+        *value = left;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of a picture of three by three, and their differences by each filter.
+    #[test]
+    fn filters_are_undone() {
+        let plane = [10, 12, 9, 250, 255, 3, 7, 0, 255];
+        let raw = |head: u8, differences: [u8; 9]| {
+            let payload = [&[head][..], &differences].concat();
+            decode(&payload, 3, 3, &Control::unlimited()).unwrap()
+        };
+        assert_eq!(raw(0, plane), plane);
+        let n = |value: i16| value as u8;
+        let left = [10, 2, n(-3), 240, 5, n(3 - 255), n(7 - 250), n(-7), 255];
+        assert_eq!(raw(1 << 2, left), plane);
+        let above = [10, 2, n(-3), 240, 243, n(-6), n(7 - 250), n(-255), 252];
+        assert_eq!(raw(2 << 2, above), plane);
+        // Foretold: above; 250 + 12 - 10, 255 + 9 - 12; above; 7 + 255 - 250, 0 + 3 - 255 as 0.
+        let both = [10, 2, n(-3), 240, 3, n(3 - 252), n(7 - 250), n(-12), 255];
+        assert_eq!(raw(3 << 2, both), plane);
+    }
+
+    #[test]
+    fn what_is_too_short_or_of_no_known_kind_is_corrupt() {
+        let control = Control::unlimited();
+        assert_eq!(decode(&[], 1, 1, &control), Err(CUT_OFF));
+        assert_eq!(decode(&[0, 1, 2, 3], 2, 2, &control), Err(CUT_OFF));
+        assert_eq!(decode(&[2, 1, 2, 3, 4], 2, 2, &control), Err(DAMAGED));
+        assert!(decode(&[1], 2, 2, &control).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! From pixels to a file's bytes, without a word beside the pixels.
+
+mod jpeg;
+mod png;
+mod webp;
+
+#[cfg(test)]
+pub(super) use webp::encode_lossless;
+pub(super) use webp::{Animation, THOROUGH_UP_TO_PX};
+
+use super::planes::Picture;
+use super::raster::{Layout, Raster};
+use super::{Error, Recipe};
+use crate::Format;
+
+/// Encodes a picture that this program drew: `width × height` pixels in sRGB, three bytes each, in
+/// rows from the top.
+///
+/// # Errors
+///
+/// [`Error::Internal`] where the number of bytes is another one, or the encoder refuses.
+pub fn encode_rgb(
+    width: u32,
+    height: u32,
+    pixels: Vec<u8>,
+    format: Format,
+    recipe: &Recipe,
+) -> Result<Vec<u8>, Error> {
+    let raster =
+        Raster::new(width, height, Layout::Rgb, pixels).ok_or_else(|| Error::Internal {
+            reason: format!("a drawing that is not of {width} × {height} px"),
+        })?;
+    encode(&Picture::Pixels(raster), format, recipe)
+}
+
+/// Encodes an sRGB picture, RGB or RGBA or in planes.
+///
+/// # Errors
+///
+/// [`Error::Internal`] where the encoder refuses, which is a fault of this program.
+pub(super) fn encode(picture: &Picture, format: Format, recipe: &Recipe) -> Result<Vec<u8>, Error> {
+    match (format, picture) {
+        (Format::Webp, Picture::Pixels(raster)) => webp::encode(raster, recipe.webp_quality),
+        (Format::Webp, Picture::Planes(planes)) => webp::encode_planes(planes, recipe.webp_quality),
+        (Format::Jpeg, Picture::Pixels(raster)) if raster.layout == Layout::Rgba => {
+            jpeg::encode(&raster.flattened(recipe.background), recipe.jpeg_quality)
+        }
+        (Format::Jpeg, Picture::Pixels(raster)) => jpeg::encode(raster, recipe.jpeg_quality),
+        (Format::Jpeg, Picture::Planes(planes)) => jpeg::encode_planes(planes, recipe.jpeg_quality),
+        (Format::Png, Picture::Pixels(raster)) => png::encode(raster),
+        (Format::Png, Picture::Planes(planes)) => png::encode(&planes.to_rgb()),
+    }
+}
+
+/// Encodes a picture so that any variant can be made of it again: near to lossless, and small
+/// enough to keep.
+pub(super) fn encode_master(picture: &Picture) -> Result<(Format, Vec<u8>), Error> {
+    match picture {
+        Picture::Pixels(raster) if raster.layout == Layout::Rgba => {
+            Ok((Format::Webp, webp::encode(raster, 95)?))
+        }
+        Picture::Pixels(raster) => Ok((Format::Jpeg, jpeg::encode_full_chroma(raster, 95)?)),
+        Picture::Planes(planes) => Ok((Format::Jpeg, jpeg::encode_planes(planes, 95)?)),
+    }
+}
+
+fn internal(encoder: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Internal {
+        reason: format!("{encoder}: {error}"),
+    }
+}

@@ -1,0 +1,378 @@
+//! Threads of their own for pictures, as many as there are cores.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::executor::{Executor, Task};
+use super::process::process_with;
+use super::{Av1, CancelToken, Control, Crop, Error, Output, Processed, Recipe, Workspace};
+
+/// One picture to process.
+pub struct Job {
+    /// The upload.
+    pub bytes: Bytes,
+    /// What to make of it.
+    pub recipe: Arc<Recipe>,
+    /// The part that the client chose.
+    pub crop: Option<Crop>,
+    /// How long the work may take, from when it begins.
+    pub deadline: Duration,
+    /// Raised when nobody waits any more.
+    pub cancel: CancelToken,
+    /// Gets each thing made, on the worker's thread; a break ends the work.
+    pub on_output: Box<dyn FnMut(Output) -> ControlFlow<()> + Send>,
+    /// Gets the outcome, exactly once, whatever happens.
+    pub on_done: Box<dyn FnOnce(Result<Processed, Error>) + Send>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("bytes", &self.bytes.len())
+            .field("crop", &self.crop)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Workers that take jobs in the order of their coming. Dropping the pool gives up what waits
+/// ([`Error::Cancelled`]), and waits for what runs.
+pub struct Pool {
+    queue: Arc<Queue>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// The most jobs that wait. Memory is bounded elsewhere, by what each job holds.
+const MAX_WAITING: usize = 1024;
+
+impl Pool {
+    /// Starts `workers` threads, 0 for one per core, which have AV1 decoded by `av1`.
+    ///
+    /// # Errors
+    ///
+    /// The system's, where it gives no thread.
+    pub fn new(workers: usize, av1: &Av1) -> std::io::Result<Self> {
+        let count = match workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let mut pool = Self {
+            queue: Arc::default(),
+            workers: Vec::with_capacity(count),
+        };
+        for number in 0..count {
+            let queue = Arc::clone(&pool.queue);
+            let av1 = av1.clone();
+            // Where a thread cannot be had, dropping the pool ends those that could.
+            let worker = thread::Builder::new()
+                .name(format!("imaging-{number}"))
+                .spawn(move || work(&queue, &av1))?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    /// Hands a job in. It waits until a worker is free.
+    ///
+    /// # Errors
+    ///
+    /// The job itself, untouched, where too many wait already.
+    pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+        let mut state = self.queue.lock();
+        if state.waiting.len() >= MAX_WAITING {
+            // Those who gave up hold no place.
+            let given_up = state.take_cancelled();
+            drop(state);
+            for job in given_up {
+                finish(job.on_done, Err(Error::Cancelled));
+            }
+            state = self.queue.lock();
+            if state.waiting.len() >= MAX_WAITING {
+                return Err(Box::new(job));
+            }
+        }
+        state.waiting.push_back(job);
+        drop(state);
+        self.queue.changed.notify_one();
+        Ok(())
+    }
+
+    /// How many threads work.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// How many jobs wait for one.
+    pub fn waiting(&self) -> usize {
+        self.queue.lock().waiting.len()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let given_up = {
+            let mut state = self.queue.lock();
+            state.closing = true;
+            std::mem::take(&mut state.waiting)
+        };
+        self.queue.changed.notify_all();
+        for job in given_up {
+            finish(job.on_done, Err(Error::Cancelled));
+        }
+        for worker in self.workers.drain(..) {
+            // A worker catches every panic, so there is none to pass on.
+            let _ = worker.join();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    /// What workers offered one another; there are never more than workers that wait.
+    tasks: VecDeque<Task>,
+    idle: usize,
+    closing: bool,
+}
+
+/// What a worker does next.
+enum Work {
+    Job(Job),
+    Task(Task),
+}
+
+impl State {
+    fn take_cancelled(&mut self) -> Vec<Job> {
+        let (given_up, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|job| job.cancel.is_cancelled());
+        self.waiting = waiting;
+        given_up.into()
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock, so its state is whole even if poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for what to do next; `None` once the pool closes.
+    fn next(&self) -> Option<Work> {
+        let mut state = self.lock();
+        loop {
+            // Tasks come first, also when the pool closes: someone waits for them.
+            if let Some(task) = state.tasks.pop_front() {
+                return Some(Work::Task(task));
+            }
+            if state.closing {
+                return None;
+            }
+            if let Some(job) = state.waiting.pop_front() {
+                return Some(Work::Job(job));
+            }
+            state.idle += 1;
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+}
+
+impl Executor for Queue {
+    fn offer(&self, task: Task) -> bool {
+        let mut state = self.lock();
+        // Workers that were woken for a job still count as idle until they run.
+        if state.closing || state.idle <= state.tasks.len() + state.waiting.len() {
+            return false;
+        }
+        state.tasks.push_back(task);
+        drop(state);
+        self.changed.notify_one();
+        true
+    }
+}
+
+fn work(queue: &Queue, av1: &Av1) {
+    let mut workspace = Workspace::new(av1.clone());
+    while let Some(work) = queue.next() {
+        let job = match work {
+            Work::Job(job) => job,
+            Work::Task(task) => {
+                // Whoever offered it notices that its answer does not come.
+                let _ = catch_unwind(AssertUnwindSafe(task));
+                continue;
+            }
+        };
+        let Job {
+            bytes,
+            recipe,
+            crop,
+            deadline,
+            cancel,
+            mut on_output,
+            on_done,
+        } = job;
+        let control = Control::starting_now(deadline, cancel);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            process_with(
+                bytes,
+                &recipe,
+                crop,
+                &control,
+                &mut workspace,
+                queue,
+                &mut *on_output,
+            )
+        }))
+        .unwrap_or_else(|panic| {
+            // What the panic left behind is not to be trusted.
+            workspace = Workspace::new(av1.clone());
+            Err(Error::Internal {
+                reason: format!("panic: {}", message_of(&*panic)),
+            })
+        });
+        drop(on_output);
+        finish(on_done, result);
+    }
+}
+
+/// Tells the outcome; a panic of the one who is told is not the worker's end.
+fn finish(
+    on_done: Box<dyn FnOnce(Result<Processed, Error>) + Send>,
+    result: Result<Processed, Error>,
+) {
+    let _ = catch_unwind(AssertUnwindSafe(|| on_done(result)));
+}
+
+fn message_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::Limits;
+
+    fn job(
+        bytes: &'static [u8],
+        cancel: &CancelToken,
+        done: &mpsc::Sender<Result<Processed, Error>>,
+    ) -> Job {
+        let done = done.clone();
+        Job {
+            bytes: Bytes::from_static(bytes),
+            recipe: Arc::new(Recipe {
+                limits: Limits {
+                    formats: crate::SourceFormat::ALL.to_vec(),
+                    min_edge_px: 1,
+                    max_edge_px: 100,
+                    max_frames: 1,
+                },
+                variants: Vec::new(),
+                formats: Vec::new(),
+                webp_quality: 80,
+                jpeg_quality: 80,
+                background: [0; 3],
+                animated: false,
+                keep_master: true,
+            }),
+            crop: None,
+            deadline: Duration::from_mins(1),
+            cancel: cancel.clone(),
+            on_output: Box::new(|_| ControlFlow::Continue(())),
+            on_done: Box::new(move |result| done.send(result).unwrap()),
+        }
+    }
+
+    /// One grey pixel.
+    const DOT: &[u8] =
+        b"GIF89a\x01\0\x01\0\x80\0\0\x80\x80\x80\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+
+    #[test]
+    fn a_panic_is_an_error_and_the_worker_lives_on() {
+        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let (done, results) = mpsc::channel();
+        let token = CancelToken::new();
+        let mut bad = job(DOT, &token, &done);
+        bad.on_output = Box::new(|_| panic!("on purpose"));
+        pool.submit(bad).unwrap();
+        pool.submit(job(DOT, &token, &done)).unwrap();
+        let reason = "panic: on purpose".to_owned();
+        assert_eq!(results.recv().unwrap(), Err(Error::Internal { reason }));
+        assert_eq!(results.recv().unwrap().unwrap().placeholder.color, [128; 3]);
+    }
+
+    #[test]
+    fn a_cancelled_job_ends_without_work() {
+        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let (done, results) = mpsc::channel();
+        let token = CancelToken::new();
+        token.cancel();
+        let mut job = job(DOT, &token, &done);
+        job.on_output = Box::new(|_| panic!("work was done"));
+        pool.submit(job).unwrap();
+        assert_eq!(results.recv().unwrap(), Err(Error::Cancelled));
+    }
+
+    #[test]
+    fn an_idle_worker_takes_what_is_offered_and_a_busy_one_does_not() {
+        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        while pool.queue.lock().idle < 1 {
+            thread::yield_now();
+        }
+        let (done, results) = mpsc::channel();
+        assert!(pool.queue.offer(Box::new(move || done.send(7).unwrap())));
+        assert_eq!(results.recv(), Ok(7));
+        while pool.queue.lock().idle < 1 {
+            thread::yield_now();
+        }
+        let (release, gate) = mpsc::channel::<()>();
+        assert!(pool.queue.offer(Box::new(move || {
+            let _ = gate.recv();
+        })));
+        assert!(!pool.queue.offer(Box::new(|| panic!("nobody was free"))));
+        drop(release);
+    }
+
+    #[test]
+    fn dropping_the_pool_tells_everyone() {
+        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let (done, results) = mpsc::channel();
+        let (release, gate) = mpsc::channel::<()>();
+        let token = CancelToken::new();
+        let mut first = job(DOT, &token, &done);
+        first.on_output = Box::new(move |_| {
+            let _ = gate.recv();
+            ControlFlow::Continue(())
+        });
+        pool.submit(first).unwrap();
+        for _ in 0..3 {
+            pool.submit(job(DOT, &token, &done)).unwrap();
+        }
+        drop(release);
+        drop(pool);
+        drop(done);
+        assert_eq!(results.iter().count(), 4);
+    }
+}

@@ -1,0 +1,252 @@
+//! What processing a picture really takes at its peak, against what was said of it before.
+//!
+//! The kernel counts, so that nothing is left out: the largest resident size of a process that does
+//! nothing else, less what it had before. Every large block that its allocator gives back goes back
+//! to the system at once, so that what is left of one picture does not hide what the next one takes.
+//! What the process that decodes AV1 takes is not seen from here, and is counted as all that it may.
+
+mod pictures;
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use heifer_isobmff::HeifFile;
+
+use super::fixtures::fixtures;
+use super::*;
+use crate::av1::Sequence;
+use crate::executor::Task;
+use crate::{Av1, Target};
+use crate::{Format, SourceFormat, VariantName};
+
+/// The blocks that the allocator takes from the system and gives back to it one by one.
+const MIN_APART_BYTES: &str = "32768";
+
+/// Processes that measure at once.
+const MEASURING: usize = 2;
+
+/// Someone who always has time.
+struct Somebody;
+
+impl Executor for Somebody {
+    fn offer(&self, task: Task) -> bool {
+        thread::spawn(task);
+        true
+    }
+}
+
+/// What is made of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What the service makes by default.
+    Usual,
+    /// The same of a ninth of the picture.
+    Part,
+    /// One small size.
+    One,
+    /// The usual sizes in every format, and a master.
+    All,
+    /// What is usual, and animated twins.
+    AnimatedRenditions,
+    /// Two sizes that are encoded thoroughly, at the highest quality.
+    Finest,
+}
+
+impl Kind {
+    fn recipe(self) -> Recipe {
+        let sizes: &[u32] = match self {
+            Self::One => &[64],
+            Self::Finest => &[511, 512],
+            _ => &[64, 128, 256, 512, 1024],
+        };
+        Recipe {
+            limits: Limits {
+                formats: SourceFormat::ALL.to_vec(),
+                min_edge_px: 1,
+                max_edge_px: 8192,
+                max_frames: 200,
+            },
+            variants: (sizes.iter())
+                .map(|&edge_px| Target {
+                    name: VariantName::new(format!("v{edge_px}")).unwrap(),
+                    edge_px,
+                })
+                .collect(),
+            formats: match self {
+                Self::All => Format::ALL.to_vec(),
+                _ => vec![Format::Webp, Format::Jpeg],
+            },
+            webp_quality: if self == Self::Finest { 100 } else { 80 },
+            jpeg_quality: if self == Self::Finest { 100 } else { 82 },
+            background: [255; 3],
+            animated: self == Self::AnimatedRenditions,
+            keep_master: self == Self::All,
+        }
+    }
+
+    /// In the middle, where no edge meets a block's.
+    fn crop(self, bytes: &[u8], recipe: &Recipe) -> Option<Crop> {
+        let probe = probe(bytes, &recipe.limits).unwrap();
+        (self == Self::Part).then_some(Crop {
+            x: probe.width / 2 - 3,
+            y: probe.height / 2 - 3,
+            width: probe.width / 3,
+            height: probe.height / 3,
+        })
+    }
+}
+
+/// What one picture was said to take with a recipe, and took, in bytes.
+#[derive(Debug)]
+struct Measured {
+    what: String,
+    said: u64,
+    took: u64,
+}
+
+/// Measures what making this of a picture takes, in this process and in another.
+fn measure(name: &str, bytes: &Bytes, kind: Kind) -> Measured {
+    let recipe = kind.recipe();
+    let crop = kind.crop(bytes, &recipe);
+    let here = peak_of(|| take(bytes, &recipe, crop));
+    Measured {
+        what: format!("{name}, {kind:?}"),
+        said: probe_for(bytes, &recipe, crop).unwrap().memory_bytes,
+        took: here + in_another_process(bytes),
+    }
+}
+
+/// Processes a picture as a worker does, and keeps what is made of it until all of it is.
+fn take(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
+    let mut outputs = Vec::new();
+    let mut workspace = Workspace::new(Av1::of_tests());
+    let mut emit = |output| {
+        outputs.push(output);
+        ControlFlow::Continue(())
+    };
+    process_with(
+        bytes.clone(),
+        recipe,
+        crop,
+        &Control::unlimited(),
+        &mut workspace,
+        &Somebody,
+        &mut emit,
+    )
+    .unwrap();
+}
+
+/// What the process may take that decodes the AV1 in a file, at most.
+fn in_another_process(bytes: &Bytes) -> u64 {
+    let Ok(file) = HeifFile::parse(bytes) else {
+        return 0;
+    };
+    let items = file.items.iter();
+    let coded = items.filter(|item| item.item_type.0 == *b"av01");
+    let most = coded.map(|item| {
+        let (width, height) = file.image_size(item.id).unwrap().unwrap();
+        let stream = file.item_data(item.id).unwrap();
+        let shape = Sequence::read(&stream).unwrap().shape(width, height);
+        shape.child_bytes(bytes.len())
+    });
+    most.max().unwrap_or(0)
+}
+
+/// The most that this process holds in memory during `work`, less what it held before and what was
+/// read of its own program meanwhile, which stays.
+fn peak_of(work: impl FnOnce()) -> u64 {
+    // Sets the peak back to what is held now (proc_pid_clear_refs(5)).
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let (before, program) = (status_bytes("VmRSS"), status_bytes("RssFile"));
+    work();
+    let read = status_bytes("RssFile").saturating_sub(program);
+    status_bytes("VmHWM").saturating_sub(before + read)
+}
+
+fn status_bytes(key: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+const WHICH: &str = "CAMEO_TEST_MEASURES";
+
+#[test]
+#[ignore = "not a test: the process that measures one picture in so many"]
+fn measuring() {
+    // Where the system makes every large block of huge pages, those that are hardly used count whole.
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true).unwrap();
+    let which: usize = std::env::var(WHICH).unwrap().parse().unwrap();
+    for (name, bytes) in fixtures().into_iter().skip(which).step_by(MEASURING) {
+        let bytes = Bytes::from(bytes);
+        for kind in [Kind::AnimatedRenditions, Kind::Part] {
+            tell(&measure(&name, &bytes, kind));
+        }
+    }
+    for (name, kinds, make) in pictures::ALL.iter().skip(which).step_by(MEASURING) {
+        let bytes = Bytes::from(make());
+        for &kind in *kinds {
+            tell(&measure(name, &bytes, kind));
+        }
+    }
+}
+
+/// In a line of its own.
+fn tell(Measured { what, said, took }: &Measured) {
+    println!("\nmeasured\t{what}\t{said}\t{took}");
+}
+
+/// What the processes that measure say.
+fn measured() -> Vec<Measured> {
+    let processes: Vec<_> = (0..MEASURING)
+        .map(|which| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["process::memory::measuring", "--exact", "--ignored"])
+                .args(["--nocapture", "--test-threads=1"])
+                .env(WHICH, which.to_string())
+                .env("MALLOC_ARENA_MAX", "1")
+                .env("MALLOC_MMAP_THRESHOLD_", MIN_APART_BYTES)
+                .env("MALLOC_TRIM_THRESHOLD_", "0")
+                .env("MALLOC_TOP_PAD_", "0")
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut found = Vec::new();
+    for process in processes {
+        let output = process.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{said}");
+        for line in said.lines() {
+            let words: Vec<_> = line.split('\t').collect();
+            if let ["measured", what, said, took] = words[..] {
+                found.push(Measured {
+                    what: what.to_owned(),
+                    said: said.parse().unwrap(),
+                    took: took.parse().unwrap(),
+                });
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_picture_takes_more_memory_than_was_said_of_it() {
+    let measured = measured();
+    let made = pictures::ALL.iter().map(|(_, kinds, _)| kinds.len());
+    let cases = fixtures().len() * 2 + made.sum::<usize>();
+    assert_eq!(measured.len(), cases);
+    for Measured { what, said, took } in &measured {
+        let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+        println!("{what}: {:.1} of {:.1} MiB", mib(*took), mib(*said));
+    }
+    let too_much: Vec<_> = (measured.iter())
+        .filter(|found| found.took > found.said)
+        .collect();
+    assert!(too_much.is_empty(), "{too_much:#?}");
+}

@@ -1,0 +1,337 @@
+//! Pictures that are large enough for what they take to stand out, one of each way of decoding, and
+//! those that make much of little.
+
+use heifer_isobmff::HeifFile;
+use heifer_isobmff::writer::{HeifWriter, ImageSpec};
+use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
+use png::{BitDepth, ColorType};
+
+use super::super::tests::recipe;
+use super::Kind::{self, All, AnimatedRenditions, Finest, One, Part, Usual};
+use crate::Format;
+use crate::encode::{self, Animation};
+use crate::planes::Picture;
+use crate::raster::{Layout, Raster};
+
+type Make = fn() -> Vec<u8>;
+
+/// Each by a name, with what is made of it, made when it is asked for.
+pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
+    ("baseline 420", &[Usual, One], || {
+        jpeg(Subsampling::S420, false)
+    }),
+    ("baseline 444", &[Usual], || jpeg(Subsampling::S444, false)),
+    ("progressive 420", &[Usual], || {
+        jpeg(Subsampling::S420, true)
+    }),
+    ("progressive 444", &[One, Part], || {
+        jpeg(Subsampling::S444, true)
+    }),
+    ("inks with a large profile", &[One], inks),
+    ("rgba", &[All, One], || {
+        png((1200, 1200), (ColorType::Rgba, BitDepth::Eight), false)
+    }),
+    ("rgb noise", &[All, Usual], || {
+        png((1500, 1500), (ColorType::Rgb, BitDepth::Eight), false)
+    }),
+    ("small rgb noise", &[Finest, Usual], || {
+        png((512, 512), (ColorType::Rgb, BitDepth::Eight), false)
+    }),
+    ("small rgba noise", &[Finest, Usual], || {
+        png((512, 512), (ColorType::Rgba, BitDepth::Eight), false)
+    }),
+    ("png with much Exif", &[One], much_exif_png),
+    ("jpeg with many notes", &[One], noted_jpeg),
+    ("one bit", &[One], || {
+        png((2000, 2000), (ColorType::Grayscale, BitDepth::One), false)
+    }),
+    ("interlaced rgba", &[One], || {
+        png((1000, 1000), (ColorType::Rgba, BitDepth::Eight), true)
+    }),
+    ("interlaced sixteen", &[Usual], || {
+        png((2000, 2000), (ColorType::Rgba, BitDepth::Sixteen), true)
+    }),
+    ("wide interlaced", &[One], || {
+        png((4096, 600), (ColorType::Rgb, BitDepth::Eight), true)
+    }),
+    ("png with a profile of zeros", &[One], profile_of_zeros),
+    ("lossy", &[Usual], || {
+        webp(&waves(1500, 1500, 3), 1500, Layout::Rgb)
+    }),
+    ("lossy with alpha", &[Usual], || {
+        webp(&noise(1000 * 1000 * 4), 1000, Layout::Rgba)
+    }),
+    ("lossless", &[One], || {
+        encode::encode_lossless(&raster(waves(1500, 1500, 4), 1500, Layout::Rgba), 0, 0)
+    }),
+    ("lossless noise", &[Usual], || {
+        encode::encode_lossless(&raster(noise(1000 * 1000 * 4), 1000, Layout::Rgba), 0, 0)
+    }),
+    ("gif", &[Usual, AnimatedRenditions], || gif((240, 240), 40)),
+    ("wide gif", &[One], || gif((4096, 900), 1)),
+    ("apng", &[Usual, AnimatedRenditions], apng),
+    ("moving webp", &[AnimatedRenditions], moving_webp),
+    ("heic", &[Usual, Part], || heic(512, &noise(512 * 512 * 4))),
+    ("heic with much that is not needed", &[One], padded_heic),
+];
+
+/// Slow waves, which every encoder makes small: row after row the same ones, further on.
+fn waves(width: usize, height: usize, channels: usize) -> Vec<u8> {
+    let length = width * channels;
+    let wave = |at: usize| (at / channels % 510).min(509 - at / channels % 510) as u8;
+    let row: Vec<u8> = (0..length + height * channels).map(wave).collect();
+    let mut pixels = Vec::with_capacity(length * height);
+    for y in 0..height {
+        pixels.extend_from_slice(&row[y * channels..][..length]);
+    }
+    pixels
+}
+
+/// What no encoder makes small.
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    fastrand::Rng::with_seed(1).fill(&mut bytes);
+    bytes
+}
+
+fn raster(pixels: Vec<u8>, edge: u32, layout: Layout) -> Raster {
+    Raster::new(edge, edge, layout, pixels).unwrap()
+}
+
+fn jpeg(subsampling: Subsampling, progressive: bool) -> Vec<u8> {
+    let (width, height) = (4000, 3000);
+    Encoder::new(&waves(width, height, 3), width, height, PixelFormat::Rgb)
+        .subsampling(subsampling)
+        .progressive(progressive)
+        .encode()
+        .unwrap()
+}
+
+/// With a profile as large as those of printers: 33 steps of each of four inks.
+fn inks() -> Vec<u8> {
+    let ramp: Vec<u8> = (0..=255).collect();
+    let one = 0x1_0000_u32.to_be_bytes();
+    let zero = [0; 4];
+    let identity = [one, zero, zero, zero, one, zero, zero, zero, one].concat();
+    let head = b"mft1\0\0\0\0\x04\x03\x21\0".to_vec();
+    let table = noise(33_usize.pow(4) * 3);
+    let lut = [head, identity, ramp.repeat(4), table, ramp.repeat(3)].concat();
+    let length = |bytes: usize| (bytes as u32).to_be_bytes();
+    let mut header = vec![0; 128];
+    header[..4].copy_from_slice(&length(128 + 16 + lut.len()));
+    header[8] = 2;
+    header[12..24].copy_from_slice(b"prtrCMYKLab ");
+    header[36..40].copy_from_slice(b"acsp");
+    header[68..80].copy_from_slice(b"\0\0\xf6\xd6\0\x01\0\0\0\0\xd3\x2d");
+    let tags = [
+        &length(1)[..],
+        b"A2B0",
+        &length(128 + 16),
+        &length(lut.len()),
+    ]
+    .concat();
+    let profile = [header, tags, lut].concat();
+    let (width, height) = (1000, 1000);
+    Encoder::new(&waves(width, height, 4), width, height, PixelFormat::Cmyk)
+        .icc_profile(&profile)
+        .encode()
+        .unwrap()
+}
+
+/// Encoders write no interlaced pictures. So the rows of all passes are written as the one row of
+/// another picture, whose data goes into this one.
+fn png(
+    (width, height): (u32, u32),
+    (color, depth): (ColorType, BitDepth),
+    interlaced: bool,
+) -> Vec<u8> {
+    let bits = color.samples() * depth as usize;
+    let row_bytes = |columns: usize| (columns * bits).div_ceil(8);
+    let mut info = png::Info::with_size(width, height);
+    (info.color_type, info.bit_depth, info.interlaced) = (color, depth, interlaced);
+    let mut bytes = Vec::new();
+    let encoder = png::Encoder::with_info(&mut bytes, info).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    let (width, height) = (width as usize, height as usize);
+    if !interlaced {
+        writer
+            .write_image_data(&noise(row_bytes(width) * height))
+            .unwrap();
+        writer.finish().unwrap();
+        return bytes;
+    }
+    // Where the seven passes begin, and how far apart their pixels lie (PNG, 8.2).
+    let passes = [
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ];
+    let mut rows = Vec::new();
+    for (x, y, across, down) in passes {
+        let columns = (width - x).div_ceil(across);
+        let row = [vec![0], noise(row_bytes(columns))].concat();
+        rows.extend(row.repeat((height - y).div_ceil(down)));
+    }
+    for data in chunks(&png_row(&rows[1..]), *b"IDAT") {
+        writer.write_chunk(png::chunk::IDAT, &data).unwrap();
+    }
+    drop(writer);
+    bytes
+}
+
+/// A picture of one row, whose filter is 0.
+fn png_row(row: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, row.len() as u32, 1);
+    encoder.set_filter(png::Filter::NoFilter);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(row).unwrap();
+    writer.finish().unwrap();
+    bytes
+}
+
+/// The payloads of all chunks of a name.
+fn chunks(png: &[u8], name: [u8; 4]) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    let mut rest = &png[8..];
+    while let Some((length, chunk)) = rest.split_first_chunk::<4>() {
+        let end = 4 + u32::from_be_bytes(*length) as usize;
+        if chunk.starts_with(&name) {
+            found.push(chunk[4..end].to_vec());
+        }
+        rest = &chunk[end + 4..];
+    }
+    found
+}
+
+fn much_exif_png() -> Vec<u8> {
+    let exif = [&b"II*\0\x08\0\0\0\0\0\0\0\0\0"[..], &noise(4 << 20)].concat();
+    let mut info = png::Info::with_size(100, 100);
+    info.exif_metadata = Some(exif.into());
+    let mut png = Vec::new();
+    let mut writer = png::Encoder::with_info(&mut png, info)
+        .unwrap()
+        .write_header()
+        .unwrap();
+    writer.write_image_data(&[128; 100 * 100]).unwrap();
+    writer.finish().unwrap();
+    png
+}
+
+/// Extended XMP, in segments as small as they come.
+fn noted_jpeg() -> Vec<u8> {
+    const SEGMENTS: u32 = 40_000;
+    let label = b"http://ns.adobe.com/xmp/extension/\0";
+    let length = 2 + label.len() + 32 + 4 + 4 + 4;
+    let notes = (0..SEGMENTS).flat_map(|index| {
+        [
+            &[0xff, 0xe1, 0, length as u8][..],
+            label,
+            &[b'A'; 32],
+            &(SEGMENTS * 4).to_be_bytes(),
+            &(index * 4).to_be_bytes(),
+            b"note",
+        ]
+        .concat()
+    });
+    let jpeg = jpeg(Subsampling::S420, false);
+    let (start, rest) = jpeg.split_at(2);
+    [start, &notes.collect::<Vec<u8>>(), rest].concat()
+}
+
+/// A few kilobytes that become seven megabytes.
+fn profile_of_zeros() -> Vec<u8> {
+    let data = chunks(&png_row(&vec![0; 7 << 20]), *b"IDAT").concat();
+    let mut bytes = Vec::new();
+    let mut writer = png::Encoder::new(&mut bytes, 300, 300)
+        .write_header()
+        .unwrap();
+    let profile = [b"of zeros\0\0", &data[..]].concat();
+    writer.write_chunk(png::chunk::iCCP, &profile).unwrap();
+    writer.write_image_data(&noise(300 * 300)).unwrap();
+    writer.finish().unwrap();
+    bytes
+}
+
+fn webp(pixels: &[u8], edge: u32, layout: Layout) -> Vec<u8> {
+    let picture = Picture::Pixels(raster(pixels.to_vec(), edge, layout));
+    encode::encode(&picture, Format::Webp, &recipe()).unwrap()
+}
+
+fn gif((width, height): (u16, u16), frames: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let palette: Vec<u8> = (0..=255).flat_map(|gray: u8| [gray, gray / 2, 0]).collect();
+    let mut encoder = gif::Encoder::new(&mut bytes, width, height, &palette).unwrap();
+    let length = usize::from(width) * usize::from(height);
+    for number in 0..frames {
+        let mut pixels = waves(width.into(), usize::from(height) + 8 * number, 1);
+        pixels.drain(..pixels.len() - length);
+        let mut frame = gif::Frame::from_indexed_pixels(width, height, pixels, None);
+        // What was there before has to be kept.
+        frame.dispose = gif::DisposalMethod::Previous;
+        encoder.write_frame(&frame).unwrap();
+    }
+    drop(encoder);
+    bytes
+}
+
+const MOVING_PX: u32 = 300;
+
+/// Frames of which no two are alike.
+fn frames() -> impl Iterator<Item = Vec<u8>> {
+    let length = (MOVING_PX * MOVING_PX * 4) as usize;
+    let noise = noise(length + 11 * 1001);
+    (0..12).map(move |number| noise[number * 1001..][..length].to_vec())
+}
+
+fn apng() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, MOVING_PX, MOVING_PX);
+    encoder.set_color(ColorType::Rgba);
+    encoder.set_animated(12, 0).unwrap();
+    encoder.set_dispose_op(png::DisposeOp::Previous).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    for frame in frames() {
+        writer.write_image_data(&frame).unwrap();
+    }
+    writer.finish().unwrap();
+    bytes
+}
+
+fn moving_webp() -> Vec<u8> {
+    let mut animation = Animation::new(MOVING_PX, 0, 80).unwrap();
+    for frame in frames() {
+        let frame = raster(frame, MOVING_PX, Layout::Rgba);
+        animation.add(&frame, 50).unwrap();
+    }
+    animation.finish().unwrap()
+}
+
+fn heic(edge: u32, rgba: &[u8]) -> Vec<u8> {
+    let options = heifer::EncodeOptions {
+        quality: 100,
+        ..heifer::EncodeOptions::default()
+    };
+    heifer::encode_rgba8(edge, edge, rgba, &options).unwrap()
+}
+
+/// A small picture with a large unit that decoders pass over.
+fn padded_heic() -> Vec<u8> {
+    let whole = heic(256, &vec![200; 256 * 256 * 4]);
+    let file = HeifFile::parse(&whole).unwrap();
+    let picture = file.primary_id;
+    let config = file.hevc_config(picture).unwrap().unwrap().clone();
+    let data = file.item_data(picture).unwrap();
+    let (length, rest) = data.split_first_chunk::<4>().unwrap();
+    let slice = rest[..u32::from_be_bytes(*length) as usize].to_vec();
+    // Filler data (ITU-T H.265, 7.3.2.8), with what has to be taken out of it.
+    let filler = [&[38 << 1, 1][..], &[1, 0, 0, 3].repeat(1 << 20)].concat();
+    let mut writer = HeifWriter::new();
+    let id = writer.add_image(&ImageSpec::new(256, 256, config, &[slice, filler]));
+    writer.set_primary(id);
+    writer.finish()
+}
