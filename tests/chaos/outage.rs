@@ -16,9 +16,9 @@ use crate::fleet::{Dependency, Fleet, REPLICAS};
 use crate::photos;
 use crate::proxy::Way;
 
-/// How long one operation on the store may take with all its attempts (`storage::Patience`), and
-/// some leave for a busy machine.
-const STORE_DEADLINE: Duration = Duration::from_secs(15 + 2);
+/// How long an upload may take if the store does not answer: 15 s for one operation with all its
+/// attempts (`storage::RetryPolicy`), 2 s to remove the manifest, and 2 s for a busy machine.
+const STORE_DEADLINE: Duration = Duration::from_secs(15 + 2 + 2);
 /// How long four attempts and the pauses between them, 350 ms at most, may take where each attempt
 /// fails at once.
 const FOUR_ATTEMPTS: Duration = Duration::from_secs(2);
