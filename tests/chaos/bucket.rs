@@ -1,6 +1,5 @@
-//! The S3 server, as a program of its own on a folder: `s3s-fs` in this very program, or where
-//! `CHAOS_S3=seaweedfs` says so a real `SeaweedFS`. And the run's own eye on the bucket, past every
-//! fault.
+//! The S3 server, in a process of its own on a folder: by default `s3s-fs` in this test program, with
+//! `CHAOS_S3=seaweedfs` a real `SeaweedFS`. Also the direct access of the run to the stored objects.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -33,10 +32,10 @@ use crate::process::Program;
 
 pub(crate) const BUCKET: &str = "avatars";
 
-/// The word on the command line that makes this program the server, before its address and folder.
+/// The first argument that makes this program the S3 server. Its address and folder follow.
 pub(crate) const SERVE: &str = "serve-a-bucket";
 
-/// Which server holds the bucket.
+/// The kind of S3 server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     S3sFs,
@@ -44,8 +43,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The one that `CHAOS_S3` names.
-    pub(crate) fn wanted() -> Self {
+    /// The kind that `CHAOS_S3` names.
+    pub(crate) fn from_environment() -> Self {
         match std::env::var("CHAOS_S3").as_deref() {
             Err(_) | Ok("" | "s3s-fs") => Self::S3sFs,
             Ok("seaweedfs") => Self::SeaweedFs,
@@ -60,27 +59,30 @@ impl Kind {
         }
     }
 
-    /// Makes sure that it is there before anything is measured.
+    /// Installs the server if it is missing, before anything is measured.
     pub(crate) fn install(self) {
         if self == Self::SeaweedFs {
             let installed = std::process::Command::new(SEAWEEDFS)
                 .arg("install")
                 .status();
-            assert!(installed.unwrap().success(), "SeaweedFS could not be had");
+            assert!(
+                installed.unwrap().success(),
+                "SeaweedFS could not be installed"
+            );
         }
     }
 
-    /// Key and secret of who may do everything.
+    /// The access key and secret of a user with all rights.
     pub(crate) fn keys(self) -> (&'static str, &'static str) {
         match self {
             Self::S3sFs => ("chaos", "chaos-secret"),
-            // So its script has it.
+            // The script of the server sets these.
             Self::SeaweedFs => ("seaweedfs", "seaweedfs-secret"),
         }
     }
 
-    /// The program that serves at this address, with its data and its log in `folder`. What it
-    /// holds survives it.
+    /// The program that serves at this address, with its data and its log in `folder`. The data
+    /// stay when the program ends.
     pub(crate) fn program(self, folder: &Path, address: SocketAddr) -> Program {
         let data = folder.join("bucket");
         std::fs::create_dir_all(&data).unwrap();
@@ -99,11 +101,11 @@ impl Kind {
 
 const SEAWEEDFS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/servers/seaweedfs.sh");
 
-/// Serves until it is killed.
+/// Serves S3 until the process is killed.
 pub(crate) async fn serve(address: &str, folder: &str) {
     let folder = PathBuf::from(folder);
     let files = s3s_fs::FileSystem::new(&folder).unwrap();
-    let mut builder = S3ServiceBuilder::new(Shelf { files, folder });
+    let mut builder = S3ServiceBuilder::new(FileBucket { files, folder });
     let (key, secret) = Kind::S3sFs.keys();
     builder.set_auth(SimpleAuth::from_single(key, secret));
     let service = builder.build();
@@ -120,7 +122,8 @@ pub(crate) async fn serve(address: &str, folder: &str) {
                 async move { service.call(request.map(Body::from)).await }
             });
             let mut http = Builder::new(TokioExecutor::new());
-            // A request whose sender has gone is carried out all the same, as others do.
+            // Like other servers, this one carries out a request although its client has
+            // disconnected.
             http.http1().half_close(true);
             let _ = http.serve_connection(TokioIo::new(socket), answer).await;
         });
@@ -128,15 +131,15 @@ pub(crate) async fn serve(address: &str, folder: &str) {
     }
 }
 
-/// `s3s-fs`, but for its listing: that walks the whole bucket each time, and fails where something
-/// is removed under way.
-struct Shelf {
+/// `s3s-fs` with another listing. The original one walks the whole bucket each time, and fails if an
+/// object is removed meanwhile.
+struct FileBucket {
     files: s3s_fs::FileSystem,
     folder: PathBuf,
 }
 
 #[async_trait::async_trait]
-impl S3 for Shelf {
+impl S3 for FileBucket {
     async fn head_bucket(
         &self,
         request: S3Request<HeadBucketInput>,
@@ -149,7 +152,7 @@ impl S3 for Shelf {
         request: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         let created = self.files.create_bucket(request).await;
-        // Another replica was faster: the bucket is nobody else's.
+        // Another replica created the bucket first, and both use the same account.
         created.map_err(|error| match error.code() {
             S3ErrorCode::BucketAlreadyExists => s3_error!(BucketAlreadyOwnedByYou),
             _ => error,
@@ -212,7 +215,7 @@ impl S3 for Shelf {
     }
 }
 
-/// Every object whose key begins with the prefix, with its size and when it was written.
+/// All objects whose keys begin with the prefix, with their sizes and write times.
 fn walk(bucket: &Path, prefix: &str) -> BTreeMap<String, (u64, SystemTime)> {
     let within = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut folders = VecDeque::from([bucket.join(within)]);
@@ -221,7 +224,7 @@ fn walk(bucket: &Path, prefix: &str) -> BTreeMap<String, (u64, SystemTime)> {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             let key = path.strip_prefix(bucket).ok().and_then(Path::to_str);
-            // What is removed under way is not there.
+            // An object that is removed meanwhile is skipped.
             let (Some(key), Ok(data)) = (key, entry.metadata()) else {
                 continue;
             };
@@ -238,21 +241,22 @@ fn walk(bucket: &Path, prefix: &str) -> BTreeMap<String, (u64, SystemTime)> {
 
 type PutFailed = SdkError<PutObjectError>;
 
-/// The objects as they are, looked at past every fault.
-pub(crate) enum Eye {
-    /// A bucket, asked without a proxy between and for as long as it takes.
+/// Direct access to the stored objects, without faults.
+pub(crate) enum DirectStore {
+    /// A bucket. Requests go to the server without a proxy, and listings are repeated until one
+    /// succeeds.
     Server(Client),
-    /// A store's folder.
+    /// The folder of a disk store.
     Folder(PathBuf),
 }
 
-impl Eye {
-    /// Looks at the folder of a store.
+impl DirectStore {
+    /// Accesses the folder of a disk store.
     pub(crate) fn on_folder(folder: PathBuf) -> Self {
         Self::Folder(folder)
     }
 
-    /// Looks at the bucket of a server.
+    /// Accesses the bucket of a server.
     pub(crate) fn on_server(kind: Kind, server: SocketAddr) -> Self {
         let (key, secret) = kind.keys();
         let timeouts = TimeoutConfig::builder()
@@ -271,7 +275,7 @@ impl Eye {
         Self::Server(Client::from_conf(config.build()))
     }
 
-    /// Every object under a prefix, with its length.
+    /// All objects under a prefix, with their lengths.
     pub(crate) async fn objects(&self, prefix: &str) -> BTreeMap<String, u64> {
         let client = match self {
             Self::Server(client) => client,
@@ -301,25 +305,25 @@ impl Eye {
         }
     }
 
-    /// Puts something there behind everybody's back.
+    /// Puts an object directly into the bucket.
     pub(crate) async fn put(&self, key: &str, body: &'static [u8]) {
         self.try_put(key, body).await.unwrap();
     }
 
-    /// Puts something there, where the bucket takes it right now.
+    /// Tries once to put an object directly into the bucket.
     pub(crate) async fn try_put(&self, key: &str, body: &'static [u8]) -> Result<(), PutFailed> {
         let Self::Server(client) = self else {
-            panic!("a folder is written to directly");
+            panic!("this is for buckets only");
         };
         let put = client.put_object().bucket(BUCKET).key(key);
         put.body(ByteStream::from_static(body)).send().await?;
         Ok(())
     }
 
-    /// Takes something away behind everybody's back.
+    /// Removes an object directly from the bucket.
     pub(crate) async fn remove(&self, key: &str) {
         let Self::Server(client) = self else {
-            panic!("a folder is written to directly");
+            panic!("this is for buckets only");
         };
         let delete = client.delete_object().bucket(BUCKET).key(key);
         delete.send().await.unwrap();

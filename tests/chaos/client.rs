@@ -1,4 +1,4 @@
-//! What users do, and what they are told.
+//! The HTTP client of the users.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
-/// Longer than anything may take; a stopped replica answers when it goes on.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Longer than any answer may take. A stopped replica answers only after it has been resumed.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -18,27 +18,28 @@ pub(crate) struct Client {
     token: String,
 }
 
-/// What came back.
+/// The answer to a request.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-/// An avatar as its JSON tells.
+/// An avatar, as its JSON describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Avatar {
     pub(crate) id: String,
     pub(crate) version: u64,
-    /// Which upload it came from: no two pictures of a run have the same.
+    /// The dimensions of the original. They identify the upload, because each is used once in a
+    /// run.
     pub(crate) dimensions: String,
-    /// Its images, by the keys of their objects, with their lengths.
+    /// The lengths of its images, by the keys of their objects.
     pub(crate) images: BTreeMap<String, u64>,
 }
 
 impl Client {
     pub(crate) fn new(url: &str, token: &str) -> Self {
-        let http = reqwest::Client::builder().timeout(PATIENCE).build();
+        let http = reqwest::Client::builder().timeout(TIMEOUT).build();
         Self {
             http: http.unwrap(),
             url: url.to_owned(),
@@ -56,29 +57,29 @@ impl Client {
         send(self.request(Method::DELETE, &avatar_of(subject))).await
     }
 
-    /// The avatar as JSON.
+    /// Reads the avatar as JSON.
     pub(crate) async fn avatar(&self, subject: &str) -> reqwest::Result<Answer> {
         let request = self.request(Method::GET, &avatar_of(subject));
         send(request.header(ACCEPT, "application/json")).await
     }
 
-    /// The avatar as an image.
+    /// Reads the avatar as an image.
     pub(crate) async fn image(&self, subject: &str) -> reqwest::Result<Answer> {
         let request = self.request(Method::GET, &avatar_of(subject));
         send(request.header(ACCEPT, "image/*")).await
     }
 
-    /// An image by its own address.
+    /// Reads an image by its own path.
     pub(crate) async fn file(&self, key: &str) -> reqwest::Result<Answer> {
         send(self.request(Method::GET, &format!("/files/{key}"))).await
     }
 
-    /// How the service is set up, and what it holds.
+    /// Reads `/health/avatar`.
     pub(crate) async fn overview(&self) -> reqwest::Result<Answer> {
         send(self.request(Method::GET, "/health/avatar")).await
     }
 
-    /// What the service tells of its readiness.
+    /// Reads `/health/ready`.
     pub(crate) async fn readiness(&self) -> reqwest::Result<Answer> {
         send(self.request(Method::GET, "/health/ready")).await
     }
@@ -125,19 +126,19 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// A problem's code; empty where it is none.
+    /// The code of a problem, or an empty text if the answer is no problem.
     pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Whether a replica that cannot serve yet says so.
+    /// Whether the replica answered that it is still starting.
     pub(crate) fn is_of_a_start(&self) -> bool {
         let body = self.json();
         let detail = body["detail"].as_str().unwrap_or_default();
         detail.starts_with("the service is starting")
     }
 
-    /// The avatar; `None` where this is something else.
+    /// The avatar in the answer; `None` if the answer is not an avatar.
     pub(crate) fn avatar(&self) -> Option<Avatar> {
         let body = self.json();
         let mut images = BTreeMap::new();

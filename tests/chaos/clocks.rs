@@ -1,7 +1,8 @@
-//! Clocks: the two replicas' are six minutes apart, and nothing shows it.
+//! Wrong clocks: the clocks of the two replicas differ by six minutes, without any effect.
 //!
 //! `libfaketime` makes the clock of one replica three minutes fast and of the other three minutes
-//! slow. Deadlines and graces are seconds here, so that any use of a replica's clock breaks them.
+//! slow. Deadlines and grace periods are seconds here, so any use of a replica's clock would violate
+//! them.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,20 +13,20 @@ use fastrand::Rng;
 
 use crate::fleet::{Fleet, Plan};
 use crate::history::{Act, History, Op, Outcome};
-use crate::judgement::{Broken, Verdict};
+use crate::judgement::{Verdict, Violation};
 use crate::load::Load;
-use crate::storm::{self, GRACE, Passed, conclude};
+use crate::storm::{self, GRACE, PartResult, conclude};
 
-/// How wrong the clocks are.
+/// The errors of the clocks.
 const SKEWS: [&str; 2] = ["+180s", "-180s"];
-/// How long users work.
+/// How long users send requests.
 const WORK: Duration = Duration::from_secs(16);
-/// Of how many changes one may fail though nothing is broken: a busy machine lets Redis be silent
-/// for longer than it is waited for.
+/// One in this many changes may fail without a fault, because on a busy machine Redis may answer
+/// later than a replica waits.
 const ONE_IN: usize = 50;
 
-/// Runs by the seed.
-pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
+/// Runs the part with this seed.
+pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
     let library = install();
     let plan = Plan {
         settings: storm::settings(),
@@ -47,35 +48,35 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
     let apart = apart(&fleet).await;
     if !(Duration::from_secs(350)..Duration::from_secs(370)).contains(&apart) {
         let apart = format!("the clocks are {apart:?} apart, not six minutes");
-        wrong.add(Broken::PartPromise, apart);
+        wrong.add(Violation::PartPromise, apart);
     }
     let history = Arc::new(History::new(&folder.join("history.log")));
     let mut rng = Rng::with_seed(seed);
     let begun = Instant::now();
     let load = Load::start(&fleet, &history, GRACE, &mut rng);
     tokio::time::sleep(WORK / 2).await;
-    // A fast clock makes uploads under way look old. `gc` must not take them for garbage.
-    history.tell("gc with a fast clock");
+    // With a fast clock, uploads in progress look old. `gc` must not treat them as garbage.
+    history.log("gc with a fast clock");
     let words = ["gc", "--min-age", "0s", "--max-deletes", "100000"];
     let collected = fleet.operate(&words).await;
     if !collected.status.success() {
         let told = String::from_utf8_lossy(&collected.stdout);
-        wrong.add(Broken::PartPromise, format!("gc: {told}"));
+        wrong.add(Violation::PartPromise, format!("gc: {told}"));
     }
     tokio::time::sleep(WORK / 2).await;
     let worked = begun.elapsed();
-    wrong.join(load.stop().await);
+    wrong.merge(load.stop().await);
     let ops = history.ops();
-    let (failed, changes) = needlessly(&ops);
+    let (failed, changes) = failed_changes(&ops);
     if failed.len() * ONE_IN > changes {
         for op in &failed {
             let failed = format!("{}: {:?} was answered {:?}", op.subject, op.act, op.outcome);
-            wrong.add(Broken::PartPromise, failed);
+            wrong.add(Violation::PartPromise, failed);
         }
     }
     let mut passed = conclude(&fleet, &history, wrong, worked).await;
     passed.summary = format!(
-        "clocks {} s apart; {} of {changes} changes failed though nothing was broken; {}",
+        "clocks {} s apart; {} of {changes} changes failed without a fault; {}",
         apart.as_secs(),
         failed.len(),
         passed.summary
@@ -83,8 +84,8 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
     passed
 }
 
-/// The changes that failed although nothing was broken, and how many changes there were.
-pub(crate) fn needlessly(ops: &[Op]) -> (Vec<&Op>, usize) {
+/// The changes that failed, and the number of all changes.
+pub(crate) fn failed_changes(ops: &[Op]) -> (Vec<&Op>, usize) {
     let changes = ops.iter().filter(|op| op.act != Act::Read);
     let failed = changes.clone().filter(|op| match &op.outcome {
         Outcome::Refused(code) => code != "superseded",
@@ -94,7 +95,7 @@ pub(crate) fn needlessly(ops: &[Op]) -> (Vec<&Op>, usize) {
     (failed.collect(), changes.count())
 }
 
-/// How far apart the replicas' clocks are, as their answers' dates tell.
+/// The difference of the replicas' clocks, by the `Date` headers of their answers.
 async fn apart(fleet: &Fleet) -> Duration {
     let mut times = Vec::new();
     for replica in 0..fleet.replicas() {
@@ -106,12 +107,12 @@ async fn apart(fleet: &Fleet) -> Duration {
     (times[0] - times[1]).unsigned_abs()
 }
 
-/// Makes sure that `libfaketime` is there, and gives its path.
+/// Installs `libfaketime` if it is missing, and returns its path.
 fn install() -> String {
     let need = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/need.sh");
     let installed = Command::new(need).arg("faketime").status().unwrap();
-    assert!(installed.success(), "faketime could not be had");
-    // The command sets the variable for whatever it runs, and so tells where the library is.
+    assert!(installed.success(), "faketime could not be installed");
+    // The command sets this variable for its child, so printing it shows the path of the library.
     let words = ["-f", "+1s", "printenv", "LD_PRELOAD"];
     let told = Command::new("faketime").args(words).output().unwrap();
     let library = String::from_utf8(told.stdout).unwrap().trim().to_owned();

@@ -3,25 +3,25 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::fleet::{ask_node, bounded, command};
+use crate::fleet::{ask_node, command, with_timeout};
 
-/// How many slots every Cluster has.
+/// The number of slots of every Cluster.
 const SLOTS: usize = 16_384;
-/// How long the masters may take to know each other on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long the Cluster may take to form on a busy machine.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The masters as one address for clients.
+/// The URL of the Cluster for clients.
 pub(crate) fn url(nodes: &[SocketAddr]) -> String {
     let nodes: Vec<_> = nodes.iter().map(|node| format!("redis://{node}")).collect();
     nodes.join(",")
 }
 
-/// Makes a Cluster of these empty servers; each gets an equal share of the slots.
+/// Makes a Cluster of these empty servers, with the slots divided equally.
 pub(crate) async fn join(nodes: &[SocketAddr]) {
     let begun = Instant::now();
     for node in nodes {
         while ask_node::<String>(*node, &["PING"]).await.is_err() {
-            assert!(begun.elapsed() < PATIENCE, "{node} does not come up");
+            assert!(begun.elapsed() < TIMEOUT, "{node} does not start");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -29,14 +29,14 @@ pub(crate) async fn join(nodes: &[SocketAddr]) {
         let first = (number * SLOTS / nodes.len()).to_string();
         let last = ((number + 1) * SLOTS / nodes.len() - 1).to_string();
         let epoch = (number + 1).to_string();
-        say(*node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
-        say(*node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+        send(*node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+        send(*node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
         let port = node.port().to_string();
         let bus: Vec<String> = ask_node(*node, &["CONFIG", "GET", "cluster-port"])
             .await
             .unwrap();
         let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, &bus[1]];
-        say(nodes[0], &meet).await;
+        send(nodes[0], &meet).await;
     }
     for node in nodes {
         loop {
@@ -45,13 +45,13 @@ pub(crate) async fn join(nodes: &[SocketAddr]) {
             if info.contains("cluster_state:ok") && info.contains(&knows_all) {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "the Cluster does not form");
+            assert!(begun.elapsed() < TIMEOUT, "the Cluster does not form");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
-/// Asks the master that has the keys of this command.
+/// Sends a command to the master that has its keys.
 pub(crate) async fn ask<T: redis::FromRedisValue + Send + 'static>(
     nodes: &[SocketAddr],
     words: &[impl AsRef<[u8]>],
@@ -62,10 +62,10 @@ pub(crate) async fn ask<T: redis::FromRedisValue + Send + 'static>(
         let mut connection = client.get_async_connection().await?;
         command(words).query_async(&mut connection).await
     };
-    bounded(asked).await
+    with_timeout(asked).await
 }
 
-/// A slot on its way from one master to another.
+/// A slot that moves from one master to another.
 pub(crate) struct Move {
     slot: String,
     from: SocketAddr,
@@ -75,7 +75,7 @@ pub(crate) struct Move {
 }
 
 impl Move {
-    /// Begins to move the slot of this key to the next master, and moves every second of its keys.
+    /// Begins to move the slot of this key to the next master, and moves half of its keys.
     pub(crate) async fn begin(nodes: &[SocketAddr], key: &str) -> Self {
         let slot: usize = ask_node(nodes[0], &["CLUSTER", "KEYSLOT", key])
             .await
@@ -90,8 +90,8 @@ impl Move {
         let owner = owner.expect("a master has the slot");
         let (from, to) = (nodes[owner], nodes[(owner + 1) % nodes.len()]);
         let (from_id, to_id) = (id(from).await, id(to).await);
-        say(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
-        say(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+        send(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        send(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
         let begun = Self {
             slot,
             from,
@@ -106,12 +106,12 @@ impl Move {
         begun
     }
 
-    /// How many keys are still at the master that gives the slot away.
+    /// The number of keys that are still on the old master.
     pub(crate) async fn left(&self) -> usize {
         self.keys().await.len()
     }
 
-    /// Moves what is left, and gives the slot to its new master.
+    /// Moves the remaining keys, and assigns the slot to its new master.
     pub(crate) async fn finish(self) {
         loop {
             let keys = self.keys().await;
@@ -124,7 +124,7 @@ impl Move {
         }
         let others = self.nodes.iter().filter(|node| **node != self.to);
         for node in [&self.to].into_iter().chain(others) {
-            say(
+            send(
                 *node,
                 &["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.to_id],
             )
@@ -147,7 +147,7 @@ impl Move {
             b"0",
             b"1000",
         ];
-        // NOKEY: it went away meanwhile.
+        // The answer may also be NOKEY: the key was deleted meanwhile.
         let _: String = ask_node(self.from, &words).await.unwrap();
     }
 }
@@ -167,7 +167,7 @@ async fn id(node: SocketAddr) -> String {
     ask_node(node, &["CLUSTER", "MYID"]).await.unwrap()
 }
 
-async fn say(node: SocketAddr, words: &[&str]) {
+async fn send(node: SocketAddr, words: &[&str]) {
     let _: String = ask_node(node, words)
         .await
         .unwrap_or_else(|error| panic!("{words:?}: {error}"));

@@ -1,4 +1,4 @@
-//! The control: whether the machine, and not the program, is what makes things late.
+//! The control: detects whether late answers are due to a busy machine and not to the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,20 +8,19 @@ use tokio::task::JoinSet;
 
 use crate::fleet::{Dependency, Fleet, REPLICAS};
 
-/// How long an answer that waits for nothing may take on a machine that can be measured on.
+/// How long an answer without any dependency may take if the machine is fit for measuring.
 const PROMPT: Duration = Duration::from_millis(200);
-/// How often something is measured that was not as promised while the machine was too busy.
+/// How often a result that is not as promised is measured while the machine is too busy.
 pub(crate) const TRIES: usize = 4;
 
-/// Asks the replicas for what needs no dependency, and the dependencies themselves to write, all the
-/// while.
+/// Continuously sends liveness requests to the replicas, and writes to the dependencies.
 pub(crate) struct Control {
     worst_ms: Arc<AtomicU64>,
     asking: JoinSet<()>,
 }
 
 impl Control {
-    /// Begins to ask; what is `down` is left out.
+    /// Starts the requests, except to the dependency that is `down`.
     pub(crate) fn start(fleet: &Arc<Fleet>, down: Dependency) -> Self {
         let worst_ms = Arc::new(AtomicU64::new(0));
         let mut asking = JoinSet::new();
@@ -43,7 +42,7 @@ impl Control {
             asking.spawn(async move {
                 loop {
                     let begun = Instant::now();
-                    fleet.answers(which).await;
+                    fleet.accepts_writes(which).await;
                     note(&worst, begun).await;
                 }
             });
@@ -51,7 +50,7 @@ impl Control {
         Self { worst_ms, asking }
     }
 
-    /// Ends it, and tells whether the machine was too busy for what was measured to count.
+    /// Ends the requests. Returns the longest time if the machine was too busy to measure.
     pub(crate) fn was_busy(self) -> Option<Duration> {
         let Self {
             worst_ms,

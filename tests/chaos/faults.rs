@@ -1,4 +1,4 @@
-//! What goes wrong, and when: a schedule from a seed.
+//! The faults and their times: a schedule that follows from a seed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use fastrand::Rng;
 use crate::fleet::{Dependency, Fleet, REPLICAS};
 use crate::history::History;
 use crate::process::Program;
-use crate::proxy::Way;
+use crate::proxy::Link;
 
 /// A program of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,18 +18,18 @@ pub(crate) enum Victim {
     Dependency(Dependency),
 }
 
-/// Something that goes wrong for a while.
+/// A fault that lasts for some time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    /// SIGKILL, and a start at the end of it.
+    /// SIGKILL; the program is started again at the end of the fault.
     Kill(Victim),
-    /// SIGSTOP, and SIGCONT at the end of it.
+    /// SIGSTOP; SIGCONT follows at the end of the fault.
     Stop(Victim),
-    /// The way from one replica, or from each, to a dependency.
-    Way {
+    /// A network fault on the link from one replica, or from all, to a dependency.
+    Link {
         from: Option<usize>,
         to: Dependency,
-        way: Way,
+        link: Link,
     },
 }
 
@@ -47,9 +47,9 @@ impl fmt::Display for Fault {
         match self {
             Self::Kill(victim) => write!(f, "kill {victim}"),
             Self::Stop(victim) => write!(f, "stop {victim}"),
-            Self::Way { from, to, way } => match from {
-                Some(from) => write!(f, "{way:?} from replica {from} to {}", to.name()),
-                None => write!(f, "{way:?} to {}", to.name()),
+            Self::Link { from, to, link } => match from {
+                Some(from) => write!(f, "{link:?} from replica {from} to {}", to.name()),
+                None => write!(f, "{link:?} to {}", to.name()),
             },
         }
     }
@@ -58,19 +58,20 @@ impl fmt::Display for Fault {
 /// A fault with its time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
-    /// When it begins, from the schedule's begin on.
+    /// When the fault begins, relative to the begin of the schedule.
     at: Duration,
     lasts: Duration,
     fault: Fault,
 }
 
-/// Two series of faults that run side by side, of programs and of ways, each one fault at a time.
+/// Two series of faults that run in parallel, one of programs and one of links. Each series has one
+/// fault at a time.
 pub(crate) struct Schedule([Vec<Event>; 2]);
 
 impl Schedule {
-    /// What goes wrong in so much time. Now and then it lasts for `long`.
+    /// Makes a schedule of this length. One in ten faults lasts at least `long`.
     pub(crate) fn new(rng: &mut Rng, length: Duration, long: Duration) -> Self {
-        Self([program_fault, way_fault].map(|fault| {
+        Self([program_fault, link_fault].map(|fault| {
             let mut events = Vec::new();
             let mut at = millis(rng, 200..1500);
             loop {
@@ -88,21 +89,21 @@ impl Schedule {
         }))
     }
 
-    /// How many faults there are.
+    /// The number of faults.
     pub(crate) fn len(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
 
-    /// Does it, to the end.
+    /// Runs the whole schedule.
     pub(crate) async fn run(&self, fleet: &Arc<Fleet>, history: &Arc<History>) {
         let begun = tokio::time::Instant::now();
         let series = self.0.iter().map(|events| async move {
             for event in events {
                 tokio::time::sleep_until(begun + event.at).await;
-                history.tell(format_args!("fault: {} for {:?}", event.fault, event.lasts));
+                history.log(format_args!("fault: {} for {:?}", event.fault, event.lasts));
                 begin(fleet, event.fault).await;
                 tokio::time::sleep_until(begun + event.at + event.lasts).await;
-                history.tell(format_args!("over: {}", event.fault));
+                history.log(format_args!("over: {}", event.fault));
                 end(fleet, event.fault).await;
             }
         });
@@ -110,21 +111,21 @@ impl Schedule {
     }
 }
 
-/// Lets it go wrong.
+/// Begins a fault.
 pub(crate) async fn begin(fleet: &Fleet, fault: Fault) {
     match fault {
         Fault::Kill(victim) => program(fleet, victim).kill().await,
         Fault::Stop(victim) => program(fleet, victim).stop().await,
-        Fault::Way { from, to, way } => fleet.set_way(from, to, way),
+        Fault::Link { from, to, link } => fleet.set_link(from, to, link),
     }
 }
 
-/// Lets it be right again.
+/// Ends a fault.
 pub(crate) async fn end(fleet: &Fleet, fault: Fault) {
     match fault {
         Fault::Kill(victim) => program(fleet, victim).start().await,
-        Fault::Stop(victim) => program(fleet, victim).go_on().await,
-        Fault::Way { from, to, .. } => fleet.set_way(from, to, Way::Pass),
+        Fault::Stop(victim) => program(fleet, victim).resume().await,
+        Fault::Link { from, to, .. } => fleet.set_link(from, to, Link::Pass),
     }
 }
 
@@ -148,16 +149,16 @@ fn program_fault(rng: &mut Rng) -> Fault {
     }
 }
 
-fn way_fault(rng: &mut Rng) -> Fault {
+fn link_fault(rng: &mut Rng) -> Fault {
     let from = (rng.u32(0..4) > 0).then(|| rng.usize(0..REPLICAS));
     let to = Dependency::ALL[rng.usize(0..2)];
-    let way = match rng.u32(0..10) {
-        0 | 1 => Way::Delay(millis(rng, 5..300)),
-        2 | 3 => Way::Reset,
-        4 | 5 => Way::Cut(rng.usize(1..6000)),
-        _ => Way::Blackhole,
+    let link = match rng.u32(0..10) {
+        0 | 1 => Link::Delay(millis(rng, 5..300)),
+        2 | 3 => Link::Reset,
+        4 | 5 => Link::Cut(rng.usize(1..6000)),
+        _ => Link::Blackhole,
     };
-    Fault::Way { from, to, way }
+    Fault::Link { from, to, link }
 }
 
 fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {

@@ -1,7 +1,8 @@
-//! A fleet under test: replicas of the program and what they depend on, each a process of its own.
+//! A fleet under test: replicas of the program and their dependencies, each in a process of its
+//! own.
 //!
-//! [`Plan`] says what it consists of. By default it is two replicas, one Redis and one bucket, with
-//! a proxy that can fail between each replica and each of the two.
+//! [`Plan`] describes its parts. By default there are two replicas, one Redis and one bucket. A
+//! proxy between each replica and each dependency can simulate network faults.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -11,18 +12,18 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::bucket::{self, BUCKET, Eye};
+use crate::bucket::{self, BUCKET, DirectStore};
 use crate::client::Client;
 use crate::cluster;
 use crate::process::Program;
-use crate::proxy::{Proxy, Way};
+use crate::proxy::{Link, Proxy};
 
 pub(crate) const REPLICAS: usize = 2;
 const SECRET: &str = "a secret that only this run knows, 32 bytes";
-/// How long anything may take to come up on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a process may take to become ready on a busy machine.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What a replica depends on.
+/// A dependency of the replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dependency {
     Redis,
@@ -40,32 +41,32 @@ impl Dependency {
     }
 }
 
-/// What a fleet consists of.
+/// The parts of a fleet.
 #[derive(Default)]
 pub(crate) struct Plan<'a> {
-    /// Settings over the program's defaults, as environment variables.
+    /// Settings that override the program's defaults, as environment variables.
     pub(crate) settings: Vec<(&'static str, String)>,
-    /// Further environment variables of each replica, in order.
+    /// Further environment variables for each replica, in order.
     pub(crate) own: [Vec<(&'static str, String)>; REPLICAS],
-    /// Options of `redis-server`, after the usual ones.
+    /// Further options of `redis-server`.
     pub(crate) redis_options: &'a [&'a str],
     pub(crate) shape: Shape,
 }
 
-/// Which processes there are.
+/// The processes of a fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Two replicas, one Redis, one bucket, and proxies between them.
     #[default]
     Fleet,
-    /// Two replicas, a Redis Cluster of three masters, one bucket. Only the way to the bucket has
-    /// a proxy: the masters tell clients each other's addresses.
+    /// Two replicas, a Redis Cluster of three masters, one bucket. Only the bucket is behind a
+    /// proxy, because the masters tell their own addresses to clients.
     Cluster,
     /// One process with a folder and an embedded catalog.
     Alone,
 }
 
-/// A running fleet; it ends with the value.
+/// A running fleet. Dropping it ends its processes.
 pub(crate) struct Fleet {
     /// No server, one, or the three masters of a Cluster.
     redis: Vec<Program>,
@@ -73,8 +74,8 @@ pub(crate) struct Fleet {
     bucket: Option<Program>,
     replicas: Vec<Replica>,
     shape: Shape,
-    /// The bucket, past every fault.
-    pub(crate) eye: Eye,
+    /// The stored objects, accessed directly and without faults.
+    pub(crate) store: DirectStore,
     config: String,
     folder: PathBuf,
     token: String,
@@ -88,8 +89,8 @@ struct Replica {
 }
 
 impl Fleet {
-    /// A fleet that is ready, with these settings over the program's defaults, and its files and
-    /// logs in `folder`.
+    /// Starts a fleet with these settings over the program's defaults, and waits until it is ready.
+    /// Its files and logs are in `folder`.
     pub(crate) async fn start(folder: &Path, settings: &[(&'static str, String)]) -> Self {
         let plan = Plan {
             settings: settings.to_vec(),
@@ -98,7 +99,8 @@ impl Fleet {
         Self::start_as(folder, &plan).await
     }
 
-    /// A fleet that is ready and built to this plan, with its files and logs in `folder`.
+    /// Starts a fleet by this plan, and waits until it is ready. Its files and logs are in
+    /// `folder`.
     pub(crate) async fn start_as(folder: &Path, plan: &Plan<'_>) -> Self {
         let redis_addresses: Vec<_> = match plan.shape {
             Shape::Fleet => vec![free_address()],
@@ -119,7 +121,7 @@ impl Fleet {
         if plan.shape == Shape::Cluster {
             cluster::join(&redis_addresses).await;
         }
-        let kind = bucket::Kind::wanted();
+        let kind = bucket::Kind::from_environment();
         let bucket_address = free_address();
         let bucket = match plan.shape {
             Shape::Alone => None,
@@ -128,11 +130,11 @@ impl Fleet {
         if let Some(bucket) = &bucket {
             bucket.start().await;
         }
-        let eye = match plan.shape {
-            Shape::Alone => Eye::on_folder(data_folder(folder, 0).join("store")),
-            _ => Eye::on_server(kind, bucket_address),
+        let store = match plan.shape {
+            Shape::Alone => DirectStore::on_folder(data_folder(folder, 0).join("store")),
+            _ => DirectStore::on_server(kind, bucket_address),
         };
-        // Few sizes, so that pictures are the least of the work.
+        // Few variants keep image processing cheap.
         let sizes = folder.join("sizes.toml");
         let text = "[images]\nvariants = { thumbnail = 64, medium = 256 }\n";
         fs::write(&sizes, text).unwrap();
@@ -142,7 +144,7 @@ impl Fleet {
             bucket,
             replicas: Vec::new(),
             shape: plan.shape,
-            eye,
+            store,
             config: sizes.display().to_string(),
             folder: folder.to_owned(),
             token: token(folder, &["--sub", "chaos", "--role", "service"]),
@@ -161,7 +163,7 @@ impl Fleet {
         fleet
     }
 
-    /// A replica that is not running yet.
+    /// Makes a replica that is not running yet.
     async fn replica_of(
         &self,
         folder: &Path,
@@ -176,7 +178,7 @@ impl Fleet {
             ("CAMEO_AUTH__JWT_SECRET", SECRET.to_owned()),
             ("CAMEO_DATA_DIR", data),
             ("CAMEO_HTTP__BIND", address.to_string()),
-            // The same for all, so that an avatar's JSON is the same whichever replica answers.
+            // The same for all replicas, so that they answer with the same JSON.
             ("CAMEO_HTTP__PUBLIC_URL", "http://fleet".to_owned()),
         ];
         let (mut to_redis, mut to_bucket) = (None, None);
@@ -213,28 +215,28 @@ impl Fleet {
         }
     }
 
-    /// What it consists of.
+    /// The kind of fleet.
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// How many replicas there are.
+    /// The number of replicas.
     pub(crate) fn replicas(&self) -> usize {
         self.replicas.len()
     }
 
-    /// Runs one of the program's commands as an operator would, set up as the first replica is.
+    /// Runs one of the program's commands with the settings of the first replica.
     pub(crate) async fn operate(&self, words: &[&str]) -> Output {
         let words = [words, &["--config", &self.config]].concat();
-        self.replicas[0].program.run_beside(&words).await
+        self.replicas[0].program.run_command(&words).await
     }
 
-    /// Where a replica is spoken to, as a service that may change every avatar.
+    /// A client of a replica, with the token of a service that may change every avatar.
     pub(crate) fn client(&self, replica: usize) -> Client {
         Client::new(&self.replicas[replica].url, &self.token)
     }
 
-    /// Each replica, spoken to as a user who may change their own avatar alone.
+    /// A client of each replica, with the token of a user who may change only their own avatar.
     pub(crate) fn clients_of(&self, user: &str) -> Vec<Client> {
         let token = token(&self.folder, &["--sub", user]);
         let replicas = self.replicas.iter();
@@ -247,7 +249,7 @@ impl Fleet {
         &self.replicas[number].program
     }
 
-    /// A dependency's program; of a Cluster the first master.
+    /// The program of a dependency; the first master in a Cluster.
     pub(crate) fn dependency(&self, which: Dependency) -> &Program {
         let program = match which {
             Dependency::Redis => self.redis.first(),
@@ -256,8 +258,8 @@ impl Fleet {
         program.expect("the fleet has this dependency")
     }
 
-    /// Makes the way from a replica, or from each, to a dependency so.
-    pub(crate) fn set_way(&self, replica: Option<usize>, to: Dependency, way: Way) {
+    /// Sets the state of the link from one replica, or from all, to a dependency.
+    pub(crate) fn set_link(&self, replica: Option<usize>, to: Dependency, link: Link) {
         for (number, one) in self.replicas.iter().enumerate() {
             if replica.is_none_or(|only| only == number) {
                 let proxy = match to {
@@ -265,31 +267,31 @@ impl Fleet {
                     Dependency::Bucket => &one.to_bucket,
                 };
                 if let Some(proxy) = proxy {
-                    proxy.set(way);
+                    proxy.set(link);
                 }
             }
         }
     }
 
-    /// Ends every fault: every way open, every program running.
+    /// Ends every fault: opens every link, and resumes or starts every program.
     pub(crate) async fn heal(&self) {
         for to in Dependency::ALL {
-            self.set_way(None, to, Way::Pass);
+            self.set_link(None, to, Link::Pass);
         }
         for program in self.programs() {
-            program.go_on().await;
+            program.resume().await;
             program.start().await;
         }
     }
 
-    /// Waits until every replica says that it can do its work.
+    /// Waits until every replica reports that it is ready.
     pub(crate) async fn ready(&self) {
         let begun = Instant::now();
         for (number, replica) in self.replicas.iter().enumerate() {
             let client = self.client(number);
             while !client.is_ready().await {
                 let name = replica.program.name();
-                assert!(begun.elapsed() < PATIENCE, "{name} does not get ready");
+                assert!(begun.elapsed() < TIMEOUT, "{name} does not get ready");
                 let ended = replica.program.ended_by_itself().await;
                 assert!(ended.is_empty(), "{ended:?}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -297,16 +299,16 @@ impl Fleet {
         }
     }
 
-    /// Whether a dependency takes what is written past every fault: with whatever had been waiting
-    /// for it before, and onto the machine's disk.
-    pub(crate) async fn answers(&self, which: Dependency) -> bool {
+    /// Whether a dependency accepts a direct write. A server that was stopped first carries out the
+    /// requests that it received before.
+    pub(crate) async fn accepts_writes(&self, which: Dependency) -> bool {
         match which {
             Dependency::Redis => self.ask_redis::<()>(&["SET", "chaos", ""]).await.is_ok(),
-            Dependency::Bucket => self.eye.try_put("chaos", b"x").await.is_ok(),
+            Dependency::Bucket => self.store.try_put("chaos", b"x").await.is_ok(),
         }
     }
 
-    /// Asks Redis, past every fault; of a Cluster the master that has the keys.
+    /// Sends a command to Redis directly, without faults; in a Cluster to the master of the keys.
     pub(crate) async fn ask_redis<T: redis::FromRedisValue + Send + 'static>(
         &self,
         words: &[impl AsRef<[u8]>],
@@ -317,12 +319,12 @@ impl Fleet {
         }
     }
 
-    /// Where the Redis servers listen.
+    /// The addresses of the Redis servers.
     pub(crate) fn redis_addresses(&self) -> &[SocketAddr] {
         &self.redis_addresses
     }
 
-    /// Every program that ended though nobody had killed it.
+    /// Every program that ended although the run did not kill it.
     pub(crate) async fn ended_by_themselves(&self) -> Vec<String> {
         let mut ended = Vec::new();
         for program in self.programs() {
@@ -337,7 +339,7 @@ impl Fleet {
     }
 }
 
-/// Sends one command to one Redis server, and waits a short time for the answer.
+/// Sends a command to one Redis server, and waits a short time for its answer.
 pub(crate) async fn ask_node<T: redis::FromRedisValue + Send + 'static>(
     address: SocketAddr,
     words: &[impl AsRef<[u8]>],
@@ -347,10 +349,10 @@ pub(crate) async fn ask_node<T: redis::FromRedisValue + Send + 'static>(
         let mut connection = client.get_multiplexed_async_connection().await?;
         command(words).query_async(&mut connection).await
     };
-    bounded(asked).await
+    with_timeout(asked).await
 }
 
-/// A command of these words.
+/// A Redis command of these words.
 pub(crate) fn command(words: &[impl AsRef<[u8]>]) -> redis::Cmd {
     let mut command = redis::Cmd::new();
     for word in words {
@@ -359,8 +361,8 @@ pub(crate) fn command(words: &[impl AsRef<[u8]>]) -> redis::Cmd {
     command
 }
 
-/// Gives an answer up that does not come soon.
-pub(crate) async fn bounded<T>(
+/// Fails with a timeout if an answer does not come within two seconds.
+pub(crate) async fn with_timeout<T>(
     asked: impl Future<Output = redis::RedisResult<T>>,
 ) -> redis::RedisResult<T> {
     match tokio::time::timeout(Duration::from_secs(2), asked).await {
@@ -369,12 +371,12 @@ pub(crate) async fn bounded<T>(
     }
 }
 
-/// The folder that a replica keeps its data in.
+/// The data folder of a replica.
 pub(crate) fn data_folder(folder: &Path, replica: usize) -> PathBuf {
     folder.join(format!("replica-{replica}"))
 }
 
-/// A server that takes part in a Cluster.
+/// A Redis server that is part of a Cluster.
 fn redis_node(folder: &Path, address: SocketAddr, number: usize) -> Program {
     let bus = free_address().port().to_string();
     redis_server(folder, &format!("redis-{number}"), address).arguments([
@@ -387,7 +389,7 @@ fn redis_node(folder: &Path, address: SocketAddr, number: usize) -> Program {
     ])
 }
 
-/// A Redis that answers a write when it is on the disk.
+/// A Redis server that syncs a write to the disk before it answers.
 fn redis_server(folder: &Path, name: &str, address: SocketAddr) -> Program {
     let (port, data) = (address.port().to_string(), made(folder.join(name)));
     let data = data.display().to_string();
@@ -405,9 +407,9 @@ fn redis_server(folder: &Path, name: &str, address: SocketAddr) -> Program {
     )
 }
 
-/// The settings of a bucket behind this proxy.
+/// The settings for the bucket behind this proxy.
 fn bucket_settings(proxy: &Proxy) -> Vec<(&'static str, String)> {
-    let (key, secret) = bucket::Kind::wanted().keys();
+    let (key, secret) = bucket::Kind::from_environment().keys();
     let endpoint = format!("http://{}", proxy.address());
     [
         ("CAMEO_STORAGE__KIND", "s3"),
@@ -421,7 +423,7 @@ fn bucket_settings(proxy: &Proxy) -> Vec<(&'static str, String)> {
     .to_vec()
 }
 
-/// A token for longer than any run.
+/// A token that is valid for longer than any run.
 fn token(folder: &Path, whose: &[&str]) -> String {
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
         .args(["token", "--ttl", "7d"])
@@ -439,8 +441,8 @@ fn made(folder: PathBuf) -> PathBuf {
     folder
 }
 
-/// An address that nobody listens on, for a program that is to keep it over all its restarts: below
-/// the ports that a system gives to whoever connects, which would be taken while it is down.
+/// A free address for a program that keeps it over all restarts. The port is below the range of
+/// ephemeral ports, so no outgoing connection takes it while the program is down.
 fn free_address() -> SocketAddr {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
     let all = 15_000..30_000_u16;

@@ -1,8 +1,9 @@
-//! A full disk under one process with a folder and an embedded catalog.
+//! A full disk under one process with a disk store and an embedded catalog.
 //!
-//! Its data lies on a small file system in memory, in a mount namespace of this part's own. Other
-//! data fills it while users work, and goes away again. The process is never started again until
-//! everything is counted; then it is killed and has to find everything once more.
+//! Its data is on a small file system in memory, in a mount namespace of its own. Other data fills
+//! the file system while users send requests, and is removed again. The process is not restarted
+//! until everything is counted. Then it is killed and started again, and everything is counted
+//! again.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,45 +18,45 @@ use fastrand::Rng;
 use crate::client::Client;
 use crate::fleet::{Fleet, Plan, Shape, data_folder};
 use crate::history::{Act, History, Op, Outcome};
-use crate::judgement::{Broken, Verdict, judge};
+use crate::judgement::{Verdict, Violation, judge};
 use crate::load::{Load, perform};
-use crate::storm::{self, GRACE, Passed, UPLOAD_DEADLINE, conclude, look};
+use crate::storm::{self, GRACE, PartResult, UPLOAD_DEADLINE, conclude, observe};
 
-/// The word on the command line that runs the part within the namespace, before its folder and
-/// seed.
+/// The first argument that makes this program run the part inside the namespace. Its folder and
+/// seed follow.
 pub(crate) const INSIDE: &str = "full-disk-inside";
 
-/// How much the file system holds.
+/// The size of the file system.
 const SIZE: &str = "32m";
-/// How often it is full, how long users work before, and for how long it is.
+/// How often the disk is filled, how long users send requests before, and how long it stays full.
 const TIMES: u32 = 3;
 const WORK: Duration = Duration::from_secs(3);
 const FULL: Duration = Duration::from_secs(4);
-/// When it is certainly full for whatever is asked.
+/// After this time the disk is certainly full for every request.
 const SETTLED: Duration = Duration::from_millis(500);
-/// How soon uploads are taken once there is room again.
+/// How soon uploads must succeed once there is space again.
 const BACK: Duration = Duration::from_secs(5);
-/// How long that is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Whose avatar nobody changes.
+/// How long the run waits for that.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The subject whose avatar does not change.
 const KEPT: &str = "kept";
 
-/// What was seen while the disk was full, and after.
+/// The observations while the disk was full, and afterwards.
 #[derive(Clone, Debug, Default)]
-struct Seen {
-    /// Uploads that were refused while it was full.
+struct Observed {
+    /// The number of uploads that were refused while the disk was full.
     refused: usize,
     reads: usize,
-    /// Reads that were not served, in words.
+    /// Descriptions of reads that were not served.
     reads_refused: Vec<String>,
-    /// The status and the word of each readiness while it was full, each once.
+    /// The distinct statuses of readiness while the disk was full: HTTP status and `status` field.
     readiness: Vec<(u16, String)>,
-    /// How long after there was room uploads were taken again; none where they never were.
+    /// How long after there was space uploads succeeded again; `None` if they did not.
     back: Vec<Option<Duration>>,
 }
 
-/// Runs by the seed, in a mount namespace of its own.
-pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
+/// Runs the part with this seed, in a mount namespace of its own.
+pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
     let data = data_folder(folder, 0);
     std::fs::create_dir_all(&data).unwrap();
     let mount = format!("mount -t tmpfs -o size={SIZE},mode=0700 chaos \"$0\" && exec \"$@\"");
@@ -63,8 +64,8 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
     let mut verdict = Verdict::default();
     let Some(namespace) = namespace().await else {
         panic!(
-            "a full disk needs a mount namespace with a tmpfs in it: run this as root, or where \
-             users may make namespaces (`unshare -rm mount -t tmpfs chaos /mnt` has to work)"
+            "this part needs a mount namespace with a tmpfs: run it as root, or as a user who may \
+             create namespaces (`unshare -rm mount -t tmpfs chaos /mnt` must work)"
         );
     };
     let status = tokio::process::Command::new("unshare")
@@ -80,22 +81,22 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
         .await
         .unwrap();
     if !status.success() {
-        verdict.add(Broken::PartPromise, format!("the part ended: {status}"));
+        verdict.add(Violation::PartPromise, format!("the part ended: {status}"));
     }
     let report = std::fs::read_to_string(folder.join("report")).unwrap_or_default();
     let mut lines = report.lines();
     let summary = lines.next().unwrap_or_default().to_owned();
     for line in lines {
         let (name, what) = line.split_once('\t').unwrap();
-        let broken = Broken::ALL
+        let violation = Violation::ALL
             .into_iter()
             .find(|one| format!("{one:?}") == name);
-        verdict.add(broken.unwrap(), what);
+        verdict.add(violation.unwrap(), what);
     }
-    Passed { verdict, summary }
+    PartResult { verdict, summary }
 }
 
-/// The option of `unshare` that lets this user mount something.
+/// The option of `unshare` with which this user can mount a file system.
 async fn namespace() -> Option<&'static str> {
     for option in ["-m", "-rm"] {
         let tried = tokio::process::Command::new("unshare")
@@ -109,17 +110,18 @@ async fn namespace() -> Option<&'static str> {
     None
 }
 
-/// Runs within the namespace, and leaves a report: the summary, then a line for all that is broken.
+/// Runs the part inside the namespace and writes a report: the summary, then one line per
+/// violation.
 pub(crate) async fn inside(folder: &Path, seed: u64) {
     let passed = run_inside(folder, seed).await;
     let mut report = File::create(folder.join("report")).unwrap();
     writeln!(report, "{}", passed.summary).unwrap();
-    for (broken, what) in passed.verdict.all() {
-        writeln!(report, "{broken:?}\t{}", what.replace('\n', " ")).unwrap();
+    for (violation, what) in passed.verdict.all() {
+        writeln!(report, "{violation:?}\t{}", what.replace('\n', " ")).unwrap();
     }
 }
 
-async fn run_inside(folder: &Path, seed: u64) -> Passed {
+async fn run_inside(folder: &Path, seed: u64) -> PartResult {
     let plan = Plan {
         settings: storm::settings(),
         shape: Shape::Alone,
@@ -129,46 +131,46 @@ async fn run_inside(folder: &Path, seed: u64) -> Passed {
     let fleet = Arc::new(Fleet::start_as(folder, &plan).await);
     let history = Arc::new(History::new(&folder.join("history.log")));
     let mut rng = Rng::with_seed(seed);
-    let mut found = Seen::default();
+    let mut found = Observed::default();
     let client = fleet.client(0);
     upload(&client, &history, KEPT).await;
     let begun = Instant::now();
     let load = Load::start(&fleet, &history, GRACE, &mut rng);
     for _ in 0..TIMES {
         tokio::time::sleep(WORK).await;
-        history.tell("the disk is full");
+        history.log("the disk is full");
         let since = history.now();
         let ballast = Ballast::fill(&data);
         while_full(&fleet, ballast, &mut found).await;
-        history.tell("the disk has room");
+        history.log("the disk has space");
         found.refused += refused(&history.ops(), since + SETTLED);
         found.back.push(back(&client, &history).await);
     }
     let worked = begun.elapsed();
-    let mut on_the_way = load.stop().await;
-    for wrong in wrong(&found) {
-        on_the_way.add(Broken::PartPromise, wrong);
+    let mut during_run = load.stop().await;
+    for wrong in violations(&found) {
+        during_run.add(Violation::PartPromise, wrong);
     }
-    let mut passed = conclude(&fleet, &history, on_the_way, worked).await;
+    let mut passed = conclude(&fleet, &history, during_run, worked).await;
     for path in left_over(&data) {
-        passed.verdict.add(Broken::Orphan, path);
+        passed.verdict.add(Violation::Orphan, path);
     }
-    // Everything is on the disk, too.
+    // The catalog file must agree too.
     for left in swept(&fleet, &data).await {
-        passed.verdict.add(Broken::Outstanding, left);
+        passed.verdict.add(Violation::Outstanding, left);
     }
     let again = judge(
         Verdict::default(),
         &history.ops(),
-        &look(&fleet, &history).await,
+        &observe(&fleet, &history).await,
     );
-    for (broken, what) in again.all() {
-        let after = format!("after a kill and a start: {what}");
-        passed.verdict.add(broken, after);
+    for (violation, what) in again.all() {
+        let after = format!("after a kill and a restart: {what}");
+        passed.verdict.add(violation, after);
     }
     passed.summary = format!(
         "full {TIMES} times for {} s; {} uploads refused, {} of {} reads served, readiness {:?}; \
-         uploads work again after {:?}; {}",
+         uploads succeeded again after {:?}; {}",
         FULL.as_secs(),
         found.refused,
         found.reads - found.reads_refused.len(),
@@ -180,8 +182,9 @@ async fn run_inside(folder: &Path, seed: u64) -> Passed {
     passed
 }
 
-/// Kills the process, reads in its catalog what the sweep has yet to do, and starts it again, until
-/// there is nothing or for as long as the sweep may take; gives what is left.
+/// Kills the process, reads the outstanding removals in its catalog file, and starts the process
+/// again. Repeats this until nothing is outstanding or the time is over. Returns what is
+/// outstanding.
 async fn swept(fleet: &Fleet, data: &Path) -> Vec<String> {
     let begun = Instant::now();
     loop {
@@ -192,7 +195,7 @@ async fn swept(fleet: &Fleet, data: &Path) -> Vec<String> {
         };
         fleet.replica(0).start().await;
         fleet.ready().await;
-        if left.is_empty() || begun.elapsed() > PATIENCE {
+        if left.is_empty() || begun.elapsed() > TIMEOUT {
             let told = left.iter().map(|one| format!("{one:?}"));
             return told.collect();
         }
@@ -200,9 +203,8 @@ async fn swept(fleet: &Fleet, data: &Path) -> Vec<String> {
     }
 }
 
-/// Reads the avatar that nobody changes, and asks for readiness, while other data keeps the disk
-/// full.
-async fn while_full(fleet: &Fleet, mut ballast: Ballast, found: &mut Seen) {
+/// Keeps the disk full, and meanwhile reads the unchanged avatar and the readiness.
+async fn while_full(fleet: &Fleet, mut ballast: Ballast, found: &mut Observed) {
     let client = fleet.client(0);
     let begun = Instant::now();
     let mut asked = Instant::now();
@@ -234,14 +236,14 @@ async fn while_full(fleet: &Fleet, mut ballast: Ballast, found: &mut Seen) {
     }
 }
 
-/// What was not as promised.
-fn wrong(found: &Seen) -> Vec<String> {
+/// Descriptions of the promises that did not hold.
+fn violations(found: &Observed) -> Vec<String> {
     let mut wrong = Vec::new();
     if found.refused == 0 {
         wrong.push("no upload was refused".to_owned());
     }
     if found.reads == 0 {
-        wrong.push("nothing was read".to_owned());
+        wrong.push("no read was tried".to_owned());
     }
     wrong.extend(found.reads_refused.iter().cloned());
     for (status, word) in &found.readiness {
@@ -249,34 +251,36 @@ fn wrong(found: &Seen) -> Vec<String> {
             wrong.push(format!("readiness: {status} {word}"));
         }
     }
-    // For a moment after a delete the disk has room, and readiness may say so.
+    // For a moment after a delete the disk has space, and readiness may report that.
     if !found.readiness.iter().any(|(_, word)| word == "degraded") {
-        wrong.push("readiness does not tell that the disk is full".to_owned());
+        wrong.push("readiness does not report the full disk".to_owned());
     }
     for back in &found.back {
         match back {
-            None => wrong.push("uploads are refused although there is room".to_owned()),
-            Some(back) if *back > BACK => wrong.push(format!("uploads work after {back:?}")),
+            None => wrong.push("uploads are refused although there is space".to_owned()),
+            Some(back) if *back > BACK => {
+                wrong.push(format!("uploads succeed only after {back:?}"))
+            }
             Some(_) => {}
         }
     }
     wrong
 }
 
-/// Each promise is broken once, and counted.
+/// Checks that each violation promise is counted.
 pub(crate) fn self_test() {
-    let clean = Seen {
+    let clean = Observed {
         refused: 1,
         reads: 1,
         reads_refused: Vec::new(),
         readiness: vec![(200, "degraded".to_owned())],
         back: vec![Some(Duration::ZERO)],
     };
-    assert_eq!(wrong(&clean), [""; 0]);
-    let show = |spoil: &dyn Fn(&mut Seen)| {
+    assert_eq!(violations(&clean), [""; 0]);
+    let show = |spoil: &dyn Fn(&mut Observed)| {
         let mut found = clean.clone();
         spoil(&mut found);
-        assert_eq!(wrong(&found).len(), 1, "{found:?}");
+        assert_eq!(violations(&found).len(), 1, "{found:?}");
     };
     show(&|found| found.refused = 0);
     show(&|found| found.reads = 0);
@@ -287,7 +291,7 @@ pub(crate) fn self_test() {
     show(&|found| found.back[0] = Some(BACK * 2));
 }
 
-/// Uploads that were asked for since then and refused with 503.
+/// The number of uploads that began after this time and were refused with 503.
 fn refused(ops: &[Op], since: Duration) -> usize {
     let uploads = ops.iter().filter(|op| op.begun >= since);
     let uploads = uploads.filter(|op| matches!(op.act, Act::Upload { .. }));
@@ -299,10 +303,10 @@ fn refused(ops: &[Op], since: Duration) -> usize {
     refused.count()
 }
 
-/// How long until uploads are taken again.
+/// The time until uploads succeed again.
 async fn back(client: &Client, history: &History) -> Option<Duration> {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < TIMEOUT {
         if upload(client, history, "back").await {
             return Some(begun.elapsed());
         }
@@ -311,7 +315,7 @@ async fn back(client: &Client, history: &History) -> Option<Duration> {
     None
 }
 
-/// Uploads a picture that no other upload of this part has; tells whether it was taken.
+/// Uploads a picture that no other upload of this part has. Returns whether the upload succeeded.
 async fn upload(client: &Client, history: &History, subject: &str) -> bool {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -322,7 +326,7 @@ async fn upload(client: &Client, history: &History, subject: &str) -> bool {
     matches!(op.outcome, Outcome::Uploaded(_))
 }
 
-/// Files that belong neither to the catalog nor to an avatar.
+/// The temporary files that are left in the store.
 fn left_over(data: &Path) -> Vec<String> {
     let temporary = std::fs::read_dir(data.join("store/tmp"));
     let temporary = temporary.into_iter().flatten().flatten();
@@ -331,7 +335,7 @@ fn left_over(data: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Other data that fills the disk; it goes away with the value.
+/// Other data that fills the disk. Dropping it removes the data.
 struct Ballast {
     path: PathBuf,
     file: File,
@@ -346,7 +350,7 @@ impl Ballast {
         ballast
     }
 
-    /// Takes whatever room there is.
+    /// Fills all free space.
     fn top_up(&mut self) {
         for size in [64 * 1024, 4 * 1024, 1] {
             let piece = vec![0; size];

@@ -1,4 +1,4 @@
-//! Who did what, when, and what came of it.
+//! The history of a run: every operation with its times and its outcome.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 use crate::client::Avatar;
 
-/// What a user did.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// Uploaded the picture of these dimensions, which no other upload of the run has.
+    /// An upload of a picture with these dimensions, which no other upload of the run has.
     Upload {
         width: u32,
         height: u32,
     },
     Delete,
-    /// Asked for the avatar's JSON.
+    /// A read of the avatar as JSON.
     Read,
 }
 
-/// What came of it.
+/// The outcome of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// 200 to an upload.
@@ -32,38 +32,38 @@ pub(crate) enum Outcome {
     /// 200 to a read.
     Seen(Avatar),
     /// 404.
-    Nothing,
-    /// An answer that promises that nothing was changed.
+    NotFound,
+    /// An answer that states that nothing was changed.
     Refused(String),
-    /// It happened, or will yet, or not.
+    /// The operation may have taken effect, or may still take effect, or not.
     Unknown(String),
 }
 
-/// One thing that one user did.
+/// An operation of a user.
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) subject: String,
     pub(crate) act: Act,
-    /// When it was asked, since the run began.
+    /// When the request was sent, since the begin of the run.
     pub(crate) begun: Duration,
-    /// When the answer was there, or would come no more.
+    /// When the answer arrived, or the request failed.
     pub(crate) ended: Duration,
     pub(crate) outcome: Outcome,
 }
 
 impl Op {
-    /// Whether it was over before the other began.
+    /// Whether this operation ended before the other began.
     pub(crate) fn precedes(&self, other: &Self) -> bool {
         self.ended < other.begun
     }
 
-    /// Whether some of it fell into one of these times.
+    /// Whether this operation overlaps one of these periods.
     pub(crate) fn overlaps(&self, times: &[Range<Duration>]) -> bool {
         let mut times = times.iter();
         times.any(|time| self.begun < time.end && time.start < self.ended)
     }
 
-    /// What an upload's avatar tells where its picture came from.
+    /// The dimensions of an uploaded picture, as the avatar's JSON gives them.
     pub(crate) fn dimensions(&self) -> Option<String> {
         match self.act {
             Act::Upload { width, height } => Some(format!("{width}x{height}")),
@@ -71,7 +71,7 @@ impl Op {
         }
     }
 
-    /// The version that was answered or read.
+    /// The version in the answer.
     pub(crate) fn version(&self) -> Option<u64> {
         match &self.outcome {
             Outcome::Uploaded(avatar) | Outcome::Seen(avatar) => Some(avatar.version),
@@ -80,12 +80,12 @@ impl Op {
     }
 }
 
-/// Everything that was done, and a line of the log for each.
+/// All operations of a run, and a log with a line for each.
 pub(crate) struct History {
     begun: Instant,
     ops: Mutex<Vec<Op>>,
     losses: Mutex<Vec<Range<Duration>>>,
-    log: Mutex<BufWriter<File>>,
+    file: Mutex<BufWriter<File>>,
 }
 
 impl History {
@@ -94,7 +94,7 @@ impl History {
             begun: Instant::now(),
             ops: Mutex::default(),
             losses: Mutex::default(),
-            log: Mutex::new(BufWriter::new(File::create(log).unwrap())),
+            file: Mutex::new(BufWriter::new(File::create(log).unwrap())),
         }
     }
 
@@ -103,15 +103,15 @@ impl History {
         self.begun.elapsed()
     }
 
-    /// Tells the log something.
-    pub(crate) fn tell(&self, line: impl std::fmt::Display) {
+    /// Writes a line to the log.
+    pub(crate) fn log(&self, line: impl std::fmt::Display) {
         let now = self.now().as_secs_f64();
-        let mut log = self.log.lock().unwrap();
+        let mut log = self.file.lock().unwrap();
         writeln!(log, "{now:9.3} {line}").unwrap();
         log.flush().unwrap();
     }
 
-    /// Remembers what was done, by whom and by way of which replica.
+    /// Adds an operation, with the numbers of its user and its replica.
     pub(crate) fn add(&self, worker: usize, replica: usize, op: Op) {
         let Op {
             subject,
@@ -126,31 +126,32 @@ impl History {
             Outcome::Seen(avatar) => format!("seen v{} {}", avatar.version, avatar.id),
             other => format!("{other:?}"),
         };
-        self.tell(format_args!(
+        self.log(format_args!(
             "worker {worker:2} replica {replica} {subject} {act:?} since {begun:.3}: {came}"
         ));
         self.ops.lock().unwrap().push(op);
     }
 
-    /// From now on the catalog may have lost its latest writes, until [`end_loss`](Self::end_loss).
+    /// Begins a period in which the catalog may lack its latest writes, until
+    /// [`end_loss`](Self::end_loss).
     pub(crate) fn begin_loss(&self) {
         let since = self.now()..Duration::MAX;
         self.losses.lock().unwrap().push(since);
     }
 
-    /// The catalog is rebuilt.
+    /// Ends the period: the catalog is rebuilt.
     pub(crate) fn end_loss(&self) {
         if let Some(last) = self.losses.lock().unwrap().last_mut() {
             last.end = self.now();
         }
     }
 
-    /// When the catalog may have lacked its latest writes.
+    /// The periods in which the catalog may have lacked its latest writes.
     pub(crate) fn losses(&self) -> Vec<Range<Duration>> {
         self.losses.lock().unwrap().clone()
     }
 
-    /// Every acknowledged upload of a subject, so far.
+    /// All acknowledged uploads of a subject so far.
     pub(crate) fn uploads_of(&self, subject: &str) -> Vec<(Op, Avatar)> {
         let ops = self.ops.lock().unwrap();
         let uploads = ops.iter().filter(|op| op.subject == subject);
@@ -161,7 +162,7 @@ impl History {
         uploads.collect()
     }
 
-    /// Everything that was done, in the order in which it ended.
+    /// All operations, in the order in which they ended.
     pub(crate) fn ops(&self) -> Vec<Op> {
         self.ops.lock().unwrap().clone()
     }

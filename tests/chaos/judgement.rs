@@ -1,14 +1,15 @@
-//! What was promised, held against what users were told and what is there in the end.
+//! The judgement: compares the promises with the answers to the users and with the final state.
 //!
-//! Time is the users': an operation comes before another where its answer was there before the
-//! other was asked. Of two that overlap either may have come first. One without a clear answer may
-//! have happened at any moment from its asking on, but not against anything asked for after it
-//! had failed: a delete that was answered 503 never takes away a later upload.
+//! The order of operations is that of the users: an operation precedes another if its answer
+//! arrived before the other was sent. Of two overlapping operations, either may have taken effect
+//! first. An operation with an unknown outcome may have taken effect at any time after it was sent,
+//! but it must not undo an operation that began after its failure: a delete that was answered 503
+//! never removes a later upload.
 //!
-//! A loss is the time from the moment at which the catalog came back older until it is rebuilt.
-//! Reads in that time may give an older avatar or none. Everything else holds during it, too: a
-//! version is never given out twice, and after the rebuild the newest acknowledged upload is
-//! current.
+//! A loss is the period from the moment at which the catalog restarts with an older state until it
+//! is rebuilt. Reads in that period may give an older avatar or none. All other promises hold
+//! during it too: a version is never assigned twice, and after the rebuild the newest acknowledged
+//! upload is current.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,9 +19,9 @@ use std::time::Duration;
 use crate::client::Avatar;
 use crate::history::{Act, Op, Outcome};
 
-/// What must never happen, however often it was tried.
+/// A violation of a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Broken {
+pub(crate) enum Violation {
     UploadLost,
     DeletedReadable,
     Orphan,
@@ -36,7 +37,7 @@ pub(crate) enum Broken {
     EndedByItself,
 }
 
-impl Broken {
+impl Violation {
     pub(crate) const ALL: [Self; 13] = [
         Self::UploadLost,
         Self::DeletedReadable,
@@ -53,66 +54,69 @@ impl Broken {
         Self::EndedByItself,
     ];
 
-    fn words(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
             Self::UploadLost => "acknowledged uploads that cannot be read",
             Self::DeletedReadable => "deleted avatars that can still be read",
             Self::Orphan => "objects in the bucket that no record names",
             Self::ObjectMissing => "objects of records that are missing or cut short",
             Self::VersionBackwards => "versions that went backwards",
-            Self::VersionTwice => "versions that were given out twice",
-            Self::NeverUploaded => "avatars that were refused, or that nobody sent",
-            Self::ReplicasDisagree => "subjects of which the replicas tell different things",
-            Self::SumsDiffer => "sums that differ from the records",
+            Self::VersionTwice => "versions that were assigned twice",
+            Self::NeverUploaded => "avatars that were refused or never sent",
+            Self::ReplicasDisagree => "subjects about which the replicas disagree",
+            Self::SumsDiffer => "totals that differ from the records",
             Self::Outstanding => "uploads still on the sweep's list",
-            Self::WrongAnswer => "answers that the API does not have",
+            Self::WrongAnswer => "answers that the API does not define",
             Self::PartPromise => "promises of this part that did not hold",
-            Self::EndedByItself => "programs that ended by themselves",
+            Self::EndedByItself => "processes that ended by themselves",
         }
     }
 }
 
-/// What is there once everything works again and the sweep has had its time.
+/// The state at the end, when everything works again and the sweep has finished.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Remains {
-    /// What each replica tells of each subject.
-    pub(crate) told: Vec<BTreeMap<String, Option<Avatar>>>,
-    /// Every object in the bucket, with its length.
+pub(crate) struct FinalState {
+    /// The avatar of each subject, as each replica reports it.
+    pub(crate) reported: Vec<BTreeMap<String, Option<Avatar>>>,
+    /// All objects in the bucket, with their lengths.
     pub(crate) objects: BTreeMap<String, u64>,
-    /// Images of current avatars that a replica does not give, in words.
+    /// Descriptions of images of current avatars that a replica does not serve.
     pub(crate) unreadable: Vec<String>,
-    /// Avatars, objects and bytes, as the catalog has added them up, where it tells them.
+    /// The totals of the catalog: avatars, objects and bytes; `None` if it does not report them.
     pub(crate) sums: [Option<u64>; 3],
-    /// Uploads in pending and retired.
+    /// The entries in pending and retired.
     pub(crate) outstanding: Vec<String>,
-    /// Programs that ended though nobody killed them.
+    /// Processes that ended although the run did not kill them.
     pub(crate) ended: Vec<String>,
-    /// When the catalog may have lacked its latest writes.
+    /// The periods in which the catalog may have lacked its latest writes.
     pub(crate) losses: Vec<Range<Duration>>,
 }
 
-/// Every broken promise, with what shows it.
+/// All violations, with their evidence.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
-    broken: BTreeMap<Broken, BTreeSet<String>>,
+    violations: BTreeMap<Violation, BTreeSet<String>>,
     suspects: Vec<Suspect>,
 }
 
-/// An avatar that was replaced and whose images went early: lost, unless a delete took them.
+/// A replaced avatar whose images are gone too early. This is a loss, unless a delete removed them.
 #[derive(Clone, Debug)]
 struct Suspect {
     subject: String,
-    /// When it was uploaded.
+    /// When the avatar was uploaded.
     since: Duration,
     lost: String,
 }
 
 impl Verdict {
-    pub(crate) fn add(&mut self, broken: Broken, what: impl Into<String>) {
-        self.broken.entry(broken).or_default().insert(what.into());
+    pub(crate) fn add(&mut self, violation: Violation, what: impl Into<String>) {
+        self.violations
+            .entry(violation)
+            .or_default()
+            .insert(what.into());
     }
 
-    /// Remembers what only a delete after `since` can have taken away.
+    /// Adds a possible loss, which is none if a delete ended after `since`.
     pub(crate) fn suspect(&mut self, subject: &str, since: Duration, lost: String) {
         let subject = subject.to_owned();
         self.suspects.push(Suspect {
@@ -122,80 +126,85 @@ impl Verdict {
         });
     }
 
-    /// Takes in what another has found.
-    pub(crate) fn join(&mut self, other: Self) {
-        for (broken, what) in other.broken {
-            self.broken.entry(broken).or_default().extend(what);
+    /// Adds all violations of another verdict.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (violation, what) in other.violations {
+            self.violations.entry(violation).or_default().extend(what);
         }
         self.suspects.extend(other.suspects);
     }
 
-    pub(crate) fn count(&self, broken: Broken) -> usize {
-        self.broken.get(&broken).map_or(0, BTreeSet::len)
+    pub(crate) fn count(&self, violation: Violation) -> usize {
+        self.violations.get(&violation).map_or(0, BTreeSet::len)
     }
 
     pub(crate) fn is_clean(&self) -> bool {
-        self.broken.is_empty()
+        self.violations.is_empty()
     }
 
-    /// Everything that shows it.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (Broken, &str)> {
-        self.broken
+    /// All violations with their evidence.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Violation, &str)> {
+        self.violations
             .iter()
-            .flat_map(|(broken, what)| what.iter().map(|what| (*broken, what.as_str())))
+            .flat_map(|(violation, what)| what.iter().map(|what| (*violation, what.as_str())))
     }
 
-    /// What shows it, a few of each.
+    /// A few pieces of evidence for each violation, as lines.
     pub(crate) fn evidence(&self) -> impl Iterator<Item = String> {
-        self.broken.iter().flat_map(|(broken, what)| {
+        self.violations.iter().flat_map(|(violation, what)| {
             let few = what.iter().take(8);
-            few.map(move |what| format!("{}: {what}", broken.words()))
+            few.map(move |what| format!("{}: {what}", violation.description()))
         })
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for broken in Broken::ALL {
-            writeln!(f, "  {:<54} {:>5}", broken.words(), self.count(broken))?;
+        for violation in Violation::ALL {
+            writeln!(
+                f,
+                "  {:<54} {:>5}",
+                violation.description(),
+                self.count(violation)
+            )?;
         }
         Ok(())
     }
 }
 
-/// Judges a run by what was found on the way, by its history and by what remains.
-pub(crate) fn judge(on_the_way: Verdict, ops: &[Op], remains: &Remains) -> Verdict {
-    let mut verdict = on_the_way;
+/// Judges a run by the violations that were found during it, its history and its final state.
+pub(crate) fn judge(during_run: Verdict, ops: &[Op], state: &FinalState) -> Verdict {
+    let mut verdict = during_run;
     for suspect in std::mem::take(&mut verdict.suspects) {
         let mut ops = ops.iter().filter(|op| op.subject == suspect.subject);
         if !ops.any(|op| op.act == Act::Delete && op.ended >= suspect.since) {
-            verdict.add(Broken::UploadLost, suspect.lost);
+            verdict.add(Violation::UploadLost, suspect.lost);
         }
     }
     let mut subjects: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
     for op in ops {
         subjects.entry(&op.subject).or_default().push(op);
     }
-    let told = remains.told.first().cloned().unwrap_or_default();
+    let told = state.reported.first().cloned().unwrap_or_default();
     for (subject, ops) in &subjects {
         let current = told.get(*subject).cloned().flatten();
         judge_end(subject, ops, current.as_ref(), &mut verdict);
         judge_uniqueness(subject, ops, &mut verdict);
-        let is_older = |op: &&Op| op.act == Act::Read && op.overlaps(&remains.losses);
+        let is_older = |op: &&Op| op.act == Act::Read && op.overlaps(&state.losses);
         let (_, ops): (Vec<_>, Vec<_>) = ops.iter().copied().partition(is_older);
         judge_versions(subject, &ops, &mut verdict);
-        judge_answers(subject, &ops, &remains.losses, &mut verdict);
+        judge_answers(subject, &ops, &state.losses, &mut verdict);
     }
     for (subject, avatar) in &told {
         if avatar.is_some() && !subjects.contains_key(subject.as_str()) {
-            verdict.add(Broken::NeverUploaded, subject);
+            verdict.add(Violation::NeverUploaded, subject);
         }
     }
-    judge_objects(&told, remains, &mut verdict);
-    for other in &remains.told {
+    judge_objects(&told, state, &mut verdict);
+    for other in &state.reported {
         for (subject, avatar) in other {
             if told.get(subject) != Some(avatar) {
-                verdict.add(Broken::ReplicasDisagree, subject);
+                verdict.add(Violation::ReplicasDisagree, subject);
             }
         }
     }
@@ -207,18 +216,18 @@ pub(crate) fn judge(on_the_way: Verdict, ops: &[Op], remains: &Remains) -> Verdi
         );
         [avatars + 1, objects + count, bytes + size]
     });
-    let mut told_sums = remains.sums.into_iter().zip(sums);
+    let mut told_sums = state.sums.into_iter().zip(sums);
     if told_sums.any(|(told, sum)| told.is_some_and(|told| told != sum)) {
-        let differ = format!("{:?} where the records have {sums:?}", remains.sums);
-        verdict.add(Broken::SumsDiffer, differ);
+        let differ = format!("{:?} where the records have {sums:?}", state.sums);
+        verdict.add(Violation::SumsDiffer, differ);
     }
-    for (broken, found) in [
-        (Broken::UploadLost, &remains.unreadable),
-        (Broken::Outstanding, &remains.outstanding),
-        (Broken::EndedByItself, &remains.ended),
+    for (violation, found) in [
+        (Violation::UploadLost, &state.unreadable),
+        (Violation::Outstanding, &state.outstanding),
+        (Violation::EndedByItself, &state.ended),
     ] {
         for what in found {
-            verdict.add(broken, what);
+            verdict.add(violation, what);
         }
     }
     verdict
@@ -233,7 +242,8 @@ fn newest<'a>(uploads: impl Iterator<Item = &'a Op>) -> Option<(&'a Op, &'a Avat
     acknowledged.max_by_key(|(_, avatar)| avatar.version)
 }
 
-/// Whether some delete may have taken this upload away before anything after `by`.
+/// Whether a delete may have removed this upload before the end of `by`, or at any time without
+/// `by`.
 fn may_be_deleted(ops: &[&Op], upload: &Op, by: Option<&Op>) -> bool {
     ops.iter().any(|op| {
         op.act == Act::Delete
@@ -243,13 +253,13 @@ fn may_be_deleted(ops: &[&Op], upload: &Op, by: Option<&Op>) -> bool {
     })
 }
 
-/// A delete that was acknowledged, begun after this upload was over.
+/// An acknowledged delete that began after this upload had ended.
 fn was_deleted<'a>(ops: &[&'a Op], upload: &Op) -> Option<&'a Op> {
     let mut deletes = ops.iter().filter(|op| op.outcome == Outcome::Deleted);
     deletes.find(|delete| upload.precedes(delete)).copied()
 }
 
-/// What is current in the end is what was acknowledged last, or something later.
+/// Checks that the newest acknowledged upload, or a later one, is current at the end.
 fn judge_end(subject: &str, ops: &[&Op], current: Option<&Avatar>, verdict: &mut Verdict) {
     let newest = newest(ops.iter().copied());
     let Some(current) = current else {
@@ -257,7 +267,7 @@ fn judge_end(subject: &str, ops: &[&Op], current: Option<&Avatar>, verdict: &mut
             && !may_be_deleted(ops, upload, None)
         {
             let gone = format!("{subject}: v{} {} is gone", avatar.version, avatar.id);
-            verdict.add(Broken::UploadLost, gone);
+            verdict.add(Violation::UploadLost, gone);
         }
         return;
     };
@@ -267,30 +277,33 @@ fn judge_end(subject: &str, ops: &[&Op], current: Option<&Avatar>, verdict: &mut
     {
         let (lost, has) = (avatar.version, current.version);
         let lost = format!("{subject}: v{lost} was acknowledged, v{has} is current");
-        verdict.add(Broken::UploadLost, lost);
+        verdict.add(Violation::UploadLost, lost);
     }
     let origin = ops
         .iter()
         .find(|op| op.dimensions().as_ref() == Some(&current.dimensions));
     let Some(origin) = origin else {
-        let nobody = format!("{subject}: nobody sent {}", current.dimensions);
-        return verdict.add(Broken::NeverUploaded, nobody);
+        let nobody = format!("{subject}: {} was never sent", current.dimensions);
+        return verdict.add(Violation::NeverUploaded, nobody);
     };
     match &origin.outcome {
         Outcome::Uploaded(avatar) if avatar == current => {}
         Outcome::Unknown(_) => {}
         other => {
             let differs = format!("{subject}: {} was answered {other:?}", current.dimensions);
-            verdict.add(Broken::NeverUploaded, differs);
+            verdict.add(Violation::NeverUploaded, differs);
         }
     }
     if was_deleted(ops, origin).is_some() {
-        let back = format!("{subject}: v{} is back", current.version);
-        verdict.add(Broken::DeletedReadable, back);
+        let back = format!(
+            "{subject}: v{} is current after its delete",
+            current.version
+        );
+        verdict.add(Violation::DeletedReadable, back);
     }
 }
 
-/// Versions rise from each operation to every one that was asked for after its answer.
+/// Checks that no operation has a lower version than an operation that preceded it.
 fn judge_versions(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
     let mut by_end: Vec<_> = ops.iter().filter(|op| op.version().is_some()).collect();
     let mut by_begin = by_end.clone();
@@ -302,19 +315,19 @@ fn judge_versions(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
             highest = highest.max(before.version());
         }
         let rises = match op.act {
-            // An equal one was given out twice, which is counted by itself.
+            // An equal version was assigned twice, which is another violation.
             Act::Read | Act::Upload { .. } => op.version() >= highest,
             Act::Delete => true,
         };
         if !rises {
             let (version, highest) = (op.version().unwrap_or(0), highest.unwrap_or(0));
             let back = format!("{subject}: v{version} after v{highest}, in {:?}", op.act);
-            verdict.add(Broken::VersionBackwards, back);
+            verdict.add(Violation::VersionBackwards, back);
         }
     }
 }
 
-/// Each version belongs to one upload.
+/// Checks that each version belongs to one upload.
 fn judge_uniqueness(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
     let mut owners: BTreeMap<u64, &str> = BTreeMap::new();
     for op in ops {
@@ -323,25 +336,25 @@ fn judge_uniqueness(subject: &str, ops: &[&Op], verdict: &mut Verdict) {
             if *owner != avatar.id {
                 let version = avatar.version;
                 let twice = format!("{subject}: v{version} is {owner} and {}", avatar.id);
-                verdict.add(Broken::VersionTwice, twice);
+                verdict.add(Violation::VersionTwice, twice);
             }
         }
     }
 }
 
-/// What users were shown on the way: nothing lost, nothing that had been deleted.
+/// Checks the answers during the run: no avatar is lost, and no deleted avatar is shown.
 fn judge_answers(subject: &str, ops: &[&Op], losses: &[Range<Duration>], verdict: &mut Verdict) {
     for op in ops {
         match &op.outcome {
-            // A delete, too, may have found nothing.
-            Outcome::Nothing if op.overlaps(losses) => {}
-            Outcome::Nothing => {
+            // During a loss, a read or a delete may find no avatar.
+            Outcome::NotFound if op.overlaps(losses) => {}
+            Outcome::NotFound => {
                 let before = ops.iter().copied().filter(|upload| upload.precedes(op));
                 if let Some((upload, avatar)) = newest(before)
                     && !may_be_deleted(&without(ops, op), upload, Some(op))
                 {
                     let lost = format!("{subject}: 404 where v{} was", avatar.version);
-                    verdict.add(Broken::UploadLost, lost);
+                    verdict.add(Violation::UploadLost, lost);
                 }
             }
             Outcome::Seen(avatar) => {
@@ -351,7 +364,7 @@ fn judge_answers(subject: &str, ops: &[&Op], losses: &[Range<Duration>], verdict
                 let deleted = origin.and_then(|origin| was_deleted(ops, origin));
                 if deleted.is_some_and(|delete| delete.precedes(op)) {
                     let seen = format!("{subject}: v{} was shown", avatar.version);
-                    verdict.add(Broken::DeletedReadable, seen);
+                    verdict.add(Violation::DeletedReadable, seen);
                 }
             }
             _ => {}
@@ -364,29 +377,29 @@ fn without<'a>(ops: &[&'a Op], one: &Op) -> Vec<&'a Op> {
     others.filter(|op| !std::ptr::eq(*op, one)).collect()
 }
 
-/// The bucket holds what the records name, whole, and nothing else.
+/// Checks that the bucket holds exactly the objects that the records name, in full length.
 fn judge_objects(
     told: &BTreeMap<String, Option<Avatar>>,
-    remains: &Remains,
+    state: &FinalState,
     verdict: &mut Verdict,
 ) {
     let mut named = BTreeSet::new();
     for avatar in told.values().flatten() {
         let manifest = format!("private/avatars/{}/manifest.json", avatar.id);
-        if !remains.objects.contains_key(&manifest) {
-            verdict.add(Broken::ObjectMissing, &manifest);
+        if !state.objects.contains_key(&manifest) {
+            verdict.add(Violation::ObjectMissing, &manifest);
         }
         named.insert(manifest);
         for (key, length) in &avatar.images {
-            if remains.objects.get(key) != Some(length) {
-                verdict.add(Broken::ObjectMissing, key);
+            if state.objects.get(key) != Some(length) {
+                verdict.add(Violation::ObjectMissing, key);
             }
             named.insert(key.clone());
         }
     }
-    for key in remains.objects.keys() {
+    for key in state.objects.keys() {
         if !named.contains(key) {
-            verdict.add(Broken::Orphan, key);
+            verdict.add(Violation::Orphan, key);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Users: many at once, on few avatars, by way of whichever replica.
+//! The load: many concurrent users of a few avatars, through all replicas.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -7,21 +7,21 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
-use crate::bucket::Eye;
+use crate::bucket::DirectStore;
 use crate::client::{Answer, Client};
 use crate::fleet::Fleet;
 use crate::history::{Act, History, Op, Outcome};
-use crate::judgement::{Broken, Verdict};
+use crate::judgement::{Verdict, Violation};
 use crate::photos;
 
 pub(crate) const WORKERS: usize = 16;
 pub(crate) const SUBJECTS: usize = 60;
-/// The first few subjects are everybody's favourites, so that users get in each other's way.
+/// The number of subjects that all users prefer, so that their operations conflict.
 const FAVOURITES: usize = 6;
-/// The edges that pictures of uploads have: every pair of them once.
+/// The edges of uploaded pictures. No two uploads have the same pair of edges.
 const EDGES: std::ops::Range<u32> = 100..340;
 
-/// Users at work, until they are told to stop.
+/// Users that send requests until [`stop`](Self::stop).
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     users: JoinSet<Verdict>,
@@ -38,7 +38,7 @@ impl Load {
         Self::through(all.collect(), fleet, history, grace, rng)
     }
 
-    /// Users who speak to these replicas only.
+    /// Starts users that use only these replicas.
     pub(crate) fn through(
         replicas: Vec<usize>,
         fleet: &Arc<Fleet>,
@@ -69,18 +69,18 @@ impl Load {
         Self { stop, users }
     }
 
-    /// Lets everybody finish, and gives what they found broken on the way.
+    /// Stops the users after their current operations. Returns the violations that they found.
     pub(crate) async fn stop(mut self) -> Verdict {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Verdict::default();
         while let Some(verdict) = self.users.join_next().await {
-            all.join(verdict.unwrap());
+            all.merge(verdict.unwrap());
         }
         all
     }
 }
 
-/// Every subject that users know.
+/// All subjects that the users use.
 pub(crate) fn subjects() -> impl Iterator<Item = String> {
     (0..SUBJECTS).map(subject)
 }
@@ -92,13 +92,13 @@ fn subject(number: usize) -> String {
 struct User {
     number: usize,
     rng: Rng,
-    /// The replicas that are spoken to, by their numbers.
+    /// The replicas that this user uses, with their numbers.
     clients: Vec<(usize, Client)>,
     fleet: Arc<Fleet>,
     history: Arc<History>,
-    /// How long the images of a replaced avatar stay good.
+    /// How long the images of a replaced avatar stay readable.
     grace: Duration,
-    /// How many pictures all users together have made.
+    /// The number of pictures that all users together have made.
     pictures: Arc<AtomicU32>,
     verdict: Verdict,
 }
@@ -112,8 +112,8 @@ impl User {
                 _ => self.rng.u64(0..30),
             };
             match &op.outcome {
-                Outcome::Uploaded(_) => self.look_at_the_one_before(&op).await,
-                Outcome::Deleted => self.look_for_what_is_deleted(&op).await,
+                Outcome::Uploaded(_) => self.check_replaced_avatar(&op).await,
+                Outcome::Deleted => self.check_deleted_avatar(&op).await,
                 _ => {}
             }
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -138,12 +138,12 @@ impl User {
         let by = (self.number, *replica);
         let (op, wrong) = perform(client, &self.history, by, &subject, act).await;
         if let Some(wrong) = wrong {
-            self.verdict.add(Broken::WrongAnswer, wrong);
+            self.verdict.add(Violation::WrongAnswer, wrong);
         }
         op
     }
 
-    /// A picture that nobody else sends.
+    /// An upload of a picture that no other upload of the run has.
     fn picture(&self) -> Act {
         let number = self.pictures.fetch_add(1, Ordering::Relaxed);
         let edges = EDGES.end - EDGES.start;
@@ -153,13 +153,14 @@ impl User {
         }
     }
 
-    /// The images of the avatar that an upload has replaced stay good for the grace.
-    async fn look_at_the_one_before(&mut self, op: &Op) {
+    /// Checks that the images of the avatar that this upload replaced are still there.
+    async fn check_replaced_avatar(&mut self, op: &Op) {
         let Outcome::Uploaded(avatar) = &op.outcome else {
             return;
         };
         let uploads = self.history.uploads_of(&op.subject);
-        // Whatever was given the version between may have replaced it earlier.
+        // If the previous version belongs to another upload, that one may have replaced the avatar
+        // earlier.
         let before = uploads
             .iter()
             .find(|(_, one)| one.version + 1 == avatar.version);
@@ -167,30 +168,33 @@ impl User {
             return;
         };
         let prefix = format!("public/avatars/{}/", before.id);
-        let objects = self.fleet.eye.objects(&prefix).await;
+        let objects = self.fleet.store.objects(&prefix).await;
         let late = self.history.now() > op.begun + self.grace;
         if late || objects == before.images {
             return;
         }
-        // A delete ends the grace, also one that is still under way: the judgement knows them all.
-        let lost = format!("{}: {} is gone within its grace", op.subject, before.id);
+        // A delete ends the grace period, also one in progress. The judgement knows all deletes.
+        let lost = format!(
+            "{}: {} is gone within its grace period",
+            op.subject, before.id
+        );
         self.verdict.suspect(&op.subject, upload.begun, lost);
     }
 
-    /// Nothing is left of what a delete took away when it answers.
-    async fn look_for_what_is_deleted(&mut self, delete: &Op) {
-        // The catalog may have lost the avatar that was to be deleted: `rebuild` decides about it.
+    /// Checks that no object of the deleted avatars is left when the delete has answered.
+    async fn check_deleted_avatar(&mut self, delete: &Op) {
+        // The catalog may have lost the deleted avatar. `rebuild` decides about it.
         if delete.overlaps(&self.history.losses()) {
             return;
         }
-        for left in left_after(&self.fleet.eye, &self.history, delete).await {
-            self.verdict.add(Broken::DeletedReadable, left);
+        for left in objects_left_after(&self.fleet.store, &self.history, delete).await {
+            self.verdict.add(Violation::DeletedReadable, left);
         }
     }
 }
 
-/// Does one thing as a user, and remembers it; `by`: the user's and the replica's number. Gives what
-/// is wrong with the answer, too.
+/// Performs one operation as a user and adds it to the history. `by` has the numbers of the user
+/// and the replica. Also returns what is wrong with the answer, if anything.
 pub(crate) async fn perform(
     client: &Client,
     history: &History,
@@ -206,9 +210,9 @@ pub(crate) async fn perform(
     };
     let ended = history.now();
     let (outcome, wrong) = match answer {
-        Ok(answer) => understand(act, &answer),
+        Ok(answer) => classify(act, &answer),
         Err(error) => {
-            let late = format!("{act:?} of {subject} was not answered at all");
+            let late = format!("{act:?} of {subject} was not answered");
             let unknown = Outcome::Unknown("the connection broke".to_owned());
             (unknown, error.is_timeout().then_some(late))
         }
@@ -224,19 +228,20 @@ pub(crate) async fn perform(
     (op, wrong)
 }
 
-/// What an answer promises, and what is wrong with it where the API has no such answer.
-pub(crate) fn understand(act: Act, answer: &Answer) -> (Outcome, Option<String>) {
+/// The outcome that an answer states, and what is wrong with the answer if the API does not define
+/// it.
+pub(crate) fn classify(act: Act, answer: &Answer) -> (Outcome, Option<String>) {
     let code = answer.code();
     let outcome = match (answer.status, code.as_str(), act) {
         (200, _, Act::Upload { .. }) => answer.avatar().map(Outcome::Uploaded),
         (200, _, Act::Read) => answer.avatar().map(Outcome::Seen),
         (200, _, Act::Delete) => Some(Outcome::Deleted),
-        (404, "avatar_not_found", Act::Delete | Act::Read) => Some(Outcome::Nothing),
-        // Refused before the commit, or by it.
+        (404, "avatar_not_found", Act::Delete | Act::Read) => Some(Outcome::NotFound),
+        // Refused before the commit, or by the commit.
         (409, "superseded", Act::Upload { .. })
         | (503, "storage_unavailable" | "overloaded", Act::Upload { .. })
         | (503, "catalog_unavailable", Act::Read) => Some(Outcome::Refused(code.clone())),
-        // A running replica does not ask the store for an avatar's JSON.
+        // Reading JSON does not need the store, except while the replica starts.
         (503, "storage_unavailable", Act::Read) if answer.is_of_a_start() => {
             Some(Outcome::Refused(code.clone()))
         }
@@ -256,8 +261,12 @@ pub(crate) fn understand(act: Act, answer: &Answer) -> (Outcome, Option<String>)
     (outcome.unwrap_or_else(unknown), wrong)
 }
 
-/// What is left in the bucket of the last avatars that a delete took away, in words.
-pub(crate) async fn left_after(eye: &Eye, history: &History, delete: &Op) -> Vec<String> {
+/// Describes the objects that are left of the last three avatars before a delete.
+pub(crate) async fn objects_left_after(
+    store: &DirectStore,
+    history: &History,
+    delete: &Op,
+) -> Vec<String> {
     let mut uploads = history.uploads_of(&delete.subject);
     uploads.retain(|(upload, _)| upload.precedes(delete));
     uploads.sort_by_key(|(_, avatar)| avatar.version);
@@ -265,8 +274,8 @@ pub(crate) async fn left_after(eye: &Eye, history: &History, delete: &Op) -> Vec
     for (_, avatar) in uploads.iter().rev().take(3) {
         for root in ["public", "private"] {
             let prefix = format!("{root}/avatars/{}/", avatar.id);
-            for (key, _) in eye.objects(&prefix).await {
-                left.push(format!("{}: {key} after its delete", delete.subject));
+            for (key, _) in store.objects(&prefix).await {
+                left.push(format!("{}: {key} exists after its delete", delete.subject));
             }
         }
     }

@@ -1,12 +1,12 @@
-//! Proof under faults: two replicas of the program, one Redis and one bucket, each a process that
-//! is killed, stopped and cut off while users are at work; then everything is counted.
+//! Tests under faults. Two replicas of the program, one Redis and one bucket run as processes. They
+//! are killed, stopped and disconnected while users send requests; then violations are counted.
 //!
-//! `make chaos`, or as a part of `make test` for less time. `CHAOS_SECONDS` says how long,
-//! `CHAOS_SEED` repeats what went wrong, `CHAOS_S3` chooses the S3 server. What is promised stands
-//! in `docs/faults.md`.
+//! `make chaos` runs every part, and `make test` a short selection. `CHAOS_SECONDS` is the length of
+//! the storm, `CHAOS_SEED` repeats the faults of a run, `CHAOS_S3` chooses the S3 server.
+//! `docs/faults.md` describes the parts and their promises.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a run that cannot go on has failed
-#![allow(clippy::print_stdout)] // it prints its figures
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic fails the run
+#![allow(clippy::print_stdout)] // the program prints its figures
 
 mod bucket;
 mod client;
@@ -22,7 +22,7 @@ mod judgement;
 mod load;
 mod memory;
 mod outage;
-#[allow(dead_code)] // its other pictures serve other tests
+#[allow(dead_code)] // other tests use the rest
 #[path = "../black_box/support/photos.rs"]
 mod photos;
 mod power_cut;
@@ -37,8 +37,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How many seconds of storm are a part of the other tests. So short a run counts, and measures no
-/// times: other tests run beside it.
+/// The length of the storm in `make test`, in seconds. A run of this length measures no times,
+/// because other tests run at the same time.
 const SHORT: u64 = 20;
 
 fn main() -> ExitCode {
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         runtime.block_on(full_disk::inside(Path::new(folder), seed.parse().unwrap()));
         return ExitCode::SUCCESS;
     }
-    // As other tests take it: a part of the name of what to run.
+    // As with other test programs, an argument selects tests by a part of their name.
     let wanted = arguments.iter().find(|word| !word.starts_with('-'));
     let wanted = |part: &str| {
         let name = format!("chaos::{part}");
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     runtime.block_on(run(wanted, by_name))
 }
 
-/// What can be run by itself.
+/// The parts, in the order in which they run by default, except that `storm` runs last.
 const PARTS: [&str; 9] = [
     "storm",
     "outages",
@@ -88,8 +88,8 @@ const PARTS: [&str; 9] = [
     "frozen",
 ];
 
-/// One fault each, users at work, and the same judgement as the storm's.
-async fn run_part(part: &str, folder: &Path, seed: u64) -> storm::Passed {
+/// Runs one part other than `storm`, `outages` and `limits`, and judges it like the storm.
+async fn run_part(part: &str, folder: &Path, seed: u64) -> storm::PartResult {
     match part {
         "power-cut" => power_cut::run(folder, seed).await,
         "clocks" => clocks::run(folder, seed).await,
@@ -97,14 +97,14 @@ async fn run_part(part: &str, folder: &Path, seed: u64) -> storm::Passed {
         "full-disk" => full_disk::run(folder, seed).await,
         "slot" => slot::run(folder, seed).await,
         "frozen" => frozen::run(folder, seed).await,
-        other => panic!("{other} is no part"),
+        other => panic!("there is no part {other}"),
     }
 }
 
-/// Runs the parts that are wanted; `by_name`: they were asked for one by one.
+/// Runs the selected parts. `by_name`: an argument selected them, so they run whatever the length.
 async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
     let number = |name: &str, default: u64| match std::env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().expect("it is a number"),
+        Ok(text) if !text.is_empty() => text.parse().expect("a number"),
         _ => default,
     };
     let seed = number("CHAOS_SEED", fastrand::u64(..1_000_000));
@@ -116,7 +116,7 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
         std::fs::create_dir_all(&place).unwrap();
         place
     };
-    let kind = bucket::Kind::wanted();
+    let kind = bucket::Kind::from_environment();
     let run = format!(
         "CHAOS_SEED={seed} CHAOS_SECONDS={seconds} CHAOS_S3={}",
         kind.name()
@@ -137,13 +137,14 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
             wrong.push(limits.to_string());
         }
     }
-    // One after the other: users at work would be what makes the answers in an outage late.
+    // The parts run one after the other, because the load of one would delay the answers of
+    // another.
     if wanted("outages") {
         if seconds > SHORT || by_name {
             println!();
             wrong.extend(outage::run(&place("outages")).await);
         } else {
-            println!("\noutages: a longer run measures them (CHAOS_SECONDS above {SHORT})");
+            println!("\noutages: only in longer runs (CHAOS_SECONDS above {SHORT})");
         }
     }
     for part in &PARTS[3..] {
@@ -155,7 +156,7 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
             println!("\n{part}: {}\n\n{}", passed.summary, passed.verdict);
             wrong.extend(passed.verdict.evidence());
         } else {
-            println!("\n{part}: a longer run has it (CHAOS_SECONDS above {SHORT})");
+            println!("\n{part}: only in longer runs (CHAOS_SECONDS above {SHORT})");
         }
     }
     if wanted("storm") {
@@ -171,7 +172,7 @@ async fn run(wanted: impl Fn(&str) -> bool, by_name: bool) -> ExitCode {
         println!("  {line}");
     }
     println!(
-        "\nchaos failed; who did what when is in {}\nagain: {run} make chaos",
+        "\nchaos failed; the history and the logs are in {}\nrepeat with: {run} make chaos",
         folder.display()
     );
     ExitCode::FAILURE

@@ -1,7 +1,7 @@
-//! Redis at `maxmemory`, with nothing that it may evict.
+//! Redis at `maxmemory`, with the policy `noeviction`.
 //!
-//! Uploads are refused, everything else goes on, and deletes free what uploads need: nobody has to
-//! come and help.
+//! Uploads are refused and everything else works. Deletes free the memory that uploads need, so no
+//! operator has to intervene.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,46 +11,46 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::fleet::{Fleet, Plan};
 use crate::history::{Act, History, Op, Outcome};
-use crate::judgement::{Broken, Verdict};
+use crate::judgement::{Verdict, Violation};
 use crate::load::perform;
-use crate::storm::{self, Passed, conclude, outstanding};
+use crate::storm::{self, PartResult, conclude, outstanding};
 
-/// Avatars with ids of the greatest length, so that they weigh something.
+/// The number of avatars. Their user ids have the maximum length, so that they take much memory.
 const AVATARS: usize = 400;
-/// Of them, replaced before Redis is full, so that there is something to sweep.
+/// The number of avatars that are replaced before Redis is full, so that the sweep has work.
 const REPLACED: usize = 60;
-/// How far Redis is over its limit.
-const OVER: u64 = 48 * 1024;
-/// What is tried at the same time.
+/// By how many bytes the memory use of Redis exceeds its limit.
+const EXCESS_BYTES: u64 = 48 * 1024;
+/// The number of concurrent operations.
 const AT_ONCE: usize = 8;
-/// How long an answer may take that says no.
+/// How long a refusal may take.
 const PROMPT: Duration = Duration::from_secs(2);
-/// How soon uploads are taken again after the deletes: the catalog keeps for a minute what a delete
-/// removed, to answer a repetition of it.
+/// How soon uploads must succeed again after the deletes. The catalog keeps the result of a delete
+/// for a minute, to answer a repeated delete.
 const BACK: Duration = Duration::from_secs(75);
-/// How long the sweep may take for what is due.
+/// How long the sweep may take.
 const SWEEP: Duration = Duration::from_secs(20);
 
-/// What was seen while Redis was full.
+/// The observations while Redis was full.
 #[derive(Clone, Debug, Default)]
-struct Seen {
+struct Observed {
     uploads: Vec<Op>,
     reads: Vec<Op>,
     deletes: Vec<Op>,
-    /// Images that were not served, in words.
+    /// Descriptions of images that were not served.
     images_refused: Vec<String>,
-    /// The status and the word that readiness gave.
+    /// The readiness of each replica: HTTP status and `status` field.
     readiness: Vec<(u16, String)>,
-    /// Whether replaced avatars were swept.
+    /// Whether the replaced avatars were swept.
     swept: bool,
-    /// How long after the deletes uploads were taken again, where they were.
+    /// How long after the deletes uploads succeeded again; `None` if they did not.
     back: Option<Duration>,
 }
 
-/// Runs.
-pub(crate) async fn run(folder: &Path) -> Passed {
+/// Runs the part.
+pub(crate) async fn run(folder: &Path) -> PartResult {
     let mut settings = storm::settings();
-    // Long enough to fill Redis before anything is swept.
+    // Redis is full before the first avatar is swept.
     settings.push(("CAMEO_LIFECYCLE__RETIRE_AFTER", "12s".to_owned()));
     settings.push(("CAMEO_CATALOG__EVENTS_KEPT", "100".to_owned()));
     let plan = Plan {
@@ -61,15 +61,15 @@ pub(crate) async fn run(folder: &Path) -> Passed {
     let history = History::new(&folder.join("history.log"));
     let begun = Instant::now();
     let mut verdict = Verdict::default();
-    let mut seen = Seen::default();
+    let mut seen = Observed::default();
 
     prepare(&fleet, &history, &mut verdict).await;
     let replaced = 0..REPLACED;
     all(&fleet, &history, replaced, upload, &mut verdict).await;
     let limit = fill(&fleet).await;
-    history.tell(format_args!("Redis is full: {limit} bytes"));
+    history.log(format_args!("Redis is full: {limit} bytes"));
 
-    // New users, and those who have an avatar.
+    // New users, and users who have an avatar.
     for users in [AVATARS..AVATARS + 20, 0..20] {
         let tried = all(&fleet, &history, users, upload, &mut verdict).await;
         seen.uploads.extend(tried);
@@ -87,7 +87,7 @@ pub(crate) async fn run(folder: &Path) -> Passed {
         tokio::time::sleep(Duration::from_millis(250)).await;
         seen.swept = outstanding(&fleet).await.is_empty();
     }
-    history.tell(format_args!("swept: {}", seen.swept));
+    history.log(format_args!("swept: {}", seen.swept));
     // The sweep has freed some memory.
     fill(&fleet).await;
     let before = used(&fleet).await;
@@ -101,17 +101,17 @@ pub(crate) async fn run(folder: &Path) -> Passed {
     }
     let freed = before.saturating_sub(used(&fleet).await);
     let worked = begun.elapsed();
-    for wrong in wrong(&seen) {
-        verdict.add(Broken::PartPromise, wrong);
+    for wrong in violations(&seen) {
+        verdict.add(Violation::PartPromise, wrong);
     }
-    // What follows is not about memory.
+    // The judgement needs no memory limit.
     config(&fleet, "0").await;
     let mut passed = conclude(&fleet, &history, verdict, worked).await;
     let count = |ops: &[Op]| ops.iter().filter(|op| is_done(op)).count();
-    let slowest = seen.uploads.iter().map(took).max().unwrap_or_default();
+    let slowest = seen.uploads.iter().map(duration).max().unwrap_or_default();
     passed.summary = format!(
         "{} of {} uploads refused, the slowest after {:.2} s; {} of {} reads answered; readiness \
-         {:?}; {} of {} deletes done, {} KiB freed; uploads work again after {}; {}",
+         {:?}; {} of {} deletes done, {} KiB freed; uploads succeeded again after {}; {}",
         seen.uploads.len() - count(&seen.uploads),
         seen.uploads.len(),
         slowest.as_secs_f64(),
@@ -130,15 +130,15 @@ pub(crate) async fn run(folder: &Path) -> Passed {
     passed
 }
 
-/// What was not as promised.
-fn wrong(seen: &Seen) -> Vec<String> {
+/// Descriptions of the promises that did not hold.
+fn violations(seen: &Observed) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut add = |what: String| wrong.push(what);
     for op in &seen.uploads {
         if is_done(op) {
-            add(format!("{}: an upload was taken", op.subject));
-        } else if took(op) > PROMPT {
-            add(format!("{}: refused after {:?}", op.subject, took(op)));
+            add(format!("{}: an upload succeeded", op.subject));
+        } else if duration(op) > PROMPT {
+            add(format!("{}: refused after {:?}", op.subject, duration(op)));
         }
     }
     for op in seen.reads.iter().chain(&seen.deletes) {
@@ -155,17 +155,17 @@ fn wrong(seen: &Seen) -> Vec<String> {
         }
     }
     if !seen.swept {
-        add("what was due was not swept".to_owned());
+        add("the replaced avatars were not swept".to_owned());
     }
     match seen.back {
-        None => add("uploads are refused although there is room".to_owned()),
-        Some(back) if back > BACK => add(format!("uploads work again after {back:?}")),
+        None => add("uploads are refused although there is memory".to_owned()),
+        Some(back) if back > BACK => add(format!("uploads succeed only after {back:?}")),
         Some(_) => {}
     }
     wrong
 }
 
-/// Each promise is broken once, and counted.
+/// Checks that each broken promise is counted.
 pub(crate) fn self_test() {
     let op = |act, outcome| Op {
         subject: "a".to_owned(),
@@ -176,7 +176,7 @@ pub(crate) fn self_test() {
     };
     let upload = upload(0);
     let refused = || Outcome::Unknown("catalog_unavailable".to_owned());
-    let clean = Seen {
+    let clean = Observed {
         uploads: vec![op(upload, refused())],
         reads: vec![op(Act::Read, Outcome::Seen(crate::proof::avatar(1)))],
         deletes: vec![op(Act::Delete, Outcome::Deleted)],
@@ -185,11 +185,11 @@ pub(crate) fn self_test() {
         swept: true,
         back: Some(Duration::ZERO),
     };
-    assert_eq!(wrong(&clean), [""; 0]);
-    let show = |spoil: &dyn Fn(&mut Seen)| {
+    assert_eq!(violations(&clean), [""; 0]);
+    let show = |spoil: &dyn Fn(&mut Observed)| {
         let mut seen = clean.clone();
         spoil(&mut seen);
-        assert_eq!(wrong(&seen).len(), 1, "{seen:?}");
+        assert_eq!(violations(&seen).len(), 1, "{seen:?}");
     };
     show(&|seen| seen.uploads[0].outcome = Outcome::Uploaded(crate::proof::avatar(1)));
     show(&|seen| seen.uploads[0].ended = PROMPT * 2);
@@ -210,11 +210,11 @@ fn is_done(op: &Op) -> bool {
     )
 }
 
-fn took(op: &Op) -> Duration {
+fn duration(op: &Op) -> Duration {
     op.ended.saturating_sub(op.begun)
 }
 
-/// The next picture; no other upload of this part has its size.
+/// An upload of the next picture. No other upload of this part has its dimensions.
 fn upload(_: usize) -> Act {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -225,21 +225,24 @@ fn upload(_: usize) -> Act {
     }
 }
 
-/// Uploads an avatar for every user; on a busy machine some uploads need to be repeated.
+/// Uploads an avatar for every user. Uploads that fail on a busy machine are repeated.
 async fn prepare(fleet: &Fleet, history: &History, verdict: &mut Verdict) {
     for user in 0..AVATARS / AT_ONCE {
         let users = user * AT_ONCE..(user + 1) * AT_ONCE;
         let begun = Instant::now();
         let mut done = false;
         while !done {
-            assert!(begun.elapsed() < SWEEP, "uploads work before Redis is full");
+            assert!(
+                begun.elapsed() < SWEEP,
+                "uploads do not succeed before Redis is full"
+            );
             let tried = all(fleet, history, users.clone(), upload, verdict).await;
             done = tried.iter().all(is_done);
         }
     }
 }
 
-/// Does this as each of these users, through one replica and the other.
+/// Performs an operation for each of these users, through alternating replicas.
 async fn all(
     fleet: &Fleet,
     history: &History,
@@ -250,7 +253,7 @@ async fn all(
     let act = &act;
     let done = stream::iter(users).map(|number| async move {
         let replica = number % fleet.replicas();
-        // 128 characters, the most that are allowed.
+        // A user id has at most 128 characters.
         let subject = format!("{number:0>128}");
         let by = (number, replica);
         perform(&fleet.client(replica), history, by, &subject, act(number)).await
@@ -259,14 +262,15 @@ async fn all(
     let mut ops = Vec::new();
     for (op, wrong) in done {
         if let Some(wrong) = wrong {
-            verdict.add(Broken::WrongAnswer, wrong);
+            verdict.add(Violation::WrongAnswer, wrong);
         }
         ops.push(op);
     }
     ops
 }
 
-/// The images of these avatars that are not served, by either address.
+/// Descriptions of images of these avatars that are not served, through the API or by their own
+/// path.
 async fn images(fleet: &Fleet, reads: &[Op]) -> Vec<String> {
     let mut refused = Vec::new();
     for op in reads.iter().take(10) {
@@ -290,9 +294,9 @@ async fn images(fleet: &Fleet, reads: &[Op]) -> Vec<String> {
     refused
 }
 
-/// Sets the limit below what Redis uses; gives the limit.
+/// Sets the memory limit of Redis below its current use. Returns the limit.
 async fn fill(fleet: &Fleet) -> u64 {
-    let limit = used(fleet).await.saturating_sub(OVER);
+    let limit = used(fleet).await.saturating_sub(EXCESS_BYTES);
     config(fleet, &limit.to_string()).await;
     limit
 }

@@ -1,5 +1,5 @@
-//! Outages: one thing fails at a time. What callers are told meanwhile, what goes on, and how soon
-//! everything is back.
+//! Outages: one dependency fails at a time. This part checks the answers during the outage, and how
+//! soon everything works again.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::control::{Control, TRIES};
 use crate::faults::{Fault, Victim, begin, end};
 use crate::fleet::{Dependency, Fleet, REPLICAS};
 use crate::photos;
-use crate::proxy::Way;
+use crate::proxy::Link;
 
 /// How long an upload may take if the store does not answer: 15 s for one operation with all its
 /// attempts (`storage::RetryPolicy`), 2 s to remove the manifest, and 2 s for a busy machine.
@@ -22,30 +22,30 @@ const STORE_DEADLINE: Duration = Duration::from_secs(15 + 2 + 2);
 /// How long four attempts and the pauses between them, 350 ms at most, may take where each attempt
 /// fails at once.
 const FOUR_ATTEMPTS: Duration = Duration::from_secs(2);
-/// How long Redis is waited for: 300 ms to connect and 500 ms for an answer, by the limits and by
-/// the first step of the catalog; and some leave.
+/// How long a replica waits for Redis: 300 ms to connect and 500 ms for an answer, once for the
+/// limits and once for the first step of the catalog. The rest allows for a busy machine.
 const CATALOG_DEADLINE: Duration = Duration::from_secs(2);
-/// How soon the service is to be back.
+/// How soon the service must work again.
 const BACK: Duration = Duration::from_secs(2);
-/// How long a replica may take to come back on a busy machine, before anything is measured.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// How often each kind of request is made while something is down.
+/// How long a replica may take to work on a busy machine, before anything is measured.
+const TIMEOUT: Duration = Duration::from_mins(1);
+/// The interval between requests of each kind during an outage.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// What a request needs.
+/// The kind of a request, which decides what it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum RequestKind {
     Upload,
     Delete,
-    /// The avatar as JSON: the catalog alone.
+    /// The avatar as JSON, which needs only the catalog.
     Json,
-    /// An image by its own address: the store alone.
+    /// An image by its own path, which needs only the store.
     File,
-    /// The avatar as an image: both.
+    /// The avatar as an image, which needs both.
     Image,
 }
 
-impl Asked {
+impl RequestKind {
     const ALL: [Self; 5] = [
         Self::Upload,
         Self::Delete,
@@ -63,32 +63,32 @@ impl Asked {
     }
 }
 
-/// One thing that fails, and for how long.
+/// A fault of a dependency, and its duration.
 struct Outage {
     fault: Fault,
     down: Dependency,
-    /// The replicas that it is down for.
+    /// The replicas that cannot use the dependency.
     to: Vec<usize>,
     lasts: Duration,
-    /// How long an answer may take that says so.
+    /// How long a refusal may take.
     deadline: Duration,
 }
 
-/// What was seen of one.
-struct Seen {
+/// The observations of one outage.
+struct Observed {
     name: String,
-    /// How many answers said 503, and how long the slowest took.
+    /// The number of 503 answers, and the time of the slowest.
     refused: usize,
     slowest: Duration,
-    /// How many answers went on as if nothing were.
+    /// The number of successful answers.
     served: usize,
-    /// How long after its return the last replica did everything again.
+    /// The time from the return of the dependency until all replicas work fully again.
     back: Duration,
-    /// What was not as promised.
+    /// Descriptions of the promises that did not hold.
     faults: Vec<String>,
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (slowest, back) = (self.slowest.as_secs_f64(), self.back.as_secs_f64());
         write!(
@@ -102,10 +102,10 @@ impl fmt::Display for Seen {
 const HEAD: &str =
     "  outage                                   503s    slowest   served  back after";
 
-/// Tries every outage, one after the other, and prints what was seen; gives what was not as
-/// promised.
+/// Runs every outage, one after the other, and prints the figures. Returns descriptions of the
+/// promises that did not hold.
 pub(crate) async fn run(folder: &Path) -> Vec<String> {
-    // As it is set up by default, but for the limits.
+    // The default settings, except for the limits.
     let settings = [
         ("CAMEO_LIMITS__UPLOAD", "100000/s".to_owned()),
         ("CAMEO_LIMITS__DELETE", "100000/s".to_owned()),
@@ -121,22 +121,22 @@ pub(crate) async fn run(folder: &Path) -> Vec<String> {
     faults
 }
 
-/// Tries it out; again where it was not as promised, but the machine was too busy to tell.
-async fn measure(fleet: &Arc<Fleet>, outage: &Outage) -> Seen {
+/// Measures an outage. If a promise did not hold while the machine was too busy, measures it again.
+async fn measure(fleet: &Arc<Fleet>, outage: &Outage) -> Observed {
     for _ in 1..TRIES {
         let control = Control::start(fleet, outage.down);
-        let seen = try_out(fleet, outage).await;
+        let seen = run_outage(fleet, outage).await;
         match control.was_busy() {
             Some(busy) if !seen.faults.is_empty() => {
                 println!(
-                    "  (again, the machine is busy: {busy:?}) {}",
+                    "  (repeated, because the machine is busy: {busy:?}) {}",
                     seen.faults[0]
                 );
             }
             _ => return seen,
         }
     }
-    try_out(fleet, outage).await
+    run_outage(fleet, outage).await
 }
 
 fn outages() -> Vec<Outage> {
@@ -144,25 +144,25 @@ fn outages() -> Vec<Outage> {
     let mut outages = Vec::new();
     for down in Dependency::ALL {
         let victim = Victim::Dependency(down);
-        let way = |from, way| Fault::Way {
+        let link = |from, link| Fault::Link {
             from,
             to: down,
-            way,
+            link,
         };
         let all = [
             (Fault::Kill(victim), everybody()),
             (Fault::Stop(victim), everybody()),
-            (way(None, Way::Reset), everybody()),
-            (way(None, Way::Blackhole), everybody()),
-            (way(Some(0), Way::Blackhole), vec![0]),
+            (link(None, Link::Reset), everybody()),
+            (link(None, Link::Blackhole), everybody()),
+            (link(Some(0), Link::Blackhole), vec![0]),
         ];
         for (fault, to) in all {
-            // Longer than the deadline, where nobody says that it is down.
+            // A silent outage lasts longer than the deadline.
             let silent = !matches!(fault, Fault::Kill(_))
                 && !matches!(
                     fault,
-                    Fault::Way {
-                        way: Way::Reset,
+                    Fault::Link {
+                        link: Link::Reset,
                         ..
                     }
                 );
@@ -185,16 +185,16 @@ fn outages() -> Vec<Outage> {
     outages
 }
 
-async fn try_out(fleet: &Arc<Fleet>, outage: &Outage) -> Seen {
+async fn run_outage(fleet: &Arc<Fleet>, outage: &Outage) -> Observed {
     let name = outage.fault.to_string();
-    let kept = keep_one(fleet).await;
+    let kept = upload_kept_avatar(fleet).await;
     begin(fleet, outage.fault).await;
-    // Requests under way when it begins may still be answered.
+    // Requests that are in progress when the fault begins may still be answered.
     let begun = Instant::now();
     let mut asked = JoinSet::new();
     while begun.elapsed() < outage.lasts {
         for replica in 0..REPLICAS {
-            for what in Asked::ALL {
+            for what in RequestKind::ALL {
                 let (client, kept) = (fleet.client(replica), kept.clone());
                 asked.spawn(async move {
                     let begun = Instant::now();
@@ -207,7 +207,7 @@ async fn try_out(fleet: &Arc<Fleet>, outage: &Outage) -> Seen {
     }
     let healed = Instant::now();
     end(fleet, outage.fault).await;
-    while !fleet.answers(outage.down).await {
+    while !fleet.accepts_writes(outage.down).await {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let returned = Instant::now();
@@ -217,7 +217,7 @@ async fn try_out(fleet: &Arc<Fleet>, outage: &Outage) -> Seen {
     }));
     let back = back.await.into_iter().max().unwrap();
 
-    let mut seen = Seen {
+    let mut seen = Observed {
         name,
         refused: 0,
         slowest: Duration::ZERO,
@@ -250,16 +250,16 @@ async fn try_out(fleet: &Arc<Fleet>, outage: &Outage) -> Seen {
         }
     }
     if seen.refused == 0 {
-        let nobody = format!("{}: nobody noticed it", seen.name);
+        let nobody = format!("{}: no request was refused", seen.name);
         seen.faults.push(nobody);
     }
     seen
 }
 
-/// Whether a request was served, or refused as it should be; or what is wrong with its answer.
-/// `down`: what it needs was down all the time. `hit`: it was down for some of it.
+/// Whether a request was served (`true`) or properly refused (`false`), or what is wrong with its
+/// answer. `down`: its dependency was down during the whole request. `hit`: during a part of it.
 fn judge(
-    what: Asked,
+    what: RequestKind,
     down: bool,
     hit: bool,
     dependency: Dependency,
@@ -270,12 +270,12 @@ fn judge(
         Dependency::Redis => "catalog_unavailable",
         Dependency::Bucket => "storage_unavailable",
     };
-    // Nobody else's avatar is deleted: there is none, which takes the catalog alone to tell.
+    // The deleted avatar does not exist, so the answer is 404 and needs only the catalog.
     let served = match what {
-        Asked::Delete => answer.status == 404,
+        RequestKind::Delete => answer.status == 404,
         _ => answer.status == 200,
     };
-    let exempt = what == Asked::Delete && dependency == Dependency::Bucket;
+    let exempt = what == RequestKind::Delete && dependency == Dependency::Bucket;
     if served {
         return if down && !exempt {
             Err(format!("{} while it was down", answer.status))
@@ -285,7 +285,7 @@ fn judge(
     }
     if !hit {
         return Err(format!(
-            "{} {} though it needs nothing that is down",
+            "{} {} although its dependencies are up",
             answer.status,
             answer.code()
         ));
@@ -299,15 +299,15 @@ fn judge(
     Ok(false)
 }
 
-/// An avatar that stays: whose, and one of its images.
+/// An avatar that stays unchanged: its subject and the key of one of its images.
 #[derive(Clone)]
 struct Kept {
     subject: String,
     key: String,
 }
 
-/// One that each replica takes: what came before is over.
-async fn keep_one(fleet: &Fleet) -> Kept {
+/// Uploads an avatar through each replica, which shows that earlier faults are over.
+async fn upload_kept_avatar(fleet: &Fleet) -> Kept {
     let subject = "kept".to_owned();
     let mut key = None;
     for replica in 0..REPLICAS {
@@ -319,8 +319,8 @@ async fn keep_one(fleet: &Fleet) -> Kept {
                 break avatar.images.into_keys().next();
             }
             assert!(
-                begun.elapsed() < PATIENCE,
-                "replica {replica} takes nothing"
+                begun.elapsed() < TIMEOUT,
+                "replica {replica} accepts no upload"
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
@@ -329,26 +329,30 @@ async fn keep_one(fleet: &Fleet) -> Kept {
     Kept { subject, key }
 }
 
-async fn ask(client: &Client, what: Asked, kept: &Kept) -> reqwest::Result<Answer> {
+async fn ask(client: &Client, what: RequestKind, kept: &Kept) -> reqwest::Result<Answer> {
     static UPLOADS: AtomicU32 = AtomicU32::new(0);
     match what {
-        Asked::Upload => {
+        RequestKind::Upload => {
             let number = UPLOADS.fetch_add(1, Ordering::Relaxed);
             client.upload(&format!("new-{number}"), picture()).await
         }
-        Asked::Delete => client.delete("nobody").await,
-        Asked::Json => client.avatar(&kept.subject).await,
-        Asked::File => client.file(&kept.key).await,
-        Asked::Image => client.image(&kept.subject).await,
+        RequestKind::Delete => client.delete("nobody").await,
+        RequestKind::Json => client.avatar(&kept.subject).await,
+        RequestKind::File => client.file(&kept.key).await,
+        RequestKind::Image => client.image(&kept.subject).await,
     }
 }
 
-/// How long after `since` a replica does everything again.
+/// The time from `since` until a replica answers every kind of request again.
 async fn works_again(client: &Client, kept: &Kept, since: Instant) -> Duration {
-    for what in Asked::ALL {
+    for what in RequestKind::ALL {
         loop {
             let answer = ask(client, what, kept).await;
-            let wanted = if what == Asked::Delete { 404 } else { 200 };
+            let wanted = if what == RequestKind::Delete {
+                404
+            } else {
+                200
+            };
             if answer.is_ok_and(|answer| answer.status == wanted) {
                 break;
             }

@@ -1,8 +1,8 @@
-//! Power cuts: Redis writes to the disk once a second, and loses the end of its append-only file.
+//! Power cuts: Redis syncs to the disk once a second, and loses the end of its append-only file.
 //!
-//! While users work Redis is killed, its file is cut to an earlier length, and it starts again as
-//! it was a moment before. An operator runs `cameo rebuild` while users go on, and `cameo gc` in
-//! the end.
+//! While users send requests, Redis is killed, its file is cut to an earlier length, and Redis
+//! starts again with the older state. An operator runs `cameo rebuild` while users continue, and
+//! `cameo gc` at the end.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ use tokio::task::JoinHandle;
 
 use crate::fleet::{Dependency, Fleet, Plan};
 use crate::history::{History, Outcome};
-use crate::judgement::{Broken, Verdict};
+use crate::judgement::{Verdict, Violation};
 use crate::load::Load;
-use crate::storm::{self, GRACE, ORPHAN_GRACE, Passed, UPLOAD_DEADLINE, conclude};
+use crate::storm::{self, GRACE, ORPHAN_GRACE, PartResult, UPLOAD_DEADLINE, conclude};
 
 /// How often the power is cut.
 const CUTS: usize = 3;
-/// How long users work before each cut, and after it before the operator comes.
+/// How long users send requests before each cut, and between the cut and the rebuild.
 const WORK: Duration = Duration::from_secs(4);
-const UNNOTICED: Duration = Duration::from_secs(2);
-/// How much is lost: with `everysec` it may be two seconds.
+const BEFORE_REBUILD: Duration = Duration::from_secs(2);
+/// The age of the lost writes: with `everysec` it may be up to two seconds.
 const LOST_MS: std::ops::Range<u64> = 800..1900;
-/// How often the length of the append-only file is noted.
+/// The interval at which the length of the append-only file is recorded.
 const NOTED_EVERY: Duration = Duration::from_millis(10);
 
-/// Runs by the seed.
-pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
+/// Runs the part with this seed.
+pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
     let plan = Plan {
         settings: storm::settings(),
         redis_options: &["--appendfsync", "everysec", "--aof-load-truncated", "yes"],
@@ -46,26 +46,26 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
         let file = AppendOnlyFile::watch(&folder.join("redis"));
         tokio::time::sleep(WORK).await;
         lost.push(cut(&fleet, &history, file, number, &mut rng).await);
-        tokio::time::sleep(UNNOTICED).await;
+        tokio::time::sleep(BEFORE_REBUILD).await;
         rebuild(&fleet, &history, &mut wrong).await;
         history.end_loss();
     }
     tokio::time::sleep(WORK).await;
     let worked = begun.elapsed();
-    wrong.join(load.stop().await);
+    wrong.merge(load.stop().await);
     fleet.ready().await;
-    history.tell("the users have stopped");
-    // What nobody knows any more is garbage once no upload can be under way.
+    history.log("the users have stopped");
+    // Objects without a record are garbage when no upload can be in progress any more.
     tokio::time::sleep(UPLOAD_DEADLINE * 2 + ORPHAN_GRACE).await;
     let words = ["gc", "--min-age", "0s", "--max-deletes", "100000"];
     let collected = fleet.operate(&words).await;
     if !collected.status.success() {
-        wrong.add(Broken::PartPromise, told("gc", &collected));
+        wrong.add(Violation::PartPromise, describe("gc", &collected));
     }
     let mut passed = conclude(&fleet, &history, wrong, worked).await;
     if lost.iter().sum::<usize>() == 0 {
         let nothing = "the cuts lost no acknowledged change".to_owned();
-        passed.verdict.add(Broken::PartPromise, nothing);
+        passed.verdict.add(Violation::PartPromise, nothing);
     }
     passed.summary = format!(
         "{CUTS} power cuts lost {lost:?} acknowledged changes; {}; {}",
@@ -75,7 +75,8 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
     passed
 }
 
-/// Kills Redis, cuts its file and starts it again; gives how many acknowledged changes were cut off.
+/// Kills Redis, cuts its file and starts it again. Returns the number of acknowledged changes that
+/// were lost.
 async fn cut(
     fleet: &Fleet,
     history: &History,
@@ -84,15 +85,15 @@ async fn cut(
     rng: &mut Rng,
 ) -> usize {
     let redis = fleet.dependency(Dependency::Redis);
-    history.tell("power cut");
+    history.log("power cut");
     history.begin_loss();
     redis.kill().await;
     let killed = history.now();
     let age = Duration::from_millis(rng.u64(LOST_MS));
     let (since, length) = file.cut(age, number % 2 == 1, rng);
-    history.tell(format_args!("Redis is {since:?} older, at byte {length}"));
+    history.log(format_args!("Redis is {since:?} older, at byte {length}"));
     redis.start().await;
-    while !fleet.answers(Dependency::Redis).await {
+    while !fleet.accepts_writes(Dependency::Redis).await {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let from = killed.saturating_sub(since);
@@ -104,20 +105,20 @@ async fn cut(
     lost.count()
 }
 
-/// Rebuilds as an operator would who reads what the command says.
+/// Rebuilds like an operator: uses `--force` if the output of the command suggests it.
 async fn rebuild(fleet: &Fleet, history: &History, wrong: &mut Verdict) {
-    history.tell("rebuild");
+    history.log("rebuild");
     let mut rebuilt = fleet.operate(&["rebuild"]).await;
-    if !rebuilt.status.success() && told("", &rebuilt).contains("--force") {
+    if !rebuilt.status.success() && describe("", &rebuilt).contains("--force") {
         rebuilt = fleet.operate(&["rebuild", "--force"]).await;
     }
-    history.tell(told("rebuild", &rebuilt));
+    history.log(describe("rebuild", &rebuilt));
     if !rebuilt.status.success() {
-        wrong.add(Broken::PartPromise, told("rebuild", &rebuilt));
+        wrong.add(Violation::PartPromise, describe("rebuild", &rebuilt));
     }
 }
 
-fn told(command: &str, output: &std::process::Output) -> String {
+fn describe(command: &str, output: &std::process::Output) -> String {
     let (said, cried) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
@@ -130,7 +131,7 @@ fn first_line(text: &[u8]) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// The append-only file, with its lengths over time.
+/// The append-only file, and its recorded lengths.
 struct AppendOnlyFile {
     path: PathBuf,
     noting: JoinHandle<()>,
@@ -138,7 +139,7 @@ struct AppendOnlyFile {
 }
 
 impl AppendOnlyFile {
-    /// Watches the one in this folder that is being written.
+    /// Starts recording the length of the file that Redis writes in this folder.
     fn watch(folder: &Path) -> Self {
         let files = std::fs::read_dir(folder.join("appendonlydir")).unwrap();
         let files = files.map(|entry| entry.unwrap().path());
@@ -146,7 +147,7 @@ impl AppendOnlyFile {
             .filter(|path| path.to_string_lossy().ends_with(".incr.aof"))
             .collect();
         files.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
-        let path = files.pop().expect("Redis keeps an append-only file");
+        let path = files.pop().expect("Redis has an append-only file");
         let lengths = Arc::new(std::sync::Mutex::new(Vec::new()));
         let noting = tokio::spawn({
             let (path, lengths) = (path.clone(), Arc::clone(&lengths));
@@ -165,8 +166,8 @@ impl AppendOnlyFile {
         }
     }
 
-    /// Cuts it to a length of so long ago, or in the middle of one of the entries that came after;
-    /// gives how long ago that was, and the length.
+    /// Cuts the file to its length of `age` ago, or in the middle of one of the entries that
+    /// followed. Returns the exact age and the new length.
     fn cut(self, age: Duration, in_an_entry: bool, rng: &mut Rng) -> (Duration, u64) {
         self.noting.abort();
         let lengths = self.lengths.lock().unwrap();
@@ -175,7 +176,7 @@ impl AppendOnlyFile {
         let is_older = |(at, _): &&(Instant, u64)| now.duration_since(*at) >= age;
         let (at, older) = lengths.iter().rev().find(is_older).copied().unwrap();
         let length = if in_an_entry && whole > older + 2 {
-            // An entry has some hundred bytes: rarely is this the end of one.
+            // An entry has some hundred bytes, so this is rarely the end of one.
             rng.u64(older + 1..whole.min(older + 4096))
         } else {
             older

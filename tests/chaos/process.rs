@@ -1,4 +1,4 @@
-//! The programs of a fleet, as processes that are killed, stopped, and started again.
+//! The programs of a fleet: processes that are killed, stopped, and started again.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-/// How long a command may take that is run beside a program.
-const COMMAND_PATIENCE: Duration = Duration::from_mins(2);
+/// How long a command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// A program that runs, or has been killed. It ends with the value.
+/// A program that runs or has been killed. Dropping it ends its process.
 pub(crate) struct Program {
     name: String,
     program: PathBuf,
@@ -21,12 +21,12 @@ pub(crate) struct Program {
     variables: Vec<(String, String)>,
     log: PathBuf,
     child: Mutex<Option<Child>>,
-    /// How it ended where nobody had killed it.
+    /// Descriptions of the exits without a kill.
     ended: std::sync::Mutex<Vec<String>>,
 }
 
 impl Program {
-    /// A program that is not running yet; what it says goes into `NAME.log` in `folder`.
+    /// Describes a program that is not running yet. Its output goes to `NAME.log` in `folder`.
     pub(crate) fn new(name: &str, program: impl Into<PathBuf>, folder: &Path) -> Self {
         Self {
             name: name.to_owned(),
@@ -58,10 +58,10 @@ impl Program {
         &self.name
     }
 
-    /// Starts it, where it is not running.
+    /// Starts the program, unless it is running.
     pub(crate) async fn start(&self) {
         let mut child = self.child.lock().await;
-        self.look_after(&mut child);
+        self.note_exit(&mut child);
         if child.is_some() {
             return;
         }
@@ -80,16 +80,16 @@ impl Program {
         }));
     }
 
-    /// Runs the same program with the same variables and these arguments, to its end. What it says
+    /// Runs the same program with the same variables and these arguments until it ends. Its output
     /// is also appended to the log.
-    pub(crate) async fn run_beside(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn run_command(&self, arguments: &[&str]) -> Output {
         let run = Command::new(&self.program)
             .args(arguments)
             .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(COMMAND_PATIENCE, run).await;
+        let output = tokio::time::timeout(COMMAND_TIMEOUT, run).await;
         let output = output
             .unwrap_or_else(|_| panic!("{arguments:?} does not end"))
             .unwrap();
@@ -104,28 +104,28 @@ impl Program {
         output
     }
 
-    /// SIGKILL: what a power cut leaves, but for the system's own buffers.
+    /// Sends SIGKILL. Unlike a power cut, this keeps the buffers of the system.
     pub(crate) async fn kill(&self) {
         let mut child = self.child.lock().await;
-        self.look_after(&mut child);
+        self.note_exit(&mut child);
         if let Some(mut child) = child.take() {
             child.kill().await.unwrap();
         }
     }
 
-    /// SIGSTOP: it does nothing, and its connections stay open.
+    /// Sends SIGSTOP: the process stops, and its connections stay open.
     pub(crate) async fn stop(&self) {
         self.signal(Signal::STOP).await;
     }
 
-    /// SIGCONT: it goes on as if nothing had been.
-    pub(crate) async fn go_on(&self) {
+    /// Sends SIGCONT: the process continues.
+    pub(crate) async fn resume(&self) {
         self.signal(Signal::CONT).await;
     }
 
     async fn signal(&self, signal: Signal) {
         let mut child = self.child.lock().await;
-        self.look_after(&mut child);
+        self.note_exit(&mut child);
         let id = child.as_ref().and_then(Child::id);
         let id = id.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(id) = id {
@@ -133,19 +133,19 @@ impl Program {
         }
     }
 
-    /// How many lines of its log have these words.
-    pub(crate) fn said(&self, words: &str) -> usize {
+    /// The number of lines in the log that contain this text.
+    pub(crate) fn count_log_lines(&self, words: &str) -> usize {
         let log = std::fs::read_to_string(&self.log).unwrap();
         log.lines().filter(|line| line.contains(words)).count()
     }
 
-    /// Every time that it ended by itself.
+    /// Descriptions of all exits without a kill.
     pub(crate) async fn ended_by_itself(&self) -> Vec<String> {
-        self.look_after(&mut *self.child.lock().await);
+        self.note_exit(&mut *self.child.lock().await);
         self.ended.lock().unwrap().clone()
     }
 
-    fn look_after(&self, child: &mut Option<Child>) {
+    fn note_exit(&self, child: &mut Option<Child>) {
         let ended = child.as_mut().and_then(|child| child.try_wait().unwrap());
         if let Some(status) = ended {
             let ended = format!("{} ended by itself: {status}", self.name);

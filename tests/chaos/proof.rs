@@ -1,4 +1,4 @@
-//! Proof that the judgement can condemn: made-up runs, each with one promise broken.
+//! Tests of the judgement: invented runs, each with one violation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,169 +7,175 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::client::{Answer, Avatar};
 use crate::history::{Act, Op, Outcome};
-use crate::judgement::{Broken, Remains, Verdict, judge};
-use crate::load::understand;
+use crate::judgement::{FinalState, Verdict, Violation, judge};
+use crate::load::classify;
 
 const SUBJECT: &str = "user-00";
 
 type Headers<'a> = &'a [(&'static str, &'static str)];
 
-/// A run that kept every promise, to be spoilt.
+/// An invented run. [`Run::clean`] has no violation; the tests add one.
 struct Run {
-    on_the_way: Verdict,
+    during_run: Verdict,
     ops: Vec<Op>,
-    remains: Remains,
+    state: FinalState,
 }
 
-/// Every promise is broken once or more, each in a run in which all others are kept, and is counted
-/// as often; a run in which none is broken is clean.
+/// Checks that a clean run has no violation, and that each kind of violation is counted in a run
+/// that has only this one.
 pub(crate) fn self_test() {
     let clean = Run::clean();
     let verdict = clean.judge();
-    assert!(verdict.is_clean(), "nothing is broken:\n{verdict}");
+    assert!(
+        verdict.is_clean(),
+        "a clean run has no violation:\n{verdict}"
+    );
 
-    let mut shown: Vec<Broken> = Vec::new();
-    let mut show = |broken: Broken, spoil: &dyn Fn(&mut Run)| {
+    let mut shown: Vec<Violation> = Vec::new();
+    let mut show = |violation: Violation, spoil: &dyn Fn(&mut Run)| {
         let mut run = Run::clean();
         spoil(&mut run);
         let verdict = run.judge();
-        for other in Broken::ALL {
-            let wanted = usize::from(other == broken);
-            assert_eq!(verdict.count(other), wanted, "{broken:?}:\n{verdict}");
+        for other in Violation::ALL {
+            let wanted = usize::from(other == violation);
+            assert_eq!(verdict.count(other), wanted, "{violation:?}:\n{verdict}");
         }
         assert!(!verdict.is_clean());
-        shown.push(broken);
+        shown.push(violation);
     };
 
-    // What was acknowledged is not current; was not shown; its images went before their time.
-    show(Broken::UploadLost, &|run| run.forget());
-    show(Broken::UploadLost, &|run| {
+    // An acknowledged upload is not current, is not shown, or loses its images too early.
+    show(Violation::UploadLost, &|run| run.forget());
+    show(Violation::UploadLost, &|run| {
         run.upload(3, 70, Outcome::Uploaded(avatar(3)));
     });
-    show(Broken::UploadLost, &|run| {
-        run.add(Act::Read, 55, Outcome::Nothing);
+    show(Violation::UploadLost, &|run| {
+        run.add(Act::Read, 55, Outcome::NotFound);
     });
-    show(Broken::UploadLost, &|run| {
-        run.remains.unreadable.push("404 medium".to_owned());
+    show(Violation::UploadLost, &|run| {
+        run.state.unreadable.push("404 medium".to_owned());
     });
-    show(Broken::UploadLost, &|run| {
-        let gone = "v2 is gone within its grace".to_owned();
-        run.on_the_way.suspect(SUBJECT, at(50), gone);
+    show(Violation::UploadLost, &|run| {
+        let gone = "v2 is gone within its grace period".to_owned();
+        run.during_run.suspect(SUBJECT, at(50), gone);
     });
-    // A deleted avatar is shown later; it is current in the end.
-    show(Broken::DeletedReadable, &|run| {
+    // A deleted avatar is shown later, or is current at the end.
+    show(Violation::DeletedReadable, &|run| {
         run.ops.truncate(3);
         run.forget();
         run.add(Act::Read, 40, Outcome::Seen(avatar(1)));
     });
-    show(Broken::DeletedReadable, &|run| {
+    show(Violation::DeletedReadable, &|run| {
         run.ops.truncate(3);
         run.make_current(avatar(1));
     });
-    // The version falls from an upload to a read, and to the next upload; it is given twice.
-    show(Broken::VersionBackwards, &|run| {
+    // The version decreases from an upload to a read or to the next upload, or is assigned twice.
+    show(Violation::VersionBackwards, &|run| {
         let mut fallen = avatar(9);
         fallen.version = 0;
         run.add(Act::Read, 70, Outcome::Seen(fallen));
     });
-    show(Broken::VersionBackwards, &|run| {
+    show(Violation::VersionBackwards, &|run| {
         let mut fallen = avatar(3);
         fallen.version = 0;
         run.upload(3, 70, Outcome::Uploaded(fallen));
     });
-    show(Broken::VersionTwice, &|run| {
+    show(Violation::VersionTwice, &|run| {
         let mut same = avatar(3);
         same.version = 2;
         run.upload(3, 70, Outcome::Uploaded(same.clone()));
         run.make_current(same);
     });
     losses(&mut show);
-    // One is there that was refused; that nobody sent; of somebody unknown.
-    show(Broken::NeverUploaded, &|run| {
+    // The current avatar was refused, was never sent, or belongs to an unknown subject.
+    show(Violation::NeverUploaded, &|run| {
         run.upload(3, 70, Outcome::Refused("storage_unavailable".to_owned()));
         run.make_current(avatar(3));
     });
-    show(Broken::NeverUploaded, &|run| run.make_current(avatar(4)));
-    show(Broken::NeverUploaded, &|run| {
-        for told in &mut run.remains.told {
+    show(Violation::NeverUploaded, &|run| run.make_current(avatar(4)));
+    show(Violation::NeverUploaded, &|run| {
+        for told in &mut run.state.reported {
             let mut other = avatar(5);
             other.images.clear();
             told.insert("user-99".to_owned(), Some(other));
         }
-        run.remains.objects.insert(manifest(5), 9);
-        run.remains.sums[0] = Some(2);
+        run.state.objects.insert(manifest(5), 9);
+        run.state.sums[0] = Some(2);
     });
-    show(Broken::ReplicasDisagree, &|run| {
-        run.remains.told[1].insert(SUBJECT.to_owned(), None);
+    show(Violation::ReplicasDisagree, &|run| {
+        run.state.reported[1].insert(SUBJECT.to_owned(), None);
     });
-    show(Broken::Orphan, &|run| {
-        run.remains.objects.insert(manifest(1), 9);
+    show(Violation::Orphan, &|run| {
+        run.state.objects.insert(manifest(1), 9);
     });
-    show(Broken::ObjectMissing, &|run| {
-        run.remains.objects.remove(&manifest(2));
+    show(Violation::ObjectMissing, &|run| {
+        run.state.objects.remove(&manifest(2));
     });
-    show(Broken::ObjectMissing, &|run| {
-        run.remains.objects.insert(image(2), 99);
+    show(Violation::ObjectMissing, &|run| {
+        run.state.objects.insert(image(2), 99);
     });
     for sum in 0..3 {
-        show(Broken::SumsDiffer, &|run| run.remains.sums[sum] = Some(99));
+        show(Violation::SumsDiffer, &|run| run.state.sums[sum] = Some(99));
     }
-    show(Broken::Outstanding, &|run| {
-        run.remains.outstanding.push("pending: user-00".to_owned());
+    show(Violation::Outstanding, &|run| {
+        run.state.outstanding.push("pending: user-00".to_owned());
     });
-    show(Broken::PartPromise, &|run| {
-        run.on_the_way.add(Broken::PartPromise, "too late");
+    show(Violation::PartPromise, &|run| {
+        run.during_run.add(Violation::PartPromise, "too late");
     });
-    show(Broken::EndedByItself, &|run| {
-        run.remains.ended.push("replica-0 ended".to_owned());
+    show(Violation::EndedByItself, &|run| {
+        run.state.ended.push("replica-0 ended".to_owned());
     });
-    show(Broken::WrongAnswer, &|run| {
-        run.on_the_way.add(Broken::WrongAnswer, "500");
+    show(Violation::WrongAnswer, &|run| {
+        run.during_run.add(Violation::WrongAnswer, "500");
     });
-    for broken in Broken::ALL {
-        assert!(shown.contains(&broken), "{broken:?} is never shown");
+    for violation in Violation::ALL {
+        assert!(shown.contains(&violation), "{violation:?} is not tested");
     }
     answers();
 }
 
-/// After a loss every promise holds that holds without one, except for what is read meanwhile.
-fn losses(show: &mut impl FnMut(Broken, &dyn Fn(&mut Run))) {
+/// Checks that after a loss every promise holds, except for reads during the loss.
+fn losses(show: &mut impl FnMut(Violation, &dyn Fn(&mut Run))) {
     let mut lossy = Run::clean();
     lossy.lose(65, 90);
-    lossy.add(Act::Read, 70, Outcome::Nothing);
-    lossy.add(Act::Delete, 75, Outcome::Nothing);
+    lossy.add(Act::Read, 70, Outcome::NotFound);
+    lossy.add(Act::Delete, 75, Outcome::NotFound);
     lossy.add(Act::Read, 80, Outcome::Seen(avatar(1)));
     let verdict = lossy.judge();
-    assert!(verdict.is_clean(), "a loss shows older avatars:\n{verdict}");
+    assert!(
+        verdict.is_clean(),
+        "reads during a loss may show older avatars:\n{verdict}"
+    );
 
-    show(Broken::VersionTwice, &|run| {
+    show(Violation::VersionTwice, &|run| {
         run.lose(65, 90);
         let mut same = avatar(3);
         same.version = 2;
         run.upload(3, 70, Outcome::Uploaded(same.clone()));
         run.make_current(same);
     });
-    show(Broken::VersionBackwards, &|run| {
+    show(Violation::VersionBackwards, &|run| {
         run.lose(65, 90);
         let mut fallen = avatar(3);
         fallen.version = 0;
         run.upload(3, 70, Outcome::Uploaded(fallen));
     });
-    show(Broken::UploadLost, &|run| {
+    show(Violation::UploadLost, &|run| {
         run.forget();
         run.lose(65, 90);
     });
-    show(Broken::UploadLost, &|run| {
+    show(Violation::UploadLost, &|run| {
         run.lose(65, 90);
-        run.add(Act::Read, 95, Outcome::Nothing);
+        run.add(Act::Read, 95, Outcome::NotFound);
     });
-    show(Broken::VersionBackwards, &|run| {
+    show(Violation::VersionBackwards, &|run| {
         run.lose(65, 90);
         let mut older = avatar(9);
         older.version = 0;
         run.add(Act::Read, 95, Outcome::Seen(older));
     });
-    show(Broken::DeletedReadable, &|run| {
+    show(Violation::DeletedReadable, &|run| {
         run.ops.truncate(3);
         run.forget();
         run.lose(32, 90);
@@ -177,7 +183,7 @@ fn losses(show: &mut impl FnMut(Broken, &dyn Fn(&mut Run))) {
     });
 }
 
-/// Answers that the API has are understood, and everything else is told.
+/// Checks that answers that the API defines are accepted, and all others are reported.
 fn answers() {
     let upload = Act::Upload {
         width: 100,
@@ -194,15 +200,15 @@ fn answers() {
         (Act::Read, 503, starting, &[later]),
     ];
     for (act, status, body, headers) in right {
-        let (_, wrong) = understand(act, &answer(status, body, headers));
+        let (_, wrong) = classify(act, &answer(status, body, headers));
         assert_eq!(wrong, None);
     }
     let wrong: [(Act, u16, &str, Headers<'_>); 8] = [
         (upload, 500, &problem("internal"), &[]),
-        // Without Retry-After, or with one that is no number of seconds.
+        // `Retry-After` is missing or is not a number of seconds.
         (upload, 503, &unavailable, &[]),
         (upload, 503, &unavailable, &[("retry-after", "soon")]),
-        // To another question, without what it is to bring, or with a code that is not its own.
+        // The answer does not fit the request, lacks its content, or has a wrong code.
         (Act::Read, 409, &problem("superseded"), &[]),
         (Act::Read, 503, &unavailable, &[later]),
         (upload, 200, "{}", &[]),
@@ -210,12 +216,12 @@ fn answers() {
         (upload, 503, &problem("teapot"), &[later]),
     ];
     for (act, status, body, headers) in wrong {
-        let (_, wrong) = understand(act, &answer(status, body, headers));
+        let (_, wrong) = classify(act, &answer(status, body, headers));
         assert!(wrong.is_some(), "{act:?}: {status} {body}");
     }
     let mut nameless = answer(200, "{}", &[]);
     nameless.headers.remove("x-request-id");
-    assert!(understand(Act::Delete, &nameless).1.is_some());
+    assert!(classify(Act::Delete, &nameless).1.is_some());
 }
 
 fn answer(status: u16, body: &str, headers: Headers<'_>) -> Answer {
@@ -234,12 +240,13 @@ fn answer(status: u16, body: &str, headers: Headers<'_>) -> Answer {
 }
 
 impl Run {
-    /// One avatar was uploaded, read and deleted, another uploaded and read.
+    /// A run without violations: one avatar is uploaded, read and deleted, another is uploaded and
+    /// read.
     fn clean() -> Self {
         let mut run = Self {
-            on_the_way: Verdict::default(),
+            during_run: Verdict::default(),
             ops: Vec::new(),
-            remains: Remains::default(),
+            state: FinalState::default(),
         };
         run.upload(1, 10, Outcome::Uploaded(avatar(1)));
         run.add(Act::Read, 20, Outcome::Seen(avatar(1)));
@@ -251,10 +258,10 @@ impl Run {
     }
 
     fn judge(&self) -> Verdict {
-        judge(self.on_the_way.clone(), &self.ops, &self.remains)
+        judge(self.during_run.clone(), &self.ops, &self.state)
     }
 
-    /// Something that was done at this second, and took less than one.
+    /// Adds an operation that begins at this second and takes half a second.
     fn add(&mut self, act: Act, second: u64, outcome: Outcome) {
         self.ops.push(Op {
             subject: SUBJECT.to_owned(),
@@ -265,34 +272,34 @@ impl Run {
         });
     }
 
-    /// The upload of the picture that this avatar comes from.
+    /// Adds an upload of the picture of this avatar.
     fn upload(&mut self, number: u32, second: u64, outcome: Outcome) {
         let (width, height) = (100, number);
         self.add(Act::Upload { width, height }, second, outcome);
     }
 
-    /// The catalog came back older at one second, and was rebuilt at the other.
+    /// Adds a loss: the catalog has an older state from the first second until the second one.
     fn lose(&mut self, begun: u64, rebuilt: u64) {
-        self.remains.losses.push(at(begun)..at(rebuilt));
+        self.state.losses.push(at(begun)..at(rebuilt));
     }
 
-    /// Lets this be what remains, whole.
+    /// Makes this avatar current at the end, with all its objects.
     fn make_current(&mut self, avatar: Avatar) {
-        self.remains.objects = avatar.images.clone();
+        self.state.objects = avatar.images.clone();
         let name = format!("private/avatars/{}/manifest.json", avatar.id);
-        self.remains.objects.insert(name, 9);
-        self.remains.sums = [1, 1, avatar.images.values().sum()].map(Some);
-        self.remains.told = vec![BTreeMap::from([(SUBJECT.to_owned(), Some(avatar))]); 2];
+        self.state.objects.insert(name, 9);
+        self.state.sums = [1, 1, avatar.images.values().sum()].map(Some);
+        self.state.reported = vec![BTreeMap::from([(SUBJECT.to_owned(), Some(avatar))]); 2];
     }
 
-    /// Lets nothing remain.
+    /// Makes the final state empty.
     fn forget(&mut self) {
-        let told = vec![BTreeMap::from([(SUBJECT.to_owned(), None)]); 2];
-        let losses = std::mem::take(&mut self.remains.losses);
-        self.remains = Remains {
-            told,
+        let reported = vec![BTreeMap::from([(SUBJECT.to_owned(), None)]); 2];
+        let losses = std::mem::take(&mut self.state.losses);
+        self.state = FinalState {
+            reported,
             losses,
-            ..Remains::default()
+            ..FinalState::default()
         };
     }
 }

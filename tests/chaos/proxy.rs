@@ -1,4 +1,4 @@
-//! A network that fails on demand: a TCP proxy on one way from one program to another.
+//! A network that fails on demand: a TCP proxy for the link from one program to another.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,31 +10,31 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How the way is.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Open.
+pub(crate) enum Link {
+    /// The link works.
     Pass,
-    /// Every piece takes this much longer, in each direction.
+    /// Data are delayed by this time, in each direction.
     Delay(Duration),
-    /// Every connection is reset, and so is every new one.
+    /// Open connections and new connections are reset.
     Reset,
-    /// Nothing comes through, and nobody is told. What was sent into it arrives when the way opens
-    /// again, even where its sender has long given up and gone, as TCP's repetitions would have it.
+    /// The link is silent: no data pass, and no connection ends. Data that were sent arrive when
+    /// the link works again, even if the sender has closed its connection, as with TCP
+    /// retransmission.
     Blackhole,
-    /// Each connection carries so many more bytes, then it is reset in the middle of whatever it
-    /// was.
+    /// Each connection carries this many more bytes and is then reset.
     Cut(usize),
 }
 
-/// How the way is, and how often that has changed before.
+/// The state of the link, and the number of earlier changes.
 #[derive(Clone, Copy)]
 struct State {
-    way: Way,
+    link: Link,
     change: u64,
 }
 
-/// A listener that leads to another address.
+/// A listener that forwards connections to another address.
 pub(crate) struct Proxy {
     address: SocketAddr,
     state: watch::Sender<State>,
@@ -42,12 +42,12 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// An open way to `to`, which need not be there yet.
+    /// Starts a working link to `to`. The server at `to` need not run yet.
     pub(crate) async fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (state, watched) = watch::channel(State {
-            way: Way::Pass,
+            link: Link::Pass,
             change: 0,
         });
         let task = tokio::spawn(listen(listener, to, watched));
@@ -62,10 +62,10 @@ impl Proxy {
         self.address
     }
 
-    /// Makes the way so, for connections that are open and those to come.
-    pub(crate) fn set(&self, way: Way) {
+    /// Sets the state of the link for open and for new connections.
+    pub(crate) fn set(&self, link: Link) {
         self.state.send_modify(|state| {
-            state.way = way;
+            state.link = link;
             state.change += 1;
         });
     }
@@ -88,11 +88,11 @@ async fn listen(listener: TcpListener, to: SocketAddr, state: watch::Receiver<St
     }
 }
 
-/// Why a connection does not go on: it was reset, by whomever.
-struct Broken;
+/// The connection was reset, by one of its sides or by the proxy.
+struct Disconnected;
 
 async fn connect(client: TcpStream, to: SocketAddr, mut state: watch::Receiver<State>) {
-    // Whatever ends the connection early ends it for both sides with a reset.
+    // If the connection ends early, both sides see a reset.
     let _ = client.set_zero_linger();
     let _ = client.set_nodelay(true);
     if open(&mut state).await.is_err() {
@@ -109,29 +109,29 @@ async fn connect(client: TcpStream, to: SocketAddr, mut state: watch::Receiver<S
     let carried = Arc::new(Carried::default());
     let there = pump(from_client, to_server, state.clone(), Arc::clone(&carried));
     let back = pump(from_server, to_client, state, carried);
-    // Both ended in order, or one broke, and the other with it.
+    // Both directions end in order, or the first error ends both.
     let _ = tokio::try_join!(there, back);
 }
 
-/// Waits until the way is open.
-async fn open(state: &mut watch::Receiver<State>) -> Result<State, Broken> {
-    let state = state.wait_for(|state| state.way != Way::Blackhole).await;
+/// Waits while the link is silent.
+async fn open(state: &mut watch::Receiver<State>) -> Result<State, Disconnected> {
+    let state = state.wait_for(|state| state.link != Link::Blackhole).await;
     match state.map(|state| *state) {
         Ok(State {
-            way: Way::Reset, ..
+            link: Link::Reset, ..
         })
-        | Err(_) => Err(Broken),
+        | Err(_) => Err(Disconnected),
         Ok(state) => Ok(state),
     }
 }
 
-/// The bytes that a connection carried, both directions together, since a change of the way. Its
-/// two directions notice the change at different moments, so the count says which one it follows.
+/// The number of bytes that a connection carried in both directions since a change of the link. The
+/// two directions notice a change at different moments, so the count belongs to a numbered change.
 #[derive(Default)]
 struct Carried(Mutex<(u64, usize)>);
 
 impl Carried {
-    /// Counts `bytes` more since `change`; how many there were before them.
+    /// Adds `bytes` since `change`. Returns the number of bytes before them.
     fn add(&self, change: u64, bytes: usize) -> usize {
         let mut carried = self.0.lock().unwrap();
         if carried.0 < change {
@@ -143,12 +143,13 @@ impl Carried {
     }
 }
 
-/// A side to write to that is reset where it is dropped: left to itself it would say goodbye first.
+/// The write half of a connection. Dropping it resets the connection instead of closing it in
+/// order.
 struct WriteSide(Option<OwnedWriteHalf>);
 
 impl WriteSide {
-    fn get(&mut self) -> Result<&mut OwnedWriteHalf, Broken> {
-        self.0.as_mut().ok_or(Broken)
+    fn get(&mut self) -> Result<&mut OwnedWriteHalf, Disconnected> {
+        self.0.as_mut().ok_or(Disconnected)
     }
 }
 
@@ -160,46 +161,46 @@ impl Drop for WriteSide {
     }
 }
 
-/// Carries one direction of a connection to its end.
+/// Forwards one direction of a connection until its end.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: WriteSide,
     mut state: watch::Receiver<State>,
     carried: Arc<Carried>,
-) -> Result<(), Broken> {
+) -> Result<(), Disconnected> {
     let mut piece = vec![0; 16 * 1024];
     loop {
         open(&mut state).await?;
         let read = tokio::select! {
             changed = state.changed() => {
-                changed.map_err(|_| Broken)?;
+                changed.map_err(|_| Disconnected)?;
                 continue;
             }
-            read = from.read(&mut piece) => read.map_err(|_| Broken)?,
+            read = from.read(&mut piece) => read.map_err(|_| Disconnected)?,
         };
         let mut left = read;
-        let State { way, change } = open(&mut state).await?;
-        match way {
-            Way::Delay(by) => tokio::time::sleep(by).await,
-            Way::Cut(after) => {
+        let State { link, change } = open(&mut state).await?;
+        match link {
+            Link::Delay(by) => tokio::time::sleep(by).await,
+            Link::Cut(after) => {
                 let before = carried.add(change, read);
                 left = read.min(after.saturating_sub(before));
             }
             _ => {}
         }
         let written = to.get()?.write_all(&piece[..left]).await;
-        written.map_err(|_| Broken)?;
+        written.map_err(|_| Disconnected)?;
         if left < read {
-            return Err(Broken);
+            return Err(Disconnected);
         }
         if read == 0 {
-            // This side is done; the other may still answer.
-            return to.get()?.shutdown().await.map_err(|_| Broken);
+            // This direction has ended; the other may still carry an answer.
+            return to.get()?.shutdown().await.map_err(|_| Disconnected);
         }
     }
 }
 
-/// What the run's faults stand on: each kind of way does to a connection what it says.
+/// Checks that each state of a link has its effect on connections.
 pub(crate) async fn self_test() {
     let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = echo.local_addr().unwrap();
@@ -231,47 +232,53 @@ pub(crate) async fn self_test() {
     let mut socket = dial().await;
     assert_eq!(ask(&mut socket, b"pass").await.unwrap(), b"pass");
 
-    proxy.set(Way::Delay(Duration::from_millis(60)));
+    proxy.set(Link::Delay(Duration::from_millis(60)));
     let begun = tokio::time::Instant::now();
     assert_eq!(ask(&mut socket, b"delay").await.unwrap(), b"delay");
     assert!(
         begun.elapsed() >= Duration::from_millis(120),
-        "there and back"
+        "both directions are delayed"
     );
 
-    proxy.set(Way::Cut(6));
+    proxy.set(Link::Cut(6));
     let mut answer = Vec::new();
     socket.write_all(b"cuts").await.unwrap();
     let cut = tokio::time::timeout(limit, socket.read_to_end(&mut answer)).await;
-    assert!(cut.unwrap().is_err(), "reset after six bytes");
+    assert!(
+        cut.unwrap().is_err(),
+        "the connection is reset after six bytes"
+    );
     assert!(answer.len() <= 2, "{answer:?}");
 
-    proxy.set(Way::Pass);
+    proxy.set(Link::Pass);
     let mut socket = dial().await;
     ask(&mut socket, b"again").await.unwrap();
-    proxy.set(Way::Reset);
-    assert!(socket.read_u8().await.is_err(), "an open one is reset");
+    proxy.set(Link::Reset);
+    assert!(
+        socket.read_u8().await.is_err(),
+        "an open connection is reset"
+    );
     let reset = match TcpStream::connect(proxy.address()).await {
         Ok(mut socket) => ask(&mut socket, b"new").await.is_err(),
         Err(_) => true,
     };
-    assert!(reset, "a new one is reset");
+    assert!(reset, "a new connection is reset");
 
-    proxy.set(Way::Pass);
+    proxy.set(Link::Pass);
     let mut socket = dial().await;
     ask(&mut socket, b"open").await.unwrap();
     while said.try_recv().is_ok() {}
-    proxy.set(Way::Blackhole);
+    proxy.set(Link::Blackhole);
     socket.write_all(b"late").await.unwrap();
     drop(socket);
     let heard = tokio::time::timeout(Duration::from_millis(200), said.recv()).await;
-    assert!(heard.is_err(), "nothing comes through");
-    proxy.set(Way::Pass);
+    assert!(heard.is_err(), "no data pass");
+    proxy.set(Link::Pass);
     let heard = tokio::time::timeout(limit, said.recv()).await;
     assert_eq!(
         heard.unwrap().unwrap(),
         b"late",
-        "it comes after its sender has gone"
+        "the data arrive after the sender has closed its connection"
     );
     server.abort();
 }

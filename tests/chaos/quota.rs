@@ -1,4 +1,4 @@
-//! The limits of two replicas together: what is configured, to the one.
+//! The rate limits of two replicas: together they allow exactly the configured number.
 
 use std::fmt;
 use std::path::Path;
@@ -10,25 +10,25 @@ use crate::client::Answer;
 use crate::fleet::{Fleet, REPLICAS};
 use crate::photos;
 
-/// Uploads allowed at once; the next one three minutes later.
+/// The number of uploads allowed at once. The next one is allowed three minutes later.
 const UPLOADS: usize = 20;
 const UPLOAD_LIMIT: (&str, &str) = ("CAMEO_LIMITS__UPLOAD", "20/h");
 const USERS: usize = 3;
-/// Deletes allowed at once, and one more each second.
+/// The number of deletes allowed at once. One more becomes available each second.
 const DELETES: usize = 60;
 const DELETE_LIMIT: (&str, &str) = ("CAMEO_LIMITS__DELETE", "60/min");
-/// How often it is counted where Redis was not there to count.
+/// How often a wrong count is repeated if Redis did not count.
 const TRIES: usize = 4;
-/// How long deletes are tried.
+/// How long the user sends deletes.
 const TRIED: Duration = Duration::from_secs(5);
 
-/// What was let through.
+/// The numbers of allowed requests.
 pub(crate) struct Counted {
-    /// Of each user's uploads, tried all at once through both replicas.
+    /// For each user: allowed uploads, of those sent all at once through both replicas.
     uploads: Vec<usize>,
-    /// Of one user's deletes, tried without a pause through both replicas.
+    /// Allowed deletes of one user, sent without a pause through both replicas.
     deletes: usize,
-    /// How many of those may be, at least and at most, by when they were sent and answered.
+    /// The minimum and maximum of deletes that are due, by the times of requests and answers.
     deletes_due: [usize; 2],
 }
 
@@ -48,16 +48,16 @@ impl fmt::Display for Counted {
         } = self;
         write!(
             f,
-            "  limits of {REPLICAS} replicas: of {} uploads at once {uploads:?} were let through, \
-             {UPLOADS} are allowed;\n  of deletes in {} s {deletes}, {least} to {most} are allowed",
+            "  limits of {REPLICAS} replicas: of {} uploads at once {uploads:?} succeeded, {UPLOADS} \
+             are due;\n  of deletes in {} s {deletes} succeeded, {least} to {most} are due",
             2 * UPLOADS,
             TRIED.as_secs(),
         )
     }
 }
 
-/// Counts; again where it is not right because a replica took Redis for dead, as its log tells, and
-/// counted for itself: on a machine so busy that Redis is silent for half a second.
+/// Counts the allowed requests. On a busy machine Redis may not answer for half a second; then a
+/// replica counts for itself and logs that. A wrong count with such a log line is repeated.
 pub(crate) async fn run(folder: &Path) -> Counted {
     let limits = [UPLOAD_LIMIT, DELETE_LIMIT].map(|(name, value)| (name, value.to_owned()));
     let fleet = Fleet::start(folder, &limits).await;
@@ -68,16 +68,16 @@ pub(crate) async fn run(folder: &Path) -> Counted {
         if counted.is_right() || fell_back == before || number == TRIES {
             return counted;
         }
-        println!("  (again, Redis was silent for too long) {counted}");
+        println!("  (repeated, because Redis did not answer in time) {counted}");
         number += 1;
     }
 }
 
-/// How often a replica has begun to count for itself.
+/// How often replicas began to count for themselves.
 fn count_fallbacks(fleet: &Fleet) -> usize {
     let replicas = (0..REPLICAS).map(|number| fleet.replica(number));
     replicas
-        .map(|replica| replica.said("redis does not count the limits"))
+        .map(|replica| replica.count_log_lines("redis does not count the limits"))
         .sum()
 }
 
@@ -101,7 +101,7 @@ async fn uploads(fleet: &Fleet, subject: String) -> usize {
         async move { client.upload(subject, picture).await }
     });
     let answers = join_all(tries).await;
-    // One that is not answered at all is let through, for all that anyone knows.
+    // A request without an answer may have been allowed, so it counts as allowed.
     let refused =
         |answer: &reqwest::Result<Answer>| answer.as_ref().is_ok_and(|answer| answer.status == 429);
     answers.iter().filter(|answer| !refused(answer)).count()
@@ -113,8 +113,7 @@ async fn deletes(fleet: &Fleet, subject: &str) -> (usize, [usize; 2]) {
     let tries = join_all(clients.iter().map(|client| {
         async move {
             let mut through = 0;
-            // When the first answer was there, when the last request was sent, and the longest that
-            // one took.
+            // The time of the first answer, the time of the last request, and the longest request.
             let (mut first, mut last, mut longest) = (None, Instant::now(), Duration::ZERO);
             while begun.elapsed() < TRIED {
                 last = Instant::now();

@@ -1,6 +1,6 @@
-//! A Redis Cluster that moves slots while users work, some of them left half-moved.
+//! A Redis Cluster that moves slots while users send requests. Some slots stay half-moved.
 //!
-//! As long as the keys of a slot lie on two masters, no script that needs several of them can run.
+//! While the keys of a slot are on two masters, no script that needs several of them can run.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,37 +12,38 @@ use fastrand::Rng;
 use crate::cluster::Move;
 use crate::fleet::{Fleet, Plan, Shape};
 use crate::history::{Act, History, Op, Outcome};
-use crate::judgement::Broken;
+use crate::judgement::Violation;
 use crate::load::Load;
-use crate::storm::{self, GRACE, Passed, conclude};
+use crate::storm::{self, GRACE, PartResult, conclude};
 
-/// Slots that are moved without a pause, but for this one in the middle.
+/// The number of slots that move with only a short pause in the middle, and the length of the
+/// pause.
 const QUICK: usize = 6;
 const QUICK_PAUSE: Duration = Duration::from_millis(150);
-/// Slots that are left half-moved, for so long.
-const LEFT: usize = 2;
-const LEFT_FOR: Duration = Duration::from_secs(6);
-/// Between two moves.
+/// The number of slots that stay half-moved, and for how long.
+const HALF_MOVED: usize = 2;
+const HALF_MOVED_FOR: Duration = Duration::from_secs(6);
+/// The pause between two moves.
 const PAUSE: Duration = Duration::from_millis(1500);
-/// How long any answer may take meanwhile: a delete has four steps of the catalog, and each waits
-/// three seconds for a slot to be whole.
+/// How long an answer may take meanwhile. A delete has four steps in the catalog, and each waits up
+/// to three seconds for the slot to be whole.
 const BOUND: Duration = Duration::from_secs(15);
-/// How soon everything works once a slot is whole again.
+/// How soon everything must work once a slot is whole again.
 const BACK: Duration = Duration::from_secs(2);
-/// Of how many changes one may fail though no slot is left half-moved.
+/// One in this many operations may fail while no slot stays half-moved.
 const ONE_IN: usize = 50;
 
-/// One slot that was moved.
+/// The move of one slot.
 #[derive(Clone, Debug)]
 struct Moved {
     time: Range<Duration>,
-    is_left: bool,
-    /// Whether some replica's readiness told it.
-    is_told: bool,
+    stays_half_moved: bool,
+    /// Whether the readiness of a replica reported it.
+    is_reported: bool,
 }
 
-/// Runs by the seed.
-pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
+/// Runs the part with this seed.
+pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
     let plan = Plan {
         settings: storm::settings(),
         shape: Shape::Cluster,
@@ -57,45 +58,52 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> Passed {
     let mut partitions: Vec<usize> = (0..16).collect();
     rng.shuffle(&mut partitions);
     let mut moves = Vec::new();
-    for (number, partition) in partitions.iter().take(QUICK + LEFT).enumerate() {
-        let is_left = number >= QUICK;
-        moves.push(move_slot(&fleet, &history, *partition, is_left).await);
+    for (number, partition) in partitions.iter().take(QUICK + HALF_MOVED).enumerate() {
+        let stays_half_moved = number >= QUICK;
+        moves.push(move_slot(&fleet, &history, *partition, stays_half_moved).await);
         tokio::time::sleep(PAUSE).await;
     }
     tokio::time::sleep(BACK).await;
     let worked = begun.elapsed();
-    let mut on_the_way = load.stop().await;
+    let mut during_run = load.stop().await;
     let ops = history.ops();
-    for wrong in wrong(&ops, &moves) {
-        on_the_way.add(Broken::PartPromise, wrong);
+    for wrong in violations(&ops, &moves) {
+        during_run.add(Violation::PartPromise, wrong);
     }
-    let mut passed = conclude(&fleet, &history, on_the_way, worked).await;
-    let figures = [false, true].map(|is_left| figures(&ops, &moves, is_left));
+    let mut passed = conclude(&fleet, &history, during_run, worked).await;
+    let figures = [false, true].map(|stays_half_moved| figures(&ops, &moves, stays_half_moved));
     passed.summary = format!(
-        "{QUICK} slots moved: {}; {LEFT} slots left half-moved for {} s: {}; {}",
+        "{QUICK} slots moved: {}; {HALF_MOVED} slots left half-moved for {} s: {}; {}",
         figures[0],
-        LEFT_FOR.as_secs(),
+        HALF_MOVED_FOR.as_secs(),
         figures[1],
         passed.summary
     );
     passed
 }
 
-/// Moves the slot of a partition to the next master, with a pause in the middle.
-async fn move_slot(fleet: &Fleet, history: &History, partition: usize, is_left: bool) -> Moved {
+/// Moves the slot of a partition to the next master, with a pause in the middle of the move.
+async fn move_slot(
+    fleet: &Fleet,
+    history: &History,
+    partition: usize,
+    stays_half_moved: bool,
+) -> Moved {
     let key = format!("cameo:{{p{partition:02}}}:subjects");
     let since = history.now();
-    history.tell(format_args!("partition {partition} moves"));
+    history.log(format_args!("partition {partition} moves"));
     let moving = Move::begin(fleet.redis_addresses(), &key).await;
     let left = moving.left().await;
-    history.tell(format_args!("{left} of its keys are still there"));
-    let mut is_told = false;
-    if is_left {
+    history.log(format_args!(
+        "{left} of its keys are still on the old master"
+    ));
+    let mut is_reported = false;
+    if stays_half_moved {
         let begun = Instant::now();
-        while begun.elapsed() < LEFT_FOR {
+        while begun.elapsed() < HALF_MOVED_FOR {
             for replica in 0..fleet.replicas() {
                 let told = fleet.client(replica).readiness().await.unwrap();
-                is_told |= told.json()["status"] != "ready";
+                is_reported |= told.json()["status"] != "ready";
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -103,16 +111,16 @@ async fn move_slot(fleet: &Fleet, history: &History, partition: usize, is_left: 
         tokio::time::sleep(QUICK_PAUSE).await;
     }
     moving.finish().await;
-    history.tell(format_args!("partition {partition} has moved"));
+    history.log(format_args!("partition {partition} has moved"));
     Moved {
         time: since..history.now(),
-        is_left,
-        is_told,
+        stays_half_moved,
+        is_reported,
     }
 }
 
-/// What was not as promised.
-fn wrong(ops: &[Op], moves: &[Moved]) -> Vec<String> {
+/// Descriptions of the promises that did not hold.
+fn violations(ops: &[Op], moves: &[Moved]) -> Vec<String> {
     let mut wrong = Vec::new();
     for op in ops {
         let took = op.ended.saturating_sub(op.begun);
@@ -120,14 +128,14 @@ fn wrong(ops: &[Op], moves: &[Moved]) -> Vec<String> {
             wrong.push(format!("{}: {:?} took {took:?}", op.subject, op.act));
         }
     }
-    for moved in moves.iter().filter(|moved| moved.is_left) {
-        if !moved.is_told {
-            wrong.push(format!("readiness does not tell of {moved:?}"));
+    for moved in moves.iter().filter(|moved| moved.stays_half_moved) {
+        if !moved.is_reported {
+            wrong.push(format!("readiness does not report {moved:?}"));
         }
     }
     let left: Vec<_> = moves
         .iter()
-        .filter(|moved| moved.is_left)
+        .filter(|moved| moved.stays_half_moved)
         .map(|moved| moved.time.start..moved.time.end + BACK)
         .collect();
     let others = ops.iter().filter(|op| !op.overlaps(&left));
@@ -144,7 +152,7 @@ fn wrong(ops: &[Op], moves: &[Moved]) -> Vec<String> {
     wrong
 }
 
-/// Each promise is broken once, and counted.
+/// Checks that each broken promise is counted.
 pub(crate) fn self_test() {
     let at = Duration::from_secs;
     let op = |begun: u64, outcome| Op {
@@ -157,20 +165,20 @@ pub(crate) fn self_test() {
     let failed = || Outcome::Unknown("catalog_unavailable".to_owned());
     let moves = [Moved {
         time: at(10)..at(20),
-        is_left: true,
-        is_told: true,
+        stays_half_moved: true,
+        is_reported: true,
     }];
     let ops = vec![op(5, Outcome::Deleted), op(15, failed()), op(21, failed())];
-    assert_eq!(wrong(&ops, &moves), [""; 0]);
+    assert_eq!(violations(&ops, &moves), [""; 0]);
     let mut late = ops.clone();
     late[0].ended = late[0].begun + BOUND * 2;
-    assert_eq!(wrong(&late, &moves).len(), 1);
+    assert_eq!(violations(&late, &moves).len(), 1);
     let mut early = ops.clone();
     early[0].outcome = failed();
-    assert_eq!(wrong(&early, &moves).len(), 1);
+    assert_eq!(violations(&early, &moves).len(), 1);
     let mut untold = moves;
-    untold[0].is_told = false;
-    assert_eq!(wrong(&ops, &untold).len(), 1);
+    untold[0].is_reported = false;
+    assert_eq!(violations(&ops, &untold).len(), 1);
 }
 
 fn has_failed(op: &Op) -> bool {
@@ -181,10 +189,10 @@ fn has_failed(op: &Op) -> bool {
     }
 }
 
-fn figures(ops: &[Op], moves: &[Moved], is_left: bool) -> String {
+fn figures(ops: &[Op], moves: &[Moved], stays_half_moved: bool) -> String {
     let times: Vec<_> = moves
         .iter()
-        .filter(|moved| moved.is_left == is_left)
+        .filter(|moved| moved.stays_half_moved == stays_half_moved)
         .map(|moved| moved.time.clone())
         .collect();
     let during = ops.iter().filter(|op| op.overlaps(&times));

@@ -1,4 +1,4 @@
-//! The storm: users at work while everything fails, and the count afterwards.
+//! The storm: users send requests while everything fails; afterwards violations are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::client::Avatar;
 use crate::faults::Schedule;
 use crate::fleet::{Fleet, REPLICAS, Shape};
 use crate::history::{Act, History, Op, Outcome};
-use crate::judgement::{Broken, Remains, Verdict, judge};
-use crate::load::{Load, left_after, subjects};
+use crate::judgement::{FinalState, Verdict, Violation, judge};
+use crate::load::{Load, objects_left_after, subjects};
 
 /// `lifecycle.retire_after`
 pub(crate) const GRACE: Duration = Duration::from_secs(6);
@@ -22,17 +22,18 @@ pub(crate) const GRACE: Duration = Duration::from_secs(6);
 pub(crate) const UPLOAD_DEADLINE: Duration = Duration::from_secs(5);
 /// `lifecycle.orphan_grace`
 pub(crate) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
-/// How long the sweep may take on a busy machine once everything works. What died is due after the
-/// deadline; what a dead sweep had claimed, after another one.
+/// How long the sweep may take on a busy machine once everything works. Abandoned uploads are due
+/// after the upload deadline. Claims of a killed sweep expire after another deadline.
 const SWEEP: Duration = Duration::from_mins(1);
-/// What came of a storm.
-pub(crate) struct Passed {
+
+/// The result of a part.
+pub(crate) struct PartResult {
     pub(crate) verdict: Verdict,
-    /// What was done and what happened, in words.
+    /// A description of the operations and their outcomes.
     pub(crate) summary: String,
 }
 
-/// Short times and no limits, as environment variables.
+/// Settings with short times and without rate limits, as environment variables.
 pub(crate) fn settings() -> Vec<(&'static str, String)> {
     let seconds = |time: Duration| format!("{}s", time.as_secs());
     vec![
@@ -44,65 +45,66 @@ pub(crate) fn settings() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Runs for about `length`, by the seed.
-pub(crate) async fn run(folder: &Path, seed: u64, length: Duration) -> Passed {
+/// Runs the storm for about `length` with this seed.
+pub(crate) async fn run(folder: &Path, seed: u64, length: Duration) -> PartResult {
     let fleet = Arc::new(Fleet::start(folder, &settings()).await);
     let history = Arc::new(History::new(&folder.join("history.log")));
     let mut rng = Rng::with_seed(seed);
     let schedule = Schedule::new(&mut rng, length, UPLOAD_DEADLINE);
-    let (enough, asking) = ask_whether_they_are_ready(&fleet);
+    let (enough, asking) = poll_readiness(&fleet);
     let load = Load::start(&fleet, &history, GRACE, &mut rng);
     let begun = Instant::now();
     schedule.run(&fleet, &history).await;
     tokio::time::sleep(length.saturating_sub(begun.elapsed())).await;
-    history.tell("the faults are over");
+    history.log("the faults are over");
     fleet.heal().await;
     fleet.ready().await;
-    history.tell("every replica is ready");
-    let on_the_way = load.stop().await;
-    history.tell("the users have stopped");
-    // To its end: a check that is given up in the middle leaves its probe to a later one.
+    history.log("every replica is ready");
+    let during_run = load.stop().await;
+    history.log("the users have stopped");
+    // The last readiness checks must complete: an interrupted check leaves its probe object.
     drop(enough);
     asking.join_all().await;
-    let mut passed = conclude(&fleet, &history, on_the_way, length).await;
+    let mut passed = conclude(&fleet, &history, during_run, length).await;
     passed.summary = format!("{} faults; {}", schedule.len(), passed.summary);
     if passed.verdict.is_clean() {
-        notices_what_is_broken(&fleet, &history).await;
+        check_that_damage_is_noticed(&fleet, &history).await;
     }
     passed
 }
 
-/// Waits for the sweep, looks at what remains, and judges a run of this length.
+/// Waits for the sweep, observes the final state, and judges a run of this length.
 pub(crate) async fn conclude(
     fleet: &Fleet,
     history: &History,
-    on_the_way: Verdict,
+    during_run: Verdict,
     length: Duration,
-) -> Passed {
+) -> PartResult {
     let swept = wait_for_the_sweep(fleet, history).await;
-    history.tell("looking at what remains");
-    let remains = look(fleet, history).await;
+    history.log("observing the final state");
+    let state = observe(fleet, history).await;
     let ops = history.ops();
-    let mut verdict = judge(on_the_way, &ops, &remains);
+    let mut verdict = judge(during_run, &ops, &state);
     let summary = summary(&ops, swept);
     let count =
         |outcome: fn(&Outcome) -> bool| ops.iter().filter(|op| outcome(&op.outcome)).count();
     let acknowledged = count(|outcome| matches!(outcome, Outcome::Uploaded(_) | Outcome::Deleted));
-    // One a second makes a run worth judging, however busy the machine.
+    // A run needs at least one acknowledged change per second to be meaningful.
     if (acknowledged as u64) < length.as_secs() {
         let few = format!("only {acknowledged} changes were acknowledged in the whole run");
-        verdict.add(Broken::WrongAnswer, few);
+        verdict.add(Violation::WrongAnswer, few);
     }
-    for broken in Broken::ALL {
-        if verdict.count(broken) > 0 {
-            history.tell(format_args!("{broken:?}: {}", verdict.count(broken)));
+    for violation in Violation::ALL {
+        if verdict.count(violation) > 0 {
+            history.log(format_args!("{violation:?}: {}", verdict.count(violation)));
         }
     }
-    Passed { verdict, summary }
+    PartResult { verdict, summary }
 }
 
-/// Asks every replica every second, as an orchestrator does, until the sender is dropped.
-pub(crate) fn ask_whether_they_are_ready(fleet: &Arc<Fleet>) -> (watch::Sender<()>, JoinSet<()>) {
+/// Requests the readiness of every replica every second, like an orchestrator, until the sender is
+/// dropped.
+pub(crate) fn poll_readiness(fleet: &Arc<Fleet>) -> (watch::Sender<()>, JoinSet<()>) {
     let (enough, watched) = watch::channel(());
     let mut asking = JoinSet::new();
     for replica in 0..fleet.replicas() {
@@ -120,19 +122,19 @@ pub(crate) fn ask_whether_they_are_ready(fleet: &Arc<Fleet>) -> (watch::Sender<(
     (enough, asking)
 }
 
-/// Waits until nothing is outstanding and nothing lies there that no record names, or for as long
-/// as that may take; tells how long it took.
+/// Waits until nothing is outstanding and every object belongs to a record, but at most for
+/// `SWEEP`. Returns the time that this took.
 pub(crate) async fn wait_for_the_sweep(fleet: &Fleet, history: &History) -> Duration {
     let begun = Instant::now();
     while begun.elapsed() < SWEEP {
-        // The checks that this takes are what removes the probes of processes that were killed.
+        // The readiness checks also remove the probe objects of killed processes.
         for replica in 0..fleet.replicas() {
             fleet.client(replica).is_ready().await;
         }
         if outstanding(fleet).await.is_empty() {
-            let remains = look(fleet, history).await;
-            let verdict = judge(Verdict::default(), &[], &remains);
-            if verdict.count(Broken::Orphan) == 0 {
+            let state = observe(fleet, history).await;
+            let verdict = judge(Verdict::default(), &[], &state);
+            if verdict.count(Violation::Orphan) == 0 {
                 break;
             }
         }
@@ -141,16 +143,16 @@ pub(crate) async fn wait_for_the_sweep(fleet: &Fleet, history: &History) -> Dura
     begun.elapsed()
 }
 
-/// What is there.
-pub(crate) async fn look(fleet: &Fleet, history: &History) -> Remains {
+/// Observes the state of the fleet: avatars, objects, totals and outstanding removals.
+pub(crate) async fn observe(fleet: &Fleet, history: &History) -> FinalState {
     let mut subjects: BTreeSet<String> = subjects().collect();
     subjects.extend(history.ops().into_iter().map(|op| op.subject));
-    let mut remains = Remains {
-        objects: fleet.eye.objects("").await,
+    let mut state = FinalState {
+        objects: fleet.store.objects("").await,
         outstanding: outstanding(fleet).await,
         ended: fleet.ended_by_themselves().await,
         losses: history.losses(),
-        ..Remains::default()
+        ..FinalState::default()
     };
     for replica in 0..fleet.replicas() {
         let client = fleet.client(replica);
@@ -164,19 +166,19 @@ pub(crate) async fn look(fleet: &Fleet, history: &History) -> Remains {
                 let whole = image.status == 200 && image.body.len() as u64 == *length;
                 if !whole {
                     let told = format!("{subject}: replica {replica}: {} {key}", image.status);
-                    remains.unreadable.push(told);
+                    state.unreadable.push(told);
                 }
             }
             told.insert(subject, avatar);
         }
-        remains.told.push(told);
+        state.reported.push(told);
     }
-    remains.sums = sums(fleet).await;
-    remains
+    state.sums = sums(fleet).await;
+    state
 }
 
-/// Avatars, objects and bytes, as the catalog has added them up: from Redis itself, or the objects
-/// alone as an embedded catalog's process tells them.
+/// The totals of the catalog: avatars, objects and bytes. They come from Redis. With an embedded
+/// catalog only the objects are known, from the process.
 async fn sums(fleet: &Fleet) -> [Option<u64>; 3] {
     if fleet.shape() == Shape::Alone {
         let overview = fleet.client(0).overview().await.unwrap().json();
@@ -192,16 +194,16 @@ async fn sums(fleet: &Fleet) -> [Option<u64>; 3] {
             let place = ["avatars", "objects", "bytes"]
                 .iter()
                 .position(|one| *one == kind);
-            sums[place.expect("the catalog counts nothing else")] += amount;
+            sums[place.expect("a total of avatars, objects or bytes")] += amount;
         }
     }
     sums.map(Some)
 }
 
-/// The members of pending and retired in every partition, straight from Redis.
+/// The members of pending and retired in every partition, read directly from Redis.
 pub(crate) async fn outstanding(fleet: &Fleet) -> Vec<String> {
     if fleet.shape() == Shape::Alone {
-        // The embedded catalog belongs to its process: it is read when that has ended.
+        // The embedded catalog can only be read when its process has ended.
         return Vec::new();
     }
     let mut all = Vec::new();
@@ -219,11 +221,11 @@ pub(crate) async fn outstanding(fleet: &Fleet) -> Vec<String> {
     all
 }
 
-/// What was done and what came of it, in words.
+/// Describes the operations and their outcomes.
 fn summary(ops: &[Op], swept: Duration) -> String {
     let count = |wanted: fn(&Op) -> bool| ops.iter().filter(|op| wanted(op)).count();
     format!(
-        "{} uploads, {} of them acknowledged and {} without a clear answer; {} \
+        "{} uploads, {} of them acknowledged and {} with an unknown outcome; {} \
          deletes, {} and {}; {} reads, {} answered; swept {:.1} s after the last user stopped",
         count(|op| matches!(op.act, Act::Upload { .. })),
         count(|op| matches!(op.outcome, Outcome::Uploaded(_))),
@@ -236,50 +238,59 @@ fn summary(ops: &[Op], swept: Duration) -> String {
         count(|op| matches!((op.act, &op.outcome), (Act::Delete, Outcome::Unknown(_)))),
         count(|op| op.act == Act::Read),
         count(|op| {
-            let answered = matches!(op.outcome, Outcome::Seen(_) | Outcome::Nothing);
+            let answered = matches!(op.outcome, Outcome::Seen(_) | Outcome::NotFound);
             op.act == Act::Read && answered
         }),
         swept.as_secs_f64(),
     )
 }
 
-/// Breaks what was just found whole, in the fleet itself, and sees to it that the judgement tells.
-async fn notices_what_is_broken(fleet: &Fleet, history: &History) {
+/// Damages the fleet after a clean run, and checks that the judgement counts each damage.
+async fn check_that_damage_is_noticed(fleet: &Fleet, history: &History) {
     let ops = &history.ops()[..];
-    let clean = look(fleet, history).await;
-    let judged = async || judge(Verdict::default(), ops, &look(fleet, history).await);
-    let current: Vec<(String, Avatar)> = clean.told[0]
+    let clean = observe(fleet, history).await;
+    let judged = async || judge(Verdict::default(), ops, &observe(fleet, history).await);
+    let current: Vec<(String, Avatar)> = clean.reported[0]
         .iter()
         .filter_map(|(subject, avatar)| Some((subject.clone(), avatar.clone()?)))
         .collect();
     let [(one, avatar), (other, _), ..] = &current[..] else {
-        panic!("too few avatars to break anything");
+        panic!("too few avatars for this check");
     };
-    let expect = |verdict: &Verdict, broken: Broken, count: usize| {
-        assert_eq!(verdict.count(broken), count, "{broken:?}\n{verdict}");
+    let expect = |verdict: &Verdict, violation: Violation, count: usize| {
+        assert_eq!(verdict.count(violation), count, "{violation:?}\n{verdict}");
     };
 
-    // An object that nothing names.
+    // A stray object, which no record names.
     let stray = format!("public/avatars/{}/stray.webp", "a".repeat(26));
-    fleet.eye.put(&stray, b"x").await;
-    expect(&judged().await, Broken::Orphan, 1);
-    fleet.eye.remove(&stray).await;
+    fleet.store.put(&stray, b"x").await;
+    expect(&judged().await, Violation::Orphan, 1);
+    fleet.store.remove(&stray).await;
 
-    // An object that a delete has left.
+    // An object of a deleted avatar.
     let deleted = ops.iter().rev().find_map(|op| {
         let uploads = history.uploads_of(&op.subject).into_iter();
         let mut uploads = uploads.filter(|(upload, _)| upload.precedes(op));
         let (_, avatar) = uploads.by_ref().max_by_key(|(_, avatar)| avatar.version)?;
         (op.outcome == Outcome::Deleted).then_some((op, avatar))
     });
-    let (delete, taken) = deleted.expect("something was deleted");
+    let (delete, taken) = deleted.expect("a deleted avatar");
     let left = format!("public/avatars/{}/left.webp", taken.id);
-    assert!(left_after(&fleet.eye, history, delete).await.is_empty());
-    fleet.eye.put(&left, b"x").await;
-    assert_eq!(left_after(&fleet.eye, history, delete).await.len(), 1);
-    fleet.eye.remove(&left).await;
+    assert!(
+        objects_left_after(&fleet.store, history, delete)
+            .await
+            .is_empty()
+    );
+    fleet.store.put(&left, b"x").await;
+    assert_eq!(
+        objects_left_after(&fleet.store, history, delete)
+            .await
+            .len(),
+        1
+    );
+    fleet.store.remove(&left).await;
 
-    // A record that is taken away, one that is put back after its time, a forged one.
+    // A record is removed, replaced by the record of another subject, and restored.
     let key_of = async |subject: &str| {
         for partition in 0..16 {
             let key = format!("cameo:{{p{partition:02}}}:subjects");
@@ -301,31 +312,31 @@ async fn notices_what_is_broken(fleet: &Fleet, history: &History) {
     let acknowledged = ops.iter().filter(|op| op.subject == *one);
     let deleted = acknowledged.clone().any(|op| op.act == Act::Delete);
     if !deleted {
-        expect(&verdict, Broken::UploadLost, 1);
+        expect(&verdict, Violation::UploadLost, 1);
     }
-    expect(&verdict, Broken::Orphan, avatar.images.len() + 1);
-    expect(&verdict, Broken::SumsDiffer, 1);
+    expect(&verdict, Violation::Orphan, avatar.images.len() + 1);
+    expect(&verdict, Violation::SumsDiffer, 1);
     set(&others).await;
     let verdict = judged().await;
-    expect(&verdict, Broken::NeverUploaded, 1);
+    expect(&verdict, Violation::NeverUploaded, 1);
     set(&entry).await;
-    assert!(judged().await.is_clean(), "it was put right again");
+    assert!(judged().await.is_clean(), "the restored record is right");
 
-    // Something is under way for ever.
+    // An upload is pending for ever.
     let pending = key.replace("subjects", "pending");
     let name = format!("{one}\0{}", "x".repeat(16));
     let add = ["ZADD", &pending, "99999999999999", &name];
     fleet.ask_redis::<i64>(&add).await.unwrap();
-    expect(&judged().await, Broken::Outstanding, 1);
+    expect(&judged().await, Violation::Outstanding, 1);
     let take = ["ZREM", &pending, &name];
     fleet.ask_redis::<i64>(&take).await.unwrap();
 
-    // An object of a record is gone; each replica says so too.
+    // An object of a record is missing, and each replica fails to serve it.
     let Some(object) = avatar.images.keys().next() else {
         panic!("{one} has no image");
     };
-    fleet.eye.remove(object).await;
+    fleet.store.remove(object).await;
     let verdict = judged().await;
-    expect(&verdict, Broken::ObjectMissing, 1);
-    expect(&verdict, Broken::UploadLost, REPLICAS);
+    expect(&verdict, Violation::ObjectMissing, 1);
+    expect(&verdict, Violation::UploadLost, REPLICAS);
 }
