@@ -60,8 +60,8 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
     let words = ["gc", "--min-age", "0s", "--max-deletes", "100000"];
     let collected = fleet.operate(&words).await;
     if !collected.status.success() {
-        let told = String::from_utf8_lossy(&collected.stdout);
-        wrong.add(Violation::PartPromise, format!("gc: {told}"));
+        let output = String::from_utf8_lossy(&collected.stdout);
+        wrong.add(Violation::PartPromise, format!("gc: {output}"));
     }
     tokio::time::sleep(WORK / 2).await;
     let worked = begun.elapsed();
@@ -114,8 +114,8 @@ fn install() -> String {
     assert!(installed.success(), "faketime could not be installed");
     // The command sets this variable for its child, so printing it shows the path of the library.
     let words = ["-f", "+1s", "printenv", "LD_PRELOAD"];
-    let told = Command::new("faketime").args(words).output().unwrap();
-    let library = String::from_utf8(told.stdout).unwrap().trim().to_owned();
+    let printed = Command::new("faketime").args(words).output().unwrap();
+    let library = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
     assert!(library.contains("libfaketime"), "{library:?}");
     library
 }

@@ -196,8 +196,8 @@ async fn swept(fleet: &Fleet, data: &Path) -> Vec<String> {
         fleet.replica(0).start().await;
         fleet.ready().await;
         if left.is_empty() || begun.elapsed() > TIMEOUT {
-            let told = left.iter().map(|one| format!("{one:?}"));
-            return told.collect();
+            let described = left.iter().map(|one| format!("{one:?}"));
+            return described.collect();
         }
         tokio::time::sleep(UPLOAD_DEADLINE).await;
     }
@@ -228,9 +228,9 @@ async fn while_full(fleet: &Fleet, mut ballast: Ballast, found: &mut Observed) {
         if begun.elapsed() > FULL / 2 {
             let readiness = client.readiness().await.unwrap();
             let word = readiness.json()["status"].as_str().map(str::to_owned);
-            let told = (readiness.status, word.unwrap_or_default());
-            if !found.readiness.contains(&told) {
-                found.readiness.push(told);
+            let reported = (readiness.status, word.unwrap_or_default());
+            if !found.readiness.contains(&reported) {
+                found.readiness.push(reported);
             }
         }
     }

@@ -185,9 +185,9 @@ pub(crate) fn judge(during_run: Verdict, ops: &[Op], state: &FinalState) -> Verd
     for op in ops {
         subjects.entry(&op.subject).or_default().push(op);
     }
-    let told = state.reported.first().cloned().unwrap_or_default();
+    let avatars = state.reported.first().cloned().unwrap_or_default();
     for (subject, ops) in &subjects {
-        let current = told.get(*subject).cloned().flatten();
+        let current = avatars.get(*subject).cloned().flatten();
         judge_end(subject, ops, current.as_ref(), &mut verdict);
         judge_uniqueness(subject, ops, &mut verdict);
         let is_older = |op: &&Op| op.act == Act::Read && op.overlaps(&state.losses);
@@ -195,20 +195,20 @@ pub(crate) fn judge(during_run: Verdict, ops: &[Op], state: &FinalState) -> Verd
         judge_versions(subject, &ops, &mut verdict);
         judge_answers(subject, &ops, &state.losses, &mut verdict);
     }
-    for (subject, avatar) in &told {
+    for (subject, avatar) in &avatars {
         if avatar.is_some() && !subjects.contains_key(subject.as_str()) {
             verdict.add(Violation::NeverUploaded, subject);
         }
     }
-    judge_objects(&told, state, &mut verdict);
+    judge_objects(&avatars, state, &mut verdict);
     for other in &state.reported {
         for (subject, avatar) in other {
-            if told.get(subject) != Some(avatar) {
+            if avatars.get(subject) != Some(avatar) {
                 verdict.add(Violation::ReplicasDisagree, subject);
             }
         }
     }
-    let current = told.values().flatten();
+    let current = avatars.values().flatten();
     let sums = current.fold([0; 3], |[avatars, objects, bytes], avatar| {
         let (count, size) = (
             avatar.images.len() as u64,
@@ -216,8 +216,8 @@ pub(crate) fn judge(during_run: Verdict, ops: &[Op], state: &FinalState) -> Verd
         );
         [avatars + 1, objects + count, bytes + size]
     });
-    let mut told_sums = state.sums.into_iter().zip(sums);
-    if told_sums.any(|(told, sum)| told.is_some_and(|told| told != sum)) {
+    let mut sums_reported = state.sums.into_iter().zip(sums);
+    if sums_reported.any(|(reported, sum)| reported.is_some_and(|reported| reported != sum)) {
         let differ = format!("{:?} where the records have {sums:?}", state.sums);
         verdict.add(Violation::SumsDiffer, differ);
     }
@@ -379,12 +379,12 @@ fn without<'a>(ops: &[&'a Op], one: &Op) -> Vec<&'a Op> {
 
 /// Checks that the bucket holds exactly the objects that the records name, in full length.
 fn judge_objects(
-    told: &BTreeMap<String, Option<Avatar>>,
+    avatars: &BTreeMap<String, Option<Avatar>>,
     state: &FinalState,
     verdict: &mut Verdict,
 ) {
     let mut named = BTreeSet::new();
-    for avatar in told.values().flatten() {
+    for avatar in avatars.values().flatten() {
         let manifest = format!("private/avatars/{}/manifest.json", avatar.id);
         if !state.objects.contains_key(&manifest) {
             verdict.add(Violation::ObjectMissing, &manifest);

@@ -251,8 +251,10 @@ pub(crate) fn classify(act: Act, answer: &Answer) -> (Outcome, Option<String>) {
         }
         _ => None,
     };
-    let told = answer.status != 503 || answer.header("retry-after").parse::<u32>().is_ok();
-    let is_wrong = !told || outcome.is_none() || answer.header("x-request-id").is_empty();
+    let has_retry_after =
+        answer.status != 503 || answer.header("retry-after").parse::<u32>().is_ok();
+    let is_wrong =
+        !has_retry_after || outcome.is_none() || answer.header("x-request-id").is_empty();
     let wrong = is_wrong.then(|| {
         let body = String::from_utf8_lossy(&answer.body);
         format!("{act:?}: {} {body}", answer.status)

@@ -232,12 +232,12 @@ async fn run_outage(fleet: &Arc<Fleet>, outage: &Outage) -> Observed {
     while let Some(answer) = asked.join_next().await {
         let (replica, what, took, at, answer) = answer.unwrap();
         let hit = outage.to.contains(&replica) && what.needs(outage.down);
-        let told = judge(what, hit && at < healed, hit, outage.down, answer);
-        let told = match told {
+        let judged = judge(what, hit && at < healed, hit, outage.down, answer);
+        let judged = match judged {
             Ok(false) if took > outage.deadline => Err(format!("503 after {took:?}")),
-            told => told,
+            judged => judged,
         };
-        match told {
+        match judged {
             Ok(true) => seen.served += 1,
             Ok(false) => {
                 seen.refused += 1;

@@ -94,10 +94,10 @@ pub(crate) fn self_test() {
     });
     show(Violation::NeverUploaded, &|run| run.make_current(avatar(4)));
     show(Violation::NeverUploaded, &|run| {
-        for told in &mut run.state.reported {
+        for reported in &mut run.state.reported {
             let mut other = avatar(5);
             other.images.clear();
-            told.insert("user-99".to_owned(), Some(other));
+            reported.insert("user-99".to_owned(), Some(other));
         }
         run.state.objects.insert(manifest(5), 9);
         run.state.sums[0] = Some(2);

@@ -102,8 +102,8 @@ async fn move_slot(
         let begun = Instant::now();
         while begun.elapsed() < HALF_MOVED_FOR {
             for replica in 0..fleet.replicas() {
-                let told = fleet.client(replica).readiness().await.unwrap();
-                is_reported |= told.json()["status"] != "ready";
+                let readiness = fleet.client(replica).readiness().await.unwrap();
+                is_reported |= readiness.json()["status"] != "ready";
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -176,9 +176,9 @@ pub(crate) fn self_test() {
     let mut early = ops.clone();
     early[0].outcome = failed();
     assert_eq!(violations(&early, &moves).len(), 1);
-    let mut untold = moves;
-    untold[0].is_reported = false;
-    assert_eq!(violations(&ops, &untold).len(), 1);
+    let mut unreported = moves;
+    unreported[0].is_reported = false;
+    assert_eq!(violations(&ops, &unreported).len(), 1);
 }
 
 fn has_failed(op: &Op) -> bool {

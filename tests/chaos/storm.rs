@@ -156,7 +156,7 @@ pub(crate) async fn observe(fleet: &Fleet, history: &History) -> FinalState {
     };
     for replica in 0..fleet.replicas() {
         let client = fleet.client(replica);
-        let mut told = BTreeMap::new();
+        let mut reported = BTreeMap::new();
         for subject in subjects.clone() {
             let answer = client.avatar(&subject).await.unwrap();
             assert!([200, 404].contains(&answer.status), "{}", answer.status);
@@ -165,13 +165,14 @@ pub(crate) async fn observe(fleet: &Fleet, history: &History) -> FinalState {
                 let image = client.file(key).await.unwrap();
                 let whole = image.status == 200 && image.body.len() as u64 == *length;
                 if !whole {
-                    let told = format!("{subject}: replica {replica}: {} {key}", image.status);
-                    state.unreadable.push(told);
+                    let description =
+                        format!("{subject}: replica {replica}: {} {key}", image.status);
+                    state.unreadable.push(description);
                 }
             }
-            told.insert(subject, avatar);
+            reported.insert(subject, avatar);
         }
-        state.reported.push(told);
+        state.reported.push(reported);
     }
     state.sums = sums(fleet).await;
     state
