@@ -1,5 +1,5 @@
-//! What `cameo doctor` says of a server: that it is good where it is, and what to change where it
-//! is not.
+//! The verdicts of `cameo doctor`: it must accept a good server, and name what is wrong with
+//! another.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,31 +12,32 @@ use crate::{Faults, Store};
 /// The setting for a server without bucket policies.
 pub(crate) const NO_POLICIES: &str = "storage.s3.public_access = \"none\"";
 
-/// What it said.
-pub(crate) struct Said {
-    /// Of the server, in a word or with the setting that it needs.
+/// The verdicts about a store.
+pub(crate) struct Verdicts {
+    /// About the server: one word, or the setting that it needs.
     pub(crate) verdict: String,
-    /// Where images are handed out by the service itself.
+    /// With images that the service itself serves.
     pub(crate) proxy: String,
-    /// Of credentials that are wrong.
+    /// About wrong credentials.
     pub(crate) wrong_secret: String,
-    /// Of somebody else's bucket; empty where that was not tried.
+    /// About the bucket of another user; empty if that was not tried.
     pub(crate) others_bucket: String,
 }
 
-/// Has the server looked at in every way that matters.
-pub(crate) fn of_store(store: &Store, server: &Server, faults: &mut Faults) -> Said {
-    let mut fault = |what: &str, told: &str| {
-        faults.add(format!("{}: doctor, {what}: {told}", store.name));
+/// Runs the doctor on a store: as it is, without policies, with wrong credentials, and as another
+/// user.
+pub(crate) fn of_store(store: &Store, server: &Server, faults: &mut Faults) -> Verdicts {
+    let mut fault = |what: &str, output: &str| {
+        faults.add(format!("{}: doctor, {what}: {output}", store.name));
     };
     let (key, secret) = server.admin();
     let ask = |who, access| of_bucket(server, "doctor", who, access);
 
-    let (code, told) = ask((key, secret), "policy");
+    let (code, output) = ask((key, secret), "policy");
     let verdict = match (code, store.has_policies) {
         (0, true) => "good".to_owned(),
-        (2, false) if told.contains(NO_POLICIES) && told.contains("PutBucketPolicy: ") => {
-            let refused = told
+        (2, false) if output.contains(NO_POLICIES) && output.contains("PutBucketPolicy: ") => {
+            let refused = output
                 .lines()
                 .find_map(|line| line.split("PutBucketPolicy: ").nth(1));
             let refused = refused
@@ -44,48 +45,48 @@ pub(crate) fn of_store(store: &Store, server: &Server, faults: &mut Faults) -> S
                 .split(':')
                 .next()
                 .unwrap_or_default();
-            format!("good with `{NO_POLICIES}`; without it, tells `PutBucketPolicy: {refused}`")
+            format!("good with `{NO_POLICIES}`; without it, reports `PutBucketPolicy: {refused}`")
         }
         _ => {
-            fault("as it is", &told);
+            fault("with a policy", &output);
             "wrong".to_owned()
         }
     };
-    let (code, told) = ask((key, secret), "none");
+    let (code, output) = ask((key, secret), "none");
     let proxy = if code == 0 {
         "works".to_owned()
     } else {
-        fault("with public_access none", &told);
+        fault("with public_access none", &output);
         "does not".to_owned()
     };
-    let (code, told) = ask((key, "not the secret"), "none");
-    let wrong_secret = if code == 2 && told.contains("refuses these credentials") {
-        "told as such".to_owned()
+    let (code, output) = ask((key, "not the secret"), "none");
+    let wrong_secret = if code == 2 && output.contains("refuses these credentials") {
+        "reported".to_owned()
     } else {
-        fault("with a wrong secret", &told);
-        "not told".to_owned()
+        fault("with a wrong secret", &output);
+        "not reported".to_owned()
     };
     let mut others_bucket = String::new();
     if let Some(other) = server.other() {
-        let (code, told) = ask(other, "none");
+        let (code, output) = ask(other, "none");
         let calls = [
             "HeadBucket: ",
             "ListObjectsV2: ",
             "CreateBucket: ",
             "PutObject: ",
         ];
-        let line = told.lines().find(|line| line.starts_with("wrong"));
+        let line = output.lines().find(|line| line.starts_with("wrong"));
         let call = line.and_then(|line| {
             let call = calls.iter().find(|call| line.contains(*call))?;
             let answer = line.split(*call).nth(1)?.split(':').next()?;
             Some(format!("{call}{}", answer.trim()))
         });
         match call {
-            Some(call) if code == 2 => others_bucket = format!("tells `{call}`"),
-            _ => fault("with the key of somebody else", &told),
+            Some(call) if code == 2 => others_bucket = format!("reports `{call}`"),
+            _ => fault("with the key of another user", &output),
         }
     }
-    Said {
+    Verdicts {
         verdict,
         proxy,
         wrong_secret,
@@ -93,7 +94,7 @@ pub(crate) fn of_store(store: &Store, server: &Server, faults: &mut Faults) -> S
     }
 }
 
-/// Has a bucket looked at by whom this key belongs to; gives the doctor's exit code and what it said.
+/// Runs the doctor on a bucket with this key. Returns its exit code and its output.
 pub(crate) fn of_bucket(
     server: &Server,
     bucket: &str,
@@ -111,7 +112,7 @@ pub(crate) fn of_bucket(
     ])
 }
 
-/// Has a server of this program looked at.
+/// Starts a catalog server with this program and runs the doctor on it. Returns the verdict.
 pub(crate) fn of_catalog(program: &str, faults: &mut Faults) -> String {
     let folder = TempDir::new().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -133,25 +134,25 @@ pub(crate) fn of_catalog(program: &str, faults: &mut Faults) -> String {
     let mut server = start_bound(&command);
     let url = format!("redis://127.0.0.1:{port}");
     let begun = Instant::now();
-    let (code, told) = loop {
-        let (code, told) = doctor(&[
+    let (code, output) = loop {
+        let (code, output) = doctor(&[
             ("CAMEO_CATALOG__KIND", "redis"),
             ("CAMEO_CATALOG__REDIS__URL", url.as_str()),
         ]);
-        let is_up = !told.contains("is not reached");
+        let is_up = !output.contains("is not reached");
         if is_up || begun.elapsed() > Duration::from_secs(20) {
-            break (code, told);
+            break (code, output);
         }
     };
     end(&mut server);
-    if code == 0 && !told.contains("warning") {
+    if code == 0 && !output.contains("warning") {
         return "good".to_owned();
     }
-    faults.add(format!("{program}: doctor: {told}"));
+    faults.add(format!("{program}: doctor: {output}"));
     "wrong".to_owned()
 }
 
-/// Runs it with these settings; gives its exit code and what it said.
+/// Runs the doctor with these settings. Returns its exit code and its output.
 fn doctor(variables: &[(&str, &str)]) -> (i32, String) {
     let data = TempDir::new().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_cameo"))
@@ -161,7 +162,7 @@ fn doctor(variables: &[(&str, &str)]) -> (i32, String) {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8(said).unwrap();
-    (output.status.code().unwrap_or(-1), said)
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    (output.status.code().unwrap_or(-1), text)
 }

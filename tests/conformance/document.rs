@@ -1,24 +1,26 @@
-//! `docs/object-stores.md`: what was seen, as tables.
+//! Writes `docs/object-stores.md`: the results as tables.
 
 use std::fmt::Write;
 
-use crate::doctor::Said;
+use crate::doctor::Verdicts;
 use crate::features::Features;
 use crate::prepared::Prepared;
 use crate::suites::Outcome;
 use crate::{CATALOGS, FORMS, STORES};
 
-/// A store: its name, version, adapter's suite, black-box suite, features, and what the doctor said.
-type StoreSeen = (&'static str, String, Outcome, Outcome, Features, Said);
-/// A catalog: its name, version, adapter's suite, black-box suites by form, the doctor's verdict.
+/// The results of a store: name, version, suite of the adapter, black-box suite, features, verdicts
+/// of the doctor.
+type StoreSeen = (&'static str, String, Outcome, Outcome, Features, Verdicts);
+/// The results of a catalog: name, version, suite of the adapter, black-box suites by form, verdict
+/// of the doctor.
 type CatalogSeen = (&'static str, String, Outcome, Vec<Outcome>, String);
 
-/// What was seen of every server that could be had.
+/// The results of all servers that could be installed.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) stores: Vec<StoreSeen>,
     pub(crate) catalogs: Vec<CatalogSeen>,
-    /// By the title of the store, buckets that were made beforehand.
+    /// The results of prepared buckets, by the title of the store.
     pub(crate) prepared: Vec<(&'static str, Prepared)>,
 }
 
@@ -41,26 +43,26 @@ impl Seen {
 pub(crate) fn write(seen: &Seen) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/object-stores.md");
     std::fs::write(path, text(seen, &time::OffsetDateTime::now_utc().date())).unwrap();
-    println!("docs/object-stores.md is written");
+    println!("wrote docs/object-stores.md");
 }
 
 fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
     let mut text = format!(
-        "# Servers that Cameo was tried on\n\n\
-         Written by `make conformance` on {date}: every server ran on the loopback, alone, and every \
-         cell is what it did. A cell with `n of n` counts tests of Cameo's that passed.\n\n\
+        "# Servers that Cameo is tested on\n\n\
+         `make conformance` wrote this page on {date}. Each server ran on the loopback interface, one \
+         at a time. Every cell is a measured result; `n of n` counts passed tests of Cameo.\n\n\
          ## Object stores\n\n"
     );
     stores(&mut text, seen);
     text.push_str(
-        "\nCameo needs of S3: HeadBucket, PutObject from bytes, GetObject, DeleteObject and \
-         ListObjectsV2; CreateBucket and PutBucketPolicy unless an operator has done both before. \
-         The last five rows of calls it does without: it writes no object twice, sends bodies whole, \
-         deletes one by one, and where CORS rules are refused it says so and goes on.\n\n\
-         A server without bucket policies is served by `storage.s3.public_access = \"none\"`: the \
-         service hands images out itself, or whatever `storage.s3.public_base_url` names does. The \
-         endpoint is `storage.s3.endpoint`, with `storage.s3.path_style = true`; Garage wants \
-         `storage.s3.region = \"garage\"`, or what its `s3_region` says.\n",
+        "\nCameo needs these S3 calls: HeadBucket, PutObject from bytes, GetObject, DeleteObject and \
+         ListObjectsV2. It also needs CreateBucket and PutBucketPolicy, unless an operator has prepared \
+         the bucket. It does not need the calls of the last five rows: it writes no object twice, sends \
+         whole bodies, deletes objects one by one, and logs a warning if CORS rules are refused.\n\n\
+         For a server without bucket policies, set `storage.s3.public_access = \"none\"`. Then the \
+         service serves the images itself, or the server at `storage.s3.public_base_url` does. Set \
+         `storage.s3.endpoint` and `storage.s3.path_style = true`. Garage needs \
+         `storage.s3.region = \"garage\"`, or the value of its `s3_region`.\n",
     );
     for (name, _, adapter, black_box, ..) in &seen.stores {
         let left_out = adapter
@@ -73,7 +75,7 @@ fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
             let left_out = left_out.join(", ");
             write!(
                 text,
-                "\nNot applicable to {title}, which has no policies: {left_out}.\n"
+                "\nNot applicable to {title}, which has no bucket policies: {left_out}.\n"
             )
             .unwrap();
         }
@@ -83,14 +85,16 @@ fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
     catalogs(&mut text, seen);
     text.push_str(
         "\nWith `catalog.kind = \"redis\"`, `catalog.redis.url` names one server, several nodes of a \
-         Cluster, or Sentinels (`redis+sentinel://host:26379/NAME`). Redis passes writes on to its \
-         replicas after it has answered. So a failover may lose what the old master had answered \
-         and not yet passed on, in the moment of its death: such an upload's record is gone, though \
-         it was answered 200. Everything older is there, and uploads go on with the new master; a \
-         test uploads through a failover and holds Cameo to that. Cameo sends no `WAIT`. The new \
-         master gives no version out again that the old one may have given. `cameo rebuild` brings \
-         a lost upload back from the bucket, unless a later one replaced it: at any time if its \
-         reservation was lost too, else within `lifecycle.orphan_grace`, after which it is swept.\n",
+         Cluster, or Sentinels (`redis+sentinel://host:26379/NAME`).\n\n\
+         Redis sends writes to its replicas after it has answered. So a failover may lose writes that \
+         the old master had answered and not yet replicated when it crashed. Then the record of an \
+         upload is lost although the upload was answered 200. Older records are kept, and uploads \
+         continue on the new master; a test uploads during a failover and checks this. \
+         `catalog.redis.wait` can delay the answer until a replica has the change; by default Cameo \
+         does not wait. The new master never assigns a version that the old one may have assigned. \
+         `cameo rebuild` restores a lost upload from the bucket, unless a later one replaced it: at \
+         any time if its reservation was lost too, otherwise within `lifecycle.orphan_grace`; after \
+         that it is swept.\n",
     );
     text
 }
@@ -123,17 +127,15 @@ fn stores(text: &mut String, seen: &Seen) {
     });
     line("**the service, black-box**", &|seen| seen.3.to_string());
     line("**`cameo doctor`**", &|seen| seen.5.verdict.clone());
-    line("images handed out by the service", &|seen| {
-        seen.5.proxy.clone()
-    });
+    line("images served by the service", &|seen| seen.5.proxy.clone());
     line("doctor: a wrong secret", &|seen| {
         seen.5.wrong_secret.clone()
     });
     line(
-        "doctor: somebody else's bucket",
+        "doctor: a bucket of another user",
         &|seen| match &seen.5.others_bucket {
-            told if told.is_empty() => "not tried: it has one user".to_owned(),
-            told => told.clone(),
+            verdict if verdict.is_empty() => "not tried: it has one user".to_owned(),
+            verdict => verdict.clone(),
         },
     );
     let names = seen.stores.first().map(|seen| &seen.4);
@@ -144,16 +146,16 @@ fn stores(text: &mut String, seen: &Seen) {
 
 fn prepared(text: &mut String, seen: &Seen) {
     text.push_str(
-        "\n## A bucket made beforehand\n\n\
-         `minio-init.sh` makes, with `mc`, a bucket, its policy, and a user with few rights \
-         for the service.\n\n",
+        "\n## A prepared bucket\n\n\
+         `minio-init.sh` uses `mc` to make a bucket, its policy, and a user with few rights for the \
+         service.\n\n",
     );
     if seen.prepared.is_empty() {
         text.push_str("Not tried.\n");
     }
     for (title, seen) in &seen.prepared {
         let title = format!("{title}, with `mc` {}", seen.client);
-        row(text, [title, "seen".to_owned()]);
+        row(text, [title, "result".to_owned()]);
         row(text, ["---", "---"].map(str::to_owned));
         for (name, cell) in &seen.rows {
             row(text, [(*name).to_owned(), cell.clone()]);

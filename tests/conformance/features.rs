@@ -1,4 +1,4 @@
-//! What a server does of S3, asked of it call by call.
+//! The S3 features of a server, tested call by call.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -15,17 +15,17 @@ use http_body_util::StreamBody;
 
 use crate::server::Server;
 
-/// A feature and what came of it, in the order in which they are told.
+/// The features and their results, in the order of the document.
 pub(crate) type Features = Vec<(&'static str, String)>;
 
 pub(crate) const WORKS: &str = "works";
 
-/// Tries everything in a bucket of its own.
-pub(crate) fn look(server: &Server) -> Features {
-    block_on(look_at(server))
+/// Tests all features in a bucket of its own.
+pub(crate) fn test(server: &Server) -> Features {
+    block_on(test_all(server))
 }
 
-/// Runs it to its end.
+/// Runs a future to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -33,7 +33,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(work)
 }
 
-async fn look_at(server: &Server) -> Features {
+async fn test_all(server: &Server) -> Features {
     let client = client(server, server.admin());
     let bucket = "features";
     let mut features = Features::new();
@@ -48,20 +48,26 @@ async fn look_at(server: &Server) -> Features {
         let create = client.create_bucket().bucket(bucket);
         create.set_create_bucket_configuration(location).send()
     };
-    features.push(("CreateBucket", said(create().await)));
-    features.push(("CreateBucket of one's own bucket", said(create().await)));
+    features.push(("CreateBucket", describe(create().await)));
+    features.push((
+        "CreateBucket, repeated by the owner",
+        describe(create().await),
+    ));
 
     let put = |key: &str| {
         let body = ByteStream::from_static(b"cameo");
         client.put_object().bucket(bucket).key(key).body(body)
     };
-    features.push(("PutObject from bytes", said(put("public/a").send().await)));
+    features.push((
+        "PutObject from bytes",
+        describe(put("public/a").send().await),
+    ));
     put("private/a").send().await.unwrap();
     let policy = format!(
         r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Principal":{{"AWS":["*"]}},"Action":["s3:GetObject"],"Resource":["arn:aws:s3:::{bucket}/public/*"]}}]}}"#
     );
     let policy = client.put_bucket_policy().bucket(bucket).policy(policy);
-    features.push(("PutBucketPolicy", said(policy.send().await)));
+    features.push(("PutBucketPolicy", describe(policy.send().await)));
     let anonymous = async |path: &str| {
         let url = format!("{}/{bucket}/{path}", server.endpoint());
         reqwest::get(url).await.unwrap().status().as_u16()
@@ -73,9 +79,11 @@ async fn look_at(server: &Server) -> Features {
     ];
     let by_policy = match seen {
         [200, 401 | 403, 401 | 403] => WORKS.to_owned(),
-        [public, private, list] => format!("does not: {public}, private/ {private}, list {list}"),
+        [public, private, list] => {
+            format!("fails: public/ {public}, private/ {private}, list {list}")
+        }
     };
-    features.push(("public/ is read by anybody, and nothing else", by_policy));
+    features.push(("anyone can read public/ and nothing else", by_policy));
 
     let rule = CorsRule::builder()
         .allowed_origins("https://app.example.com")
@@ -89,7 +97,7 @@ async fn look_at(server: &Server) -> Features {
     let cors = client.put_bucket_cors().bucket(bucket);
     features.push((
         "PutBucketCors",
-        said(cors.cors_configuration(rules).send().await),
+        describe(cors.cors_configuration(rules).send().await),
     ));
 
     let conditional = match put("public/a").if_none_match("*").send().await {
@@ -101,67 +109,67 @@ async fn look_at(server: &Server) -> Features {
         {
             WORKS.to_owned()
         }
-        error => said(error),
+        error => describe(error),
     };
     features.push(("PutObject with `If-None-Match: *`", conditional));
 
     for (name, checksums) in [
         (
-            "streamed, as SDKs do by default",
+            "PutObject, streamed, SDK defaults",
             RequestChecksumCalculation::WhenSupported,
         ),
         (
-            "streamed, checksums when required",
+            "PutObject, streamed, checksums when required",
             RequestChecksumCalculation::WhenRequired,
         ),
     ] {
-        let client = client_that_sums(server, server.admin(), checksums);
+        let client = client_with_checksums(server, server.admin(), checksums);
         let put = client.put_object().bucket(bucket).key("public/streamed");
         let put = put.content_length(5).body(streamed(b"cameo"));
-        features.push((name, said(put.send().await)));
+        features.push((name, describe(put.send().await)));
     }
 
     let one = ObjectIdentifier::builder().key("public/a").build().unwrap();
     let all = Delete::builder().objects(one).build().unwrap();
     let delete = client.delete_objects().bucket(bucket).delete(all).send();
-    features.push(("DeleteObjects", said(delete.await)));
+    features.push(("DeleteObjects", describe(delete.await)));
     features
 }
 
-/// A body whose bytes the SDK cannot look at beforehand.
+/// A streamed body, whose bytes the SDK cannot read before it sends them.
 fn streamed(bytes: &'static [u8]) -> ByteStream {
     let frame = http_body::Frame::data(bytes::Bytes::from_static(bytes));
     let frames = futures_util::stream::iter([Ok::<_, std::io::Error>(frame)]);
     ByteStream::new(SdkBody::from_body_1_x(StreamBody::new(frames)))
 }
 
-/// What came of a call, in words.
-pub(crate) fn said<T, E: ProvideErrorMetadata>(
+/// Describes the result of a call.
+pub(crate) fn describe<T, E: ProvideErrorMetadata>(
     answer: Result<T, SdkError<E, HttpResponse>>,
 ) -> String {
     let Err(error) = answer else {
         return WORKS.to_owned();
     };
     let Some(response) = error.raw_response() else {
-        return "does not: no answer".to_owned();
+        return "fails: no answer".to_owned();
     };
     let code = error
         .as_service_error()
         .and_then(ProvideErrorMetadata::code);
     let code = code.unwrap_or_default();
-    let said = format!("{} {code}", response.status().as_u16());
+    let answer = format!("{} {code}", response.status().as_u16());
     match code {
-        "BucketAlreadyOwnedByYou" => said,
-        _ => format!("does not: {}", said.trim()),
+        "BucketAlreadyOwnedByYou" => answer,
+        _ => format!("fails: {}", answer.trim()),
     }
 }
 
-/// A client as the service has it, with an access key and its secret.
+/// A client with the settings of the service, with an access key and its secret.
 pub(crate) fn client(server: &Server, keys: (&str, &str)) -> Client {
-    client_that_sums(server, keys, RequestChecksumCalculation::WhenRequired)
+    client_with_checksums(server, keys, RequestChecksumCalculation::WhenRequired)
 }
 
-fn client_that_sums(
+fn client_with_checksums(
     server: &Server,
     (key, secret): (&str, &str),
     checksums: RequestChecksumCalculation,

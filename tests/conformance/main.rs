@@ -1,10 +1,9 @@
-//! `make conformance`: every suite that Cameo has for a store and a catalog, on real servers of
-//! other people's making.
+//! `make conformance`: runs all suites for stores and catalogs on real servers.
 //!
-//! Each server is installed where it is missing, started on a port and a folder of its own, tried,
-//! and stopped. What was seen becomes `docs/object-stores.md`. A server that cannot be had is named
-//! and counts as a failure, unless `--allow-missing NAME` says that it may be missing. With `--only`
-//! the document stays as it is, unless `--document` asks for one that says "not tried" of the rest.
+//! Each server is installed if it is missing, started on a free port with its own folder, tested, and
+//! stopped. The results become `docs/object-stores.md`. If a server cannot be installed, the run
+//! fails, unless `--allow-missing NAME` allows that. With `--only` the document is not written, unless
+//! `--document` is given; then the other servers are "not tried" in it.
 //!
 //!     make conformance [ARGS='--only minio,redis --allow-missing garage']
 
@@ -30,13 +29,14 @@ use document::Seen;
 use server::Server;
 use suites::{Outcome, Suites};
 
-/// An S3 server, by the name of its script.
+/// An S3 server.
 pub(crate) struct Store {
+    /// The name of its script in `scripts/servers`.
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// Whether it has bucket policies, by which anybody may read what is public.
+    /// Whether it supports bucket policies, with which anyone can read public objects.
     pub(crate) has_policies: bool,
-    /// Whether `minio-init.sh` makes buckets on it.
+    /// Whether `minio-init.sh` is tested on it.
     pub(crate) is_prepared: bool,
 }
 
@@ -73,17 +73,18 @@ pub(crate) const STORES: [Store; 5] = [
     },
 ];
 
-/// Programs that speak Redis, by the names of their scripts; tests start their own.
+/// Servers with the Redis protocol: the names of their scripts, and their titles. The tests start
+/// them.
 pub(crate) const CATALOGS: [(&str, &str); 2] = [("redis", "Redis"), ("valkey", "Valkey")];
 
-/// How the tests put such programs together, by the names that `TEST_BACKEND` has for them.
+/// The arrangements of these servers: their values of `TEST_BACKEND`, and their titles.
 pub(crate) const FORMS: [(&str, &str); 3] = [
     ("fleet", "one server"),
     ("cluster", "Cluster of three"),
     ("sentinel", "Sentinel"),
 ];
 
-/// What is wrong, in words, in the order in which it was found.
+/// Descriptions of all faults, in the order in which they were found.
 #[derive(Default)]
 pub(crate) struct Faults(Vec<String>);
 
@@ -119,7 +120,7 @@ impl Arguments {
             let names: BTreeSet<_> = names.split(',').map(str::to_owned).collect();
             for name in &names {
                 if !known.contains(name.as_str()) {
-                    return Err(format!("{word} takes names out of {known:?}, not {name:?}"));
+                    return Err(format!("{word} accepts names from {known:?}, not {name:?}"));
                 }
             }
             match word.as_str() {
@@ -127,7 +128,7 @@ impl Arguments {
                 "--allow-missing" => arguments.allow_missing.extend(names),
                 _ => {
                     return Err(format!(
-                        "{word}? There are --only, --allow-missing and --document"
+                        "unknown option {word}; there are --only, --allow-missing and --document"
                     ));
                 }
             }
@@ -168,7 +169,7 @@ fn main() -> ExitCode {
     if arguments.only.is_none() || arguments.document {
         document::write(&seen);
     } else {
-        println!("docs/object-stores.md stays as it is: not every server was tried");
+        println!("docs/object-stores.md is not written, because not every server was tried");
     }
     let passed: usize = seen.outcomes().map(|outcome| outcome.passed).sum();
     let all: usize = seen.outcomes().map(Outcome::all).sum();
@@ -188,23 +189,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says that a server could not be had.
+/// Reports a server that could not be installed.
 fn missing(name: &str, reason: &str, arguments: &Arguments, faults: &mut Faults) {
     if arguments.allow_missing.contains(name) {
-        println!("{name:<10}  is missing, as it may: {reason}");
+        println!("{name:<10}  is missing, which is allowed: {reason}");
     } else {
-        faults.add(format!("{name} could not be had: {reason}"));
+        faults.add(format!("{name} could not be installed: {reason}"));
     }
 }
 
-/// Tells how a suite went.
-fn told(name: &str, suite: &str, outcome: Outcome, faults: &mut Faults) -> Outcome {
+/// Reports the outcome of a suite.
+fn report(name: &str, suite: &str, outcome: Outcome, faults: &mut Faults) -> Outcome {
     println!("{name:<10}  {suite}: {outcome}");
     for test in &outcome.failed {
         faults.add(format!("{name}: {suite}: {test} failed"));
     }
     if outcome.passed == 0 {
-        faults.add(format!("{name}: {suite}: nothing was run"));
+        faults.add(format!("{name}: {suite}: no test passed"));
     }
     outcome
 }
@@ -216,7 +217,7 @@ fn try_store(store: &Store, suites: &Suites, seen: &mut Seen, faults: &mut Fault
         Err(reason) => return faults.add(format!("{name} does not start: {reason}")),
     };
     println!(
-        "{name:<10}  {} {} is up at {}",
+        "{name:<10}  {} {} runs at {}",
         store.title,
         server.version(),
         server.endpoint()
@@ -231,11 +232,11 @@ fn try_store(store: &Store, suites: &Suites, seen: &mut Seen, faults: &mut Fault
     };
 
     let adapter = suites.unit(name, &["storage::s3::tests"], skip, &variables);
-    let adapter = told(name, "store", adapter, faults);
+    let adapter = report(name, "store", adapter, faults);
     variables.push(("TEST_BACKEND".to_owned(), "fleet".to_owned()));
     let black_box = suites.black_box(name, skip, &variables);
-    let black_box = told(name, "black-box", black_box, faults);
-    let features = features::look(&server);
+    let black_box = report(name, "black-box", black_box, faults);
+    let features = features::test(&server);
     let doctor = doctor::of_store(store, &server, faults);
     println!("{name:<10}  doctor: {}", doctor.verdict);
     if store.is_prepared {
@@ -259,14 +260,14 @@ fn try_catalog(
     let mut variables = vec![("TEST_REDIS_SERVER".to_owned(), program.to_owned())];
     let filters = ["catalog::redis::tests", "limits::redis::tests"];
     let adapter = suites.unit(name, &filters, &[], &variables);
-    let adapter = told(name, "catalog and limits", adapter, faults);
+    let adapter = report(name, "catalog and limits", adapter, faults);
     let mut forms = Vec::new();
     for (backend, form) in FORMS {
         variables.truncate(1);
         variables.push(("TEST_BACKEND".to_owned(), backend.to_owned()));
         let log = format!("{name}-{backend}");
         let outcome = suites.black_box(&log, &[], &variables);
-        forms.push(told(name, &format!("black-box, {form}"), outcome, faults));
+        forms.push(report(name, &format!("black-box, {form}"), outcome, faults));
     }
     let doctor = doctor::of_catalog(program, faults);
     println!("{name:<10}  doctor: {doctor}");

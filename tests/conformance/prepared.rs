@@ -1,5 +1,5 @@
-//! A bucket that an operator has made beforehand with `minio-init.sh` and the real `mc`: what
-//! the user that it makes for the service can do, and what neither that user nor anybody else can.
+//! A bucket that an operator has prepared with `minio-init.sh` and the real `mc`. The tests check
+//! the rights of the user that the script makes for the service, and the rights of everyone else.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,19 +11,20 @@ use reqwest::Method;
 use tempfile::TempDir;
 
 use crate::doctor;
-use crate::features::{self, WORKS, block_on, said};
+use crate::features::{self, WORKS, block_on, describe};
 use crate::server::Server;
 use crate::suites::{Outcome, Suites};
-use crate::{Faults, Store, told};
+use crate::{Faults, Store, report};
 
-/// The script, called with the settings that it tells of itself.
+/// The script.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/minio-init.sh");
-/// How a server refuses what somebody may not do.
-const REFUSED: &str = "does not: 403 AccessDenied";
-/// The one test of the store that needs no bucket that is missing or set up in another way.
+/// The result of a call that the server denies.
+const REFUSED: &str = "fails: 403 AccessDenied";
+/// The one test of the store that works in a prepared bucket. The others need a missing or
+/// differently configured bucket.
 const CONTRACT: &str = "storage::s3::tests::a_bucket_keeps_the_contract_of_a_store";
 
-/// A bucket, and its user's key and secret.
+/// A bucket, and the key and secret of its user.
 struct Bucket<'a> {
     name: &'a str,
     user: (&'a str, &'a str),
@@ -33,25 +34,26 @@ const OURS: Bucket<'static> = Bucket {
     name: "avatars",
     user: ("cameo-service", "secret-of-cameo-service"),
 };
-/// Another's on the same server, made by the same script.
+/// Another bucket and user on the same server, made by the same script.
 const OTHERS: Bucket<'static> = Bucket {
     name: "portraits",
     user: ("another-service", "secret-of-another-service"),
 };
 
-/// What was seen.
+/// The results for a prepared bucket.
 pub(crate) struct Prepared {
     /// The version of `mc`.
     pub(crate) client: String,
-    /// Of the script, of the doctor, and of who may do what: each with what came of it.
+    /// Results of the script, of the doctor, and of the rights, each with its name.
     pub(crate) rows: Vec<(&'static str, String)>,
-    /// The store's contract, in a bucket that the script has made and by its user.
+    /// The store's contract, in a bucket that the script made, as its user.
     pub(crate) contract: Outcome,
-    /// The service, black-box, each test with such a bucket and user.
+    /// The black-box tests, each with such a bucket and user of its own.
     pub(crate) black_box: Outcome,
 }
 
-/// Tries it on a server whose script brings `mc`; `variables` lead the suites there.
+/// Tests prepared buckets on a server whose script installs `mc`. `variables` make the suites use
+/// the server.
 pub(crate) fn of_store(
     store: &Store,
     server: &Server,
@@ -64,28 +66,28 @@ pub(crate) fn of_store(
     let mut row = |name: &'static str, seen: Result<String, String>| {
         let seen = seen.unwrap_or_else(|wrong| {
             faults.add(format!("{}: minio-init.sh: {name}: {wrong}", store.name));
-            format!("not as it should be: {wrong}")
+            format!("wrong: {wrong}")
         });
         println!("{:<10}  prepared, {name}: {seen}", store.name);
         rows.push((name, seen));
     };
     row("the script, run twice", operator.make_twice(server));
-    let (code, said) = doctor::of_bucket(server, OURS.name, OURS.user, "policy");
-    let is_good = code == 0 && !said.contains("warning");
+    let (code, output) = doctor::of_bucket(server, OURS.name, OURS.user, "policy");
+    let is_good = code == 0 && !output.contains("warning");
     row(
-        "`cameo doctor`, as the user that it made",
+        "`cameo doctor`, as the new user",
         if is_good {
             Ok("good".to_owned())
         } else {
-            Err(said)
+            Err(output)
         },
     );
     let less = operator.make_with_less(server);
-    row("`cameo doctor`, where the user lacks a right", less);
-    for (name, seen) in block_on(anybody(server)) {
+    row("`cameo doctor`, if the user lacks a right", less);
+    for (name, seen) in block_on(check_anyone(server)) {
         row(name, seen);
     }
-    for (name, seen) in block_on(the_user(server, &operator)) {
+    for (name, seen) in block_on(check_user(server, &operator)) {
         row(name, seen);
     }
 
@@ -95,9 +97,9 @@ pub(crate) fn of_store(
     let name = store.name;
     let log = format!("{name}-prepared");
     let contract = suites.unit(&log, &[CONTRACT], &[], &variables);
-    let contract = told(name, "prepared, store", contract, faults);
+    let contract = report(name, "prepared, store", contract, faults);
     let black_box = suites.black_box(&log, &[], &variables);
-    let black_box = told(name, "prepared, black-box", black_box, faults);
+    let black_box = report(name, "prepared, black-box", black_box, faults);
     Prepared {
         client: operator.client_version,
         rows,
@@ -106,21 +108,26 @@ pub(crate) fn of_store(
     }
 }
 
-/// Who has `mc` at hand, and may do everything.
+/// An operator with `mc` and all rights.
 struct Operator {
     client: String,
     client_version: String,
-    /// Where programs are looked for, `mc` among them.
+    /// The `PATH`, which includes the folder of `mc`.
     path: String,
-    /// The variables that lead the script to the server.
+    /// The environment variables with which the script uses the server.
     server: [(&'static str, String); 3],
 }
 
 impl Operator {
     fn of(server: &Server) -> Self {
-        let fact = |name| server.fact(name).expect("its script brings mc").to_owned();
+        let fact = |name| {
+            server
+                .fact(name)
+                .expect("the script of the server installs mc")
+                .to_owned()
+        };
         let client = fact("MC");
-        let (folder, _) = client.rsplit_once('/').expect("mc's path is a whole one");
+        let (folder, _) = client.rsplit_once('/').expect("an absolute path of mc");
         let path = std::env::var("PATH").unwrap_or_default();
         let (user, password) = server.admin();
         Self {
@@ -135,7 +142,7 @@ impl Operator {
         }
     }
 
-    /// Has the script, or a variation of it, make a bucket, its policy and its user.
+    /// Runs the script or a variation of it, which makes a bucket, its policy and its user.
     fn make(&self, script: impl AsRef<OsStr>, bucket: &Bucket<'_>) -> Result<(), String> {
         let made = Command::new("sh")
             .arg(script)
@@ -153,7 +160,7 @@ impl Operator {
         Err(String::from_utf8_lossy(&made.stderr).into_owned())
     }
 
-    /// Makes our bucket, then another's, then ours again over what is in use.
+    /// Makes our bucket, then another one, then runs the script for ours again, which is in use.
     fn make_twice(&self, server: &Server) -> Result<String, String> {
         let admin = features::client(server, server.admin());
         let service = features::client(server, OURS.user);
@@ -168,13 +175,13 @@ impl Operator {
         Ok("works; the second run changes nothing".to_owned())
     }
 
-    /// Takes one right after the other out of what the script gives the user: without any of them
-    /// the service must not find its bucket good, and the doctor must name the one that it lacks.
+    /// Removes each right of the user from the script in turn. Without it, the doctor must reject
+    /// the bucket and name the missing right.
     fn make_with_less(&self, server: &Server) -> Result<String, String> {
         let text = fs::read_to_string(SCRIPT).unwrap();
         let (before, of_the_user) = text
             .split_once("service.json")
-            .ok_or("it has no service.json")?;
+            .ok_or("the script has no service.json")?;
         let rights = of_the_user.split('"');
         let rights: Vec<_> = rights.filter(|word| word.starts_with("s3:")).collect();
         let folder = TempDir::new().unwrap();
@@ -189,18 +196,23 @@ impl Operator {
                 user: (&name, OURS.user.1),
             };
             self.make(&script, &bucket)?;
-            let (code, said) = doctor::of_bucket(server, bucket.name, bucket.user, "policy");
-            if code != 2 || !said.contains(&format!("grant them {right}")) {
-                return Err(format!("without {right} it said {code}: {said}"));
+            let (code, output) = doctor::of_bucket(server, bucket.name, bucket.user, "policy");
+            if code != 2 || !output.contains(&format!("grant them {right}")) {
+                return Err(format!(
+                    "without {right} the doctor answered {code}: {output}"
+                ));
             }
         }
         if rights.is_empty() {
             return Err("the script grants nothing".to_owned());
         }
-        Ok(format!("each is needed, and named: {}", rights.join(", ")))
+        Ok(format!(
+            "each right is needed, and the doctor names it: {}",
+            rights.join(", ")
+        ))
     }
 
-    /// What the server's administration tells this user.
+    /// Whether this user can use the administration of the server.
     fn administration(&self, server: &Server, (key, secret): (&str, &str)) -> String {
         let host = server.endpoint().trim_start_matches("http://");
         let asked = Command::new(&self.client)
@@ -209,20 +221,22 @@ impl Operator {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+        let output = String::from_utf8_lossy(&asked.stderr).into_owned();
         match asked.status.success() {
             true => WORKS.to_owned(),
-            false if said.contains("Access Denied") => REFUSED.to_owned(),
-            false => said,
+            false if output.contains("Access Denied") => REFUSED.to_owned(),
+            false => output,
         }
     }
 }
 
-/// What a second run must not change: the bucket's policy and its objects, as the service reads
-/// them. What is not there yet it writes.
+/// Describes what a second run must not change: the policy of the bucket, and two objects that the
+/// service can read. Writes the objects if they are missing.
 async fn kept(admin: &Client, service: &Client) -> Result<Vec<String>, String> {
     let policy = admin.get_bucket_policy().bucket(OURS.name).send().await;
-    let policy = policy.map_err(|error| said::<(), _>(Err(error)))?.policy;
+    let policy = policy
+        .map_err(|error| describe::<(), _>(Err(error)))?
+        .policy;
     let mut kept = vec![policy.unwrap_or_default()];
     for key in ["public/kept", "private/kept"] {
         let head = service.head_object().bucket(OURS.name).key(key);
@@ -233,7 +247,7 @@ async fn kept(admin: &Client, service: &Client) -> Result<Vec<String>, String> {
             }
         }
         let get = service.get_object().bucket(OURS.name).key(key).send().await;
-        let object = get.map_err(|error| said::<(), _>(Err(error)))?;
+        let object = get.map_err(|error| describe::<(), _>(Err(error)))?;
         kept.push(format!("{key} of {:?}", object.last_modified));
     }
     Ok(kept)
@@ -241,15 +255,14 @@ async fn kept(admin: &Client, service: &Client) -> Result<Vec<String>, String> {
 
 async fn put(client: &Client, bucket: &str, key: &str) -> String {
     let put = client.put_object().bucket(bucket).key(key);
-    said(put.body(ByteStream::from_static(b"cameo")).send().await)
+    describe(put.body(ByteStream::from_static(b"cameo")).send().await)
 }
 
-/// Something to be able to do, or not, with what came of it where that was as it should be, or else
-/// with what was wrong.
-type Tried = (&'static str, Result<String, String>);
+/// The name of a check, and its result, or what is wrong.
+type Checked = (&'static str, Result<String, String>);
 
-/// Tries what anybody may do, and may not.
-async fn anybody(server: &Server) -> Vec<Tried> {
+/// Checks which calls anyone can make without credentials.
+async fn check_anyone(server: &Server) -> Vec<Checked> {
     let http = reqwest::Client::new();
     let ask = async |method: Method, path: &str| {
         let url = format!("{}/{}/{path}", server.endpoint(), OURS.name);
@@ -257,7 +270,7 @@ async fn anybody(server: &Server) -> Vec<Tried> {
         match answer.unwrap().status().as_u16() {
             200..=299 => WORKS.to_owned(),
             403 => REFUSED.to_owned(),
-            status => format!("does not: {status}"),
+            status => format!("fails: {status}"),
         }
     };
     let may = [(
@@ -277,29 +290,29 @@ async fn anybody(server: &Server) -> Vec<Tried> {
         ),
     ];
     vec![
-        ("anybody may", all(&may, WORKS)),
-        ("anybody may not", all(&may_not, REFUSED)),
+        ("anyone can", all(&may, WORKS)),
+        ("anyone cannot", all(&may_not, REFUSED)),
     ]
 }
 
-/// Tries what the service's user may do, and may not.
-async fn the_user(server: &Server, operator: &Operator) -> Vec<Tried> {
+/// Checks which calls the user of the service can make.
+async fn check_user(server: &Server, operator: &Operator) -> Vec<Checked> {
     let (ours, theirs) = (OURS.name, OTHERS.name);
     let user = features::client(server, OURS.user);
     let other = features::client(server, OTHERS.user);
     let delete = async |client: &Client, bucket: &str, key: &str| {
-        said(client.delete_object().bucket(bucket).key(key).send().await)
+        describe(client.delete_object().bucket(bucket).key(key).send().await)
     };
     let get = async |client: &Client, bucket: &str, key: &str| {
-        said(client.get_object().bucket(bucket).key(key).send().await)
+        describe(client.get_object().bucket(bucket).key(key).send().await)
     };
     let list = async |client: &Client, bucket: &str| {
-        said(client.list_objects_v2().bucket(bucket).send().await)
+        describe(client.list_objects_v2().bucket(bucket).send().await)
     };
     let may = [
         (
             "HeadBucket",
-            said(user.head_bucket().bucket(ours).send().await),
+            describe(user.head_bucket().bucket(ours).send().await),
         ),
         ("ListObjectsV2", list(&user, ours).await),
         ("PutObject", put(&user, ours, "private/new").await),
@@ -310,15 +323,15 @@ async fn the_user(server: &Server, operator: &Operator) -> Vec<Tried> {
     let put_policy = user.put_bucket_policy().bucket(ours).policy("{}");
     let delete_policy = user.delete_bucket_policy().bucket(ours).send().await;
     let may_not = [
-        ("GetBucketPolicy", said(get_policy)),
-        ("PutBucketPolicy", said(put_policy.send().await)),
-        ("DeleteBucketPolicy", said(delete_policy)),
+        ("GetBucketPolicy", describe(get_policy)),
+        ("PutBucketPolicy", describe(put_policy.send().await)),
+        ("DeleteBucketPolicy", describe(delete_policy)),
         (
             "DeleteBucket",
-            said(user.delete_bucket().bucket(ours).send().await),
+            describe(user.delete_bucket().bucket(ours).send().await),
         ),
     ];
-    // There is something to be refused: its owner wrote it.
+    // The object exists, so that reading it can be denied.
     let written = [(
         "PutObject of another's user",
         put(&other, theirs, "private/kept").await,
@@ -326,14 +339,14 @@ async fn the_user(server: &Server, operator: &Operator) -> Vec<Tried> {
     let nor_elsewhere = [
         (
             "CreateBucket",
-            said(user.create_bucket().bucket("new").send().await),
+            describe(user.create_bucket().bucket("new").send().await),
         ),
         ("ListObjectsV2", list(&user, theirs).await),
         ("GetObject", get(&user, theirs, "private/kept").await),
         ("PutObject", put(&user, theirs, "private/new").await),
         ("DeleteObject", delete(&user, theirs, "private/kept").await),
         (
-            "the server's administration",
+            "administration of the server",
             operator.administration(server, OURS.user),
         ),
     ];
@@ -344,19 +357,19 @@ async fn the_user(server: &Server, operator: &Operator) -> Vec<Tried> {
         names.filter_map(|bucket| bucket.name).collect::<Vec<_>>()
     });
     let shown = match buckets {
-        Ok(names) if names == [ours] => Ok("its own alone".to_owned()),
+        Ok(names) if names == [ours] => Ok("only its own".to_owned()),
         Ok(names) => Err(format!("{names:?}")),
-        error => Err(said(error)),
+        error => Err(describe(error)),
     };
     vec![
-        ("the user may, in its bucket", all(&may, WORKS)),
-        ("the user may not, in its bucket", all(&may_not, REFUSED)),
-        ("the user may not, elsewhere", elsewhere),
+        ("the user can, in its bucket", all(&may, WORKS)),
+        ("the user cannot, in its bucket", all(&may_not, REFUSED)),
+        ("the user cannot, elsewhere", elsewhere),
         ("ListBuckets shows the user", shown),
     ]
 }
 
-/// The names of the calls, where each had this for an answer; else what the others had.
+/// The names of the calls if each had this result; otherwise the other results.
 fn all(calls: &[(&str, String)], wanted: &str) -> Result<String, String> {
     let others = calls.iter().filter(|(_, seen)| seen != wanted);
     let others: Vec<_> = others

@@ -1,4 +1,4 @@
-//! Servers, by the scripts that run them (`scripts/servers`).
+//! Servers, which the scripts in `scripts/servers` install and run.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -6,54 +6,54 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long a server may take to come up on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// How long a server may take to start on a busy machine.
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 fn script(name: &str) -> String {
     let root = env!("CARGO_MANIFEST_DIR");
     format!("{root}/scripts/servers/{name}.sh")
 }
 
-/// Makes sure that a server is there.
+/// Installs a server if it is missing.
 ///
 /// # Errors
-/// Why it cannot be had.
+/// The reason why it cannot be installed.
 pub(crate) fn install(name: &str) -> Result<(), String> {
-    println!("{name:<10}  installing, where it is missing");
+    println!("{name:<10}  installing, if it is missing");
     run(Command::new(script(name)).arg("install")).map(drop)
 }
 
-/// The path of a program that tests start by themselves, installed where it is missing.
+/// Installs a program that the tests start, if it is missing, and returns its path.
 ///
 /// # Errors
-/// Why it cannot be had.
+/// The reason why it cannot be installed.
 pub(crate) fn program(name: &str) -> Result<String, String> {
-    println!("{name:<10}  installing, where it is missing");
+    println!("{name:<10}  installing, if it is missing");
     run(Command::new(script(name)).arg("program"))
 }
 
-/// What a program that speaks Redis calls its version.
+/// The version of a Redis or Valkey program.
 pub(crate) fn version_of(program: &str) -> String {
-    let said = run(Command::new(program).arg("--version")).unwrap();
-    let version = said
+    let output = run(Command::new(program).arg("--version")).unwrap();
+    let version = output
         .split_whitespace()
         .find_map(|word| word.strip_prefix("v="));
-    version.unwrap_or_else(|| panic!("{said}")).to_owned()
+    version.unwrap_or_else(|| panic!("{output}")).to_owned()
 }
 
-/// Runs a command to its end, and gives what it printed.
+/// Runs a command until it ends, and returns its output.
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| error.to_string())?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(said.lines().last().unwrap_or("it does not say").to_owned())
+        let errors = String::from_utf8_lossy(&output.stderr);
+        Err(errors.lines().last().unwrap_or("no message").to_owned())
     }
 }
 
-/// Starts a command that ends when this process ends, whatever ends it.
+/// Starts a command that ends when this process ends for any reason.
 pub(crate) fn start_bound(command: &[&str]) -> Child {
     let mut bound = Command::new("setpriv");
     bound.args(["--pdeathsig", "TERM"]).args(command);
@@ -61,14 +61,14 @@ pub(crate) fn start_bound(command: &[&str]) -> Child {
     bound.spawn().expect("setpriv starts (Debian: util-linux)")
 }
 
-/// Tells a process to end, and waits until it has.
+/// Sends SIGTERM to a process and waits until it has ended.
 pub(crate) fn end(process: &mut Child) {
     let pid = process.id().to_string();
     let _ = Command::new("kill").args(["-TERM", &pid]).status();
     let _ = process.wait();
 }
 
-/// A running S3 server. It ends with the value.
+/// A running S3 server. Dropping it ends the server.
 pub(crate) struct Server {
     process: Child,
     facts: BTreeMap<String, String>,
@@ -76,7 +76,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it on a free port and an empty folder.
+    /// Starts a server on a free port with an empty folder.
     pub(crate) fn start(name: &str) -> Result<Self, String> {
         let folder = TempDir::new().unwrap();
         let path = folder.path().to_str().unwrap();
@@ -92,8 +92,8 @@ impl Server {
             if let Some(status) = server.process.try_wait().unwrap() {
                 return Err(format!("its script ended with {status}"));
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("it was not up after {} s", PATIENCE.as_secs()));
+            if begun.elapsed() > TIMEOUT {
+                return Err(format!("it was not ready after {} s", TIMEOUT.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -105,14 +105,14 @@ impl Server {
         Ok(server)
     }
 
-    /// What its script says of it.
+    /// A value from the `server.env` of its script.
     pub(crate) fn fact(&self, name: &str) -> Option<&str> {
         self.facts.get(name).map(String::as_str)
     }
 
     fn known(&self, name: &str) -> &str {
         self.fact(name)
-            .unwrap_or_else(|| panic!("its script does not say {name}"))
+            .unwrap_or_else(|| panic!("its script does not give {name}"))
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -127,19 +127,19 @@ impl Server {
         self.known("REGION")
     }
 
-    /// Access key and secret of somebody who may do everything.
+    /// The access key and secret of a user with all rights.
     pub(crate) fn admin(&self) -> (&str, &str) {
         (self.known("ACCESS_KEY_ID"), self.known("SECRET_ACCESS_KEY"))
     }
 
-    /// Access key and secret of somebody who may do nothing with the buckets of others, where the
-    /// server was given such a one.
+    /// The access key and secret of a user without rights to the buckets of others; `None` if the
+    /// server has no such user.
     pub(crate) fn other(&self) -> Option<(&str, &str)> {
         let key = self.fact("OTHER_ACCESS_KEY_ID")?;
         Some((key, self.known("OTHER_SECRET_ACCESS_KEY")))
     }
 
-    /// The variables that lead the tests here.
+    /// The environment variables with which the tests use this server.
     pub(crate) fn test_variables(&self) -> Vec<(String, String)> {
         let (key, secret) = self.admin();
         let variables = [

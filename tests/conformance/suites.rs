@@ -1,4 +1,4 @@
-//! The suites that every server is put through: test programs of this crate, pointed at it.
+//! The suites that run on every server: the test programs of this crate.
 
 use std::fmt::{Display, Formatter};
 use std::fs::{self, File};
@@ -8,15 +8,15 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// How long a suite may take, in seconds, before it counts as hung.
-const PATIENCE_S: &str = "1200";
+const TIMEOUT_S: &str = "1200";
 
-/// How a suite went.
+/// The outcome of a suite.
 #[derive(Clone)]
 pub(crate) struct Outcome {
     pub(crate) passed: usize,
-    /// The names of what did not pass.
+    /// The names of the tests that did not pass.
     pub(crate) failed: Vec<String>,
-    /// What does not apply to this server.
+    /// The names of the tests that do not apply to this server.
     pub(crate) not_applicable: Vec<String>,
 }
 
@@ -44,11 +44,11 @@ pub(crate) struct Suites {
 }
 
 impl Suites {
-    /// Builds them.
+    /// Builds the test programs.
     pub(crate) fn build() -> Self {
         println!("building the suites");
         let mut cargo = Command::new(env!("CARGO"));
-        // What cargo told this program of itself would make it build parts anew.
+        // These variables, which cargo set for this program, would cause needless rebuilding.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
             if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") {
@@ -93,7 +93,7 @@ impl Suites {
         }
     }
 
-    /// Runs the unit tests whose names hold one of `filters` and none of `skip`.
+    /// Runs the unit tests whose names contain one of `filters` and none of `skip`.
     pub(crate) fn unit(
         &self,
         log: &str,
@@ -104,7 +104,7 @@ impl Suites {
         self.run(&self.unit, &format!("{log}-unit"), filters, skip, variables)
     }
 
-    /// Runs the black-box tests whose names hold none of `skip`.
+    /// Runs the black-box tests whose names contain none of `skip`.
     pub(crate) fn black_box(
         &self,
         log: &str,
@@ -127,14 +127,14 @@ impl Suites {
         let skipped = skip.iter().flat_map(|name| ["--skip", name]);
         let words: Vec<_> = filters.iter().copied().chain(skipped).collect();
         let (mut passed, mut failed) = Self::run_once(program, &path, &words, variables);
-        // Deadlines are part of what is tested, and a busy machine misses them: what failed among
-        // others has a second try alone, and that is told.
+        // Some tests check deadlines, which a busy machine may miss. So a failed test is repeated
+        // alone, and the result is printed.
         failed.retain(|test| {
             let path = self.logs.join(format!("{log}-again.log"));
             let words = ["--exact", test.as_str()];
             let (again, _) = Self::run_once(program, &path, &words, variables);
             println!(
-                "            {test}: failed among others, passed alone: {}",
+                "            {test}: failed together with others, passed alone: {}",
                 again == 1
             );
             passed += again;
@@ -147,7 +147,7 @@ impl Suites {
         }
     }
 
-    /// Gives how many tests passed, and which did not.
+    /// Runs the tests once. Returns the number of passed tests and the names of the others.
     fn run_once(
         program: &PathBuf,
         path: &PathBuf,
@@ -156,7 +156,7 @@ impl Suites {
     ) -> (usize, Vec<String>) {
         let file = File::create(path).unwrap();
         let status = Command::new("timeout")
-            .args(["--kill-after=10", PATIENCE_S])
+            .args(["--kill-after=10", TIMEOUT_S])
             .arg(program)
             .args(["--test-threads", "4"])
             .args(words)
@@ -184,7 +184,7 @@ impl Suites {
         (ended("ok").count(), failed)
     }
 
-    /// The tests that would run but for `skip`.
+    /// The tests that would run without `skip`.
     fn list(program: &PathBuf, filters: &[&str], skip: &[&str]) -> Vec<String> {
         if skip.is_empty() {
             return Vec::new();
