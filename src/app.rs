@@ -108,7 +108,7 @@ impl App {
         service.report_startup_warnings(warnings);
         let mut pause = FIRST_PAUSE;
         let lost = loop {
-            match service.begin().await {
+            match service.initialize_catalog().await {
                 // While the store was waited for, Redis may have gone, or come back as it cannot
                 // be used: that is waited for, or told, as at the beginning.
                 Err(service::Error::Catalog(error)) if redis.is_some() => {

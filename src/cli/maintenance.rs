@@ -102,7 +102,7 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
         dry_run: args.dry_run,
         drop_limit: drop_limit(args.force),
         min_age: args.min_age.max(config.lifecycle.upload_deadline * 2),
-        most: args.max_deletes,
+        max_removals: args.max_deletes,
         window: WINDOW,
     };
     let mut progress = Progress(Instant::now());
@@ -123,7 +123,7 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
     );
     let mut sound = true;
     if args.dry_run {
-        for avatar in &found.garbage.some {
+        for avatar in &found.garbage.names {
             println!("would remove {avatar}");
         }
         tell_rest(&found.garbage);
@@ -160,12 +160,12 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
 
 /// Reports the records without files; answers whether nothing is left to do.
 fn tell_lost(lost: &Lost, done: &str) -> bool {
-    let Named { count, some } = &lost.avatars;
-    for avatar in some {
+    let Named { count, names } = &lost.avatars;
+    for avatar in names {
         println!("lost     the avatar {avatar} has no files in the store any more");
     }
     tell_rest(&lost.avatars);
-    if lost.is_too_many {
+    if lost.is_over_limit {
         println!(
             "These {count} records were not dropped: they are more than 10, and more than 1 % of \
              all. See that the store is the right one, then use --force."
@@ -179,7 +179,7 @@ fn tell_lost(lost: &Lost, done: &str) -> bool {
             }
         );
     }
-    !lost.is_too_many
+    !lost.is_over_limit
 }
 
 pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
@@ -235,7 +235,7 @@ async fn agree(service: &Service) -> anyhow::Result<bool> {
     if sample.incomplete.count == 0 {
         println!(
             "good     there are {avatars} avatars; of {} looked at, the store has every object",
-            sample.looked_at
+            sample.checked
         );
     }
     if sample.unreadable > 0 {
@@ -249,7 +249,7 @@ async fn agree(service: &Service) -> anyhow::Result<bool> {
 }
 
 fn tell_incomplete(incomplete: &Named) -> bool {
-    for avatar in &incomplete.some {
+    for avatar in &incomplete.names {
         println!("wrong    the current avatar {avatar} lacks objects in the store");
     }
     tell_rest(incomplete);
@@ -257,7 +257,7 @@ fn tell_incomplete(incomplete: &Named) -> bool {
 }
 
 fn tell_rest(named: &Named) {
-    let rest = named.count - named.some.len() as u64;
+    let rest = named.count - named.names.len() as u64;
     if rest > 0 {
         println!("... and {rest} more");
     }

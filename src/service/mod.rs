@@ -2,10 +2,13 @@
 //!
 //! Everything here speaks of avatars, stores and catalogs; HTTP is above, adapters are below.
 
+mod admission;
 mod budget;
+mod commit;
 mod error;
 mod losses;
 mod maintain;
+mod make;
 mod read;
 mod remove;
 mod sweep;
@@ -22,6 +25,7 @@ use futures_util::stream::{self, StreamExt};
 
 pub use crate::catalog::{Precondition, Stats};
 pub use crate::storage::{Checkup, PublicRead, RangedObject};
+pub use admission::{Admission, Interruption};
 pub use budget::{Account, Load, Share};
 pub use cameo_imaging::{Crop, Error as PictureError};
 pub use error::Error;
@@ -29,7 +33,7 @@ pub use maintain::{Collected, DropLimit, GcOptions, Lost, Named, Rebuilt, Sample
 pub use read::{Size, pick};
 pub use remove::Removal;
 pub use sweep::Swept;
-pub use upload::{Admission, Interruption, Upload};
+pub use upload::Upload;
 
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::catalog::Catalog;

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Error, Precondition, Service};
+use super::{Error, Service};
 use crate::avatar::{AvatarId, Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
 use crate::storage::{Object, RangedObject};
 
@@ -31,22 +31,6 @@ impl Service {
     pub async fn current_id(&self, subject: &SubjectId) -> Result<Option<AvatarId>, Error> {
         let current = self.catalog.get(subject).await?;
         Ok(current.map(|record| record.avatar_id))
-    }
-
-    /// Checks a precondition before any work is done. A commit checks it again.
-    ///
-    /// # Errors
-    /// [`Error::PreconditionFailed`], [`Error::Catalog`]
-    pub(super) async fn expect(
-        &self,
-        subject: &SubjectId,
-        precondition: &Precondition,
-    ) -> Result<(), Error> {
-        let holds = match precondition {
-            Precondition::Anything => true,
-            precondition => precondition.holds(self.current_id(subject).await?),
-        };
-        holds.then_some(()).ok_or(Error::PreconditionFailed)
     }
 
     /// Opens a part of an object; `None` where there is no object.

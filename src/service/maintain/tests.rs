@@ -1,12 +1,13 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::avatar::{Change, Event, SubjectId};
+use crate::avatar::{Change, Event, SubjectId, Timestamp, Version};
 use crate::catalog::{Catalog, Clock, Outstanding, Precondition, Replaced, contract};
 use crate::service::testing::Parts;
 use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError};
@@ -125,7 +126,7 @@ async fn collected(service: &Service) -> Collected {
         dry_run: false,
         drop_limit: DropLimit::Few,
         min_age: Duration::ZERO,
-        most: 10,
+        max_removals: 10,
         window: 10,
     };
     let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
@@ -147,7 +148,7 @@ async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
     assert_eq!(current, Some(whole.clone()));
 
     let found = collected(&service).await;
-    assert_eq!(found.garbage.some, [torn.avatar_id].into());
+    assert_eq!(found.garbage.names, [torn.avatar_id].into());
     assert_eq!((found.removed, found.forgotten), (1, 0));
     assert_eq!(parts.store.list(torn.avatar_id).await.unwrap(), []);
     assert!(service.is_whole(&whole).await.unwrap());
@@ -186,14 +187,14 @@ async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_wi
             dry_run: true,
             drop_limit: DropLimit::Few,
             min_age: Duration::ZERO,
-            most: 1,
+            max_removals: 1,
             window,
         };
         let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
         let found = found.await.unwrap();
         assert_eq!((found.uploads, found.garbage.count), (4, 2), "{window}");
-        assert_eq!(found.garbage.some.len(), 1, "as many as may be removed");
-        assert_eq!(found.lost.avatars.some, [ids[4]].into(), "{window}");
+        assert_eq!(found.garbage.names.len(), 1, "as many as may be removed");
+        assert_eq!(found.lost.avatars.names, [ids[4]].into(), "{window}");
         assert_eq!((found.lost.avatars.count, found.lost.dropped), (1, 0));
         assert_eq!(found.incomplete.count, 0);
         assert_eq!((found.forgotten, found.young), (0, 0));
@@ -415,14 +416,14 @@ async fn records_without_objects_are_dropped_and_many_of_them_only_by_force() {
                     dry_run: false,
                     drop_limit: limit,
                     min_age: Duration::ZERO,
-                    most: 10,
+                    max_removals: 10,
                     window: 3,
                 };
                 let found = service.collect_garbage(Timestamp::now(), &collecting, |_| {});
                 found.await.unwrap().lost
             };
             assert_eq!(lost.avatars.count, u64::from(count));
-            assert_eq!((lost.dropped, lost.is_too_many), (dropped, dropped == 0));
+            assert_eq!((lost.dropped, lost.is_over_limit), (dropped, dropped == 0));
             let left = u64::from(count) - dropped + 1;
             assert_eq!(parts.catalog.stats().await.unwrap().avatars, left);
             assert_eq!(parts.catalog.get(&who).await.unwrap(), Some(whole));

@@ -1,0 +1,293 @@
+//! Makes the objects of a new avatar: from the bytes of a picture to renditions and a manifest in
+//! the store.
+//!
+//! The order of the steps makes a crash harmless (see [`crate::catalog`]): the id is reserved before
+//! the first object is written, and the manifest is written after the last rendition. The objects
+//! belong to nobody until [`Service::commit`] makes their record current.
+//!
+//! A failure on the way invalidates the reservation and removes the manifest, so that a rebuild
+//! never restores the avatar. If the future is dropped, the id stays pending, and the sweep removes
+//! the objects.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cameo_imaging::{self as imaging, CancelToken, Crop, Job, Output, Processed};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::admission::Admitted;
+use super::budget;
+use super::{Error, Service};
+use crate::avatar::{
+    AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId,
+};
+use crate::catalog::{CatalogError, Reservation};
+
+/// How long a client waits at most for the clean-up after a failure.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The picture that an avatar is made from.
+pub(super) struct Picture {
+    /// The bytes of an image file.
+    pub(super) bytes: Bytes,
+    /// The part of the upright picture that becomes the avatar. Without it, the largest centred
+    /// square does.
+    pub(super) crop: Option<Crop>,
+}
+
+impl Service {
+    /// Makes a new avatar for the subject: probes the picture, waits for a worker, processes the
+    /// picture, and stores each rendition and then the manifest. Stops when `abort` is done.
+    ///
+    /// When this returns a record, its manifest and every object that it names are durable, and its
+    /// id is pending in the catalog. [`commit`](Self::commit) makes it current.
+    ///
+    /// # Errors
+    /// What `abort` gives, and every kind but [`Error::NotFound`]. Nothing has changed for the
+    /// subject then, and the sweep removes the objects that were written.
+    pub(super) async fn make_objects(
+        &self,
+        subject: &SubjectId,
+        picture: Picture,
+        admitted: Admitted,
+        abort: impl Future<Output = Error>,
+    ) -> Result<Record, Error> {
+        let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
+        let mut is_reserved = false;
+        let stored = tokio::select! {
+            stored = self.store_all(subject, picture, avatar, &mut is_reserved, admitted) => stored,
+            aborted = abort => Err(aborted),
+        };
+        if stored.is_err() && is_reserved {
+            self.clean_up(subject, avatar).await;
+        }
+        stored
+    }
+
+    /// Does the work of [`make_objects`](Self::make_objects). Sets `is_reserved` while the catalog
+    /// may know the id.
+    async fn store_all(
+        &self,
+        subject: &SubjectId,
+        picture: Picture,
+        avatar: AvatarId,
+        is_reserved: &mut bool,
+        admitted: Admitted,
+    ) -> Result<Record, Error> {
+        let Admitted {
+            account,
+            user_slot: _user_slot,
+            slot,
+            body,
+            mut wait,
+        } = admitted;
+        let body = Arc::new(body);
+        let recipe = &self.settings.recipe;
+        let probe = imaging::probe_for(&picture.bytes, recipe, picture.crop)?;
+        let worker = self.budget.worker(&account, &mut wait).await?;
+        drop(slot);
+        let memory = self
+            .budget
+            .decode(&account, probe.memory_bytes, &mut wait)
+            .await?;
+        self.metrics.waited(wait.waited());
+        let mut work = self.start(picture, probe.format, (worker, memory, Arc::clone(&body)))?;
+
+        let mut reservation = None;
+        let mut master = None;
+        let mut renditions = Vec::new();
+        let mut writes = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                output = work.outputs.recv() => {
+                    let Some(output) = output else { break };
+                    if reservation.is_none() {
+                        // Set before the call: if the future is dropped during the call, the
+                        // catalog may have reserved the id.
+                        *is_reserved = true;
+                        let within = self.settings.upload_deadline;
+                        let reserved = self.catalog.reserve(subject, avatar, within).await;
+                        // Invalidating an id that was never reserved would add entries to a full
+                        // catalog.
+                        *is_reserved = !reserved.as_ref().is_err_and(CatalogError::is_refusal);
+                        reservation = Some(reserved?);
+                    }
+                    let (key, object) = match output {
+                        Output::Rendition(rendition, object) => {
+                            let key = ObjectKey::of_rendition(avatar, &rendition);
+                            renditions.push(rendition);
+                            (key, object)
+                        }
+                        Output::Master(format, object) => {
+                            master = Some(format);
+                            (ObjectKey::Master { avatar, format }, object)
+                        }
+                    };
+                    writes.push(async move { self.store.put(&key, object.into()).await });
+                }
+                Some(written) = writes.next() => written?,
+            }
+        }
+        let processed = work.outcome().await?;
+        let Some(reservation) = reservation else {
+            return Err(Error::Internal("a picture gave no rendition".into()));
+        };
+        while let Some(written) = writes.next().await {
+            written?;
+        }
+        drop(writes);
+        let record = self.record(avatar, reservation, renditions, master, processed);
+        self.write_manifest(subject, &record).await?;
+        Ok(record)
+    }
+
+    /// Gives the picture to the pool. The reservations are released when the worker has finished,
+    /// even if the client has gone.
+    fn start(
+        &self,
+        picture: Picture,
+        format: SourceFormat,
+        reserved: (
+            budget::Reservation,
+            budget::Reservation,
+            Arc<budget::Reservation>,
+        ),
+    ) -> Result<Work, Error> {
+        let recipe = &self.settings.recipe;
+        // There is a place for every still, every animated rendition and the original, so that the
+        // worker never waits for the store.
+        let capacity = recipe.variants.len() * (recipe.formats.len() + 1) + 1;
+        let (sender, outputs) = mpsc::channel(capacity);
+        let (done, outcome) = oneshot::channel();
+        let work = Work {
+            outputs,
+            outcome,
+            cancel: CancelToken::new(),
+        };
+        // The worker is free, so the time from here on is processing time.
+        let (metrics, begun) = (self.metrics.clone(), Instant::now());
+        let job = Job {
+            bytes: picture.bytes,
+            recipe: Arc::clone(recipe),
+            crop: picture.crop,
+            deadline: self.settings.picture_deadline,
+            cancel: work.cancel.clone(),
+            on_output: Box::new(move |output| match sender.try_send(output) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }),
+            on_done: Box::new(move |processed| {
+                drop(reserved);
+                metrics.processed(format, begun.elapsed());
+                // The receiver is gone if the caller has given up.
+                let _ = done.send(processed);
+            }),
+        };
+        let retry_after = self.settings.queue_timeout;
+        self.pool
+            .submit(job)
+            .map_err(|_| Error::Overloaded { retry_after })?;
+        Ok(work)
+    }
+
+    fn record(
+        &self,
+        avatar_id: AvatarId,
+        reservation: Reservation,
+        mut renditions: Vec<Rendition>,
+        master: Option<Format>,
+        processed: Processed,
+    ) -> Record {
+        let recipe = &self.settings.recipe;
+        renditions.sort_by_key(|rendition| {
+            let format = recipe
+                .formats
+                .iter()
+                .position(|format| *format == rendition.format);
+            let variant = recipe
+                .variants
+                .iter()
+                .position(|one| one.name == rendition.variant);
+            (rendition.animated, format, variant)
+        });
+        let Processed {
+            source,
+            placeholder,
+        } = processed;
+        Record {
+            avatar_id,
+            version: reservation.version,
+            reserved_at: reservation.reserved_at,
+            uploaded_at: reservation.reserved_at,
+            source,
+            renditions,
+            master,
+            placeholder,
+        }
+    }
+
+    async fn write_manifest(&self, subject: &SubjectId, record: &Record) -> Result<(), Error> {
+        let manifest = Manifest {
+            subject: subject.clone(),
+            record: record.clone(),
+        };
+        let body = manifest
+            .to_json()
+            .map_err(|error| Error::Internal(error.into()))?;
+        let key = ObjectKey::Manifest {
+            avatar: record.avatar_id,
+        };
+        Ok(self.store.put(&key, body.into()).await?)
+    }
+
+    /// Makes sure that the avatar never becomes current, and removes its manifest. The sweep removes
+    /// the other objects. The client waits for this, so it takes a limited time.
+    async fn clean_up(&self, subject: &SubjectId, avatar: AvatarId) {
+        let manifest = ObjectKey::Manifest { avatar };
+        let removed = async {
+            // No commit was sent, so the manifest can be removed even if the catalog does not
+            // answer. It must be removed, because a rebuild would restore the avatar.
+            let (invalidated, deleted) = tokio::join!(
+                self.invalidate(subject, avatar),
+                self.store.delete(&manifest)
+            );
+            invalidated?;
+            Ok::<_, Error>(deleted?)
+        };
+        match tokio::time::timeout(CLEANUP_TIMEOUT, removed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(%avatar, error, "the manifest of a failed upload is left to the sweep");
+            }
+            Err(_) => warn!(%avatar, "the manifest of a failed upload is left to the sweep"),
+        }
+    }
+}
+
+/// A picture in the pool. Dropping this cancels the work.
+struct Work {
+    outputs: mpsc::Receiver<Output>,
+    outcome: oneshot::Receiver<Result<Processed, imaging::Error>>,
+    cancel: CancelToken,
+}
+
+impl Work {
+    async fn outcome(mut self) -> Result<Processed, Error> {
+        match (&mut self.outcome).await {
+            Ok(processed) => Ok(processed?),
+            Err(gone) => Err(Error::Internal(Box::new(gone))),
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
