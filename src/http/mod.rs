@@ -2,6 +2,7 @@
 
 mod avatars;
 mod conditions;
+mod connection;
 mod cross_origin;
 mod docs;
 mod drain;
@@ -36,6 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+pub use connection::{ConnectionHandle, Listener};
 pub(crate) use files::ROOT as FILES_ROOT;
 pub use startup::{Needed, Readiness, Startup};
 pub(crate) use startup::{is_health_check, refuse_connection, starting_router};

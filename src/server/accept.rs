@@ -1,9 +1,9 @@
-//! Accepting connections: as many as there are places, and a small reserve for health checks.
+//! Accepts connections: as many as there are places, and a small reserve for health checks.
 //!
-//! When every place is taken, a further connection replaces the one that has waited longest without
-//! a request. Where all are busy it is accepted into a reserve: it answers one request, a health
-//! check as always, everything else 503. When the reserve is full too, its oldest connection makes
-//! room. So neither idle nor busy connections keep a health check waiting.
+//! If every place is taken, a new connection replaces the one that has been idle longest. If no
+//! connection is idle, the new one goes into the reserve, where it may send one request: a health
+//! check is answered, every other request gets 503. If the reserve is full too, its oldest
+//! connection is closed. So neither idle nor busy connections delay a health check.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -18,15 +18,16 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower::ServiceExt;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::connection::{self, Activity, Kind};
+use super::activity::Activity;
+use super::connection::{self, Kind};
 use super::files::Places;
-use crate::http;
+use crate::http::{self, ConnectionHandle};
 
-/// The pause after a failed accept (too many open files).
+/// The pause after a failed accept (too many open files, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a connection must have been without a request before it is closed for another one.
+/// How long a connection must have been idle before it is closed in favour of a new one.
 const MIN_IDLE: Duration = Duration::from_secs(1);
 /// How long a connection of the reserve may last.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,20 +35,20 @@ const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a server is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Accepting connections.
+    /// It accepts connections.
     Accepting,
-    /// Answering what is under way until then, and accepting no more.
+    /// It accepts no connections. It ends the open ones until the given time.
     Draining(Instant),
 }
 
-/// What answers requests: one router while the app opens, another one afterwards.
+/// The router that answers requests: one while the app opens, another one afterwards.
 pub(super) struct Routes {
     starting: Router,
     open: OnceLock<Router>,
 }
 
 impl Routes {
-    /// Answers by this router until another one is set.
+    /// Answers with this router until [`open`](Self::open) sets another one.
     pub(super) fn new(starting: Router) -> Arc<Self> {
         Arc::new(Self {
             starting,
@@ -55,17 +56,23 @@ impl Routes {
         })
     }
 
-    /// Answers by this router from now on.
+    /// Answers with this router from now on.
     pub(super) fn open(&self, router: Router) {
         let _ = self.open.set(router);
     }
 
-    /// Answers a request; on a connection of the reserve only if it is a health check.
-    pub(super) async fn answer(&self, request: Request<Incoming>, kind: Kind) -> Response {
-        let request = request.map(axum::body::Body::new);
+    /// Answers a request. A connection of the reserve gets answers to health checks only.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        kind: Kind,
+        handle: ConnectionHandle,
+    ) -> Response {
+        let mut request = request.map(axum::body::Body::new);
         if kind == Kind::Reserve && !http::is_health_check(&request) {
             return http::refuse_connection(&request);
         }
+        request.extensions_mut().insert(handle);
         let router = self.open.get().unwrap_or(&self.starting).clone();
         match router.oneshot(request).await {
             Ok(response) => response,
@@ -74,25 +81,52 @@ impl Routes {
     }
 }
 
-/// Accepts connections and owns them.
-pub(super) struct Acceptor {
+/// A listener with its connections. Dropping this closes all of them.
+pub(super) struct Accepting {
+    phase: watch::Sender<Phase>,
+    acceptor: JoinSet<()>,
+}
+
+impl Accepting {
+    /// Starts to accept connections into these places.
+    pub(super) fn start(listener: TcpListener, routes: Arc<Routes>, places: Places) -> Self {
+        let (phase, phases) = watch::channel(Phase::Accepting);
+        let mut acceptor = JoinSet::new();
+        acceptor.spawn(Acceptor::new(listener, routes, places).run(phases));
+        Self { phase, acceptor }
+    }
+
+    /// Accepts no more connections, and waits until the open ones have ended. Closes those that are
+    /// left at the given time.
+    pub(super) async fn drain(mut self, until: Instant) {
+        self.phase.send_replace(Phase::Draining(until));
+        while let Some(ended) = self.acceptor.join_next().await {
+            if let Err(panicked) = ended {
+                let error: &dyn std::error::Error = &panicked;
+                error!(error, "the task that accepts connections failed");
+            }
+        }
+    }
+}
+
+/// Accepts connections and owns their tasks.
+struct Acceptor {
     listener: TcpListener,
     routes: Arc<Routes>,
     places: Places,
     connections: JoinSet<()>,
-    /// Of them those that have a place.
+    /// The connections that have a place.
     placed: HashMap<Id, (AbortHandle, Arc<Activity>)>,
-    /// Of them those of the reserve, from the oldest on.
+    /// The connections of the reserve, the oldest first.
     reserve: VecDeque<AbortHandle>,
     /// Whether the last accept failed.
-    is_short: bool,
+    is_failing: bool,
     /// Whether the reserve is in use.
     is_full: bool,
 }
 
 impl Acceptor {
-    /// Accepts connections into these places.
-    pub(super) fn new(listener: TcpListener, routes: Arc<Routes>, places: Places) -> Self {
+    fn new(listener: TcpListener, routes: Arc<Routes>, places: Places) -> Self {
         Self {
             listener,
             routes,
@@ -100,24 +134,24 @@ impl Acceptor {
             connections: JoinSet::new(),
             placed: HashMap::new(),
             reserve: VecDeque::new(),
-            is_short: false,
+            is_failing: false,
             is_full: false,
         }
     }
 
-    /// Accepts until the phase changes, then answers what is under way.
-    pub(super) async fn run(mut self, mut phases: watch::Receiver<Phase>) {
+    /// Accepts connections until the phase changes, then drains them.
+    async fn run(mut self, mut phases: watch::Receiver<Phase>) {
         let until = loop {
             tokio::select! {
                 changed = phases.changed() => {
-                    // Without a sender nobody is left to end this in order.
+                    // The sender is gone: this task is about to be aborted.
                     let Ok(()) = changed else { return };
                     if let Phase::Draining(until) = *phases.borrow() {
                         break until;
                     }
                 }
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.take(stream, &phases),
+                    Ok((stream, _)) => self.admit(stream, &phases),
                     Err(error) => self.pause(&error).await,
                 },
                 Some(ended) = self.connections.join_next_with_id() => {
@@ -129,8 +163,9 @@ impl Acceptor {
         self.drain(until).await;
     }
 
-    fn take(&mut self, stream: TcpStream, phases: &watch::Receiver<Phase>) {
-        if std::mem::take(&mut self.is_short) {
+    /// Gives a connection a place, or puts it into the reserve.
+    fn admit(&mut self, stream: TcpStream, phases: &watch::Receiver<Phase>) {
+        if std::mem::take(&mut self.is_failing) {
             info!("accept succeeds again");
         }
         let routes = Arc::clone(&self.routes);
@@ -158,18 +193,18 @@ impl Acceptor {
         }
         let connection = self.connections.spawn(async move {
             let serve = connection::serve(stream, Kind::Reserve, routes, phases, activity);
-            // A client that takes longer is no health check.
+            // A health check does not take this long.
             let _ = timeout(RESERVE_TIMEOUT, serve).await;
         });
         self.reserve.push_back(connection);
     }
 
-    /// Whether there is a place, or one whose connection is idle and can be closed for it.
+    /// Whether a place is free. Closes the connection that has been idle longest if none is.
     fn has_place(&mut self) -> bool {
         if self.placed.len() < self.places.main {
             if self.is_full && self.placed.len() <= self.places.main - self.places.main / 8 {
                 self.is_full = false;
-                info!("connections have places again");
+                info!("new connections get places again");
             }
             return true;
         }
@@ -190,7 +225,7 @@ impl Acceptor {
     }
 
     async fn pause(&mut self, error: &std::io::Error) {
-        if !std::mem::replace(&mut self.is_short, true) {
+        if !std::mem::replace(&mut self.is_failing, true) {
             let error: &dyn std::error::Error = error;
             warn!(
                 error,
@@ -200,7 +235,8 @@ impl Acceptor {
         sleep(ACCEPT_PAUSE).await;
     }
 
-    /// Waits until then for the connections to end. What is left is cut off.
+    /// Closes the listener and waits for the connections to end. Closes those that are left at the
+    /// given time.
     async fn drain(self, until: Instant) {
         let Self {
             listener,
@@ -211,13 +247,13 @@ impl Acceptor {
         while connections.try_join_next().is_some() {}
         info!(
             connections = connections.len(),
-            "no further connections; answering what is under way"
+            "no further connections are accepted; requests under way are answered"
         );
         let ended = async { while connections.join_next().await.is_some() {} };
         if timeout_at(until, ended).await.is_err() {
             warn!(
                 connections = connections.len(),
-                "requests are still under way at the end of the drain; they are cut off"
+                "requests are still under way at the end of the drain; their connections are closed"
             );
             connections.shutdown().await;
         }

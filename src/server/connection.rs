@@ -1,9 +1,11 @@
-//! One connection: its requests, and its end.
+//! One connection: its requests, an upgrade, and its end.
+//!
+//! A task of the acceptor owns the connection. When the task ends or is aborted, the stream ends
+//! too, also one that was upgraded and belongs to a handler by then.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,19 +21,22 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::accept::{Phase, Routes};
-use super::write_limit::LimitedWrites;
+use super::activity::{Activity, DrainClass};
+use super::client_stream::ClientStream;
 
-/// How long a client may take to send its request's head.
+/// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// The most that is held of what a connection has sent and nobody has read: a request's head, or a
-/// piece of its body.
+/// The most bytes that a connection buffers: the head of a request, or a piece of its body.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// The most that the system holds of an answer beyond what it has sent. A client's progress is seen
-/// in steps of half of it, so it must be read within the time that a write may be blocked.
+/// The most bytes of an answer that the system holds before it has sent them. The server sees a
+/// client's progress in steps of half of this, so a client must read that much within the time that
+/// a write may be blocked.
 const UNSENT_BYTES: u32 = 32 * 1024;
-/// In a drain: how long a connection may be blocked, or without a request, before it is cut off.
-const DRAIN_STALL: Duration = Duration::from_secs(2);
-/// In a drain: how often that is checked.
+/// In a drain: how long a connection may be idle, or its client may not read, before it is closed.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// In a drain: how long a listener may take to go.
+pub(super) const LISTENER_TIMEOUT: Duration = Duration::from_secs(4);
+/// In a drain: how often these times are checked.
 const DRAIN_CHECK: Duration = Duration::from_millis(250);
 
 /// What a connection is accepted for.
@@ -43,58 +48,107 @@ pub(super) enum Kind {
     Reserve,
 }
 
-/// Answers a connection's requests until it ends. In a drain it ends after the request that is
-/// under way, or at once if the client does not read or has sent none.
+/// Answers the requests of a connection until it ends. If a handler upgrades the connection, waits
+/// until the handler has dropped it. A drain ends the connection as its [`DrainClass`] says.
 pub(super) async fn serve(
     stream: TcpStream,
     kind: Kind,
     routes: Arc<Routes>,
-    mut phases: watch::Receiver<Phase>,
+    phases: watch::Receiver<Phase>,
     activity: Arc<Activity>,
 ) {
     prepare(&stream);
-    let io = TokioIo::new(LimitedWrites::new(stream, Arc::clone(&activity)));
+    let _cut = CutOnDrop(Arc::clone(&activity));
+    tokio::select! {
+        () = answer(stream, kind, routes, phases.clone(), &activity) => {}
+        reason = end_of_drain(phases, &activity) => {
+            debug!(reason, "the drain closes a connection");
+        }
+    }
+}
+
+async fn answer(
+    stream: TcpStream,
+    kind: Kind,
+    routes: Arc<Routes>,
+    phases: watch::Receiver<Phase>,
+    activity: &Arc<Activity>,
+) {
+    let io = TokioIo::new(ClientStream::new(stream, Arc::clone(activity)));
     let service = service_fn(|request| {
-        let request_under_way = UnderWay::begin(&activity);
-        let routes = Arc::clone(&routes);
+        let request_under_way = UnderWay::begin(activity);
+        let (routes, handle) = (Arc::clone(&routes), activity.handle.clone());
         async move {
-            let response = routes.answer(request, kind).await;
+            let response = routes.answer(request, kind, handle).await;
             Ok::<_, Infallible>(response.map(|body| Answer {
                 body,
                 _under_way: request_under_way,
             }))
         }
     });
-    // HTTP/1.1, which every gateway speaks to what is behind it.
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES)
-        .keep_alive(kind == Kind::Main)
-        .serve_connection(io, service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return note(ended),
-        _ = phases.wait_for(|phase| *phase != Phase::Accepting) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let mut idle_since = Instant::now();
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => return note(ended),
-            () = sleep(DRAIN_CHECK) => {}
+    {
+        // HTTP/1.1 only: gateways speak it to the services behind them.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(BUFFER_BYTES)
+            .keep_alive(kind == Kind::Main)
+            .serve_connection(io, service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drain_begins(phases) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            let error: &dyn std::error::Error = &error;
+            debug!(error, cause = error.source(), "a connection failed");
         }
-        if activity.requests.load(Ordering::Relaxed) > 0 {
+    }
+    // An upgraded stream lives on in its handler; every other one is dropped by now.
+    activity.set_upgraded();
+    activity.closed().await;
+}
+
+async fn drain_begins(mut phases: watch::Receiver<Phase>) {
+    // Without a sender the acceptor ends, and this task with it.
+    let _ = phases.wait_for(|phase| *phase != Phase::Accepting).await;
+}
+
+/// Waits until a drain has to close the connection. Returns the reason.
+///
+/// Idle connections and those whose clients do not read are closed first, listeners are asked to go
+/// and closed next, and requests are answered until the drain ends.
+async fn end_of_drain(phases: watch::Receiver<Phase>, activity: &Activity) -> &'static str {
+    drain_begins(phases).await;
+    activity.handle.ask_to_go();
+    let began = Instant::now();
+    let mut idle_since = began;
+    loop {
+        sleep(DRAIN_CHECK).await;
+        let class = activity.drain_class();
+        if class != DrainClass::Idle {
             idle_since = Instant::now();
         }
-        if idle_since.elapsed() >= DRAIN_STALL || activity.blocked_for() >= DRAIN_STALL {
-            debug!("a connection that stalls is cut off by the drain");
-            return;
+        if activity.blocked_for() >= STALL_TIMEOUT {
+            return "its client does not read";
+        }
+        match class {
+            DrainClass::Idle if idle_since.elapsed() >= STALL_TIMEOUT => {
+                return "it carries no request";
+            }
+            DrainClass::Listener if began.elapsed() >= LISTENER_TIMEOUT => {
+                return "its listener did not go";
+            }
+            _ => {}
         }
     }
 }
 
-/// Sets the options of a socket. It works without them.
+/// Sets the options of a socket. If that fails, the connection works all the same.
 fn prepare(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     let set = socket
@@ -102,68 +156,17 @@ fn prepare(stream: &TcpStream) {
         .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES));
     if let Err(error) = set {
         let error: &dyn std::error::Error = &error;
-        debug!(error, "a connection's socket options were not set");
+        debug!(error, "the socket options of a connection could not be set");
     }
 }
 
-fn note(ended: Result<(), hyper::Error>) {
-    if let Err(error) = ended {
-        let error: &dyn std::error::Error = &error;
-        debug!(error, cause = error.source(), "a connection broke");
+/// Cuts the stream of a connection, so that a handler that owns it notices the end.
+struct CutOnDrop(Arc<Activity>);
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        self.0.cut();
     }
-}
-
-/// What a connection is doing.
-pub(super) struct Activity {
-    /// Requests that are not answered to their end.
-    requests: AtomicUsize,
-    /// When there was none any more, in milliseconds since the process began to serve.
-    idle_since_ms: AtomicU64,
-    /// When a write was blocked that still is, in milliseconds since the process began to serve;
-    /// 0 where none is.
-    blocked_since_ms: AtomicU64,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self {
-            requests: AtomicUsize::new(0),
-            idle_since_ms: AtomicU64::new(now_ms()),
-            blocked_since_ms: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Activity {
-    /// How long it has had nothing to do; `None` where it has.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
-        let is_idle = self.requests.load(Ordering::Relaxed) == 0
-            && self.blocked_since_ms.load(Ordering::Relaxed) == 0;
-        let since = self.idle_since_ms.load(Ordering::Relaxed);
-        is_idle.then(|| Duration::from_millis(now_ms().saturating_sub(since)))
-    }
-
-    /// Notes whether a write is blocked, since now.
-    pub(super) fn set_blocked(&self, is_blocked: bool) {
-        let since = if is_blocked { now_ms() } else { 0 };
-        self.blocked_since_ms.store(since, Ordering::Relaxed);
-    }
-
-    fn blocked_for(&self) -> Duration {
-        match self.blocked_since_ms.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => Duration::from_millis(now_ms().saturating_sub(since)),
-        }
-    }
-}
-
-/// Milliseconds on a clock of this process's own, from 1.
-fn now_ms() -> u64 {
-    static EPOCH: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    let epoch = EPOCH.get_or_init(std::time::Instant::now);
-    u64::try_from(epoch.elapsed().as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_add(1)
 }
 
 /// A request that is not answered to its end.
@@ -171,19 +174,18 @@ struct UnderWay(Arc<Activity>);
 
 impl UnderWay {
     fn begin(activity: &Arc<Activity>) -> Self {
-        activity.requests.fetch_add(1, Ordering::Relaxed);
+        activity.begin_request();
         Self(Arc::clone(activity))
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.idle_since_ms.store(now_ms(), Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.end_request();
     }
 }
 
-/// An answer's body. The request is under way until it has been passed on.
+/// The body of an answer. The request is under way until the last byte is passed on.
 struct Answer {
     body: Body,
     _under_way: UnderWay,

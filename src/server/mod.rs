@@ -1,24 +1,34 @@
-//! Running: connections in, the sweep beside them, and an end in order.
+//! The server: owns the listeners, the connections and the background tasks, and ends them in order.
 //!
-//! The listener answers from the first moment on: while the store or the catalog is waited for, the
-//! health checks say so and everything else is answered 503.
+//! The listener answers from the first moment on. While the app waits for the store or the catalog,
+//! health checks are answered and every other request gets 503.
 //!
-//! The order of the end, all of it within `lifecycle.drain`:
+//! # The order of a shutdown
+//!
+//! All steps together take at most `lifecycle.drain`.
 //!
 //! 1. `/health/ready` answers 503. Connections are still accepted for an announcement period, so
-//!    that load balancers notice before anybody is refused. Where nobody has asked `/health/ready`
-//!    for a minute, there is nobody to notice, and the period is left out.
-//! 2. The listener is closed. Idle connections are closed, requests under way are answered, and
-//!    connections whose clients do not read are cut off.
-//! 3. The sweep ends at its next step, and with it an address of the metrics' own.
+//!    that load balancers notice before a client is refused. The period is skipped if nobody asked
+//!    `/health/ready` in the last minute.
+//! 2. The listener closes. Connections end in three classes (`DrainClass`), all at the same time:
+//!    - Idle connections are closed at once, and connections whose clients do not read after 2 s.
+//!    - Long-lived listeners are asked to go ([`Listener`](crate::http::Listener)) and closed 4 s
+//!      later. An upgraded connection counts as a listener.
+//!    - Requests under way, such as uploads, are answered to the end.
+//! 3. The background tasks stop one after another, in the order in which they were started: the watch
+//!    of the catalog, then the sweep at its next step.
+//! 4. The listener of `http.metrics_bind` closes, so that the last figures can be read until then.
 //!
-//! Whatever is cut off then is an upload that was not acknowledged, and the next sweep removes what
-//! it wrote.
+//! An upload that is cut off after that was not acknowledged, and a later sweep removes its objects.
 
 mod accept;
+mod activity;
+mod client_stream;
 mod connection;
 mod files;
-mod write_limit;
+mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -28,9 +38,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 pub use files::raise_file_limit;
@@ -39,36 +47,39 @@ use crate::app::{App, Bounds};
 use crate::http::{self, Startup};
 use crate::limits::Limiter;
 use crate::service::Service;
-use accept::{Acceptor, Phase, Routes};
+use accept::{Accepting, Routes};
 use files::Places;
+use tasks::{Stop, Tasks};
 
-/// The connections at an address of the metrics' own.
-const SCRAPERS: Places = Places {
+/// The connections at the address of the metrics.
+const METRICS_PLACES: Places = Places {
     main: 64,
     reserve: 1,
 };
-/// How long readers of the metrics may still take, once everything else has ended.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often the catalog is watched. Within twice this time a replica notices that the catalog was
-/// emptied.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// Load balancers that asked `/health/ready` within this time are waited for.
+/// How long requests for metrics may still take after everything else has ended.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(1);
+/// The interval at which the catalog is watched. A replica notices within twice this time that the
+/// catalog was emptied.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// A load balancer that asked `/health/ready` within this time gets the announcement period.
 const PROBED_WITHIN: Duration = Duration::from_mins(1);
 /// The announcement period as a part of the drain: 5 s of 25 s.
 const ANNOUNCED_PART: u32 = 5;
-/// The part of the drain that is kept for what comes after the last request: 2.5 s of 25 s.
+/// The part of the drain that is kept for the steps after the last request: 2.5 s of 25 s.
 const FINISHING_PART: u32 = 10;
 
-/// Serves an app that is open already. Otherwise as [`serve`].
+/// Serves an app that is open already. Otherwise like [`serve`].
 pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let routes = Routes::new(http::router(app.http.clone()));
-    let accepting = Accepting::start(listener, routes, app.bounds);
+    let places = Places::within_the_file_limit(app.bounds.max_connections);
+    let accepting = Accepting::start(listener, routes, places);
     operate(app, accepting, shutdown).await;
 }
 
-/// Serves on `listener` until `shutdown` is done, then ends in order. Until `open` has given the
-/// app, only the health checks are answered, as `startup` tells; a shutdown then ends at once. As
-/// soon as everything is answered, `ready` is called.
+/// Serves on `listener` until `shutdown` is done, then ends in order.
+///
+/// Until `open` returns the app, only health checks are answered, from the state in `startup`; a
+/// shutdown ends the server at once. `ready` is called as soon as all requests are answered.
 ///
 /// # Errors
 /// Those of `open` and `ready`.
@@ -81,7 +92,8 @@ pub async fn serve<E>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), E> {
     let routes = Routes::new(http::starting_router(startup));
-    let accepting = Accepting::start(listener, Arc::clone(&routes), bounds);
+    let places = Places::within_the_file_limit(bounds.max_connections);
+    let accepting = Accepting::start(listener, Arc::clone(&routes), places);
     let mut shutdown = pin!(shutdown);
     let app = tokio::select! {
         app = open => app?,
@@ -93,33 +105,7 @@ pub async fn serve<E>(
     Ok(())
 }
 
-/// The task that accepts connections. It ends when this is dropped.
-struct Accepting {
-    phase: watch::Sender<Phase>,
-    acceptor: JoinSet<()>,
-}
-
-impl Accepting {
-    fn start(listener: TcpListener, routes: Arc<Routes>, bounds: Bounds) -> Self {
-        let (phase, phases) = watch::channel(Phase::Accepting);
-        let places = Places::within_the_file_limit(bounds.max_connections);
-        let mut acceptor = JoinSet::new();
-        acceptor.spawn(Acceptor::new(listener, routes, places).run(phases));
-        Self { phase, acceptor }
-    }
-
-    /// Answers what is under way until then, and accepts no more.
-    async fn drain(mut self, until: Instant) {
-        self.phase.send_replace(Phase::Draining(until));
-        while let Some(ended) = self.acceptor.join_next().await {
-            if let Err(died) = ended {
-                error!(error = &died as &dyn std::error::Error, "accepting died");
-            }
-        }
-    }
-}
-
-/// Sweeps until `shutdown` is done, then ends in order.
+/// Runs the background tasks until `shutdown` is done, then ends everything in order.
 async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = ()>) {
     let App {
         service,
@@ -130,17 +116,20 @@ async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = 
         readiness,
         bounds,
     } = app;
-    let (stop, stopped) = watch::channel(Phase::Accepting);
     let metrics = metrics.map(|listener| {
         let routes = Routes::new(http::metrics_router(http));
-        tokio::spawn(Acceptor::new(listener, routes, SCRAPERS).run(stopped.clone()))
+        Accepting::start(listener, routes, METRICS_PLACES)
     });
-    let watcher = tokio::spawn(watch(Arc::clone(&service), stopped.clone()));
-    let sweeper = tokio::spawn(sweep_regularly(service, limiter, sweep_every, stopped));
+    let mut tasks = Tasks::default();
+    let watched = Arc::clone(&service);
+    tasks.start("watch", |stop| watch(watched, stop));
+    tasks.start("sweep", |stop| {
+        sweep_regularly(service, limiter, sweep_every, stop)
+    });
 
     shutdown.await;
-    let ends = Instant::now() + bounds.drain;
-    let requests_end = ends - bounds.drain / FINISHING_PART;
+    let end = Instant::now() + bounds.drain;
+    let finishing = bounds.drain / FINISHING_PART;
     readiness.begin_drain();
     if readiness.was_probed_within(PROBED_WITHIN) {
         let announced = bounds.drain / ANNOUNCED_PART;
@@ -150,35 +139,19 @@ async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = 
         );
         sleep(announced).await;
     }
-    accepting.drain(requests_end).await;
-
-    let scrapes_end = ends.min(Instant::now() + SCRAPE_TIMEOUT);
-    stop.send_replace(Phase::Draining(scrapes_end));
-    let tasks = [
-        ("watch", Some(watcher)),
-        ("sweep", Some(sweeper)),
-        ("metrics", metrics),
-    ];
-    for (name, task) in tasks {
-        let Some(mut task) = task else { continue };
-        match timeout_at(ends, &mut task).await {
-            Ok(Err(died)) => {
-                error!(
-                    error = &died as &dyn std::error::Error,
-                    task = name,
-                    "a task died"
-                );
-            }
-            Ok(Ok(())) => {}
-            Err(_) => task.abort(),
-        }
+    accepting.drain(end - finishing).await;
+    tasks.stop(end - finishing / 2).await;
+    if let Some(metrics) = metrics {
+        metrics
+            .drain(end.min(Instant::now() + METRICS_TIMEOUT))
+            .await;
     }
     info!("ended");
 }
 
-/// Watches the catalog until it is told to stop.
-async fn watch(service: Arc<Service>, mut stopped: watch::Receiver<Phase>) {
-    let mut tick = interval(WATCH_EVERY);
+/// Watches the catalog regularly until it has to stop.
+async fn watch(service: Arc<Service>, mut stop: Stop) {
+    let mut tick = interval(WATCH_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watch = async {
         loop {
@@ -187,36 +160,36 @@ async fn watch(service: Arc<Service>, mut stopped: watch::Receiver<Phase>) {
         }
     };
     tokio::select! {
-        _ = stopped.changed() => {}
+        () = stop.requested() => {}
         () = watch => {}
     }
 }
 
-/// Sweeps until it is told to stop.
+/// Sweeps regularly until it has to stop.
 async fn sweep_regularly(
     service: Arc<Service>,
     limiter: Option<Arc<dyn Limiter>>,
     every: Duration,
-    mut stopped: watch::Receiver<Phase>,
+    mut stop: Stop,
 ) {
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = stopped.changed() => return,
-            _ = tick.tick() => {}
+    let sweep = async {
+        loop {
+            tick.tick().await;
+            sweep(&service).await;
+            if let Some(limiter) = &limiter {
+                limiter.forget_idle();
+            }
         }
-        tokio::select! {
-            _ = stopped.changed() => return,
-            () = sweep(&service) => {}
-        }
-        if let Some(limiter) = &limiter {
-            limiter.forget_idle();
-        }
+    };
+    tokio::select! {
+        () = stop.requested() => {}
+        () = sweep => {}
     }
 }
 
-/// Removes what is due. Whatever goes wrong is told, and left to the next sweep.
+/// Sweeps once. A failure is logged; the next sweep repeats the work.
 async fn sweep(service: &Service) {
     let swept = AssertUnwindSafe(service.sweep()).catch_unwind();
     match swept.await {
@@ -229,9 +202,9 @@ async fn sweep(service: &Service) {
             warn!(
                 error,
                 cause = error.source(),
-                "the sweep is left to the next one"
+                "a sweep failed; the next one repeats it"
             );
         }
-        Err(_) => error!("the sweep panicked; it is left to the next one"),
+        Err(_) => error!("a sweep panicked; the next one repeats it"),
     }
 }

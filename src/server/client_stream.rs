@@ -1,11 +1,14 @@
-//! Ends connections whose clients do not read their answers.
+//! The stream of a connection: ends clients that do not read their answers, and can be cut.
 //!
-//! A connection has a credit of [`MAX_BLOCKED`]. The time in which a write is blocked uses it up;
-//! each [`MIN_BYTES_PER_SECOND`] that the client takes, and each second in which no write is
-//! blocked, gives one second back. Without credit the next blocked write fails. So a write may make
-//! no progress for 20 s, and a client that keeps a write blocked must take 1 KiB a second.
+//! A connection has a credit of [`MAX_BLOCKED`]. The time in which a write is blocked reduces the
+//! credit. Each [`MIN_BYTES_PER_SECOND`] that the client reads, and each second in which no write is
+//! blocked, adds one second to it. A blocked write without credit fails. So a write may make no
+//! progress for 20 s, and a client that keeps a write blocked must read 1 KiB per second.
 //!
-//! A write that is not blocked costs one comparison; a timer is armed only while one is.
+//! A write that is not blocked costs one comparison. A timer runs only while a write is blocked.
+//!
+//! A connection that was upgraded belongs to a handler. The server ends it by cutting the stream:
+//! every read and write then fails.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,26 +19,26 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::connection::Activity;
+use super::activity::Activity;
 
 /// How long a write may make no progress.
 const MAX_BLOCKED: Duration = Duration::from_secs(20);
-/// What a client must take of an answer that waits for it.
+/// The bytes per second that a client must read while a write is blocked.
 const MIN_BYTES_PER_SECOND: u64 = 1024;
 
-/// A stream whose writes fail if the other side does not read.
-pub(super) struct LimitedWrites<S> {
+/// A stream to a client.
+pub(super) struct ClientStream<S> {
     stream: S,
     activity: Arc<Activity>,
-    /// As of `settled`; while a write is blocked it is used up.
+    /// The credit at the time `settled`.
     credit: Duration,
     settled: Instant,
     is_blocked: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> LimitedWrites<S> {
-    /// Limits the writes of a stream, and notes when one is blocked.
+impl<S> ClientStream<S> {
+    /// Limits the blocked writes of a stream, and reports them to `activity`.
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self {
             stream,
@@ -53,6 +56,9 @@ impl<S> LimitedWrites<S> {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         match &written {
+            Poll::Pending if self.activity.is_cut_for_writer(context) => {
+                return Poll::Ready(Err(cut()));
+            }
             Poll::Pending => {
                 ready!(self.blocked(context));
                 return Poll::Ready(Err(io::Error::new(
@@ -68,7 +74,7 @@ impl<S> LimitedWrites<S> {
         written
     }
 
-    /// A write cannot go on. Ready when the credit is used up.
+    /// Notes that a write is blocked. Ready when the credit is used up.
     fn blocked(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.is_blocked {
             let now = Instant::now();
@@ -88,7 +94,7 @@ impl<S> LimitedWrites<S> {
         }
     }
 
-    /// The system took so many bytes.
+    /// Notes that the system accepted so many bytes.
     fn progressed(&mut self, bytes: usize) {
         if self.is_blocked {
             let now = Instant::now();
@@ -102,22 +108,46 @@ impl<S> LimitedWrites<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for LimitedWrites<S> {
+impl<S> Drop for ClientStream<S> {
+    fn drop(&mut self) {
+        self.activity.set_closed();
+    }
+}
+
+/// The error of a stream that the server has cut.
+fn cut() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the server has closed the connection",
+    )
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.activity.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending() && self.activity.is_cut_for_reader(context) {
+            return Poll::Ready(Err(cut()));
+        }
+        read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedWrites<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.activity.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.after_write(context, written)
     }
@@ -127,6 +157,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedWrites<S> {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.activity.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
         self.after_write(context, written)
     }
@@ -154,7 +187,7 @@ mod tests {
     /// whether it was written to its end.
     async fn write(bytes: usize, pause: Duration) -> (Duration, bool) {
         let (mut client, server) = duplex(4096);
-        let mut server = LimitedWrites::new(server, Arc::default());
+        let mut server = ClientStream::new(server, Arc::default());
         tokio::spawn(async move {
             let mut taken = vec![0; bytes];
             loop {
@@ -196,7 +229,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fast_start_buys_no_more_than_20_seconds() {
         let (mut client, server) = duplex(4096);
-        let mut server = LimitedWrites::new(server, Arc::default());
+        let mut server = ClientStream::new(server, Arc::default());
         let reader = tokio::spawn(async move {
             let mut taken = vec![0; 1 << 20];
             client.read_exact(&mut taken).await.unwrap();
