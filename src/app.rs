@@ -25,7 +25,7 @@ use crate::service::{self, Service, Settings};
 use crate::storage::{
     self, DiskStore, MeteredStore, RetryPolicy, RetryingStore, S3StartError, S3Store,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, chain};
 
 /// What bounds a server.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ impl App {
                 // While the store was waited for, Redis may have gone, or come back as it cannot
                 // be used: that is waited for, or told, as at the beginning.
                 Err(service::Error::Catalog(error)) if redis.is_some() => {
-                    warn!(cause = std::error::Error::source(&error), retry_in = ?pause, "{error}");
+                    warn!(error = %chain(&error), retry_in = ?pause, "the catalog cannot be opened yet");
                     tokio::time::sleep(pause).await;
                     pause = MAX_PAUSE.min(pause * 2);
                     open_catalog(config, Waiting::UntilItIsUp).await?;
@@ -130,8 +130,7 @@ impl App {
             service.look_for_losses().await
         };
         if let Err(error) = looked.await {
-            let error: &dyn std::error::Error = &error;
-            warn!(error, "records are compared with the store later");
+            warn!(error = %chain(&error), "records are compared with the store later");
         }
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
@@ -250,7 +249,7 @@ pub(crate) async fn open_store(
         Storage::S3(settings, public_base_url) => (settings, public_base_url),
     };
     let open = || S3Store::open(settings);
-    let (store, warnings) = retrying(waiting, open, S3StartError::is_transient).await?;
+    let (store, warnings) = retrying("store", waiting, open, S3StartError::is_transient).await?;
     let bucket = &settings.bucket;
     let (objects_url, readable) = match (public_base_url, settings.public_access) {
         (Some(url), PublicAccess::Policy) => (url.clone(), "anybody reads public/"),
@@ -301,7 +300,8 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
         Catalog::Redis(settings) => settings,
     };
     let open = || RedisCatalog::open(settings);
-    let (catalog, warnings) = retrying(waiting, open, RedisStartError::is_transient).await?;
+    let (catalog, warnings) =
+        retrying("catalog", waiting, open, RedisStartError::is_transient).await?;
     Ok(OpenCatalog {
         redis: Some((catalog.link().clone(), settings.partitions)),
         catalog: Arc::new(catalog),
@@ -319,8 +319,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause of all.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Opens something on the network, again and again while waiting may help and is wanted.
-async fn retrying<T, E: std::error::Error>(
+/// Opens a part that is on the network. Repeats this after a transient error if the caller wants to
+/// wait.
+async fn retrying<T, E: std::error::Error + 'static>(
+    part: &str,
     waiting: Waiting,
     open: impl AsyncFn() -> Result<T, E>,
     is_transient: impl Fn(&E) -> bool,
@@ -329,7 +331,7 @@ async fn retrying<T, E: std::error::Error>(
     loop {
         match open().await {
             Err(error) if waiting == Waiting::UntilItIsUp && is_transient(&error) => {
-                warn!(cause = error.source(), retry_in = ?pause, "{error}");
+                warn!(error = %chain(&error), retry_in = ?pause, "the {part} cannot be opened yet");
             }
             opened => return opened,
         }

@@ -24,6 +24,7 @@ use super::activity::Activity;
 use super::connection::{self, Kind};
 use super::files::Places;
 use crate::http::{self, ConnectionHandle};
+use crate::telemetry::chain;
 
 /// The pause after a failed accept (too many open files, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -102,8 +103,7 @@ impl Accepting {
         self.phase.send_replace(Phase::Draining(until));
         while let Some(ended) = self.acceptor.join_next().await {
             if let Err(panicked) = ended {
-                let error: &dyn std::error::Error = &panicked;
-                error!(error, "the task that accepts connections failed");
+                error!(error = %chain(&panicked), "the task that accepts connections failed");
             }
         }
     }
@@ -226,9 +226,8 @@ impl Acceptor {
 
     async fn pause(&mut self, error: &std::io::Error) {
         if !std::mem::replace(&mut self.is_failing, true) {
-            let error: &dyn std::error::Error = error;
             warn!(
-                error,
+                error = %chain(error),
                 "accept failed; further failures are not logged until it succeeds"
             );
         }

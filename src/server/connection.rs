@@ -23,6 +23,7 @@ use tracing::debug;
 use super::accept::{Phase, Routes};
 use super::activity::{Activity, DrainClass};
 use super::client_stream::ClientStream;
+use crate::telemetry::chain;
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -104,8 +105,7 @@ async fn answer(
             }
         };
         if let Err(error) = ended {
-            let error: &dyn std::error::Error = &error;
-            debug!(error, cause = error.source(), "a connection failed");
+            debug!(error = %chain(&error), "a connection failed");
         }
     }
     // An upgraded stream lives on in its handler; every other one is dropped by now.
@@ -155,8 +155,7 @@ fn prepare(stream: &TcpStream) {
         .set_tcp_nodelay(true)
         .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES));
     if let Err(error) = set {
-        let error: &dyn std::error::Error = &error;
-        debug!(error, "the socket options of a connection could not be set");
+        debug!(error = %chain(&error), "the socket options of a connection could not be set");
     }
 }
 

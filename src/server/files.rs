@@ -3,6 +3,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
+use crate::telemetry::chain;
+
 /// The files that are kept for the store, the catalog and everything else: a quarter of the limit,
 /// within these bounds.
 const MIN_OTHER_FILES: u64 = 64;
@@ -32,7 +34,7 @@ pub fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(
-            error = &error as &dyn std::error::Error,
+            error = %chain(&error),
             ?current,
             ?maximum,
             "the limit of open files stays as it is"

@@ -47,6 +47,7 @@ use crate::app::{App, Bounds};
 use crate::http::{self, Startup};
 use crate::limits::Limiter;
 use crate::service::Service;
+use crate::telemetry::chain;
 use accept::{Accepting, Routes};
 use files::Places;
 use tasks::{Stop, Tasks};
@@ -198,12 +199,7 @@ async fn sweep(service: &Service) {
         }
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
-            let error: &dyn std::error::Error = &error;
-            warn!(
-                error,
-                cause = error.source(),
-                "a sweep failed; the next one repeats it"
-            );
+            warn!(error = %chain(&error), "a sweep failed; the next one repeats it");
         }
         Err(_) => error!("a sweep panicked; the next one repeats it"),
     }

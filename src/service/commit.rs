@@ -8,6 +8,7 @@ use tracing::warn;
 use super::{Error, Service};
 use crate::avatar::{AvatarId, Record, SubjectId};
 use crate::catalog::{Invalidated, Outstanding, Precondition, Replaced};
+use crate::telemetry::chain;
 
 impl Service {
     /// Makes a record of [`make_objects`](Self::make_objects) the subject's current avatar, if the
@@ -65,8 +66,7 @@ impl Service {
             }
         };
         if let Err(error) = removed.await {
-            let error = &error as &dyn std::error::Error;
-            warn!(%avatar, error, "the objects of a refused upload are left to the sweep");
+            warn!(%avatar, error = %chain(&error), "the objects of a refused upload are left to the sweep");
         }
     }
 

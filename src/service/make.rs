@@ -27,6 +27,7 @@ use crate::avatar::{
     AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId,
 };
 use crate::catalog::{CatalogError, Reservation};
+use crate::telemetry::chain;
 
 /// How long a client waits at most for the clean-up after a failure.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -262,8 +263,7 @@ impl Service {
         match tokio::time::timeout(CLEANUP_TIMEOUT, removed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(%avatar, error, "the manifest of a failed upload is left to the sweep");
+                warn!(%avatar, error = %chain(&error), "the manifest of a failed upload is left to the sweep");
             }
             Err(_) => warn!(%avatar, "the manifest of a failed upload is left to the sweep"),
         }

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{Error, Service};
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::catalog::{Claimed, Due, Invalidated};
+use crate::telemetry::chain;
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,8 +110,7 @@ impl Service {
         };
         self.metrics.sweep_failed_to_remove();
         if undeletable.len() < MAX_UNDELETABLE && undeletable.insert(avatar) {
-            let error: &dyn std::error::Error = error;
-            warn!(%avatar, error, cause = error.source(), "an avatar cannot be removed yet");
+            warn!(%avatar, error = %chain(error), "an avatar cannot be removed yet");
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use tracing::{debug, info, warn};
 
 use super::Service;
+use crate::telemetry::chain;
 
 /// The problems of the catalog that were logged and have not ended.
 #[derive(Default)]
@@ -36,8 +37,7 @@ impl Service {
             }
             // Whoever needs the catalog meanwhile logs that it fails.
             Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                debug!(error, cause = error.source(), "the catalog was not watched");
+                debug!(error = %chain(&error), "the catalog was not watched");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the program tells about itself: structured lines on standard error, and metrics.
 
+mod chain;
 mod exposition;
 mod health;
 mod metrics;
@@ -10,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+pub use chain::chain;
 pub use exposition::Exposition;
 pub use health::Health;
 pub use metrics::{Metrics, Operations};
