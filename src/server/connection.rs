@@ -114,8 +114,14 @@ async fn answer(
 }
 
 async fn drain_begins(mut phases: watch::Receiver<Phase>) {
-    // Without a sender the acceptor ends, and this task with it.
-    let _ = phases.wait_for(|phase| *phase != Phase::Accepting).await;
+    let is_draining = phases
+        .wait_for(|phase| *phase != Phase::Accepting)
+        .await
+        .is_ok();
+    if !is_draining {
+        // The sender is gone: the acceptor is about to abort this task.
+        std::future::pending().await
+    }
 }
 
 /// Waits until a drain has to close the connection. Returns the reason.
