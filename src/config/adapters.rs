@@ -1,11 +1,11 @@
-//! The settings of stores and catalogs. Those of an adapter that is not chosen are checked too: a
-//! fault must not wait for the day it is.
+//! Reads the settings of stores and catalogs. The settings of an adapter that is not chosen are
+//! checked too, so that their faults show before somebody chooses it.
 
 use std::path::PathBuf;
 
 use secrecy::ExposeSecret;
 
-use super::read::Reader;
+use super::reader::Reader;
 use super::{
     Catalog, Partitions, PublicAccess, RedisConfirmation, RedisSettings, S3Credentials, S3Settings,
     Storage,
@@ -65,7 +65,7 @@ fn credentials(read: &mut Reader<'_>) -> Option<S3Credentials> {
 }
 
 pub(super) fn catalog(read: &mut Reader<'_>) -> Option<Catalog> {
-    // The address may hold a password, so it may come from a file, in the place of the default.
+    // The address may hold a password, so a file may hold it. The file then replaces the default.
     let from_file = read.optional("catalog.redis.url_file").is_some();
     let url = if from_file && read.layers.is_default("catalog.redis.url") {
         read.secret_file("catalog.redis.url_file")

@@ -1,14 +1,14 @@
-//! What is wrong with a configuration.
+//! Faults of a configuration.
 
 use std::fmt;
 use std::path::Path;
 
-/// One thing that is wrong.
+/// One fault of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where: a key such as `upload.max_bytes`, a variable, or a file.
+    /// The place: a key such as `upload.max_bytes`, an environment variable, or a file.
     pub place: String,
-    /// What is wrong, and what would be right.
+    /// The problem, and the accepted values.
     pub problem: String,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong, a line each.
+/// All faults of a configuration. It is shown with one fault per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 

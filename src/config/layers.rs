@@ -1,5 +1,7 @@
-//! Layers of settings over the defaults. The defaults hold every key there is, so they are the
-//! schema too: a key that they do not have is unknown, and a value has the type that theirs has.
+//! Merges the layers of settings: the defaults, a file, the environment.
+//!
+//! The defaults hold every key, so they are also the schema: a key that they do not hold is unknown,
+//! and a value must have the same type as its default.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -11,16 +13,21 @@ use super::DEFAULTS;
 use super::fault::Fault;
 
 const PREFIX: &str = "CAMEO_";
-/// Tables whose keys are the operator's to choose; a later layer replaces them whole.
+/// Tables whose keys the operator chooses. A later layer replaces the whole table.
 const FREE_TABLES: [&str; 1] = ["images.variants"];
 
-/// The settings, with where each that is not a default came from.
+/// The merged settings.
 pub(super) struct Layers {
     values: Table,
+    /// For each key that does not have its default: the file or the variable that sets it.
     origins: BTreeMap<String, String>,
+    /// The keys that were read, so that a test can compare them with the defaults.
+    #[cfg(test)]
+    read: std::cell::RefCell<BTreeSet<String>>,
 }
 
 impl Layers {
+    /// The defaults.
     pub(super) fn of_defaults(faults: &mut Vec<Fault>) -> Self {
         let values = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
             faults.push(Fault::new("the compiled-in config.toml", error.message()));
@@ -29,9 +36,12 @@ impl Layers {
         Self {
             values,
             origins: BTreeMap::new(),
+            #[cfg(test)]
+            read: std::cell::RefCell::default(),
         }
     }
 
+    /// Overrides values with those of a file.
     pub(super) fn lay_file(&mut self, path: &Path, text: &str, faults: &mut Vec<Fault>) {
         match text.parse::<Table>() {
             Ok(table) => {
@@ -50,6 +60,7 @@ impl Layers {
         }
     }
 
+    /// Overrides values with those of the environment.
     pub(super) fn lay_environment(
         &mut self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -62,7 +73,7 @@ impl Layers {
             }
             match (name.into_string(), text.into_string()) {
                 (Ok(name), Ok(text)) => variables.push((name, text)),
-                // Its value is not repeated: it may be a secret.
+                // The fault does not repeat the value, which may be a secret.
                 (name, _) => {
                     let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
                     faults.push(Fault::new(name, "is not UTF-8; give text that is"));
@@ -92,14 +103,16 @@ impl Layers {
         }
     }
 
-    /// The value at `path`, which the defaults have.
+    /// The value of a key. Every key that is read has a default.
     pub(super) fn get(&self, path: &str) -> Option<&Value> {
+        #[cfg(test)]
+        self.read.borrow_mut().insert(path.to_owned());
         let mut levels = path.split('.');
         let first = self.values.get(levels.next()?)?;
         levels.try_fold(first, |value, level| value.get(level))
     }
 
-    /// How a fault at `path` names its place: the key, and where its value came from.
+    /// The place of a fault: the key, and the file or the variable that sets it.
     pub(super) fn place(&self, path: &str) -> String {
         match self.origins.get(path) {
             Some(origin) if origin.starts_with(PREFIX) => origin.clone(),
@@ -108,13 +121,24 @@ impl Layers {
         }
     }
 
-    /// Whether `path` has its default.
+    /// Whether a key has its default.
     pub(super) fn is_default(&self, path: &str) -> bool {
         !self.origins.contains_key(path)
     }
 
     fn suggestion(&self, path: &str) -> String {
-        suggestion(path, &keys(&self.values, ""))
+        suggestion(path, &self.keys())
+    }
+
+    /// All keys.
+    pub(super) fn keys(&self) -> Vec<String> {
+        keys(&self.values, "")
+    }
+
+    /// The keys that were read so far.
+    #[cfg(test)]
+    pub(super) fn read_keys(&self) -> BTreeSet<String> {
+        self.read.borrow().clone()
     }
 }
 
@@ -172,9 +196,9 @@ fn find<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
     levels.try_fold(first, |value, level| value.get_mut(level))
 }
 
-/// The variables that Kubernetes puts into every container for a Service whose name begins with
-/// `cameo`: they look like settings and are none. Each Service has its `…_SERVICE_HOST`, which no
-/// setting is called like.
+/// The variables that Kubernetes adds to every container for a Service whose name begins with
+/// `cameo`. They look like settings, but are not. A Service is recognised by its `…_SERVICE_HOST`,
+/// because no setting has such a name.
 fn service_links<'a>(names: impl Iterator<Item = &'a str> + Clone) -> BTreeSet<String> {
     let services: Vec<&str> = names
         .clone()
@@ -190,7 +214,7 @@ fn service_links<'a>(names: impl Iterator<Item = &'a str> + Clone) -> BTreeSet<S
     names.filter(is_link).map(str::to_owned).collect()
 }
 
-/// Every path below a table.
+/// The keys of a table and of the tables in it.
 fn keys(table: &Table, at: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (key, value) in table {
@@ -209,7 +233,7 @@ fn keys(table: &Table, at: &str) -> Vec<String> {
     paths
 }
 
-/// A variable's text as a value of the type that `like` has, or what was wanted.
+/// Parses the text of a variable as a value of the same type as `like`. The error names that type.
 fn parse_like(like: &Value, text: &str) -> Result<Value, String> {
     let wanted = || format!("is {text:?}; give {}", kind(like));
     match like {
@@ -254,7 +278,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Names the nearest known key where one is near enough to be meant.
+/// Suggests the nearest known key, if it is near enough.
 fn suggestion(path: &str, known: &[String]) -> String {
     let nearest = known
         .iter()

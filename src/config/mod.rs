@@ -1,12 +1,21 @@
-//! Settings: the commented `config.toml` of the repository's root is compiled in as the defaults,
-//! a file may be laid over it, and the environment over both.
+//! The settings, in three layers: the defaults, a file, the environment.
 //!
-//! [`load`] gives a [`Config`] that needs no further checking, or every fault at once.
+//! The commented `config.toml` at the root of the repository is compiled in as the defaults. A file
+//! overrides them, and environment variables override both. [`load`] returns a [`Config`] whose
+//! values are checked, or all faults together.
+//!
+//! | file | task |
+//! | --- | --- |
+//! | `layers` | merges the layers, and refuses unknown keys |
+//! | `reader` | reads one value by its key, and reports its fault |
+//! | `read`, `adapters` | read every key into a [`Config`], and check keys against each other |
+//! | `units`, `secret`, `redis`, `s3` | the types of values, and their checks |
 
 mod adapters;
 mod fault;
 mod layers;
 mod read;
+mod reader;
 mod redis;
 mod s3;
 mod secret;
@@ -30,46 +39,46 @@ pub use units::Quota;
 use crate::avatar::{Format, SourceFormat, VariantName};
 use layers::Layers;
 
-/// The commented defaults, as they stand in the repository.
+/// The text of `config.toml`: the defaults with their documentation.
 pub const DEFAULTS: &str = include_str!("../../config.toml");
 
-/// Every setting, checked.
+/// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whether conveniences that are unsafe outside a laptop are refused.
+    /// Whether settings that are unsafe outside a developer's machine are refused.
     pub environment: Environment,
-    /// Where the folder store, the embedded catalog and a generated secret lie.
+    /// The folder of the disk store, the embedded catalog and a generated secret.
     pub data_dir: PathBuf,
-    /// The address and its surroundings.
+    /// Addresses, and who may call.
     pub http: Http,
-    /// Who is believed.
+    /// How tokens are verified.
     pub auth: Auth,
-    /// What may come in.
+    /// Which pictures are accepted.
     pub upload: Upload,
-    /// What is made of it.
+    /// Which renditions are made.
     pub images: Images,
-    /// What that may take.
+    /// How much memory, time and how many threads processing may use.
     pub processing: Processing,
-    /// Where renditions lie.
+    /// Where renditions are stored.
     pub storage: Storage,
-    /// Where records lie.
+    /// Where records are stored.
     pub catalog: Catalog,
-    /// How often anyone may do what; `None` where limits are off.
+    /// Rate limits; `None` if they are switched off.
     pub limits: Option<Limits>,
-    /// How long things are kept.
+    /// Deadlines, retention times and intervals.
     pub lifecycle: Lifecycle,
-    /// How images are answered.
+    /// How images are delivered.
     pub delivery: Delivery,
-    /// Settings that work and that an operator should still look at.
+    /// Settings that work but that an operator should check.
     pub warnings: Vec<Fault>,
 }
 
-/// Where the program runs.
+/// The kind of environment that the program runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environment {
-    /// A laptop: a secret is generated where none is given.
+    /// A developer's machine: the program generates a secret if none is set.
     Development,
-    /// Anywhere else.
+    /// Everything else: generated secrets and unsafe defaults are refused.
     Production,
 }
 
@@ -78,98 +87,98 @@ pub enum Environment {
 pub struct Http {
     /// The address to listen on.
     pub bind: SocketAddr,
-    /// What the outside world calls this service, without a closing slash.
+    /// The URL under which clients reach this service, without a trailing slash.
     pub public_url: String,
-    /// Origins that browsers may call from.
+    /// Origins whose pages may call the API from a browser.
     pub trusted_origins: Vec<String>,
-    /// The address that `/metrics` has for itself; `None` where it is on the main one.
+    /// A separate address for `/metrics`; `None` if the main address serves it.
     pub metrics_bind: Option<SocketAddr>,
-    /// Whether `/docs` and `/openapi.json` are answered.
+    /// Whether `/docs` and `/openapi.json` exist.
     pub docs: bool,
-    /// The most connections at once.
+    /// Maximum number of open connections.
     pub max_connections: usize,
 }
 
 /// `[auth]`
 #[derive(Clone, Debug)]
 pub struct Auth {
-    /// The HS256 secret; `None` where one is to be generated.
+    /// The HS256 secret; `None` if the program generates one.
     pub jwt_secret: Option<SecretString>,
-    /// What `iss` must be.
+    /// The required value of `iss`.
     pub issuer: Option<String>,
-    /// What `aud` must hold.
+    /// A value that `aud` must contain.
     pub audience: Option<String>,
-    /// How far clocks may differ.
+    /// Accepted difference between clocks.
     pub leeway: Duration,
-    /// The cookie that holds a token.
+    /// The name of the cookie that holds a token.
     pub cookie_name: String,
 }
 
 /// `[upload]`
 #[derive(Clone, Debug)]
 pub struct Upload {
-    /// The most bytes of a picture.
+    /// Maximum size of a picture in bytes.
     pub max_bytes: usize,
-    /// The least width and height in pixels.
+    /// Minimum width and height in pixels.
     pub min_edge_px: u32,
-    /// The greatest width and height in pixels.
+    /// Maximum width and height in pixels.
     pub max_edge_px: u32,
-    /// The most frames of an animation.
+    /// Maximum number of frames of an animation.
     pub max_frames: u32,
-    /// The formats taken.
+    /// The accepted formats.
     pub formats: Vec<SourceFormat>,
 }
 
 /// `[images]`
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// Names and edges in pixels, from the largest to the smallest.
+    /// Names and edge lengths in pixels, the largest first.
     pub variants: Vec<(VariantName, u32)>,
-    /// What `avatar_url` points to.
+    /// The variant that `avatar_url` names.
     pub primary_variant: VariantName,
-    /// At least one; the first is the primary.
+    /// The formats of renditions. There is at least one; the first is the primary format.
     pub formats: Vec<Format>,
-    /// 1 to 100
+    /// Quality of lossy WebP, 1 to 100.
     pub webp_quality: u8,
-    /// 1 to 100
+    /// Quality of JPEG, 1 to 100.
     pub jpeg_quality: u8,
-    /// sRGB red, green, blue
+    /// The colour behind transparent pixels where the format has no alpha: sRGB red, green, blue.
     pub background: [u8; 3],
-    /// Whether animated uploads give animated twins.
+    /// Whether animated uploads get animated renditions too.
     pub animated: bool,
-    /// Whether a master is kept.
+    /// Whether a private master is kept.
     pub keep_master: bool,
 }
 
 /// `[processing]`
 #[derive(Clone, Debug)]
 pub struct Processing {
-    /// Threads; 0 for one per core.
+    /// Number of worker threads; 0 means one per core.
     pub workers: usize,
-    /// Bytes for uploads held and pictures decoded, all together.
+    /// Memory in bytes for all bodies in memory and all pictures being decoded.
     pub memory_budget: u64,
-    /// How long an upload waits for its turn.
+    /// How long an upload waits for memory and a worker.
     pub queue_timeout: Duration,
-    /// How long one picture may take.
+    /// Time limit for processing one picture.
     pub deadline: Duration,
 }
 
-/// `[storage]`: which store, with what it needs.
+/// `[storage]`: the store, with its settings.
 #[derive(Clone, Debug)]
 pub enum Storage {
     /// A folder in `data_dir`.
     Disk,
-    /// A bucket, and what the public URLs of its objects begin with where that is not the bucket
-    /// itself.
+    /// A bucket, and the base URL of its public objects if that is not the bucket's own (a CDN, for
+    /// example).
     S3(Box<S3Settings>, Option<String>),
 }
 
-/// `[catalog]`: which catalog, with what it needs.
+/// `[catalog]`: the catalog, with its settings.
 #[derive(Clone, Debug)]
 pub enum Catalog {
     /// A database file in `data_dir`.
     Embedded {
-        /// How many events are kept.
+        /// Number of events that are kept.
         events_kept: u32,
     },
     /// Redis.
@@ -177,7 +186,7 @@ pub enum Catalog {
 }
 
 impl Storage {
-    /// The name in `storage.kind`.
+    /// The value of `storage.kind`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Disk => "disk",
@@ -187,7 +196,7 @@ impl Storage {
 }
 
 impl Catalog {
-    /// The name in `catalog.kind`.
+    /// The value of `catalog.kind`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Embedded { .. } => "embedded",
@@ -203,61 +212,61 @@ pub struct Limits {
     pub upload: Quota,
     /// Deletes of one user.
     pub delete: Quota,
-    /// Uploads of one service or admin, for all users together.
+    /// Uploads by one service or admin, for all users together.
     pub service_upload: Quota,
-    /// Deletes of one service or admin, for all users together.
+    /// Deletes by one service or admin, for all users together.
     pub service_delete: Quota,
-    /// What happens to attempts while a Redis that counts them does not answer.
+    /// How requests are limited while Redis does not answer.
     pub when_redis_is_down: WhenRedisIsDown,
 }
 
-/// What happens to attempts while a Redis that counts them does not answer.
+/// How requests are limited while the Redis that counts them does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenRedisIsDown {
-    /// Every replica counts for itself.
+    /// Each replica counts its own requests.
     CountLocally,
-    /// None is allowed.
+    /// Limited requests are refused.
     Deny,
 }
 
 /// `[lifecycle]`
 #[derive(Clone, Copy, Debug)]
 pub struct Lifecycle {
-    /// How long a replaced avatar's URLs stay good.
+    /// How long the objects of a replaced avatar stay readable.
     pub retire_after: Duration,
-    /// After which an unfinished upload's objects are removed.
+    /// Time after which the sweep removes the objects of an unfinished upload.
     pub upload_deadline: Duration,
-    /// How long a complete upload whose commit is unknown is kept after its deadline.
+    /// How long a complete upload is kept after its deadline if its commit is unknown.
     pub orphan_grace: Duration,
-    /// How often what is due is removed.
+    /// Interval of the sweep.
     pub sweep_every: Duration,
-    /// How long the end of the program may take.
+    /// Maximum duration of a shutdown.
     pub drain: Duration,
 }
 
 /// `[delivery]`
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    /// How an avatar asked for as an image is answered.
+    /// How a request for an image is answered.
     pub mode: DeliveryMode,
-    /// How long such an answer may be cached.
+    /// How long caches may keep such an answer.
     pub max_age: Duration,
 }
 
-/// How an avatar asked for as an image is answered.
+/// How a request for an image is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryMode {
-    /// With its bytes.
+    /// With the bytes of the image.
     Proxy,
-    /// With its URL.
+    /// With a redirect to the URL of the image.
     Redirect,
 }
 
-/// Puts the settings together: the defaults, `file` over them, `environment` over both; variables
-/// that do not begin with `CAMEO_` are nobody's business here.
+/// Loads the settings: `file` overrides the defaults, and `environment` overrides both. Variables
+/// whose names do not begin with `CAMEO_` are ignored.
 ///
 /// # Errors
-/// Every fault of every layer at once, each with its key, what is wrong and what would be right.
+/// All faults of all layers together, each with its key, the problem and the accepted values.
 pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -265,11 +274,11 @@ pub fn load(
     check(file, environment, |_| Vec::new())
 }
 
-/// Does the same as [`load`], and reports the faults that `probe` finds in the system together with
-/// those of the settings. Each is a key and what is wrong with its value.
+/// Loads the settings like [`load`], and also reports the faults that `probe` finds in the system.
+/// `probe` returns pairs of a key and the problem of its value.
 ///
 /// # Errors
-/// As [`load`], and with every fault that `probe` finds.
+/// Those of [`load`], and every fault that `probe` finds.
 pub fn check(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,

@@ -1,35 +1,30 @@
-//! From layered values to checked settings.
+//! Reads every key into a checked [`Config`].
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use super::adapters;
 use super::fault::Fault;
 use super::layers::Layers;
+use super::reader::{MAX_EDGE_PX, Reader, iec};
 use super::{
     Auth, Config, Delivery, DeliveryMode, Environment, Http, Images, Lifecycle, Limits, Processing,
     Upload, WhenRedisIsDown,
 };
 use super::{secret, units};
-use crate::avatar::{Format, SourceFormat, VariantName};
+use crate::avatar::{Format, SourceFormat};
 
-/// The largest edge that WebP can have.
-const MAX_EDGE_PX: i64 = 16_383;
-/// A large picture on a slow connection takes this long. A shorter deadline lets the sweep remove
-/// the objects of uploads that are still under way.
+/// The time that a large picture on a slow connection takes. With a shorter deadline, the sweep would
+/// remove the objects of uploads that are under way.
 const MIN_UPLOAD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Reads every setting. Where one is wrong a fault is added, and the others are checked all the
-/// same; the result counts only where no fault was added.
+/// Reads every setting. Adds a fault for each wrong value, and checks the others all the same. The
+/// result is valid only if no fault was added.
 pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> {
-    let mut read = Reader {
-        layers,
-        faults,
-        warnings: Vec::new(),
-    };
+    let mut read = Reader::new(layers, faults);
     let environment = read.choice(
         "environment",
         &[
@@ -39,9 +34,9 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
     );
     let auth = auth(&mut read);
     if environment == Environment::Production {
-        refuse_conveniences(&mut read, &auth);
+        refuse_unsafe_settings(&mut read, &auth);
     }
-    // Everything is read before anything is given up, so that no fault hides another.
+    // Every key is read before the function returns, so that no fault hides another.
     let data_dir = PathBuf::from(read.filled("data_dir"));
     let http = http(&mut read);
     let upload = upload(&mut read);
@@ -52,7 +47,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         queue_timeout: read.time("processing.queue_timeout", 1, 600),
         deadline: read.time("processing.deadline", 1, 600),
     };
-    expect_room(&mut read, &upload, &processing);
+    expect_memory(&mut read, &upload, &processing);
     let origins = http.as_ref().map(|http| &http.trusted_origins[..]);
     let storage = adapters::storage(&mut read, origins.unwrap_or_default());
     let catalog = adapters::catalog(&mut read);
@@ -90,11 +85,11 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
     })
 }
 
-/// Reads a URL without a query and without a user, as it stands but for a closing slash. Such URLs
-/// are logged and part of answers, so a password in one would be public.
+/// Checks a URL and removes a trailing slash. A query and a user name are refused: the URL appears in
+/// logs and answers, so a password in it would be public.
 ///
 /// # Errors
-/// What is wrong. It does not repeat a text that may hold a password.
+/// The problem. The text does not repeat a URL that may hold a password.
 pub(super) fn url(text: &str, example: &str) -> Result<String, String> {
     let uri = text.parse::<http::Uri>().ok();
     let authority = uri.as_ref().and_then(http::Uri::authority);
@@ -117,7 +112,7 @@ pub(super) fn url(text: &str, example: &str) -> Result<String, String> {
     }
 }
 
-/// A value as an error repeats it.
+/// A value for the text of a fault.
 fn shown(text: &str) -> String {
     if text.contains('@') {
         "a text that is not repeated here, because it may hold a password".to_owned()
@@ -175,7 +170,7 @@ fn http(read: &mut Reader<'_>) -> Option<Http> {
     })
 }
 
-/// What a program on the same machine calls this address: on a laptop, the public URL follows it.
+/// The URL of this address for a program on the same machine. It is the public URL unless that is set.
 fn url_of(bind: SocketAddr) -> String {
     let port = bind.port();
     match bind.ip() {
@@ -231,15 +226,15 @@ fn upload(read: &mut Reader<'_>) -> Upload {
     upload
 }
 
-/// Half of the memory is for the uploads held, and one of any size that is taken must fit in.
-fn expect_room(read: &mut Reader<'_>, upload: &Upload, processing: &Processing) {
-    let room = processing.memory_budget / 2;
-    if upload.max_bytes as u64 > room {
+/// Checks that the largest upload fits into the half of the memory budget that is for bodies.
+fn expect_memory(read: &mut Reader<'_>, upload: &Upload, processing: &Processing) {
+    let available = processing.memory_budget / 2;
+    if upload.max_bytes as u64 > available {
         let problem = format!(
             "is {}, but uploads are held in half of processing.memory_budget, {}; lower it, or \
              raise processing.memory_budget",
             iec(upload.max_bytes as u64),
-            iec(room)
+            iec(available)
         );
         read.fault("upload.max_bytes", problem);
     }
@@ -249,7 +244,9 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
     let variants = read.variants("images.variants");
     let primary_variant = read.parsed("images.primary_variant", |text| {
         if variants.is_empty() {
-            return Err("has nothing to choose from".to_owned());
+            return Err(
+                "names no variant, because images.variants has none that is valid".to_owned(),
+            );
         }
         let known = variants.iter().find(|(name, _)| name.as_str() == text);
         known.map(|(name, _)| name.clone()).ok_or_else(|| {
@@ -283,7 +280,8 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
 }
 
 fn limits(read: &mut Reader<'_>) -> Option<Limits> {
-    // Checked even where limits are off: a fault must not wait for the day they are switched on.
+    // The limits are checked even if they are switched off, so that their faults show before somebody
+    // switches them on.
     let upload = read.parsed("limits.upload", units::quota);
     let delete = read.parsed("limits.delete", units::quota);
     let service_upload = read.parsed("limits.service_upload", units::quota);
@@ -304,7 +302,7 @@ fn limits(read: &mut Reader<'_>) -> Option<Limits> {
     })
 }
 
-/// An upload needs time until its deadline.
+/// Checks that uploads have enough time before the sweep removes their objects.
 fn expect_time(read: &mut Reader<'_>, environment: Environment, lifecycle: &Lifecycle) {
     let deadline = lifecycle.upload_deadline;
     if deadline.is_zero() || deadline >= MIN_UPLOAD_DEADLINE {
@@ -322,8 +320,8 @@ fn expect_time(read: &mut Reader<'_>, environment: Environment, lifecycle: &Life
     }
 }
 
-/// What is handy on a laptop and dangerous anywhere else.
-fn refuse_conveniences(read: &mut Reader<'_>, auth: &Auth) {
+/// Refuses settings that are safe only on a developer's machine.
+fn refuse_unsafe_settings(read: &mut Reader<'_>, auth: &Auth) {
     match &auth.jwt_secret {
         None => read.fault(
             "auth.jwt_secret",
@@ -343,214 +341,13 @@ fn refuse_conveniences(read: &mut Reader<'_>, auth: &Auth) {
     if read.layers.is_default("http.public_url") {
         read.fault(
             "http.public_url",
-            "is still the laptop's; give the address that the outside world uses, such as \
+            "is still the default of a developer's machine; give the URL that clients use, such as \
              \"https://avatars.example.com\"",
         );
     }
 }
 
-pub(super) struct Reader<'a> {
-    pub(super) layers: &'a Layers,
-    faults: &'a mut Vec<Fault>,
-    warnings: Vec<Fault>,
-}
-
-impl Reader<'_> {
-    fn warn(&mut self, path: &str, problem: impl Into<String>) {
-        self.warnings
-            .push(Fault::new(self.layers.place(path), problem));
-    }
-
-    pub(super) fn fault(&mut self, path: &str, problem: impl Into<String>) {
-        self.faults
-            .push(Fault::new(self.layers.place(path), problem));
-    }
-
-    pub(super) fn text(&self, path: &str) -> String {
-        let value = self.layers.get(path).and_then(toml::Value::as_str);
-        value.unwrap_or_default().to_owned()
-    }
-
-    pub(super) fn filled(&mut self, path: &str) -> String {
-        let text = self.text(path);
-        if text.is_empty() {
-            self.fault(path, "is empty");
-        }
-        text
-    }
-
-    pub(super) fn optional(&self, path: &str) -> Option<String> {
-        Some(self.text(path)).filter(|text| !text.is_empty())
-    }
-
-    pub(super) fn flag(&self, path: &str) -> bool {
-        self.layers
-            .get(path)
-            .and_then(toml::Value::as_bool)
-            .unwrap_or_default()
-    }
-
-    pub(super) fn parsed<T>(
-        &mut self,
-        path: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        match parse(&self.text(path)) {
-            Ok(value) => Some(value),
-            Err(problem) => {
-                self.fault(path, problem);
-                None
-            }
-        }
-    }
-
-    pub(super) fn number(&mut self, path: &str, least: i64, most: i64) -> i64 {
-        let number = self
-            .layers
-            .get(path)
-            .and_then(toml::Value::as_integer)
-            .unwrap_or(least);
-        if !(least..=most).contains(&number) {
-            self.fault(path, format!("is {number}; give {least} to {most}"));
-        }
-        number.clamp(least, most)
-    }
-
-    fn size(&mut self, path: &str, least: u64, most: u64) -> u64 {
-        let size = self.parsed(path, units::size).unwrap_or(least);
-        if !(least..=most).contains(&size) {
-            let problem = format!("is {}; give {} to {}", iec(size), iec(least), iec(most));
-            self.fault(path, problem);
-        }
-        size.clamp(least, most)
-    }
-
-    pub(super) fn time(&mut self, path: &str, least_s: u64, most_s: u64) -> Duration {
-        let (least, most) = (Duration::from_secs(least_s), Duration::from_secs(most_s));
-        let time = self.parsed(path, units::duration).unwrap_or(least);
-        // A zero is a slip wherever something has to happen within the time.
-        let too_short = least_s > 0 && time.is_zero();
-        if too_short || time > most {
-            let show = humantime::format_duration;
-            let problem = format!(
-                "is {}; give more than 0s, at most {}",
-                show(time),
-                show(most)
-            );
-            self.fault(path, problem);
-        }
-        time
-    }
-
-    pub(super) fn choice<T: Clone>(&mut self, path: &str, choices: &[(&str, T)]) -> T {
-        let text = self.text(path);
-        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
-            return choice.clone();
-        }
-        let names: Vec<_> = choices
-            .iter()
-            .map(|(name, _)| format!("{name:?}"))
-            .collect();
-        self.fault(path, format!("is {text:?}; give {}", names.join(" or ")));
-        choices[0].1.clone()
-    }
-
-    fn list<T>(&mut self, path: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-        let mut items = Vec::new();
-        let array = self.layers.get(path).and_then(toml::Value::as_array);
-        for item in array.into_iter().flatten() {
-            let parsed = match item.as_str() {
-                Some(text) => parse(text),
-                None => Err("holds something else than texts in quotes".to_owned()),
-            };
-            match parsed {
-                Ok(item) => items.push(item),
-                Err(problem) => self.fault(path, problem),
-            }
-        }
-        items
-    }
-
-    fn variants(&mut self, path: &str) -> Vec<(VariantName, u32)> {
-        let mut variants: Vec<(VariantName, u32)> = Vec::new();
-        let table = self.layers.get(path).and_then(toml::Value::as_table);
-        for (name, edge) in table.into_iter().flatten() {
-            let edge_px = edge
-                .as_integer()
-                .filter(|edge| (1..=MAX_EDGE_PX).contains(edge));
-            match (VariantName::new(name.as_str()), edge_px) {
-                (Ok(name), Some(edge)) => variants.push((name, edge as u32)),
-                (Err(invalid), _) => self.fault(path, format!("holds {name:?}: {invalid}")),
-                (_, None) => {
-                    let problem = format!("holds {name} = {edge}; give 1 to {MAX_EDGE_PX} pixels");
-                    self.fault(path, problem);
-                }
-            }
-        }
-        if table.is_some_and(toml::map::Map::is_empty) {
-            self.fault(
-                path,
-                "is empty; give at least one size, such as { medium = 256 }",
-            );
-        }
-        if variants.len() > MAX_VARIANTS {
-            let problem = format!("holds {} sizes; at most {MAX_VARIANTS}", variants.len());
-            self.fault(path, problem);
-        }
-        variants.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
-        variants
-    }
-
-    /// A secret given as such, or by the file that holds it.
-    pub(super) fn secret(&mut self, path: &str) -> Option<SecretString> {
-        let file_path = format!("{path}_file");
-        let secret = match (self.optional(path), self.optional(&file_path)) {
-            (Some(_), Some(_)) => {
-                self.fault(
-                    path,
-                    format!("is given, and {file_path} too; give one of them"),
-                );
-                return None;
-            }
-            (Some(secret), None) => secret,
-            (None, None) => return None,
-            (None, Some(_)) => return self.secret_file(&file_path),
-        };
-        Some(SecretString::from(secret))
-    }
-
-    /// A secret given by the file that holds it.
-    pub(super) fn secret_file(&mut self, path: &str) -> Option<SecretString> {
-        let file = self.text(path);
-        let secret = match std::fs::read_to_string(Path::new(&file)) {
-            Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
-            Err(error) => {
-                // A value that does not look like a path may be the secret itself.
-                let is_path = ["/", "./", "../"].iter().any(|root| file.starts_with(root));
-                let problem = if is_path {
-                    format!("is {file:?}, which cannot be read: {error}")
-                } else {
-                    format!("names a file that cannot be read: {error}")
-                };
-                self.fault(path, problem);
-                return None;
-            }
-        };
-        if secret.trim().is_empty() {
-            self.fault(path, "names an empty file");
-            return None;
-        }
-        Some(SecretString::from(secret))
-    }
-}
-
-fn iec(bytes: u64) -> bytesize::Display {
-    bytesize::ByteSize(bytes).display().iec()
-}
-
-/// More sizes than this are a mistake, and each costs every upload.
-const MAX_VARIANTS: usize = 16;
-
+/// Finds the value with this name.
 fn named<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
     all.iter()
         .copied()

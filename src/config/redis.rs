@@ -7,81 +7,81 @@ use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
-/// Where the records are, and how they are spread.
+/// How to reach Redis, and how the records are kept there.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// Where Redis is.
+    /// The address of Redis.
     pub address: RedisAddress,
-    /// How subjects are spread. It cannot be changed once there are records.
+    /// The number of partitions. It cannot be changed once there are records.
     pub partitions: Partitions,
-    /// About how many events are kept, in all partitions together.
+    /// Approximate number of events that are kept, in all partitions together.
     pub events_kept: u32,
-    /// What must have a change before it is acknowledged, besides the memory of Redis.
+    /// The confirmation that a change needs before it is acknowledged; `None` if it needs none.
     pub wait: Option<RedisConfirmation>,
-    /// How long a change waits for that; then its outcome is unknown.
+    /// How long a change waits for the confirmation. After that its outcome is unknown.
     pub wait_timeout: Duration,
 }
 
-/// What confirms a change before it is acknowledged.
+/// The confirmation of a change before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisConfirmation {
-    /// The append-only file, on the disk of the master (`WAITAOF`, from Redis 7.2 on).
+    /// The master has written it to its append-only file (`WAITAOF`, Redis 7.2 or later).
     Aof,
-    /// The memory of at least one replica (`WAIT`).
+    /// At least one replica has it in memory (`WAIT`).
     Replica,
 }
 
 impl RedisSettings {
-    /// Each partition's share of the events kept, rounded up.
+    /// Number of events that each partition keeps, rounded up.
     pub const fn events_kept_in_each(&self) -> u32 {
         self.events_kept.div_ceil(self.partitions.count() as u32)
     }
 }
 
-/// Where Redis is, and as whom to speak to it.
+/// The address of Redis, with the credentials.
 ///
 /// | form | meaning |
 /// | --- | --- |
 /// | `redis://[user:password@]host[:port][/db]` | one server; `rediss://` with TLS, `unix:///path` a socket |
-/// | `redis+sentinel://[user:password@]host[:port],…/master[/db]` | the master of this name, as these Sentinels know it; `?sentinel_password=` where they want one |
-/// | `redis://[user:password@]host[:port],…` | a Cluster, found by any of these nodes |
-/// | `redis+cluster://[user:password@]host[:port]` | a Cluster, found by one node |
+/// | `redis+sentinel://[user:password@]host[:port],…/master[/db]` | the master that these Sentinels know by this name; `?sentinel_password=` if they need a password |
+/// | `redis://[user:password@]host[:port],…` | a Cluster, discovered from any of these nodes |
+/// | `redis+cluster://[user:password@]host[:port]` | a Cluster, discovered from one node |
 ///
-/// It is shown without user and password.
+/// `Display` and `Debug` hide the user and the password.
 #[derive(Clone)]
 pub struct RedisAddress(pub(crate) RedisForm);
 
-/// The forms that it has.
+/// The forms of an address.
 #[derive(Clone)]
 pub(crate) enum RedisForm {
     Server(ConnectionInfo),
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
         master: String,
-        /// How to speak to the master, wherever it is; its address is not meant.
+        /// The settings of a connection to the master. The host in it is not used.
         node: ConnectionInfo,
         tls: bool,
     },
     Cluster(Vec<ConnectionInfo>),
 }
 
-/// The text is no address of Redis. It does not repeat the text, which may hold a password.
+/// A text is not an address of Redis. The error does not repeat the text, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRedisAddress {
-    /// Nothing that a form begins with.
+    /// It begins with none of the known schemes.
     #[error(
         "it begins with none of redis://, rediss://, unix://, redis+sentinel://, redis+cluster://"
     )]
     Scheme,
-    /// A host, port, user, password or database that cannot be read.
+    /// The host, port, user, password or database cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
-    /// Sentinels without the name of a master.
+    /// It names Sentinels, but not the master.
     #[error(
         "it names no master: write redis+sentinel://host:26379,host:26379/NAME, as in the Sentinels' `sentinel monitor NAME`"
     )]
     NoMaster,
-    /// A Cluster has one database.
+    /// It names a database of a Cluster, which has only one.
     #[error("it names a database, and a Cluster has only database 0")]
     ClusterDatabase,
 }
@@ -114,10 +114,10 @@ impl FromStr for RedisAddress {
 
 /// Splits `[user:password@]host,host/path` into an address for each host, and the path.
 fn nodes<'a>(scheme: &str, rest: &'a str) -> Result<(Vec<String>, &'a str), InvalidRedisAddress> {
-    // A password may hold a comma or, encoded or not, a slash: it ends at the last `@`.
+    // A password may hold commas and slashes, so it ends at the last `@`.
     let (credentials, hosts) = rest.rsplit_once('@').unwrap_or(("", rest));
     let at = if credentials.is_empty() { "" } else { "@" };
-    // Every host may repeat the scheme: `redis://a,redis://b`.
+    // Each host may repeat the scheme: `redis://a,redis://b`.
     let repeated = format!("{scheme}://");
     let hosts = hosts.replace(&repeated, "");
     let end = hosts.find(['/', '?', '#']).unwrap_or(hosts.len());
@@ -136,7 +136,7 @@ fn nodes<'a>(scheme: &str, rest: &'a str) -> Result<(Vec<String>, &'a str), Inva
 
 fn read(address: &str) -> Result<ConnectionInfo, InvalidRedisAddress> {
     let unreadable = |error: redis::RedisError| {
-        // The description, never the detail: that may repeat the address with its password.
+        // Only the description is used. The detail may repeat the address with its password.
         let text = error.to_string();
         let text = text.split(" - ").next().unwrap_or_default();
         InvalidRedisAddress::Unreadable(text.to_lowercase())
@@ -162,7 +162,7 @@ fn sentinel(scheme: &str, nodes: &[String], path: &str) -> Result<RedisForm, Inv
         .split('&')
         .find_map(|pair| pair.strip_prefix("sentinel_password="));
     let as_sentinel = |node: &String| {
-        // The credentials are the master's; a Sentinel has its own, or none.
+        // The credentials belong to the master. Sentinels have their own, or none.
         let host = node.rsplit_once('@').map_or_else(
             || {
                 node.trim_start_matches("rediss://")
@@ -187,7 +187,7 @@ fn sentinel(scheme: &str, nodes: &[String], path: &str) -> Result<RedisForm, Inv
     })
 }
 
-/// Whether a host is followed by a port; a bare IPv6 address is in brackets.
+/// Whether a host has a port. An IPv6 address is in brackets.
 fn has_port(host: &str) -> bool {
     host.rsplit_once(':')
         .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
@@ -221,25 +221,25 @@ impl fmt::Debug for RedisAddress {
     }
 }
 
-/// Into how many partitions the subjects are spread. All keys of one partition share a hash tag,
-/// `cameo:{p07}:…`, and so one slot of a Cluster: a step that stays within a partition is atomic
-/// everywhere.
+/// The number of partitions of the subjects. All keys of a partition share a hash tag,
+/// `cameo:{p07}:…`, and therefore one slot of a Cluster. So a script that uses the keys of one
+/// partition is atomic everywhere.
 ///
-/// The number is fixed when the first record is written: another one would look for a subject
-/// where it is not.
+/// The number is fixed when the first record is written. With another number, a subject would be
+/// searched in the wrong partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partitions(NonZeroU16);
 
-/// The number of partitions is not one of 1 to 1024.
+/// The number of partitions is not between 1 and 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there can be 1 to 1024 partitions")]
 pub struct InvalidPartitions;
 
 impl Partitions {
-    /// This many partitions.
+    /// Checks the number.
     ///
     /// # Errors
-    /// Where there would be none, or more than 1024.
+    /// If it is 0, or above 1024.
     pub fn new(count: u16) -> Result<Self, InvalidPartitions> {
         match NonZeroU16::new(count) {
             Some(count) if count.get() <= 1024 => Ok(Self(count)),
@@ -247,7 +247,7 @@ impl Partitions {
         }
     }
 
-    /// How many there are.
+    /// The number of partitions.
     pub const fn count(self) -> u16 {
         self.0.get()
     }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_is_one_server() {
+    fn one_host_means_one_server() {
         let info = server("redis://app:p%40ss@cache:6380/2");
         assert_eq!(info.addr().to_string(), "cache:6380");
         let redis = info.redis_settings();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn several_hosts_or_the_scheme_are_a_cluster() {
+    fn several_hosts_or_the_cluster_scheme_mean_a_cluster() {
         for (text, shown) in [
             ("redis://:pw@a:7000,b:7001,c", "a:7000,b:7001,c:6379"),
             ("redis://a:7000,redis://b:7001", "a:7000,b:7001"),
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_without_repeating_it() {
+    fn a_text_that_is_not_an_address_is_refused_without_repeating_it() {
         use InvalidRedisAddress::{ClusterDatabase, NoMaster, Scheme, Unreadable};
         for (text, expected) in [
             ("localhost:6379", Scheme),

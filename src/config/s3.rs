@@ -2,43 +2,42 @@
 
 use std::path::PathBuf;
 
-/// Which bucket, where, and who may read from it.
+/// A bucket, its server, and the access to it.
 #[derive(Clone, Debug)]
 pub struct S3Settings {
-    /// The bucket. It is made where it is not there.
+    /// The name of the bucket. The service creates the bucket if it does not exist.
     pub bucket: String,
-    /// The server's address, such as `https://minio.internal:9000`; AWS itself where there is
-    /// none.
+    /// The address of the server, such as `https://minio.internal:9000`; `None` means AWS.
     pub endpoint: Option<String>,
-    /// The region that requests are signed for.
+    /// The region in the signatures of requests.
     pub region: String,
-    /// Whether the bucket is named in the path (`https://host/bucket/…`) instead of the host name.
+    /// Whether URLs name the bucket in the path (`https://host/bucket/…`) instead of the host name.
     pub path_style: bool,
-    /// How objects under `public/` come to be readable by anyone.
+    /// How anonymous readers get access to objects under `public/`.
     pub public_access: PublicAccess,
-    /// Certificates in PEM that the server's may be signed by, beside those of the system.
+    /// A PEM file of certificate authorities to trust in addition to those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Origins whose pages may read objects by script; the bucket's CORS rules are set for them.
+    /// Origins whose scripts may read objects. The bucket's CORS rules allow them.
     pub trusted_origins: Vec<String>,
-    /// Who the service is; by the AWS chain where it is not said.
+    /// The access key of the service; `None` means that the AWS credential chain provides it.
     pub credentials: Option<S3Credentials>,
 }
 
-/// How objects under `public/` come to be readable by anyone.
+/// How anonymous readers get access to objects under `public/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublicAccess {
-    /// By a bucket policy, which is written unless they already are.
+    /// By a bucket policy. The service writes it unless the objects are readable already.
     Policy,
-    /// Not at all: the service hands them out itself, or a server in front does.
+    /// They get none: the service itself delivers the objects, or a server in front of it does.
     None,
 }
 
-/// An access key. It is not shown.
+/// An access key. `Debug` hides it.
 #[derive(Clone)]
 pub struct S3Credentials {
-    /// Its name.
+    /// The id of the key.
     pub access_key_id: String,
-    /// Its secret.
+    /// The secret of the key.
     pub secret_access_key: String,
 }
 
@@ -49,8 +48,8 @@ impl std::fmt::Debug for S3Credentials {
 }
 
 impl S3Settings {
-    /// Where anyone finds the bucket's objects, without a slash at its end: what a public URL
-    /// begins with where no CDN is in front.
+    /// The base URL of the bucket's objects, without a trailing slash. Public URLs begin with it
+    /// if there is no CDN.
     pub fn public_base(&self) -> String {
         let Self { bucket, region, .. } = self;
         match &self.endpoint {
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_url_begins_where_the_bucket_is() {
+    fn the_base_url_names_the_bucket_in_the_path_or_in_the_host() {
         let mut settings = S3Settings {
             bucket: "avatars".into(),
             endpoint: Some("https://minio:9000/".into()),

@@ -1,29 +1,31 @@
-//! Which secrets can be guessed.
+//! Detects secrets that can be guessed.
 
-/// How to make a secret that cannot be guessed.
+/// The advice in faults: how to make a secret that cannot be guessed.
 pub(super) const HOW_TO_MAKE: &str = "make one with: openssl rand -base64 48";
 
-/// What an attacker with the algorithm and one token cannot guess (RFC 7518, section 3.2).
+/// The minimum length of a secret for HS256 (RFC 7518, section 3.2).
 const MIN_BYTES: usize = 32;
-/// A pattern can end in something else, such as a digit that a rule for passwords demands.
+/// How many bytes at the end of a secret may differ from the pattern before them, such as a digit
+/// that a password rule demands.
 const MAX_TAIL: usize = 8;
-/// 32 random hexadecimal digits have fewer different ones once in 100 million times.
+/// The minimum number of different bytes. 32 random hexadecimal digits have fewer once in 100 million
+/// times.
 const MIN_DIFFERENT: usize = 8;
 
-/// Words of examples, of at least five letters, so that a random secret hardly ever holds one. An
-/// attacker tries them first, so they add nothing to a secret's length.
+/// Words that examples use. An attacker tries them first, so they do not count towards the length of
+/// a secret. Each has at least five letters, so that a random secret hardly ever contains one.
 const KNOWN: [&str; 42] = [
-    // Of this program's own tests and documents.
+    // From this program's tests and documents.
     "a secret that only the tests know",
     "a secret that the tests share",
     "main-application",
     "avatar",
     "cameo",
-    // Of the documents of token libraries.
+    // From the documents of token libraries.
     "a-string-secret-at-least-256-bits-long",
     "your-256-bit-secret",
     "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
-    // Of everybody's first try.
+    // Words that people use first.
     "0123456789",
     "1234567890",
     "abcdefghij",
@@ -60,7 +62,7 @@ const KNOWN: [&str; 42] = [
     "token",
 ];
 
-/// Why a secret can be guessed; `None` where that takes too long. It does not repeat the secret.
+/// Why a secret can be guessed; `None` if it cannot. The text does not repeat the secret.
 pub(super) fn weakness(secret: &str) -> Option<String> {
     if secret.len() < MIN_BYTES {
         return Some(format!(
@@ -96,14 +98,14 @@ pub(super) fn weakness(secret: &str) -> Option<String> {
     let words = || KNOWN.into_iter();
     let removed = removed(secret.clone(), words().map(str::to_owned))
         .max(self::removed(compact, words().map(without_separators)));
-    // Separators count as long as they separate no known words: random text has some, too.
+    // Separators between other words count, because random text has some too.
     let rest = secret.len() - removed;
     (rest < MIN_BYTES).then(|| {
         format!("consists of words that examples use, but for {rest} bytes, and can be guessed")
     })
 }
 
-/// How many bytes a text loses with these words.
+/// How many bytes of a text belong to these words.
 fn removed(mut text: String, words: impl Iterator<Item = String>) -> usize {
     let whole = text.len();
     for word in words {
@@ -112,12 +114,12 @@ fn removed(mut text: String, words: impl Iterator<Item = String>) -> usize {
     whole - text.len()
 }
 
-/// A text without what people put between words.
+/// A text without the separators that people put between words.
 fn without_separators(text: impl AsRef<str>) -> String {
     text.as_ref().replace([' ', '-', '_'], "")
 }
 
-/// After how many bytes everything repeats; the whole length where nothing does.
+/// The length of the pattern that a text repeats; the whole length if it repeats none.
 fn period(bytes: &[u8]) -> usize {
     (1..=bytes.len() / 2)
         .find(|period| bytes[*period..] == bytes[..bytes.len() - period])

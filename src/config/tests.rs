@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn with(variables: &[(&str, &str)]) -> Result<Config, Faults> {
@@ -62,8 +64,70 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(events_kept, 10_000);
 }
 
+/// Every key of `config.toml` is read, and every key that is read is in `config.toml`. A key in a
+/// comment counts too.
 #[test]
-fn a_file_lies_over_the_defaults_and_the_environment_over_both() {
+fn config_toml_has_exactly_the_keys_that_are_read() {
+    let mut faults = Vec::new();
+    let mut layers = Layers::of_defaults(&mut faults);
+    layers.lay_file(
+        Path::new("comments"),
+        &commented_settings(DEFAULTS),
+        &mut faults,
+    );
+    read::config(&layers, &mut faults);
+    assert_eq!(faults, []);
+    let documented: BTreeSet<_> = layers.keys().into_iter().collect();
+    let read = layers.read_keys();
+    let unread: Vec<_> = documented.difference(&read).collect();
+    assert!(
+        unread.is_empty(),
+        "in config.toml, but never read: {unread:?}"
+    );
+    let undocumented: Vec<_> = read.difference(&documented).collect();
+    assert!(
+        undocumented.is_empty(),
+        "read, but not in config.toml: {undocumented:?}"
+    );
+}
+
+/// The settings that a TOML text has in comments (`# key = value`), under their tables.
+fn commented_settings(text: &str) -> String {
+    let mut settings = String::new();
+    for line in text.lines() {
+        let line = line.trim();
+        if line.starts_with('[') {
+            settings.push_str(line);
+            settings.push('\n');
+        }
+        let Some(comment) = line.strip_prefix('#') else {
+            continue;
+        };
+        let comment = comment.trim();
+        let key = comment.split_once(" = ").map_or("", |(key, _)| key);
+        let is_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let is_setting = !key.is_empty() && key.bytes().all(is_key);
+        let is_table = comment.starts_with('[') && comment.ends_with(']');
+        if is_setting || is_table {
+            settings.push_str(comment);
+            settings.push('\n');
+        }
+    }
+    settings
+}
+
+#[test]
+fn settings_in_comments_are_found_under_their_tables() {
+    let text =
+        "# On top.\n[http]\nbind = \"x\"\n# speed = 3 # of what\n#   see a = b\n# [http.more]\n";
+    assert_eq!(
+        commented_settings(text),
+        "[http]\nspeed = 3 # of what\n[http.more]\n"
+    );
+}
+
+#[test]
+fn a_file_overrides_the_defaults_and_the_environment_overrides_both() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("my.toml");
     let text =
@@ -155,7 +219,7 @@ fn the_events_kept_are_bounded() {
 }
 
 #[test]
-fn all_faults_are_told_together_with_their_place_and_what_would_be_right() {
+fn all_faults_are_reported_together_with_their_places_and_the_accepted_values() {
     let faults = with_file(
         r#"
         enviroment = "production"
@@ -191,7 +255,7 @@ fn a_variable_is_named_in_its_fault() {
 }
 
 #[test]
-fn what_kubernetes_says_of_a_service_called_cameo_is_no_setting() {
+fn variables_of_a_kubernetes_service_called_cameo_are_not_settings() {
     let links = [
         ("CAMEO_SERVICE_HOST", "10.0.0.11"),
         ("CAMEO_SERVICE_PORT", "8080"),
@@ -204,7 +268,7 @@ fn what_kubernetes_says_of_a_service_called_cameo_is_no_setting() {
         ("CAMEO_DATA_DIR", "elsewhere"),
     ];
     assert_eq!(with(&links).unwrap().data_dir, Path::new("elsewhere"));
-    // Without the service they are somebody's mistake.
+    // Without the Service, the variable is a mistake.
     let faults = faults_of(&[("CAMEO_PORT", "8080")]);
     assert!(
         faults[0].starts_with("CAMEO_PORT: there is no setting"),
@@ -213,7 +277,7 @@ fn what_kubernetes_says_of_a_service_called_cameo_is_no_setting() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_or_not_there_is_a_fault() {
+fn a_file_that_is_not_toml_or_does_not_exist_is_a_fault() {
     let faults = with_file("[http]\nbind 8080").unwrap_err();
     assert!(
         faults[0].starts_with("my.toml: line 2 is not TOML"),
@@ -229,7 +293,7 @@ fn a_file_that_is_no_toml_or_not_there_is_a_fault() {
 }
 
 #[test]
-fn production_refuses_what_is_handy_on_a_laptop() {
+fn production_refuses_settings_that_are_safe_only_in_development() {
     insta::assert_snapshot!(faults_of(&[("CAMEO_ENVIRONMENT", "production")]).join("\n"));
     let short = [
         ("CAMEO_ENVIRONMENT", "production"),
@@ -258,7 +322,7 @@ fn production_refuses_a_secret_that_can_be_guessed_and_says_how_to_make_one() {
              with: openssl rand -base64 48"
         ]
     );
-    // On a laptop it is good enough.
+    // Development accepts it.
     with(&variables[1..]).unwrap();
 }
 
@@ -319,7 +383,7 @@ fn a_short_deadline_for_uploads_is_a_fault_in_production_and_a_warning_elsewhere
 }
 
 #[test]
-fn what_a_probe_finds_is_told_together_with_the_other_faults() {
+fn faults_of_the_probe_are_reported_together_with_the_others() {
     let variables = [
         ("CAMEO_DATA_DIR", "/nowhere"),
         ("CAMEO_IMAGES__WEBP_QUALITY", "101"),
@@ -358,7 +422,7 @@ fn a_secret_is_read_from_its_file_and_never_shown() {
 }
 
 #[test]
-fn a_bucket_and_redis_are_chosen_with_what_they_need() {
+fn a_bucket_and_redis_are_chosen_with_their_settings() {
     let config = with(&[
         ("CAMEO_STORAGE__KIND", "s3"),
         ("CAMEO_STORAGE__S3__ENDPOINT", "http://minio:9000/"),
@@ -405,7 +469,7 @@ fn the_address_of_redis_is_read_from_its_file() {
 }
 
 #[test]
-fn faults_of_a_bucket_and_of_redis_are_told_even_where_they_are_not_chosen() {
+fn faults_of_a_bucket_and_of_redis_are_reported_even_if_they_are_not_chosen() {
     let faults = faults_of(&[
         ("CAMEO_STORAGE__S3__BUCKET", "My_Bucket"),
         ("CAMEO_STORAGE__S3__ENDPOINT", "minio:9000"),
@@ -419,7 +483,7 @@ fn faults_of_a_bucket_and_of_redis_are_told_even_where_they_are_not_chosen() {
 }
 
 #[test]
-fn decimal_units_are_refused_with_the_binary_one_that_was_meant() {
+fn decimal_units_are_refused_and_the_fault_names_the_binary_unit() {
     for (size, meant) in [
         ("5MB", "5MiB"),
         ("5 mb", "5MiB"),
@@ -439,7 +503,7 @@ fn decimal_units_are_refused_with_the_binary_one_that_was_meant() {
 }
 
 #[test]
-fn an_upload_that_no_memory_could_hold_is_a_fault_that_names_both_settings() {
+fn an_upload_limit_above_the_memory_for_bodies_is_a_fault_that_names_both_settings() {
     let budget = ("CAMEO_PROCESSING__MEMORY_BUDGET", "64MiB");
     let faults = faults_of(&[budget, ("CAMEO_UPLOAD__MAX_BYTES", "33MiB")]);
     assert_eq!(faults.len(), 1, "{faults:?}");
@@ -453,7 +517,7 @@ fn an_upload_that_no_memory_could_hold_is_a_fault_that_names_both_settings() {
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_utf8_is_a_fault_where_it_is_a_setting_and_else_ignored() {
+fn a_variable_that_is_not_utf8_is_a_fault_if_it_is_a_setting_and_is_ignored_otherwise() {
     use std::os::unix::ffi::OsStringExt;
 
     let odd = || OsString::from_vec(b"caf\xe9".to_vec());

@@ -1,19 +1,21 @@
-//! Values with units.
+//! Values with units: sizes, times, rates, colours.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// So many at once, which come back one by one, evenly over so long a time (GCRA).
+/// A rate limit (GCRA): so many requests at once, and the same number again, evenly spread, in each
+/// period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// How many.
+    /// Number of requests.
     pub count: NonZeroU32,
-    /// In how long.
+    /// The period.
     pub per: Duration,
 }
 
 impl Quota {
-    /// The time in which one comes back, in seconds with at most three decimals: `12`, `0.1`.
+    /// The time after which one more request is allowed, in seconds with at most three decimals:
+    /// `12`, `0.1`.
     pub fn interval_in_seconds(&self) -> String {
         let millis = (self.per / self.count.get()).as_millis().max(1);
         let text = format!("{}.{:03}", millis / 1000, millis % 1000);
@@ -21,7 +23,8 @@ impl Quota {
     }
 }
 
-/// Takes `"5MiB"` as bytes. Only binary units: nobody should have to know that 5 MB are not 5 MiB.
+/// Reads a size such as `"5MiB"`, in bytes. Decimal units are refused, because many people read 5 MB
+/// as 5 MiB.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text[number.len()..].to_ascii_lowercase();
@@ -40,13 +43,13 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Takes `"30s"` as a time.
+/// Reads a time such as `"30s"`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("is {text:?}; give a time such as \"30s\", \"5m\" or \"1h\""))
 }
 
-/// Takes `"5/min"` as a quota.
+/// Reads a rate such as `"5/min"`.
 pub(super) fn quota(text: &str) -> Result<Quota, String> {
     let parsed = || {
         let (count, unit) = text.split_once('/')?;
@@ -66,7 +69,7 @@ pub(super) fn quota(text: &str) -> Result<Quota, String> {
     parsed().ok_or_else(|| format!("is {text:?}; give a number per s, min, h or d: \"5/min\""))
 }
 
-/// Takes `"#7a5c48"` as red, green, blue.
+/// Reads a colour such as `"#7a5c48"`, as red, green, blue.
 pub(super) fn color(text: &str) -> Result<[u8; 3], String> {
     let parsed = || {
         let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6)?;
