@@ -1,7 +1,8 @@
-# What there is to do here; `make` alone says it in words. Each target installs
-# what it needs and is missing, or fails and names it: none skips anything.
+# The tasks of this project; `make` lists them. Each target installs the missing
+# tools that it needs. If it cannot install one, it names the tool and fails.
 
-# Debian keeps servers such as nginx where only root looks for commands.
+# Debian installs servers such as nginx in sbin, which is not in the PATH of
+# ordinary users.
 export PATH := $(PATH):/usr/sbin:/sbin
 
 DENY_VERSION := 0.20.2
@@ -13,30 +14,30 @@ DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: needs ## Build and start the service, as `cargo run --release` does
+run: needs ## Build and start the service, like `cargo run --release`
 	cargo run --release --locked
 
-test: needs servers server-versions promtool traced ## Run every test: unit, contract, black-box (three backends), a short chaos, documentation
+test: needs servers server-versions promtool traced ## Run every test: unit, contract, black-box (three backends), short chaos, documentation
 	cargo test --locked --workspace
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
 
-chaos: needs servers ## Kill, stop and cut off everything, and count (CHAOS_SECONDS=120, CHAOS_SEED, CHAOS_S3=seaweedfs)
+chaos: needs servers ## Test the service under faults (CHAOS_SECONDS=120, CHAOS_SEED, CHAOS_S3=seaweedfs)
 	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED) CHAOS_S3=$(CHAOS_S3) cargo test --locked --test chaos
 
-conformance: needs servers ## Run the suites on real S3 servers and Redis kinds (ARGS='--only minio'); writes docs/object-stores.md
+conformance: needs servers ## Run the suites on real S3 servers, Redis and Valkey (ARGS='--only minio'); writes docs/object-stores.md
 	cargo test --locked --test conformance -- $(ARGS)
 
-lint: fmt-check clippy docs deny openapi ## Everything but the tests that a change must pass
+lint: fmt-check clippy docs deny openapi ## Run all checks of a change, except the tests
 
 fmt-check: needs ## Check the formatting
 	cargo fmt --all --check
 
-clippy: needs ## Check with clippy, tests and benchmarks included
+clippy: needs ## Run clippy, also on tests and benchmarks
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --test conformance -- -D warnings
 
-docs: needs ## Build the documentation into target/doc, private items included
+docs: needs ## Build the documentation, with private items, into target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 
 deny: $(DENY) ## Check the dependencies against deny.toml
@@ -49,11 +50,11 @@ openapi: ## Check docs/openapi.yaml with openapi-spec-validator and Redocly
 fmt: needs ## Format the code
 	cargo fmt --all
 
-bench: needs servers ## Run the benchmarks, on a 12-megapixel phone photo among others
+bench: needs servers ## Run the benchmarks, with a 12-megapixel phone photo
 	scripts/bench-photo.sh
 	cargo bench --locked --workspace --bench service --bench imaging --bench upload
 
-bench-upload: needs servers ## Measure uploads on SeaweedFS and Redis, beside FastAPI and Fastify (ARGS='--rounds 1')
+bench-upload: needs servers ## Compare uploads on SeaweedFS and Redis with FastAPI and Fastify (ARGS='--rounds 1')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
 	bench/peers/run.sh $(ARGS)
 
@@ -63,25 +64,25 @@ bench-scale: needs servers ## Measure a catalog of a million avatars, and gc and
 	cargo bench --locked --bench catalog
 	cargo bench --locked --bench upload -- maintain
 
-# The Redis and the gateway that tests start for themselves.
+# The Redis and nginx that the tests start.
 servers:
 	@scripts/need.sh redis-server nginx=nginx-light
 
-# What checks the metrics: Prometheus's own tool.
+# Prometheus's own tool, which checks the metrics.
 promtool:
 	@scripts/promtool.sh >/dev/null
 
-# The other kinds of Redis that a few tests need, and a clock that is wrong.
+# Other Redis versions, and libfaketime for wrong clocks, which a few tests need.
 server-versions: servers
 	@scripts/need.sh faketime
 	@scripts/servers/valkey.sh install
 	@scripts/servers/redis6.sh install
 
-# What tests of full disks and of durability run the program under.
+# strace and unshare, with which tests of full disks and of durability run the program.
 traced:
 	@scripts/need.sh strace unshare=util-linux
 
-bench-imaging: needs ## Measure imaging beside sharp, Pillow and pyvips (ARGS='--rounds 3')
+bench-imaging: needs ## Compare imaging with sharp, Pillow and pyvips (ARGS='--rounds 3')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
 	bench/imaging/run.sh $(ARGS)
 
@@ -89,13 +90,13 @@ fuzz: needs ## Fuzz imaging under AddressSanitizer, FUZZ_SECONDS=60 for each tar
 	@scripts/need.sh c++=g++
 	fuzz/run.sh $(or $(FUZZ_SECONDS),60)
 
-# A Rust toolchain, and the C compiler that builds libwebp's encoder and links.
+# A Rust toolchain, and a C compiler, which builds libwebp's encoder and links.
 needs:
 	@scripts/need.sh cc=gcc,libc6-dev
 	@scripts/need-rust.sh
 
-# Unoptimised and without debug information: it builds in a minute and checks in
-# two seconds.
+# cargo-deny is built without optimisation and debug information. The build takes
+# a minute, and the check two seconds.
 $(DENY): | needs
 	CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --version $(DENY_VERSION) \
 		--locked --debug --quiet --root .tools/cargo-deny-$(DENY_VERSION)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the bucket, its policy and a user for Cameo, so that the service needs no
-# more rights than it uses. It can be run again: a second run changes nothing.
+# Makes the bucket, its policy and a user for Cameo, so that the service has only
+# the rights that it needs. It can be run again: a second run changes nothing.
 #
 #     MINIO_URL=http://minio:9000 MINIO_ROOT_USER=... MINIO_ROOT_PASSWORD=... \
 #     CAMEO_ACCESS_KEY=cameo-service CAMEO_SECRET_KEY=... ./minio-init.sh
@@ -51,7 +51,7 @@ done
 mc mb --ignore-existing "cameo/$bucket"
 
 # Anyone can read the objects under public/, and nobody can list them. This
-# replaces a policy that the bucket has.
+# replaces an existing policy of the bucket.
 cat >"$work/public.json" <<POLICY
 {
   "Version": "2012-10-17",
@@ -85,10 +85,10 @@ printf '%s\n%s\n' "$CAMEO_ACCESS_KEY" "$CAMEO_SECRET_KEY" | mc admin user add ca
 mc admin policy create cameo "$policy" "$work/service.json"
 # A policy that is already attached is an error of mc, and success here.
 if ! mc admin policy attach cameo "$policy" --user "$CAMEO_ACCESS_KEY" 2>"$work/attach"; then
-    said=$(cat "$work/attach")
-    case $said in
+    message=$(cat "$work/attach")
+    case $message in
         *[Aa]lready*) ;;
-        *) echo "$said" >&2; exit 1 ;;
+        *) echo "$message" >&2; exit 1 ;;
     esac
 fi
 echo "bucket $bucket is ready for $CAMEO_ACCESS_KEY"

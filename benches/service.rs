@@ -1,20 +1,20 @@
-//! What the whole program costs: how long until it is ready, and what one upload of a phone's photo
-//! takes, in processor time, wall time and memory.
+//! Measures the whole program: the time until it is ready, and the processor time, wall time and
+//! memory of an upload of a phone's photo.
 //!
 //! ```text
 //! cargo bench --bench service -- [--rounds N] [PHOTO]
 //! ```
 //!
-//! `PHOTO` is `target/bench/phone-12mp.jpg` where none is given; `scripts/bench-photo.sh` makes it.
-//! Each round is a process of its own on a folder of its own: started, waited for until
-//! `/health/ready` answers 200, and sent the photo once, as a cold first upload, and five times
-//! more. Processor time is the process's, user and system; peak is its largest resident size less
-//! what it had while idle. Medians of the rounds.
+//! By default `PHOTO` is `target/bench/phone-12mp.jpg`, which `scripts/bench-photo.sh` makes. Each
+//! round starts a process with a folder of its own and waits until `/health/ready` answers 200.
+//! Then it uploads the photo once (the cold first upload), and five times more. Processor time is
+//! the user and system time of the process. Peak memory is its largest resident size minus the size
+//! while idle. The figures are medians of the rounds.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a benchmark prints what it finds, and stops where it finds nothing"
+    reason = "a benchmark prints its figures, and a panic ends it"
 )]
 
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cameo");
 const SECRET: &str = "a secret of the benchmark's own, 32 bytes";
-/// Uploads of a warm process in each round.
+/// Further uploads in each round.
 const WARM: u32 = 5;
 
 #[derive(Clone, Copy)]
@@ -57,7 +57,7 @@ async fn main() {
             path => photo = path.into(),
         }
     }
-    let bytes = fs::read(&photo).expect("the photo; scripts/bench-photo.sh makes one");
+    let bytes = fs::read(&photo).expect("the photo, which scripts/bench-photo.sh makes");
     println!(
         "{}: {} bytes, {rounds} rounds\n",
         photo.display(),
@@ -74,11 +74,11 @@ async fn main() {
     };
     println!("| | |\n| --- | --- |");
     println!(
-        "| start to ready | {:.0} ms |",
+        "| time from start to ready | {:.0} ms |",
         median(|round| round.ready_ms)
     );
     println!(
-        "| resident while idle | {:.0} MiB |",
+        "| resident memory while idle | {:.0} MiB |",
         median(|round| round.idle_mib)
     );
     for (name, wall, cpu, peak) in [
@@ -118,7 +118,7 @@ async fn round(photo: &[u8]) -> Round {
     {
         assert!(
             started.elapsed() < Duration::from_secs(10),
-            "it never became ready"
+            "the program does not become ready"
         );
         thread::sleep(Duration::from_millis(1));
     }
@@ -197,10 +197,10 @@ fn resident_mib(pid: u32, name: &str) -> f64 {
         / 1024.0
 }
 
-/// User and system time of the process so far. The kernel counts it in hundredths of a second.
+/// The user and system time of the process so far. The kernel counts in hundredths of a second.
 fn cpu_ms(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The second field is the name in parentheses, which may hold blanks.
+    // The second field is the name in parentheses, which may contain spaces.
     let fields: Vec<_> = stat
         .rsplit_once(')')
         .unwrap()

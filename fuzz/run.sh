@@ -3,12 +3,12 @@
 #
 #     fuzz/run.sh [SECONDS] [TARGET…]
 #
-# Every target (process, jpeg, png, webp, gif, heic, avif) runs for SECONDS (60 by default) of one core,
-# one after the other, from the corpus of earlier runs and the pictures in tests/fixtures. What it
-# finds lies in fuzz/artifacts; a finding ends the run with an error.
+# The targets (process, jpeg, png, webp, gif, heic, avif) run one after the other, each for SECONDS (60 by
+# default) on one core. They start from the corpus of earlier runs and the pictures in tests/fixtures.
+# Findings are in fuzz/artifacts; a finding ends the run with an error.
 #
-# The stable compiler builds it: RUSTC_BOOTSTRAP lets it take the sanitizer's flags. Besides Rust
-# it needs a C++ compiler, for libFuzzer.
+# The stable compiler builds the targets: RUSTC_BOOTSTRAP makes it accept the flags of the sanitizer.
+# libFuzzer needs a C++ compiler.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -37,18 +37,19 @@ for name in "${targets[@]}"; do
     for seed in "${seeds[@]}"; do
         cp -n "$seed" "$corpus/" 2>/dev/null || true
     done
-    echo "fuzz: $name for $seconds s, $(find "$corpus" -type f | wc -l) pictures to begin with"
-    # What AV1's decoder leaks goes with its process, except here, where it has none of its own.
+    echo "fuzz: $name for $seconds s, $(find "$corpus" -type f | wc -l) initial pictures"
+    # The AV1 decoder leaks memory. In the service the memory is freed when the decoder's process ends;
+    # here the check for leaks is off for the targets that decode AV1.
     leaks=1
     [[ $name != avif && $name != process ]] || leaks=0
     export ASAN_OPTIONS=detect_leaks=$leaks
-    # A picture may take 5 s by its deadline, and far less memory than this.
+    # The deadline of a picture is 5 s, and it needs far less memory than this limit.
     "target/$target/release/$name" "$corpus" \
         -artifact_prefix="artifacts/$name/" -max_total_time="$seconds" -detect_leaks=$leaks \
         -timeout=25 -rss_limit_mb=2048 -max_len=131072 -print_final_stats=1 2>&1 |
         grep -E '^(==|SUMMARY|stat::|#.*(DONE|cov:.*pulse)|.*panicked|.*ERROR)' || true
     if [[ -n $(ls -A "artifacts/$name") ]]; then
-        echo "fuzz: $name found something: fuzz/artifacts/$name" >&2
+        echo "fuzz: $name has a finding: fuzz/artifacts/$name" >&2
         exit 1
     fi
 done

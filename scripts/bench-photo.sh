@@ -4,13 +4,13 @@
 #     scripts/bench-photo.sh [PHOTO]
 #
 # The result is target/bench/phone-12mp.jpg: 4032 x 3024 px, baseline 4:2:0,
-# lying on its side with EXIF orientation 6, a camera's name and a GPS position,
-# about 2.6 MB. It is made once; remove it to have it made again.
+# stored on its side with EXIF orientation 6, a camera's name and a GPS position,
+# about 2.6 MB. The script makes it once; remove it to make it again.
 #
-# Without PHOTO the source is a phone's own picture from the Debian package
-# lomiri-wallpapers-16.04: Dragonfly, copyright 2018 "Bolly", CC BY-SA 4.0. It
-# is fetched, not installed, and neither it nor the result is part of Cameo.
-# Another PHOTO of at least 12 megapixels does as well, and needs no Debian.
+# Without PHOTO the source is a picture from the Debian package
+# lomiri-wallpapers-16.04: Dragonfly, copyright 2018 "Bolly", CC BY-SA 4.0. The
+# package is downloaded, not installed. Neither it nor the result is part of
+# Cameo. PHOTO names another photo of at least 12 megapixels, on any system.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,7 +25,7 @@ fail() {
 }
 
 if [[ $# -eq 0 && -s $result ]]; then
-    echo "bench-photo: $result is there already"
+    echo "bench-photo: $result exists already"
     exit 0
 fi
 
@@ -39,14 +39,14 @@ if [[ $# -gt 0 ]]; then
 else
     photo=$work/$source
     command -v apt-get >/dev/null \
-        || fail "the source photo is in a Debian package; elsewhere name a photo: scripts/bench-photo.sh PHOTO"
-    echo "bench-photo: fetching $package (16 MB)"
-    chmod 755 "$work" # apt fetches as a user of its own
+        || fail "the source photo is in a Debian package; on another system name a photo: scripts/bench-photo.sh PHOTO"
+    echo "bench-photo: downloading $package (16 MB)"
+    chmod 755 "$work" # apt downloads as another user
     fetch() { (cd "$work" && apt-get download -qq "$package" 2>"$work/apt.log"); }
     if ! fetch; then
-        # A fresh machine has no package lists yet.
+        # A new machine may have no package lists yet.
         [[ $EUID -ne 0 ]] || apt-get update -qq || fail "apt-get update failed"
-        fetch || fail "cannot fetch $package: $(<"$work/apt.log")"
+        fetch || fail "cannot download $package: $(<"$work/apt.log")"
     fi
     dpkg-deb -x "$work"/"$package"_*.deb "$work"
     [[ -r $photo ]] || fail "$package no longer holds /$source; name a photo: scripts/bench-photo.sh PHOTO"
@@ -88,8 +88,8 @@ gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
 gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude] = "N", (28.0, 34.0, 22.0)
 gps[ExifTags.GPS.GPSLongitudeRef], gps[ExifTags.GPS.GPSLongitude] = "W", (80.0, 38.0, 56.0)
 
-# The source was compressed before, so it takes 95 to reach the size that a
-# phone's own quality of about 90 gives.
+# The source was compressed before. So quality 95 gives the size that a phone
+# reaches with a quality of about 90.
 photo.save(result, "JPEG", quality=95, subsampling="4:2:0", exif=exif)
 PYTHON
 mv "$result.part" "$result"

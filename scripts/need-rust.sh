@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes sure that cargo, rustfmt and clippy are there, or says what to do and
-# fails. A missing component is added where rustup manages the toolchain; the
-# toolchain itself is the developer's choice. Cargo.toml says which version is
-# the oldest that does, and cargo refuses an older one by itself.
+# Checks that cargo, rustfmt and clippy are installed. If rustup manages the
+# toolchain, a missing component is added; otherwise the script says what is
+# missing and fails. It does not choose the toolchain. Cargo.toml names the oldest
+# supported version, and cargo refuses an older one.
 set -euo pipefail
 
 if ! cargo --version >/dev/null; then

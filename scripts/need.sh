@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Makes sure that commands exist, or says what to do and fails.
+# Checks that commands exist, and installs missing ones.
 #
 #     scripts/need.sh COMMAND[=PACKAGE,PACKAGE...] ...
 #
-# A missing command is installed from the Debian packages named after it (its
-# own name by default), as root or with sudo. Where that cannot be done, the
-# script fails with the names of what is missing: nothing is ever skipped.
+# A missing command is installed from the given Debian packages (by default the
+# package of the same name), as root or with sudo. If that is not possible, the
+# script names what is missing and fails.
 #
-# python:MODULE=PACKAGE asks for a module of Python instead: Debian has parts of
-# the standard library in packages of their own.
+# python:MODULE=PACKAGE checks for a Python module, because Debian has separate
+# packages for parts of the standard library.
 set -euo pipefail
 
-# Debian keeps servers such as nginx where only root looks for commands.
+# Debian installs servers such as nginx in sbin, which is not in the PATH of ordinary users.
 PATH=$PATH:/usr/sbin:/sbin
 
-there() {
+exists() {
     case $1 in
         python:*) python3 -c "import ${1#python:}" 2>/dev/null ;;
         *) command -v "$1" >/dev/null ;;
@@ -25,7 +25,7 @@ missing=()
 packages=()
 for need in "$@"; do
     command=${need%%=*}
-    if ! there "$command"; then
+    if ! exists "$command"; then
         missing+=("$command")
         IFS=, read -ra names <<<"${need#*=}"
         packages+=("${names[@]}")
@@ -39,7 +39,7 @@ give_up() {
 }
 
 command -v apt-get >/dev/null \
-    || give_up "this is not a Debian system; install what Debian calls ${packages[*]}, then run this again"
+    || give_up "this is not a Debian system; install the equivalents of the Debian packages ${packages[*]}, then run this again"
 as_root=()
 if [[ $EUID -ne 0 ]]; then
     command -v sudo >/dev/null || give_up "run this as root: apt-get install ${packages[*]}"
@@ -54,5 +54,5 @@ echo "installing ${packages[*]} (for ${missing[*]})"
 
 hash -r
 for command in "${missing[@]}"; do
-    there "$command" || give_up "${packages[*]} installed, and $command is still not there"
+    exists "$command" || give_up "${packages[*]} is installed, but $command is still missing"
 done

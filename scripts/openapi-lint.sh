@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks docs/openapi.yaml with openapi-spec-validator and with Redocly: no error, no warning.
-# Both are installed below .tools in fixed versions; needs node, npm and python3 with venv.
+# Checks docs/openapi.yaml with openapi-spec-validator and Redocly, which must report no error and no
+# warning. Installs fixed versions of both below .tools. Needs node, npm and python3 with venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prints where promtool is, which checks metrics as Prometheus reads them.
+# Prints the path of promtool, which checks metrics in the way Prometheus reads them.
 #
-# Where it is not in PATH it is taken out of Debian's package `prometheus` into
-# .tools, without installing that: the package would start a server. Where that
-# cannot be done, the script says what is missing and fails.
+# If promtool is not in the PATH, the script extracts it from Debian's package
+# `prometheus` into .tools. It does not install the package, which would start a
+# server. If that is not possible, the script says what is missing and fails.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

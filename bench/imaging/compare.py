@@ -1,13 +1,13 @@
-"""Measures Cameo, sharp, Pillow and pyvips side by side: the same pictures, sizes, qualities.
+"""Compares Cameo, sharp, Pillow and pyvips on the same pictures, with the same sizes and qualities.
 
     compare.py CAMEO FOLDER [--rounds N] [--only NAME]
 
-CAMEO is the program that `cargo bench -p cameo-imaging --bench imaging --no-run` builds, FOLDER what inputs.py made.
+CAMEO is the program that `cargo bench -p cameo-imaging --bench imaging --no-run` builds, and FOLDER has the pictures of inputs.py.
 
-Protocol: each way is a process that reads a line, processes its picture once on one thread, and
-prints CPU ms (user and system), the process's peak memory in MB above what it had before its first
-picture, and the kB that came out. Where the line names a folder, the files are written there. The
-rounds of all ways are interleaved, and medians are shown.
+Protocol: each library runs in a process that reads a line, processes its picture once on one thread,
+and prints three figures: CPU time in ms (user and system), peak memory in MB above the memory before
+the first picture, and output in kB. If the line names a folder, the files are written there. The
+rounds of all processes are interleaved; the figures are medians.
 """
 
 import argparse
@@ -57,8 +57,8 @@ def ways(cameo, picture, format_):
         ("cameo", [cameo, "--way", f"cameo-{format_}", picture]),
         ("sharp, shared decode", [*node, "shared", format_, picture]),
         ("sharp, clone()", [*node, "clone", format_, picture]),
-        ("Pillow, common", [*pillow, "common", format_, picture]),
-        ("Pillow, best", [*pillow, "best", format_, picture]),
+        ("Pillow, common use", [*pillow, "common", format_, picture]),
+        ("Pillow, optimised", [*pillow, "best", format_, picture]),
         ("pyvips", [*pyvips, "thumbnail", format_, picture]),
     ]
 
@@ -95,12 +95,12 @@ def main():
         for format_ in ("webp", "jpeg"):
             rows = measure(options.cameo, picture, format_, options.rounds, reference)
             print(f"\n### {picture.name}, {format_}\n")
-            print("| | CPU ms | cameo is | peak MB | kB out | SSIM |")
+            print("| | CPU ms | ratio of Cameo | peak MB | output kB | SSIM |")
             print("| --- | --- | --- | --- | --- | --- |")
             ours = statistics.median(rows[0][0].cpu)
             for way, taken, quality in rows:
                 if not taken:
-                    print(f"| {way.name} | cannot | | | | |")
+                    print(f"| {way.name} | not supported | | | | |")
                     continue
                 cpu = statistics.median(way.cpu)
                 print(

@@ -1,8 +1,8 @@
-"""Compares crops of every kind of picture with Pillow's: crops.py CAMEO [CROPS] [SEED].
+"""Compares crops of every kind of picture with the crops of Pillow: crops.py CAMEO [CROPS] [SEED].
 
-The pictures are noise of several sizes, so that no part looks like another. A crop is right if it is
-near to what Pillow makes of the same part, and nearer to it than to that part moved by one pixel of
-the output in any direction. `CROPS` is the number of crops of each picture.
+The pictures are noise of several scales, so that all parts differ. A crop is right if it is close to
+Pillow's crop of the same part, and closer to it than to Pillow's crop moved by one output pixel in any
+direction. `CROPS` is the number of crops of each picture.
 """
 
 import io
@@ -18,8 +18,8 @@ import pillow_heif
 from PIL import ExifTags, Image, ImageOps
 
 pillow_heif.register_heif_opener()
-# What another filter for chroma and lossy coding change.
-MOST = 8.0
+# The accepted difference, which another chroma filter and lossy coding cause.
+MAX_DIFFERENCE = 8.0
 
 
 def noise(width, height, finest, channels, seed):
@@ -47,7 +47,7 @@ def with_alpha(image, seed):
 
 
 def kinds():
-    """A name, a mode, a format and options of Pillow's or pillow-heif's `save`."""
+    """The kinds of pictures: name, mode, format, and options for `save` of Pillow or pillow-heif."""
     codings = {"baseline": {}, "restarts": {"restart_marker_blocks": 3}, "progressive": {"progressive": True}}
     for (coding, options), mode, sampling in itertools.product(
         codings.items(), ("L", "RGB", "CMYK"), ("4:4:4", "4:2:2", "4:2:0")
@@ -84,7 +84,7 @@ def converted(image, mode, seed):
 
 
 def files(sizes):
-    """Every kind in every orientation that its format can say."""
+    """Every kind of picture in every orientation that its format supports."""
     for number, (name, mode, form, options) in enumerate(kinds()):
         for orientation in range(1, 9) if form != "GIF" else [1]:
             size = sizes[(number + orientation) % len(sizes)]
@@ -99,7 +99,7 @@ def files(sizes):
 
 
 def decoded(data):
-    """Upright, in straight RGBA, by Pillow."""
+    """The upright picture in straight RGBA, decoded by Pillow."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode == "I;16":
         image = Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))
@@ -153,9 +153,9 @@ def main(cameo, count=4, seed=1):
                 checked += 1
                 near = difference(found, part, 0, 0) if found.shape == part.shape else 999
                 moved = min(difference(found, part, *by) for by in ((1, 0), (-1, 0), (0, 1), (0, -1)))
-                if near > MOST or near * 1.3 > moved:
+                if near > MAX_DIFFERENCE or near * 1.3 > moved:
                     wrong.append(f"{name}: {edge} px at {x},{y} in {px} px: {near:.2f}, moved {moved:.2f}")
-    print(f"\n{checked} crops beside Pillow's, {len(wrong)} wrong")
+    print(f"\n{checked} crops compared with Pillow's, {len(wrong)} wrong")
     sys.exit("\n".join(wrong) or 0)
 
 

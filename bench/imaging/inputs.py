@@ -1,7 +1,6 @@
-"""Makes the pictures that are measured: `inputs.py PHOTO FOLDER`.
+"""Makes the input pictures of the benchmark: `inputs.py PHOTO FOLDER`.
 
-PHOTO is a phone's JPEG of 12 megapixels; everything else is made of it. What is there already is
-kept.
+PHOTO is a phone's JPEG of 12 megapixels; all other pictures are made from it. Existing files are kept.
 """
 
 import io

@@ -1,10 +1,11 @@
-"""Compares what Cameo makes of the fixtures with Pillow, LittleCMS and pillow-heif.
+"""Compares Cameo's renditions of the fixtures with those of Pillow, LittleCMS and pillow-heif.
 
     rightness.py CAMEO FIXTURES
 
-For each picture: the mean absolute difference (of 255) of the medium variant to what Pillow makes,
-and to decoys that a mistake would make: not turned, profile not applied, transparent places on
-black. A picture is right if it is near to the one and further from every decoy that differs.
+For each picture, the script prints the mean absolute difference (of 255) between the medium variant
+and Pillow's result. It also prints the difference to decoys, which show typical mistakes: not turned,
+profile not applied, transparent pixels on black. A picture is right if it is close to Pillow's result
+and further from every decoy.
 """
 
 import subprocess
@@ -17,8 +18,8 @@ import ssim
 from PIL import Image, ImageOps
 
 EDGE = 128
-# By the formats' own losses: what is re-encoded, halved or dithered comes no nearer.
-MOST = 4.0
+# The accepted difference, due to lossy coding, subsampling and dithering.
+MAX_DIFFERENCE = 4.0
 
 
 def square(image):
@@ -37,7 +38,7 @@ def difference(one, other):
 def opened(path):
     image = Image.open(path)
     if path.name.startswith("coded-p3"):
-        # It says Display P3 by code points, which Pillow does not read; this profile says the same.
+        # The file marks Display P3 by code points, which Pillow does not read. This profile is equivalent.
         image.info["icc_profile"] = Image.open(path.with_name("display-p3.jpg")).info["icc_profile"]
     return image
 
@@ -64,7 +65,7 @@ def decoys(path):
 
 def main(cameo, fixtures):
     wrong = 0
-    print("\n### Beside Pillow, LittleCMS and pillow-heif: mean difference of the medium variant\n")
+    print("\n### Mean difference of the medium variant to Pillow, LittleCMS and pillow-heif\n")
     print("| picture | difference | decoys |\n| --- | --- | --- |")
     for path in sorted(fixtures.iterdir()):
         if path.suffix in {".py", ".md"}:
@@ -78,7 +79,7 @@ def main(cameo, fixtures):
         found = ssim.flatten(found)
         near = difference(found, ssim.flatten(expected(path)))
         far = {name: difference(found, decoy) for name, decoy in decoys(path)}
-        right = near <= MOST and all(near < distance for distance in far.values())
+        right = near <= MAX_DIFFERENCE and all(near < distance for distance in far.values())
         wrong += not right
         others = ", ".join(f"{name} {distance:.1f}" for name, distance in far.items())
         print(f"| {path.name} | {near:.2f}{'' if right else ' **wrong**'} | {others} |")

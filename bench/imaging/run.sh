@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures imaging beside sharp, Pillow and pyvips, and compares its pictures with Pillow's.
+# Compares imaging with sharp, Pillow and pyvips: first the pictures, then time and memory.
 #
 #     bench/imaging/run.sh [--photo PHOTO] [--rounds N] [--only NAME]
 #
-# Everything is installed below .tools; needs node, npm and python3. PHOTO is a phone's JPEG of 12
-# megapixels, by default the one that scripts/bench-photo.sh makes.
+# Installs everything below .tools. Needs node, npm and python3. PHOTO is a phone's JPEG of 12
+# megapixels; the default is the photo that scripts/bench-photo.sh makes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

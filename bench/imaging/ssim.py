@@ -1,4 +1,4 @@
-"""Structural similarity (Wang et al. 2004) to what a full decode and one Lanczos step give."""
+"""Structural similarity (Wang et al. 2004) to the result of a full decode and one Lanczos step."""
 
 import io
 
@@ -10,7 +10,7 @@ pillow_heif.register_heif_opener()
 
 
 def to_srgb(image):
-    """By LittleCMS, where there is a profile."""
+    """Converts a picture to sRGB with LittleCMS, if it has a profile."""
     profile = image.info.get("icc_profile")
     alpha = image.has_transparency_data
     if not profile:
@@ -45,7 +45,7 @@ def reference(picture, sizes):
 
 
 def blur(plane):
-    """A Gaussian of 11 samples and 1.5 of deviation, in both directions."""
+    """Applies a Gaussian of 11 samples and a deviation of 1.5 in both directions."""
     offsets = numpy.arange(11) - 5
     weights = numpy.exp(-(offsets**2) / (2 * 1.5**2))
     weights /= weights.sum()
@@ -67,12 +67,12 @@ def ssim(one, other):
 
 
 def of_folder(folder, format_, sizes, expected):
-    """The mean over the sizes."""
+    """The mean similarity over all sizes."""
     found = []
     for name in sizes:
         image = Image.open(folder / f"{name}.{format_}")
         image = flatten(image)
-        if image.size != expected[name].size:  # enlarged, as some do
+        if image.size != expected[name].size:  # some libraries enlarge
             image = image.resize(expected[name].size, Image.Resampling.LANCZOS)
         found.append(ssim(image, expected[name]))
     return sum(found) / len(found)

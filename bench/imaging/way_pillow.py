@@ -32,7 +32,7 @@ def encode(image):
 
 
 def common(data):
-    """What most programs do: every size from the full picture."""
+    """The common use: makes every size from the full picture."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     return {
@@ -42,7 +42,7 @@ def common(data):
 
 
 def best(data):
-    """Scaled decoding where there is any, and each size from the one before."""
+    """Optimised use: scaled decoding if available, and each size made from the previous one."""
     image = Image.open(io.BytesIO(data))
     edge = EDGES["full"]
     image.draft("RGB", (edge, edge))

@@ -1,6 +1,6 @@
-"""Makes the pictures that are uploaded: `pictures.py PHOTO FOLDER`. What is there is kept.
+"""Makes the pictures for the uploads: `pictures.py PHOTO FOLDER`. Existing files are kept.
 
-PHOTO is a phone's JPEG of 12 megapixels (scripts/bench-photo.sh); the others are made of it.
+PHOTO is a phone's JPEG of 12 megapixels (scripts/bench-photo.sh); the others are made from it.
 """
 
 import sys

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Measures uploads to Cameo and to the services beside this file, on SeaweedFS and Redis.
+# Measures uploads to Cameo and to the services in this folder, on SeaweedFS and Redis.
 #
 #     bench/peers/run.sh [--picture NAME]... [--at-once N]... [--rounds N] [--flood N]
 #
-# NAME is 12mp.jpg, 2000.jpg or 1200.png. Without arguments: all of them, 1, 4 and 16 uploads at
-# once, three rounds, then a flood of 200 uploads of the first. Everything is installed below .tools
-# and bench/peers/fastify/node_modules, and everything that is started ends with this script.
+# NAME is 12mp.jpg, 2000.jpg or 1200.png. By default the script measures all of them with 1, 4 and 16
+# uploads at once in three rounds, then a flood of 200 uploads of the first picture. It installs
+# everything below .tools and bench/peers/fastify/node_modules. All processes that it starts end with it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -18,13 +18,13 @@ scripts/bench-photo.sh
 scripts/servers/seaweedfs.sh install
 
 python=.tools/bench-peers/python
-wanted=bench/peers/fastapi/requirements.txt
-if ! cmp -s "$wanted" "$python/installed.txt"; then
+requirements=bench/peers/fastapi/requirements.txt
+if ! cmp -s "$requirements" "$python/installed.txt"; then
     echo "bench-peers: installing FastAPI and Pillow into $python"
     rm -rf "$python"
     python3 -m venv "$python" || fail "python3 cannot make a virtual environment (Debian: apt-get install python3-venv)"
-    "$python/bin/pip" install -q --disable-pip-version-check -r "$wanted" || fail "cannot install $wanted"
-    cp "$wanted" "$python/installed.txt"
+    "$python/bin/pip" install -q --disable-pip-version-check -r "$requirements" || fail "cannot install $requirements"
+    cp "$requirements" "$python/installed.txt"
 fi
 
 modules=bench/peers/fastify/node_modules
@@ -35,7 +35,7 @@ if ! cmp -s bench/peers/fastify/package-lock.json "$modules/.installed"; then
 fi
 "$python/bin/python" bench/peers/pictures.py target/bench/phone-12mp.jpg target/bench/peers
 
-# The build may take its time, the measuring may not.
+# The build has no time limit; the measurements have one.
 bench=$(cargo bench --locked --bench upload --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\/upload-[^"]*\)".*/\1/p')
 [[ -x $bench ]] || fail "the benchmark was not built"

@@ -1,11 +1,11 @@
-//! What a catalog of a million avatars takes of Redis: memory, processor time, a snapshot.
+//! Measures what a catalog of a million avatars costs Redis: memory, processor time, a snapshot.
 //!
 //!     cargo bench --bench catalog [-- COUNT]
 //!
-//! The avatars are committed as uploads are, then read, listed, replaced and swept. It starts a
-//! `redis-server` of its own and takes a few minutes.
+//! The benchmark commits the avatars like uploads, then reads, lists, replaces and sweeps them. It
+//! starts its own `redis-server` and takes a few minutes.
 
-// The benchmark talks to whoever runs it.
+// The benchmark prints its figures.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 mod steps;
@@ -23,9 +23,9 @@ use cameo::catalog::{Catalog, InitialState, Precondition, RedisCatalog, Replaced
 use cameo::config::{Partitions, RedisSettings};
 use futures_util::StreamExt;
 
-/// As many as by default.
+/// The default of `catalog.events_kept`.
 const EVENTS_KEPT: u32 = 10_000;
-/// Uploads at once.
+/// Concurrent uploads.
 const CONCURRENCY: usize = 256;
 
 #[tokio::main]
@@ -75,7 +75,7 @@ async fn main() {
     steps::measure(&mut server, &catalog, count).await;
 }
 
-/// What an upload does to the catalog.
+/// Makes the catalog calls of an upload.
 async fn upload(catalog: &RedisCatalog, number: u64) {
     let subject = subject(number);
     let mut record = record(number);
@@ -93,7 +93,7 @@ fn subject(number: u64) -> SubjectId {
     SubjectId::new(format!("6f1c2d8e-4b7a-4c3e-9f00-{number:012x}")).unwrap()
 }
 
-/// Five variants in two formats, with the sizes that photos have.
+/// A record with five variants in two formats, with sizes as of photos.
 fn record(number: u64) -> Record {
     let edges = [
         ("full", 1024),

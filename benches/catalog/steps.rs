@@ -1,4 +1,4 @@
-//! What a filled catalog takes for everything that is asked of it.
+//! Measures the operations on a filled catalog.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use futures_util::StreamExt;
 use super::testing::RedisServer;
 use super::{CONCURRENCY, server_cpu_seconds, subject, upload, used_memory};
 
-/// Records in one lookup, the most that the API takes.
+/// Records in one lookup: the maximum of the API.
 const LOOKUP: u64 = 100;
-/// Lookups at once.
+/// Concurrent lookups.
 const LOOKUPS_AT_ONCE: usize = 16;
-/// What one process claims at once, as the sweeper does.
+/// How many avatars are claimed at once, as by the sweep.
 const CLAIMED: usize = 64;
-/// What it removes at once, likewise.
+/// How many avatars are removed at once, as by the sweep.
 const REMOVED_AT_ONCE: usize = 4;
 
 /// Measures on a catalog of `count` avatars, and prints a line for each step.
@@ -40,7 +40,7 @@ async fn reads(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
             assert!(found.iter().all(|found| matches!(found, Ok(Some(_)))));
         })
         .await;
-    clock.stop("avatars looked up, a hundred at a time", lookups * LOOKUP);
+    clock.stop("avatars looked up, 100 at a time", lookups * LOOKUP);
 
     let reads = 200_000;
     let clock = Clock::start(server);
@@ -53,7 +53,7 @@ async fn reads(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
     clock.stop("avatars read one by one", reads);
 }
 
-/// Goes through all records, as `cameo gc` does.
+/// Reads all records page by page, as `cameo gc` does.
 async fn pages(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
     let clock = Clock::start(server);
     let (mut next, mut seen) = (Some(Cursor::START), 0);
@@ -63,10 +63,10 @@ async fn pages(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
         next = page.next;
     }
     assert_eq!(seen, count);
-    clock.stop("records gone through", seen);
+    clock.stop("records in a full scan", seen);
 }
 
-/// Replaces some avatars and sweeps up what they leave, but for the objects.
+/// Replaces some avatars, then sweeps the replaced ones, without any objects.
 async fn sweep(server: &RedisServer, catalog: &RedisCatalog, replaced: u64) {
     let before = used_memory(server);
     let clock = Clock::start(server);
@@ -75,7 +75,7 @@ async fn sweep(server: &RedisServer, catalog: &RedisCatalog, replaced: u64) {
         .await;
     clock.stop("avatars replaced", replaced);
     println!(
-        "{} bytes of Redis memory for each that waits for the sweep",
+        "{} bytes of Redis memory for each avatar that waits for the sweep",
         (used_memory(server) - before) / replaced
     );
     let clock = Clock::start(server);
@@ -94,7 +94,7 @@ async fn sweep(server: &RedisServer, catalog: &RedisCatalog, replaced: u64) {
             .await;
     }
     assert_eq!(swept, replaced);
-    clock.stop("claimed and forgotten by one sweeper", swept);
+    clock.stop("avatars claimed and removed by one sweeper", swept);
 }
 
 fn snapshot(server: &mut RedisServer, count: u64) {
@@ -113,17 +113,17 @@ fn snapshot(server: &mut RedisServer, count: u64) {
     let found: u64 = subjects.map(|command| server.ask::<u64>(&command)).sum();
     assert_eq!(found, count);
     println!(
-        "the snapshot has {} bytes an avatar; it is written in {saved:.1} s and read in {read:.1} s",
+        "the snapshot has {} bytes per avatar; writing it takes {saved:.1} s, reading it {read:.1} s",
         bytes / count,
     );
 }
 
-/// A number below `count`, far from that of the step before.
+/// A number below `count`, far from the number of the previous step.
 fn anywhere(step: u64, count: u64) -> u64 {
     step.wrapping_mul(0x9E37_79B9_7F4A_7C15) % count
 }
 
-/// Wall time, and Redis's processor time.
+/// Measures the wall time of a step and the processor time of Redis.
 struct Clock<'a> {
     server: &'a RedisServer,
     begun: Instant,

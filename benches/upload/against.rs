@@ -1,4 +1,4 @@
-//! This build of the program beside another one: what an upload costs, as a ratio.
+//! Compares the cost of an upload between this build of the program and another one, as a ratio.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,12 +9,12 @@ use crate::s3::server::S3Server;
 use crate::sides::{Running, Servers, Side};
 use crate::{root, value};
 
-/// Uploads at once.
+/// Concurrent uploads.
 const AT_ONCE: usize = 2;
-/// How often the rounds are drawn again for the confidence interval (bootstrap, percentile method).
+/// The number of resamples for the confidence interval (bootstrap, percentile method).
 const RESAMPLES: usize = 10_000;
 
-/// One build of the program, on servers of its own: two builds may not share a catalog.
+/// A build of the program with servers of its own, because two builds may not share a catalog.
 struct Build {
     _redis: RedisServer,
     _bucket: S3Server,
@@ -39,7 +39,7 @@ impl Build {
         }
     }
 
-    /// Processor time of one of `count` uploads, in milliseconds.
+    /// The mean processor time of `count` uploads, in milliseconds.
     async fn cpu_ms(&self, load: &Load, count: usize) -> f64 {
         let before = self.running.tree().cpu_seconds();
         let outcome = load.send(count, AT_ONCE).await;
@@ -55,7 +55,7 @@ pub(crate) async fn run(words: &[String]) {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--rounds" => rounds = value(word, &mut words),
-            word => panic!("{word}: no such option"),
+            word => panic!("unknown option {word}"),
         }
     }
     let photo = root().join("target/bench/phone-12mp.jpg");
@@ -86,7 +86,7 @@ async fn compare(name: &str, path: &PathBuf, other: &str, count: usize, rounds: 
     }
     let mut figures: [Vec<f64>; 2] = Default::default();
     for round in 0..rounds {
-        // Each goes first in every other round.
+        // The builds alternate in going first.
         for build in [round % 2, (round + 1) % 2] {
             let cpu_ms = builds[build].cpu_ms(&loads[build], count).await;
             figures[build].push(cpu_ms);

@@ -1,4 +1,4 @@
-//! The program and the services of bench/peers, in one run.
+//! Compares the program with the services of bench/peers in one run.
 
 use std::fs;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Options {
                 "--at-once" => options.at_once.push(value(word, &mut words)),
                 "--rounds" => options.rounds = value(word, &mut words),
                 "--flood" => options.flood = value(word, &mut words),
-                other => panic!("{other}: no such option"),
+                other => panic!("unknown option {other}"),
             }
         }
         if options.pictures.is_empty() {
@@ -41,7 +41,7 @@ impl Options {
         if options.at_once.is_empty() {
             options.at_once = vec![1, 4, 16];
         }
-        // What an allocator keeps of a larger number would count for a smaller one.
+        // Ascending order, because an allocator may keep memory of a larger number of uploads.
         options.at_once.sort_unstable();
         options
     }
@@ -65,7 +65,7 @@ fn picture(name: &str) -> Vec<u8> {
     fs::read(path).expect("the picture; bench/peers/run.sh makes it")
 }
 
-/// What was seen of one side.
+/// The figures of one service.
 #[derive(Default)]
 struct Figures {
     per_second: Vec<f64>,
@@ -75,7 +75,7 @@ struct Figures {
     refused: usize,
 }
 
-/// All sides at every number at once, their rounds interleaved.
+/// Measures all services with each number of concurrent uploads, in interleaved rounds.
 async fn rounds(name: &str, picture: &[u8], options: &Options) {
     let (redis, bucket) = (RedisServer::start(), SeaweedFs::start().await);
     let servers = bucket.with_redis(redis.url());
@@ -100,7 +100,7 @@ async fn rounds(name: &str, picture: &[u8], options: &Options) {
     }
 }
 
-/// Each side by itself, freshly started: everything at once.
+/// Measures a flood of `count` uploads at once, for each service alone and freshly started.
 async fn flood(name: &str, picture: &[u8], count: usize) {
     let mut table = Vec::new();
     let (redis, bucket) = (RedisServer::start(), SeaweedFs::start().await);
@@ -140,10 +140,10 @@ async fn measure(
     figures.refused += outcome.refused;
 }
 
-/// The figures as Markdown; the ratios are the first side's to each of the others.
+/// Prints the figures as Markdown. The ratios are those of the first service to each service.
 fn print(title: &str, table: &[(Side, Figures)]) {
     println!("\n**{title}**\n");
-    println!("| | uploads/s | Cameo × | p50 ms | p99 ms | CPU ms | Cameo × | peak MiB | Cameo × |");
+    println!("| | uploads/s | ratio | p50 ms | p99 ms | CPU ms | ratio | peak MiB | ratio |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let ours = &table[0].1;
     for (side, figures) in table {
@@ -175,7 +175,7 @@ fn median(figures: &[f64]) -> f64 {
     }
 }
 
-/// The nearest rank's.
+/// A quantile by the nearest-rank method.
 fn quantile_ms(latencies: &[Duration], share: f64) -> f64 {
     let mut sorted = latencies.to_vec();
     sorted.sort();

@@ -1,5 +1,6 @@
-//! The load: multipart uploads of one picture, each for a user of its own and on a connection of its
-//! own, so that no side's processes are favoured by which of them holds a connection.
+//! The load: multipart uploads of one picture, each for a new user. Each has a connection of its
+//! own, so that a service with several processes has no advantage or disadvantage from kept
+//! connections.
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +8,28 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use reqwest::header::CONTENT_TYPE;
 
-const BOUNDARY: &str = "what-separates-the-parts";
+const BOUNDARY: &str = "boundary-of-the-form";
 
-/// How long an upload may take, also the last one of a flood.
-const PATIENCE: Duration = Duration::from_mins(4);
+/// How long an upload may take, including the last one of a flood.
+const TIMEOUT: Duration = Duration::from_mins(4);
 
-/// What to send, and where.
+/// The uploads to send, and their destination.
 #[derive(Clone)]
 pub(crate) struct Load {
     client: reqwest::Client,
-    /// With `{}` where the user id goes.
+    /// The URL of an upload, with `{}` for the user id.
     url: String,
     token: String,
     body: Bytes,
 }
 
-/// How a number of uploads went.
+/// The outcome of a number of uploads.
 pub(crate) struct Outcome {
-    /// From the first one sent to the last one answered.
+    /// The time from the first request to the last answer.
     pub(crate) took: Duration,
-    /// Of each that was answered 200, from sending to the end of the answer.
+    /// For each upload that was answered 200: the time from sending it to the end of the answer.
     pub(crate) latencies: Vec<Duration>,
-    /// Answers that were not 200.
+    /// The number of answers that were not 200.
     pub(crate) refused: usize,
 }
 
@@ -36,7 +37,7 @@ impl Load {
     pub(crate) fn new(url: String, token: String, picture: &[u8]) -> Self {
         let client = reqwest::Client::builder()
             .pool_max_idle_per_host(0)
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .build()
             .unwrap();
         Self {
@@ -47,7 +48,7 @@ impl Load {
         }
     }
 
-    /// Sends `count` uploads, `at_once` of them at any time.
+    /// Sends `count` uploads, with `at_once` of them at any time.
     pub(crate) async fn send(&self, count: usize, at_once: usize) -> Outcome {
         let begun = Instant::now();
         let answers: Vec<_> = futures_util::stream::iter(0..count)
@@ -64,7 +65,7 @@ impl Load {
         }
     }
 
-    /// One upload; how long it took, where it was answered 200.
+    /// Sends one upload. Returns its time if it was answered 200.
     async fn upload(&self) -> Option<Duration> {
         let mut user = [0; 16];
         getrandom::fill(&mut user).unwrap();

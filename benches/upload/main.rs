@@ -1,5 +1,5 @@
-//! Uploads to the whole program, on a real bucket and a real Redis: alone, and beside services as
-//! teams write them.
+//! Measures uploads to the whole program on a real bucket and a real Redis, alone and compared with
+//! services of the kind that teams write.
 //!
 //! ```text
 //! cargo bench --bench upload [-- outside [--seaweedfs] [--count N]]
@@ -9,28 +9,29 @@
 //! cargo bench --bench upload -- maintain [--avatars N]
 //! ```
 //!
-//! `outside` tells what an upload costs outside imaging: the program's own processor time less that
-//! of its imaging threads, on Redis and an S3 server inside this process; with `--seaweedfs` on
-//! `SeaweedFS` too, and of a phone's photo.
+//! `outside` measures the cost of an upload outside imaging: the processor time of the program minus
+//! that of its imaging threads, with Redis and an S3 server inside this process. With `--seaweedfs` it
+//! measures on `SeaweedFS`, also with a phone's photo.
 //!
-//! `beside` measures the program and the services of bench/peers in one run, their rounds
-//! interleaved; bench/peers/run.sh installs them and says what the figures mean. NAME is a picture in
-//! target/bench/peers. `--flood N` sends N uploads at once to each, by itself; 0 leaves it out.
+//! `beside` measures the program and the services of bench/peers in one run with interleaved rounds.
+//! bench/peers/run.sh installs them; bench/peers/README.md explains the figures. NAME is a picture in
+//! target/bench/peers. `--flood N` sends N uploads at once to each service in turn; 0 omits the flood.
 //!
-//! `against` compares this build with PROGRAM, another build of Cameo: the processor time of an upload,
-//! N (15) interleaved rounds, as the median of the ratios with its 95 % confidence interval.
+//! `against` compares this build with PROGRAM, another build of Cameo. It measures the processor time
+//! of an upload in N (15) interleaved rounds, and prints the median of the ratios with its 95 %
+//! confidence interval.
 //!
-//! `maintain` uploads N avatars (9000, which are 99,000 objects) to `SeaweedFS` and tells what
-//! `cameo gc` and `cameo rebuild` take on them.
+//! `maintain` uploads N avatars (9000, which are 99,000 objects) to `SeaweedFS` and measures
+//! `cameo gc` and `cameo rebuild` on them.
 //!
-//! What is started here listens on the loopback, and ends with this process.
+//! All servers listen on the loopback interface and end with this process.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::unwrap_used,
     clippy::expect_used,
     missing_docs,
-    reason = "a benchmark prints what it finds, and stops where it finds nothing"
+    reason = "a benchmark prints its figures, and a panic ends it"
 )]
 
 mod against;
@@ -52,7 +53,7 @@ use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the repository is.
+/// The root folder of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -73,10 +74,12 @@ async fn main() {
             "beside" => beside::run(options).await,
             "against" => against::run(options).await,
             "maintain" => maintain::run(options).await,
-            other => panic!("{other}: outside, beside, against or maintain"),
+            other => {
+                panic!("unknown command {other}; there are outside, beside, against and maintain")
+            }
         }
     };
-    // Whoever is interrupted drops what it started, which ends it.
+    // After an interruption the run is dropped, which ends the processes that it started.
     tokio::select! {
         () = run => {}
         () = interruption() => std::process::exit(130),
@@ -91,7 +94,7 @@ async fn interruption() {
     }
 }
 
-/// The next word as a value of its option.
+/// The next word as the value of an option.
 fn value<T: std::str::FromStr>(option: &str, words: &mut std::slice::Iter<'_, String>) -> T {
     words
         .next()

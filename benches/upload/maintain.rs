@@ -1,4 +1,4 @@
-//! What looking after a bucket takes: `cameo gc` and `cameo rebuild`, on uploads made for it.
+//! Measures the maintenance commands `cameo gc` and `cameo rebuild` on a bucket with many uploads.
 
 use std::io::Cursor;
 use std::time::Instant;
@@ -10,10 +10,10 @@ use crate::sides::{self, Running, SeaweedFs, Servers, Side};
 use crate::tree::Watch;
 use crate::value;
 
-/// What each upload leaves: five variants in two formats, and the manifest.
+/// The objects of each upload: five variants in two formats, and the manifest.
 const OBJECTS: usize = 11;
 const CAMEO: Side = Side::Cameo("webp,jpeg");
-/// Uploads at once.
+/// Concurrent uploads.
 const AT_ONCE: usize = 16;
 
 pub(crate) async fn run(options: &[String]) {
@@ -22,7 +22,7 @@ pub(crate) async fn run(options: &[String]) {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--avatars" => avatars = value(word, &mut words),
-            other => panic!("{other}: no such option"),
+            other => panic!("unknown option {other}"),
         }
     }
     let (redis, bucket) = (RedisServer::start(), SeaweedFs::start().await);
@@ -42,7 +42,7 @@ pub(crate) async fn run(options: &[String]) {
     assert_eq!(cameo.images().await, (avatars * (OBJECTS - 1)) as u64);
 }
 
-/// As small as an upload may be: what is measured is how many there are.
+/// The smallest picture that may be uploaded, because only the number of objects matters.
 fn picture() -> Vec<u8> {
     let picture = RgbImage::from_fn(100, 100, |x, y| Rgb([x as u8, y as u8, (x ^ y) as u8]));
     let mut bytes = Cursor::new(Vec::new());
@@ -50,7 +50,7 @@ fn picture() -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Runs a command to its end and tells what it took.
+/// Runs a command until it ends, and prints its time, processor time and memory.
 async fn timed(words: &[&str], servers: &Servers, avatars: usize) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = sides::cameo("webp,jpeg", servers, folder.path());

@@ -1,4 +1,4 @@
-//! What an upload costs outside imaging.
+//! Measures the cost of an upload outside imaging.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::sides::{Running, SeaweedFs, Servers, Side};
 use crate::tree::thread_cpu_seconds;
 use crate::{redis_server::RedisServer, root, s3::server::S3Server, value};
 
-/// Uploads at once.
+/// Concurrent uploads.
 const AT_ONCE: usize = 4;
 
 pub(crate) async fn run(options: &[String]) {
@@ -16,7 +16,7 @@ pub(crate) async fn run(options: &[String]) {
         match word.as_str() {
             "--seaweedfs" => seaweedfs = true,
             "--count" => count = value(word, &mut words),
-            other => panic!("{other}: no such option"),
+            other => panic!("unknown option {other}"),
         }
     }
     let portrait = fs::read(root().join("examples/portrait.jpg")).unwrap();
@@ -43,7 +43,7 @@ pub(crate) async fn run(options: &[String]) {
         return;
     }
     let photo = root().join("target/bench/phone-12mp.jpg");
-    let photo = fs::read(photo).expect("the photo; scripts/bench-photo.sh makes one");
+    let photo = fs::read(photo).expect("the photo, which scripts/bench-photo.sh makes");
     let bucket = SeaweedFs::start().await;
     let servers = bucket.with_redis(redis.url());
     measure("an 80 kB portrait, SeaweedFS", &portrait, &servers, count).await;

@@ -1,5 +1,5 @@
-//! The sides: the program and the services of bench/peers, each started as an operator would, and
-//! the servers that they share.
+//! The measured services: the program and the services of bench/peers. Also the servers that they
+//! share.
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,10 +16,10 @@ use crate::tree::Tree;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cameo");
 const BUCKET: &str = "avatars";
-/// How long anything may take to come up.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a process may take to become ready.
+const STARTUP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A process with its descendants, killed when this is dropped.
+/// A process and its descendants. Dropping it kills them.
 pub(crate) struct Group(Child);
 
 impl Group {
@@ -40,7 +40,8 @@ impl Group {
         Tree::of(self.0.id())
     }
 
-    /// Waits until it has done what it was to do; gives its processor time, looked at often enough.
+    /// Waits until the process has ended successfully. Returns its processor time, sampled every 20
+    /// ms.
     pub(crate) async fn wait(&mut self) -> f64 {
         let tree = self.tree();
         let mut cpu_seconds = 0.0;
@@ -64,14 +65,14 @@ impl Drop for Group {
         let group = format!("-{}", self.0.id());
         let _ = Command::new("sh")
             .args(["-c", "kill -KILL \"$0\"", &group])
-            // It may have ended by itself.
+            // The process may have ended by itself.
             .stderr(Stdio::null())
             .status();
         let _ = self.0.wait();
     }
 }
 
-/// The bucket and Redis that all sides use, by address.
+/// The addresses of the bucket and of Redis, which all services use.
 pub(crate) struct Servers {
     pub(crate) endpoint: String,
     pub(crate) access_key_id: String,
@@ -79,7 +80,7 @@ pub(crate) struct Servers {
     pub(crate) redis_url: String,
 }
 
-/// A running `SeaweedFS`; scripts/servers/seaweedfs.sh says how.
+/// A running `SeaweedFS`, started by scripts/servers/seaweedfs.sh.
 pub(crate) struct SeaweedFs {
     _group: Group,
     _folder: TempDir,
@@ -119,21 +120,21 @@ impl SeaweedFs {
     }
 }
 
-/// Who is measured.
+/// A measured service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
-    /// Cameo, with the formats named.
+    /// Cameo with these formats.
     Cameo(&'static str),
-    /// Another build of Cameo, by its path, with WebP and JPEG.
+    /// Another build of Cameo at this path, with WebP and JPEG.
     Build(&'static str),
-    /// `FastAPI` with Pillow, in the form named.
+    /// `FastAPI` with Pillow, in the form `common` or `best`.
     FastApi(&'static str),
     /// Fastify with sharp.
     Fastify,
 }
 
 impl Side {
-    /// The first one is what the others are compared with, and makes the bucket.
+    /// All services. The first one is the reference, and creates the bucket.
     pub(crate) const ALL: [Self; 5] = [
         Self::Cameo("webp"),
         Self::Cameo("webp,jpeg"),
@@ -148,7 +149,7 @@ impl Side {
             Self::Cameo(_) => "Cameo, WebP and JPEG",
             Self::Build(_) => "another build of Cameo",
             Self::FastApi("common") => "FastAPI, Pillow",
-            Self::FastApi(_) => "FastAPI, Pillow at its best",
+            Self::FastApi(_) => "FastAPI, Pillow, optimised",
             Self::Fastify => "Fastify, sharp",
         }
     }
@@ -177,7 +178,7 @@ impl Side {
                 command
                     .arg(root().join("bench/peers/fastify/server.mjs"))
                     .env("NODE_ENV", "production")
-                    // It may say that it would rather have a newer Node.js.
+                    // Suppresses a warning about the version of Node.js.
                     .env("NODE_NO_WARNINGS", "1")
                     .env("PORT", port.to_string());
                 for_peers(&mut command, servers);
@@ -187,20 +188,20 @@ impl Side {
     }
 }
 
-/// A build of the program as a service without limits.
+/// The command that starts a build of the program without rate limits.
 fn serve(program: &str, formats: &str, port: u16, servers: &Servers, data_dir: &Path) -> Command {
     let mut command = Command::new(program);
     configure(&mut command, formats, servers, data_dir);
     command
         .env("CAMEO_HTTP__BIND", format!("127.0.0.1:{port}"))
         .env("CAMEO_LIMITS__ENABLED", "false")
-        // A flood is answered to its end, as the others do it, not with 503.
+        // A whole flood is answered, as by the other services, instead of 503.
         .env("CAMEO_PROCESSING__QUEUE_TIMEOUT", "90s")
         .stderr(Stdio::null());
     command
 }
 
-/// The program on these servers.
+/// A command of the program on these servers.
 pub(crate) fn cameo(formats: &str, servers: &Servers, data_dir: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     configure(&mut command, formats, servers, data_dir);
@@ -234,7 +235,7 @@ fn for_peers(command: &mut Command, servers: &Servers) {
         .env("REDIS_URL", &servers.redis_url);
 }
 
-/// A side that answers.
+/// A running service.
 pub(crate) struct Running {
     pub(crate) side: Side,
     group: Group,
@@ -274,7 +275,7 @@ impl Running {
         self.group.tree()
     }
 
-    /// How many images Cameo says there are.
+    /// The number of images that Cameo reports.
     pub(crate) async fn images(&self) -> u64 {
         let answer = reqwest::get(format!("{}/health/avatar", self.url)).await;
         let text = answer.unwrap().text().await.unwrap();
@@ -310,12 +311,15 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Asks until it holds: servers tell in no other way that they are up.
+/// Polls until the condition holds, because the services do not report that they are ready.
 async fn wait_until(group: &mut Group, holds: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !holds().await {
-        assert!(group.still_runs(), "it ended instead of coming up");
-        assert!(begun.elapsed() < PATIENCE, "it does not come up");
+        assert!(group.still_runs(), "the process ended before it was ready");
+        assert!(
+            begun.elapsed() < STARTUP_TIMEOUT,
+            "the process does not become ready"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What a process and its descendants use, from `/proc`.
+//! The processor time and memory of a process and its descendants, from `/proc`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What `/proc/PID/stat` counts in: user space sees 100 a second on every Linux.
+/// The unit of `/proc/PID/stat`: user space sees 100 ticks per second on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How often memory is looked at.
+/// The interval between memory samples.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
-/// A process and its descendants, as they were when it was looked at.
+/// A process and its descendants at the time when the value was made.
 #[derive(Clone)]
 pub(crate) struct Tree {
     processes: Vec<PathBuf>,
@@ -27,7 +27,7 @@ impl Tree {
             let folder = PathBuf::from(format!("/proc/{process}"));
             for task in fs::read_dir(folder.join("task")).unwrap() {
                 let children = fs::read_to_string(task.unwrap().path().join("children"));
-                let children = children.expect("a kernel that tells children of a process");
+                let children = children.expect("a kernel that lists the children of a process");
                 found.extend(
                     children
                         .split_whitespace()
@@ -39,10 +39,10 @@ impl Tree {
         Self { processes }
     }
 
-    /// Processor time so far, user and system, also of threads and child processes that have ended.
+    /// The user and system time so far, including threads and child processes that have ended.
     ///
     /// # Panics
-    /// Where one of the processes has ended.
+    /// If one of the processes has ended.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         self.processes
             .iter()
@@ -50,16 +50,17 @@ impl Tree {
             .sum()
     }
 
-    /// The proportional set size (PSS): resident pages, each shared one divided among who has it.
+    /// The proportional set size (PSS): resident memory, with each shared page divided between its
+    /// users.
     fn pss_kib(&self) -> u64 {
         self.processes.iter().map(|process| pss_kib(process)).sum()
     }
 }
 
 fn cpu_seconds(process: &Path) -> f64 {
-    let stat = fs::read_to_string(process.join("stat")).expect("it still runs");
-    // The name, in parentheses, may hold spaces. Fields 14 to 17 are user and system time: of the
-    // process, and of its children that have ended and were waited for.
+    let stat = fs::read_to_string(process.join("stat")).expect("a running process");
+    // The name in parentheses may contain spaces. Fields 14 to 17 are the user and system times of
+    // the process, and of its ended children that were waited for.
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let ticks = fields.split_whitespace().skip(11).take(4);
     let ticks: f64 = ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum();
@@ -74,8 +75,8 @@ fn pss_kib(process: &Path) -> u64 {
         .map_or(0, |number| number.parse().unwrap())
 }
 
-/// Processor time so far of one process's threads: all, and of them those whose name begins so.
-/// Threads that have ended are not counted.
+/// The processor time so far of all threads of a process, and of the threads whose names begin with
+/// `name`. Threads that have ended are not counted.
 pub(crate) fn thread_cpu_seconds(process: u32, name: &str) -> (f64, f64) {
     let (mut all, mut named) = (0.0, 0.0);
     for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
@@ -94,7 +95,7 @@ pub(crate) fn thread_cpu_seconds(process: u32, name: &str) -> (f64, f64) {
     (all, named)
 }
 
-/// Looks at a tree's memory until it is told to stop.
+/// Samples the memory of a process tree until [`peak_mib`](Self::peak_mib).
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -119,7 +120,7 @@ impl Watch {
         Self { stop, thread }
     }
 
-    /// The most that was seen.
+    /// Stops sampling and returns the largest sample.
     pub(crate) fn peak_mib(self) -> f64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap() as f64 / 1024.0

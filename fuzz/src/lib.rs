@@ -1,4 +1,4 @@
-//! What the fuzz targets share: one picture through the whole of imaging.
+//! The common part of the fuzz targets: runs one picture through all of imaging.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use cameo_imaging::{
     Target, VariantName, Workspace,
 };
 
-/// The longest side that a fuzzed picture may claim: enough for every path, and quick.
+/// The largest edge of a fuzzed picture: large enough for every code path, and fast.
 const MAX_EDGE_PX: u32 = 400;
 
-/// Processes `data` as whatever of `formats` it is and checks what comes out.
+/// Processes `data` if it is one of `formats`, and checks the output.
 pub fn run(data: &[u8], formats: &[SourceFormat]) {
-    // The length chooses what is asked, so that a mutation of one byte changes one thing.
+    // The length selects the recipe, so that changing one byte does not change the recipe.
     let choice = data.len();
     let recipe = Recipe {
         limits: Limits {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Ceph's RADOS gateway with a monitor, a manager and one disk in memory, from Debian's packages.
-# lib.sh says how it is used.
+# Runs Ceph's RADOS gateway with a monitor, a manager and one disk in memory, from Debian's packages.
+# lib.sh explains the usage.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -52,7 +52,7 @@ rgw enable usage log = false
 rgw thread pool size = 64
 CONF
 export CEPH_CONF=$folder/ceph.conf
-# Ceph's programs look for their modules and keys beside where they are started.
+# Ceph's programs search for modules and keys in the current folder.
 cd "$folder"
 do_it() { "$@" >>"$folder/log" 2>&1 || fail "$*: $(tail -n 3 "$folder/log")"; }
 key() { do_it ceph-authtool keyring --gen-key -n "$@"; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Garage on one node, built from crates.io. lib.sh says how it is used.
+# Runs Garage on one node, built from crates.io. lib.sh explains the usage.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

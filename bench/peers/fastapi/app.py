@@ -1,7 +1,7 @@
-"""An avatar service on FastAPI, Pillow, S3 and Redis, as a team writes it.
+"""An avatar service with FastAPI, Pillow, S3 and Redis, of the kind that teams write.
 
-PICTURES=common makes each size from the full picture on the framework's own threads; PICTURES=best
-decodes at the scale that is needed, makes each size from the one before, and bounds the threads.
+PICTURES=common makes each size from the full picture on the framework's threads. PICTURES=best decodes
+at the needed scale, makes each size from the previous one, and bounds the number of threads.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ Image.MAX_IMAGE_PIXELS = MAX_EDGE_PX**2
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    # None: the 40 threads that the framework has for whatever blocks.
+    # None means the 40 threads that the framework has for blocking calls.
     app.state.threads = CapacityLimiter(os.cpu_count() or 1) if FORM == "best" else None
     s3 = aioboto3.Session().client(
         "s3",
@@ -52,7 +52,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 def open_checked(data: bytes) -> Image.Image:
-    """Reads the header; the bytes decide what it is, never the name."""
+    """Reads the header. The bytes decide the format, never the name."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:

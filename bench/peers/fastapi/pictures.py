@@ -1,4 +1,4 @@
-"""From an opened picture to its sizes in WebP: upright, square, never enlarged."""
+"""Makes all sizes of an opened picture in WebP: upright, square, never enlarged."""
 
 import io
 
@@ -8,7 +8,7 @@ EDGES = {"full": 1024, "large": 512, "medium": 256, "small": 128, "thumbnail": 6
 
 
 def common(image: Image.Image) -> dict[str, bytes]:
-    """What most programs do: every size from the full picture."""
+    """The common use: makes every size from the full picture."""
     image = ImageOps.exif_transpose(image)
     image = with_or_without_alpha(image)
     most = min(image.size)
@@ -19,7 +19,8 @@ def common(image: Image.Image) -> dict[str, bytes]:
 
 
 def best(image: Image.Image) -> dict[str, bytes]:
-    """Scaled decoding where there is any, turned when small, each size from the one before."""
+    """Optimised use: scaled decoding if available, rotation after resizing, each size made from the
+    previous one."""
     edge = min(EDGES["full"], *image.size)
     exif = image.getexif()
     image.draft("RGB", (edge, edge))

@@ -1,5 +1,5 @@
-// An avatar service on Fastify, sharp, S3 and Redis, as a team writes it: one decode, shared by all
-// sizes; two processes.
+// An avatar service with Fastify, sharp, S3 and Redis, of the kind that teams write: one decode shared
+// by all sizes, and two processes.
 import cluster from 'node:cluster';
 import { randomUUID } from 'node:crypto';
 import { Agent } from 'node:http';
@@ -22,7 +22,8 @@ if (cluster.isPrimary) {
 }
 
 async function serve() {
-  // One thread for a picture: there are as many pictures as cores. No upload comes twice.
+  // One thread per picture, because pictures are processed in parallel. No cache, because no upload
+  // comes twice.
   sharp.concurrency(1);
   sharp.cache(false);
   const s3 = new S3Client({
@@ -69,7 +70,7 @@ async function serve() {
   await app.listen({ host: '127.0.0.1', port: Number(PORT) });
 }
 
-// The bytes decide what it is, never the name.
+// The bytes decide the format, never the name.
 async function check(bytes) {
   const { format, width, height } = await sharp(bytes).metadata().catch(() => {
     throw refusal(400, 'not a picture that is accepted');
@@ -81,7 +82,7 @@ async function check(bytes) {
   return { format, width, height };
 }
 
-// Makes the sizes and hands each on as soon as it is encoded.
+// Makes all sizes, and stores each one as soon as it is encoded.
 async function render(bytes, put) {
   const { data, info } = await sharp(bytes, { limitInputPixels: MAX_EDGE_PX ** 2 })
     .autoOrient()

@@ -1,4 +1,4 @@
-//! AVIF alone.
+//! Fuzzes AVIF.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,4 +1,4 @@
-//! GIF alone.
+//! Fuzzes GIF.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

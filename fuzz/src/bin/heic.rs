@@ -1,4 +1,4 @@
-//! HEIC alone.
+//! Fuzzes HEIC.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

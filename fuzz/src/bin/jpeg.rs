@@ -1,4 +1,4 @@
-//! JPEG alone.
+//! Fuzzes JPEG.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

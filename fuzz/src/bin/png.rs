@@ -1,4 +1,4 @@
-//! PNG alone.
+//! Fuzzes PNG.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,4 +1,4 @@
-//! Any bytes at all.
+//! Fuzzes all formats.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

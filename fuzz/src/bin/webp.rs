@@ -1,4 +1,4 @@
-//! WEBP alone.
+//! Fuzzes WebP.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
