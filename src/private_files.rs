@@ -1,13 +1,13 @@
 //! Files and folders that only their owner may read.
 //!
-//! Modes are set when a file or folder is made, so there is no moment in which others may read it,
-//! and they do not depend on the umask. Where the system knows no modes, its own defaults apply.
+//! The mode is set when a file or folder is created, so other users can never read it, whatever the
+//! umask is. On a system without modes its own defaults apply.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Options to open a file with, which make a new file with mode 0600.
+/// Options that create a new file with mode 0600.
 pub(crate) fn options() -> OpenOptions {
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut options = OpenOptions::new();
@@ -16,7 +16,7 @@ pub(crate) fn options() -> OpenOptions {
     options
 }
 
-/// Makes one folder, with mode 0700.
+/// Creates a folder with mode 0700.
 ///
 /// # Errors
 /// As [`fs::create_dir`].
@@ -24,8 +24,7 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     builder().create(path)
 }
 
-/// Makes a folder and those above it that do not exist, all with mode 0700. Existing folders keep
-/// their modes.
+/// Creates a folder and its missing parents with mode 0700. Existing folders keep their modes.
 ///
 /// # Errors
 /// As [`fs::create_dir_all`].
@@ -41,8 +40,8 @@ fn builder() -> DirBuilder {
     builder
 }
 
-/// Of these paths, those that users other than the owner may use, each as a warning for an
-/// operator. Paths that do not exist are left out.
+/// A warning for an operator about each path that users other than the owner may use. Paths that do
+/// not exist are skipped.
 pub(crate) fn warnings<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
     paths.into_iter().filter_map(warning).collect()
 }
@@ -54,7 +53,7 @@ fn warning(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then(|| {
         format!(
-            "{} has mode {mode:04o}, so other users of this machine may get at avatars; run \
+            "{} has mode {mode:04o}, so other users of this machine may access avatars; run \
              `chmod -R go= {}`",
             path.display(),
             path.display()
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_lets_others_in_is_a_warning_that_names_the_path_and_the_remedy() {
+    fn a_mode_that_allows_other_users_is_a_warning_with_the_path_and_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("open");
         create_folder(&path).unwrap();

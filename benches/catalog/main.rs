@@ -19,7 +19,7 @@ use cameo::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName,
 };
-use cameo::catalog::{Catalog, InitialState, Precondition, RedisCatalog, Replaced};
+use cameo::catalog::{InitialState, Precondition, Records, RedisCatalog, Replaced};
 use cameo::config::{Partitions, RedisSettings};
 use futures_util::StreamExt;
 

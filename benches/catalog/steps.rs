@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use cameo::avatar::SubjectId;
-use cameo::catalog::{Catalog, Cursor, RedisCatalog};
+use cameo::catalog::{Cursor, Records, RedisCatalog, Removals};
 use futures_util::StreamExt;
 
 use super::testing::RedisServer;

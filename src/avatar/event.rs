@@ -1,55 +1,55 @@
-//! What is told of a change.
+//! Events: the changes of avatars.
 
 use super::{AvatarId, ObjectKey, Record, SubjectId, Timestamp, Version};
 
-/// A change of a subject's avatar, recorded by the same step of the catalog that made it.
+/// A change of a subject's avatar. The step of the catalog that makes the change also records the
+/// event.
 ///
-/// It carries all that a `CloudEvents` 1.0 envelope needs
+/// It has everything that a `CloudEvents` 1.0 envelope needs
 /// (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Whose avatar it was.
+    /// The avatar's owner.
     pub subject: SubjectId,
-    /// When it happened.
+    /// The time of the change.
     pub at: Timestamp,
-    /// What happened.
+    /// The change.
     pub change: Change,
-    /// The avatar that the change replaced or deleted, if there was one. Events that version 0.1.0
-    /// wrote do not name it.
+    /// The avatar that the change replaced or deleted, if there was one. Events of version 0.1.0 do
+    /// not name it.
     pub previous: Option<Previous>,
 }
 
 /// An avatar that is no longer current.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Previous {
-    /// Which upload it was.
+    /// The upload.
     pub avatar_id: AvatarId,
     /// Its version.
     pub version: Version,
-    /// Its publicly readable objects.
+    /// The keys of its public objects.
     pub objects: Vec<ObjectKey>,
-    /// When its objects are gone at the earliest.
+    /// The earliest time at which its objects are gone.
     pub gone_at: Timestamp,
 }
 
-/// What happened to an avatar.
+/// The kinds of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It became the current one.
+    /// The record became current.
     Updated(Record),
-    /// It was deleted.
+    /// The avatar was deleted.
     Deleted {
-        /// Which upload that was.
+        /// The upload that was current.
         avatar_id: AvatarId,
-        /// Its version: an update of the same or a lower version was before the delete.
+        /// Its version. An update with the same or a lower version came before the delete.
         version: Version,
     },
 }
 
 impl Event {
-    /// The event's name. An upload becomes current once and is deleted once, so no other event has
-    /// the name; but a change that a lost catalog had told is told again, under the same name, if
-    /// maintenance repeats it.
+    /// The event's id. An upload becomes current once and is deleted once, so the id is unique. If a
+    /// catalog is lost and maintenance repeats a change, the new event has the same id.
     pub fn id(&self) -> String {
         let what = match self.change {
             Change::Updated(_) => "updated",
@@ -66,7 +66,7 @@ impl Event {
         }
     }
 
-    /// Which upload became current or was deleted.
+    /// The upload that became current or was deleted.
     pub const fn avatar_id(&self) -> AvatarId {
         match &self.change {
             Change::Updated(record) => record.avatar_id,
@@ -74,8 +74,8 @@ impl Event {
         }
     }
 
-    /// Its version. Of two events of a subject the higher one is the later; of two of one version
-    /// the delete is.
+    /// The upload's version. Of two events of a subject, the one with the higher version is later. Of
+    /// two events with the same version, the delete is later.
     pub const fn version(&self) -> Version {
         match &self.change {
             Change::Updated(record) => record.version,

@@ -1,4 +1,4 @@
-//! Identifiers: who has an avatar, which upload it came from.
+//! Identifiers of subjects and uploads.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,15 +6,15 @@ use std::str::FromStr;
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 
-/// Whoever has an avatar: an opaque user id, 1 to 128 characters of `A-Z a-z 0-9 . _ ~ @ : + - |`,
-/// not only dots, and not `me`, which stands for the caller in paths.
+/// The owner of an avatar: a user id of 1 to 128 characters of `A-Z a-z 0-9 . _ ~ @ : + - |`, not only
+/// dots, and not `me`, which means the caller in paths.
 ///
-/// It is opaque to this program and never becomes part of an object key or a public object URL.
+/// The id is opaque to this program. It never becomes part of an object key or a public object URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SubjectId(String);
 
-/// The text is no user id.
+/// The text is not a user id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a user id has 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ : + - |, is not only dots and not \"me\""
@@ -22,13 +22,13 @@ pub struct SubjectId(String);
 pub struct InvalidSubjectId;
 
 impl SubjectId {
-    /// The longest user id, in characters (all of them ASCII, so also in bytes).
+    /// The length limit in characters. All are ASCII, so it is also the limit in bytes.
     pub const MAX_LEN: usize = 128;
 
-    /// Takes `text` as a user id.
+    /// Parses a user id.
     ///
     /// # Errors
-    /// [`InvalidSubjectId`] where it is empty, too long, only dots, `me`, or has another character.
+    /// [`InvalidSubjectId`] if it is empty, too long, only dots, `me`, or has another character.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidSubjectId> {
         let text = text.into();
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~@:+-|".contains(&byte);
@@ -73,22 +73,23 @@ impl From<SubjectId> for String {
     }
 }
 
-/// One upload: 128 random bits, written as 26 characters of lower-case base32 (RFC 4648, no
-/// padding). Fresh for every upload and never reused, so whatever is stored under it is immutable.
+/// The id of one upload: 128 random bits, written as 26 characters of lower-case base32 (RFC 4648, no
+/// padding). It is new for every upload and never reused, so the objects stored under it are
+/// immutable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AvatarId([u8; 16]);
 
-/// The text is no avatar id.
+/// The text is not an avatar id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an avatar id is 26 characters of lower-case base32")]
 pub struct InvalidAvatarId;
 
 impl AvatarId {
-    /// A fresh id from the system's random source.
+    /// A new id from the system's random source.
     ///
     /// # Errors
-    /// Where the operating system has no randomness to give, which no supported one does.
+    /// If the operating system gives no random bytes. This does not happen on supported systems.
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut bits = [0; 16];
         getrandom::fill(&mut bits)?;
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_ids_of_the_documented_alphabet_are_taken() {
+    fn user_ids_of_the_documented_alphabet_are_accepted() {
         for text in [
             "42",
             "a.b_c~d@e:f+g-h",

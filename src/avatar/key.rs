@@ -1,66 +1,66 @@
-//! Object keys: where an object lies, what it is and who may read it.
+//! Object keys: the path, content type, cache policy and audience of an object.
 
 use std::fmt;
 
 use super::{AvatarId, Format, Rendition, VariantName};
 
-/// The name of one stored object. The key alone knows the object's path, content type, cache
-/// policy and audience; no adapter decides any of them.
+/// The key of one stored object. The key alone decides the object's path, content type, cache policy
+/// and audience; adapters do not.
 ///
 /// ```
 /// use cameo::avatar::{Audience, ObjectKey};
 ///
 /// let path = "public/avatars/nzh63m6zuw5popmityvbkr6lh4/medium.webp";
-/// let key = ObjectKey::parse(path).expect("a path of this program's");
+/// let key = ObjectKey::parse(path).expect("a path of this program");
 /// assert_eq!(key.to_string(), path);
 /// assert_eq!(key.content_type(), "image/webp");
 /// assert_eq!(key.audience(), Audience::Public);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectKey {
-    /// `public/avatars/{avatar_id}/{variant}.{ext}`; the animated twin of a rendition is
+    /// `public/avatars/{avatar_id}/{variant}.{ext}`. An animated rendition is
     /// `{variant}.animated.{ext}`.
     Rendition {
-        /// The upload it was made from.
+        /// The upload that it was made from.
         avatar: AvatarId,
-        /// Its size.
+        /// Its variant.
         variant: VariantName,
-        /// Its encoding.
+        /// Its format.
         format: Format,
-        /// Whether it moves.
+        /// Whether it is animated.
         animated: bool,
     },
-    /// `private/avatars/{avatar_id}/manifest.json`: what the catalog needs to be rebuilt.
+    /// `private/avatars/{avatar_id}/manifest.json`: the data from which the catalog can be rebuilt.
     Manifest {
-        /// The upload it describes.
+        /// The upload that it describes.
         avatar: AvatarId,
     },
-    /// `private/avatars/{avatar_id}/master.{ext}`: the picture that variants can be made from again.
+    /// `private/avatars/{avatar_id}/master.{ext}`: the picture from which variants can be made again.
     Master {
-        /// The upload it was made from.
+        /// The upload that it was made from.
         avatar: AvatarId,
-        /// Its encoding.
+        /// Its format.
         format: Format,
     },
 }
 
-/// Who may read an object without asking the service.
+/// Who may read an object directly from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// Anyone who knows its URL.
     Public,
-    /// Nobody but the service.
+    /// Only the service.
     Private,
 }
 
-/// The folder of everything that anyone may read.
+/// The folder of the objects that anyone may read.
 pub(crate) const PUBLIC_ROOT: &str = "public/avatars";
-/// The folder of everything that only the service may read.
+/// The folder of the objects that only the service may read.
 pub(crate) const PRIVATE_ROOT: &str = "private/avatars";
 
 impl ObjectKey {
-    /// Takes a path as written by [`fmt::Display`] for a key; `None` where it is none of this
-    /// program's. There is exactly one path for a key: nothing is normalised.
+    /// Parses a path, as [`fmt::Display`] writes it. Returns `None` for any other path. A key has
+    /// exactly one path, so nothing is normalised.
     pub fn parse(path: &str) -> Option<Self> {
         if let Some(rest) = path.strip_prefix(PUBLIC_ROOT) {
             let (id, name) = rest.strip_prefix('/')?.split_once('/')?;
@@ -91,7 +91,7 @@ impl ObjectKey {
         Some(Self::Master { avatar, format })
     }
 
-    /// The object of a rendition of this upload.
+    /// The key of a rendition of this upload.
     pub fn of_rendition(avatar: AvatarId, rendition: &Rendition) -> Self {
         Self::Rendition {
             avatar,
@@ -101,9 +101,9 @@ impl ObjectKey {
         }
     }
 
-    /// The folders that hold every object of one upload, each with its closing slash.
+    /// The folders of all objects of one upload, each with its final slash.
     pub fn prefixes_of(avatar: AvatarId) -> [String; 2] {
-        // The private one first: a manifest never outlives the objects that it promises.
+        // The private folder comes first: a manifest must not outlive the objects that it names.
         [
             format!("{PRIVATE_ROOT}/{avatar}/"),
             format!("{PUBLIC_ROOT}/{avatar}/"),
@@ -119,7 +119,7 @@ impl ObjectKey {
         }
     }
 
-    /// The media type that the object is stored and served with.
+    /// The media type with which the object is stored and served.
     pub const fn content_type(&self) -> &'static str {
         match self {
             Self::Rendition { format, .. } | Self::Master { format, .. } => format.content_type(),
@@ -127,10 +127,10 @@ impl ObjectKey {
         }
     }
 
-    /// The `Cache-Control` that the object is stored and served with.
+    /// The `Cache-Control` with which the object is stored and served.
     pub const fn cache_control(&self) -> &'static str {
         match self.audience() {
-            // An avatar id is never reused, so what lies under it never changes.
+            // An avatar id is never reused, so the object never changes.
             Audience::Public => "public, max-age=31536000, immutable",
             Audience::Private => "private, no-store",
         }
@@ -154,10 +154,10 @@ impl fmt::Display for ObjectKey {
                 format,
                 animated,
             } => {
-                let twin = if *animated { ".animated" } else { "" };
+                let suffix = if *animated { ".animated" } else { "" };
                 write!(
                     f,
-                    "{PUBLIC_ROOT}/{avatar}/{variant}{twin}.{}",
+                    "{PUBLIC_ROOT}/{avatar}/{variant}{suffix}.{}",
                     format.extension()
                 )
             }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_leave_the_public_folder_are_no_keys() {
+    fn paths_outside_the_public_folder_are_not_keys() {
         let id = AvatarId::from_bytes([7; 16]);
         for path in [
             format!("public/avatars/{id}/../{id}/medium.webp"),

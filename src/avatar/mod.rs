@@ -1,8 +1,8 @@
-//! The vocabulary: what the rest of the program talks about.
+//! The domain types: subjects, avatar ids, object keys, records and events.
 //!
-//! A leaf module; the words for pictures come from [`cameo_imaging`]. Every type here is valid by
-//! construction: a [`SubjectId`] that exists is a legal user id, an [`ObjectKey`] that exists names
-//! an object that this program could have written.
+//! This is a leaf module. The types of pictures come from [`cameo_imaging`]. Every type here is valid
+//! by construction: every [`SubjectId`] is a legal user id, and every [`ObjectKey`] names an object
+//! that this program could have written.
 
 mod event;
 mod ids;

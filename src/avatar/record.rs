@@ -1,4 +1,4 @@
-//! What is kept of an avatar.
+//! Records and manifests.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{AvatarId, Format, Placeholder, Rendition, Source, SubjectId, Timestamp, VariantName};
 
-/// Numbers a subject's uploads. Versions never decrease, not even across a delete or the loss of a
-/// catalog: they begin at 1, or above a floor if a catalog was lost.
+/// The number of an upload of a subject. Versions never decrease, not even after a delete or the loss
+/// of a catalog. They begin at 1, or above a floor if a catalog was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
 
 impl Version {
-    /// The version floor of this time: the milliseconds since 2025-01-01 UTC. No upload before
-    /// `now` has a higher version, because no subject uploads a thousand avatars a second.
+    /// The time-based version floor: the milliseconds from 2025-01-01 UTC to `now`. No upload before
+    /// `now` has a higher version, because no subject uploads a thousand avatars per second.
     pub fn time_floor(now: Timestamp) -> Self {
         const EPOCH: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
         let since = now.since(EPOCH).as_millis();
@@ -28,42 +28,42 @@ impl fmt::Display for Version {
     }
 }
 
-/// What the catalog keeps of a subject's current avatar.
+/// The catalog's record of a subject's current avatar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The upload that it came from.
+    /// The upload.
     pub avatar_id: AvatarId,
-    /// Which of the subject's uploads that was.
+    /// The upload's version.
     pub version: Version,
-    /// When the catalog reserved it, by the catalog's clock.
+    /// The time of the reservation, by the catalog's clock.
     #[serde(default)]
     pub reserved_at: Timestamp,
-    /// When it was uploaded. For display only: it may lie far back if the picture was imported.
+    /// The time of the upload. It is for display only: an imported picture may be much older.
     pub uploaded_at: Timestamp,
-    /// What was uploaded.
+    /// Facts about the uploaded picture.
     pub source: Source,
-    /// What was made of it: the primary format first, each format from the largest variant to the
+    /// The renditions: the primary format first, and each format from the largest variant to the
     /// smallest.
     pub renditions: Vec<Rendition>,
-    /// The format of the private master, where one is kept.
+    /// The format of the private master, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Format>,
-    /// What to show until it has loaded.
+    /// The placeholder to show until the picture has loaded.
     pub placeholder: Placeholder,
 }
 
-/// How many versions belong together in [`Record::rank`].
+/// The number of versions in a group of [`Record::rank`].
 const VERSION_GROUP: u64 = 1 << 16;
 
 impl Record {
-    /// Of two records that compete for a subject, the one with the greater rank wins: the group of
-    /// the version decides, then the reservation time, then the version.
+    /// The rank of the record: the group of its version, its reservation time, its version. If two
+    /// records compete for a subject, the one with the greater rank wins.
     ///
-    /// After a loss the version floor rises to the milliseconds since 2025. So the versions that are
-    /// given out before and after a loss are in different groups of 65,536 (about a minute), and the
-    /// higher one is the later one, even if the clock that answers after the loss is behind. Within a
-    /// group no floor has risen. Versions may then repeat (version 0.1.0 did not notice a loss), so
-    /// the reservation time decides.
+    /// After a loss the version floor rises to the milliseconds since 2025. So versions from before
+    /// and after a loss are in different groups of 65,536 (about a minute), and the higher group is
+    /// the later one. This holds even if the new server's clock is behind. Within a group no floor
+    /// has risen. Versions may then repeat (version 0.1.0 did not detect a loss), so the reservation
+    /// time decides.
     pub const fn rank(&self) -> (u64, u64, u64) {
         let version = self.version.0;
         (version / VERSION_GROUP, self.reserved_at.unix_ms(), version)
@@ -79,40 +79,41 @@ impl Record {
 
 /// The object beside an avatar's renditions from which the catalog can be rebuilt.
 ///
-/// It is JSON with a `layout` number. A reader skips fields that it does not know.
+/// It is JSON with a `layout` number. A reader skips fields that it does not know. So replicas of
+/// neighbouring releases can read each other's manifests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Whose avatar it is.
+    /// The avatar's owner.
     pub subject: SubjectId,
-    /// The record as committed.
+    /// The committed record.
     #[serde(flatten)]
     pub record: Record,
 }
 
-/// The layout that manifests are written in.
+/// The layout of new manifests.
 const LAYOUT: u32 = 2;
 
-/// Version 0.1.0 wrote no layout number.
+/// The layout of a manifest without a number, as version 0.1.0 writes it.
 const fn previous_layout() -> u32 {
     1
 }
 
-/// The bytes are no manifest that this program understands.
+/// The bytes are not a manifest that this program can read.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// The bytes are damaged, or no manifest.
+    /// The bytes are damaged, or are not a manifest.
     #[error("a manifest is damaged")]
     Damaged(#[from] serde_json::Error),
-    /// A later program wrote it.
+    /// A later release wrote it.
     #[error("a manifest has the unknown layout {0}")]
     UnknownLayout(u32),
 }
 
 impl Manifest {
-    /// The manifest as it is stored.
+    /// Encodes the manifest.
     ///
     /// # Errors
-    /// None in practice: every record can be written as JSON.
+    /// This does not fail in practice: every record can be written as JSON.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         #[derive(Serialize)]
         struct Numbered<'a> {
@@ -126,8 +127,7 @@ impl Manifest {
         })
     }
 
-    /// The manifest that these bytes are. One of layout 1 has no reservation time; its upload time
-    /// takes the place.
+    /// Decodes a manifest. Layout 1 has no reservation time, so the upload time replaces it.
     ///
     /// # Errors
     /// [`ManifestError`]
@@ -153,7 +153,7 @@ impl Manifest {
 mod tests {
     use super::*;
 
-    /// As version 0.1.0 wrote it.
+    /// A manifest of version 0.1.0.
     const PREVIOUS: &str = r#"{"subject":"42","avatar_id":"aeaqcaibaeaqcaibaeaqcaibae","version":700,"uploaded_at":1800000000000,"source":{"format":"jpeg","bytes":3273581,"width":3022,"height":4032,"animated":false},"renditions":[{"variant":"small","format":"webp","width":128,"height":128,"bytes":10241,"animated":true},{"variant":"full","format":"jpeg","width":1024,"height":1024,"bytes":81921}],"master":"png","placeholder":{"thumbhash":[1,1,1],"color":[1,2,1]}}"#;
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_round_trips_and_a_later_ones_unknown_fields_are_skipped() {
+    fn a_manifest_round_trips_and_unknown_fields_are_skipped() {
         let mut manifest = Manifest::from_json(PREVIOUS.as_bytes()).unwrap();
         manifest.record.reserved_at = Timestamp::from_unix_ms(1_800_000_000_007);
         let bytes = manifest.to_json().unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_an_unknown_layout_is_refused_as_such() {
+    fn a_manifest_of_an_unknown_layout_is_an_error_of_its_own() {
         let later = r#"{"layout":3,"subject":"42"}"#;
         let error = Manifest::from_json(later.as_bytes()).unwrap_err();
         assert!(matches!(error, ManifestError::UnknownLayout(3)));

@@ -1,4 +1,4 @@
-//! Points in time, as the catalog keeps and the API shows them.
+//! Points in time, for the catalog and the API.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A point in time, in whole milliseconds since 1970-01-01 UTC. Shown as RFC 3339 in UTC, to the
-/// second.
+/// A point in time, in whole milliseconds since 1970-01-01 UTC. It is displayed as RFC 3339 in UTC, to
+/// the second.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -16,8 +16,8 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The system clock's time. Only the edges of the program ask for it; everything below is
-    /// handed the time.
+    /// The time of the system clock. Only the outer layers of the program call this; inner functions
+    /// receive the time as an argument.
     pub fn now() -> Self {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -35,7 +35,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The time `by` later, or the last one that can be told.
+    /// The time `by` later, or the last time that can be represented.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(
@@ -44,7 +44,7 @@ impl Timestamp {
         )
     }
 
-    /// How long after `earlier` this is; nothing where it is before it.
+    /// The duration from `earlier` to this time; zero if this time is earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -2,31 +2,34 @@
 //!
 //! # A record (layout 2)
 //!
-//! A record is a *head* and a *body*. The head holds what a catalog decides by and adds up, so the
-//! scripts of Redis read it; the body is opaque to them.
+//! A record is a *head* and a *body*. The head holds the fields by which a catalog decides, and the
+//! totals. The scripts of Redis read the head; the body is opaque to them.
 //!
 //! | part | field | bytes |
 //! | --- | --- | --- |
 //! | head | avatar id | 16 |
 //! | | version | varint |
 //! | | reservation time in Unix milliseconds | varint |
-//! | sums | names of variants and file extensions | varint count; each a varint length and text |
+//! | totals | names of variants and file extensions | varint count; each a varint length and text |
 //! | | objects | varint count; each the index of its variant (high bit: animated), the index of its extension, and its size as a varint |
 //! | body | layout of the body | 1 |
 //! | | upload time, source, dimensions, master, placeholder | see [`Body1`] |
 //!
-//! Varints are LEB128. A reader ignores bytes after the last field that it knows, so fields can be
-//! appended to the body without a new layout. Where the layout number of a record lies depends on
-//! the catalog; [`encode_numbered`] puts it first.
+//! Varints are LEB128. A reader ignores bytes after the last field that it knows. So a later release
+//! can append fields to the body without a new layout, and the previous release still reads the
+//! record. The position of the layout number depends on the catalog; [`encode_numbered`] writes it
+//! first.
 //!
-//! Layout 1, which version 0.1.0 wrote, is still read: one record with its number first.
+//! Layout 1 of version 0.1.0 is still read. It is one record with its number first.
 //!
 //! # An event (layout 2)
 //!
-//! The byte 2, the time as a varint, the replaced avatar (0, or 1 with the time when its objects
-//! are gone, a length and the head of its record), and the length and bytes of the record that
-//! became current; the length is 0 in a delete. Layout 1 is the time, and then a record of layout 1,
-//! or a zero byte, id and version of what was deleted.
+//! An event is: the byte 2; the time as a varint; the replaced avatar (0, or 1 with the time when its
+//! objects are gone, a length and the head of its record); the length and bytes of the record that
+//! became current. The length is 0 in a delete.
+//!
+//! Layout 1 is the time, and then a record of layout 1; or in a delete a zero byte, and the id and
+//! version of the deleted avatar.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,22 +38,22 @@ use crate::avatar::{
     SubjectId, Timestamp, VariantName, Version,
 };
 
-/// The layout that records and events are written in.
+/// The layout of new records and events.
 pub(super) const LAYOUT: u8 = 2;
 const PREVIOUS_LAYOUT: u8 = 1;
 const BODY_LAYOUT: u8 = 1;
-/// Set in the index of an object's variant if the object is animated.
+/// This bit is set in the index of an object's variant if the object is animated.
 const ANIMATED: u8 = 0x80;
-/// Stands in the place of a record in the event of a delete, in layout 1.
+/// Replaces the record in a delete event of layout 1.
 const DELETED: u8 = 0;
 
-/// The bytes are no record.
+/// The bytes are not a record.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecodeError {
-    /// A later program wrote it, or it is no record at all.
+    /// A later release wrote it, or it is not a record.
     #[error("a record has the unknown layout {0:?}")]
     UnknownLayout(Option<u8>),
-    /// Cut short or damaged.
+    /// The bytes are truncated or damaged.
     #[error("a record is damaged")]
     Damaged(#[source] postcard::Error),
     /// The parts of a record contradict each other.
@@ -69,7 +72,7 @@ struct Head {
     avatar_id: [u8; 16],
     version: u64,
     reserved_at_ms: u64,
-    /// Variants and extensions. Each name is written once, however many objects use it.
+    /// Variants and extensions. Each name is written only once.
     names: Vec<String>,
     /// The indices of variant and extension, and the size in bytes.
     objects: Vec<(u8, u8, u64)>,
@@ -80,8 +83,8 @@ struct Head {
 struct Body1 {
     uploaded_at_ms: u64,
     source: Source,
-    /// Width and height of each object of the head, in the same order. A height of 0 stands for one
-    /// that is equal to the width.
+    /// Width and height of each object of the head, in the same order. A height of 0 means that it
+    /// equals the width.
     dimensions: Vec<(u32, u32)>,
     master: Option<Format>,
     thumbhash: Vec<u8>,
@@ -147,12 +150,12 @@ impl Head {
     }
 }
 
-/// The record as bytes of layout 2, without the number of the layout.
+/// Encodes a record in layout 2, without the layout number.
 pub(super) fn encode(record: &Record) -> Result<Vec<u8>, postcard::Error> {
     append(record, Vec::with_capacity(256))
 }
 
-/// The record as bytes, with the number of the layout first.
+/// Encodes a record with the layout number first.
 pub(super) fn encode_numbered(record: &Record) -> Result<Vec<u8>, postcard::Error> {
     append(record, vec![LAYOUT])
 }
@@ -175,14 +178,14 @@ fn append(record: &Record, to: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
     postcard::to_extend(&body, bytes)
 }
 
-/// How many bytes the body of the record takes, with the number of its layout.
+/// The length of the record's body in bytes, with its layout number.
 #[cfg(test)]
 pub(super) fn body_length(record: &Record) -> usize {
     let head = postcard::to_allocvec(&Head::of(record).unwrap()).unwrap();
     encode(record).unwrap().len() - head.len()
 }
 
-/// The record that these bytes of layout 2 are, without the number of the layout.
+/// Decodes a record of layout 2 without a layout number.
 pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let (head, rest): (Head, _) = postcard::take_from_bytes(bytes)?;
     let body: Body1 = match rest.split_first() {
@@ -218,7 +221,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     })
 }
 
-/// The record that these bytes are, the number of the layout first.
+/// Decodes a record with the layout number first.
 pub(super) fn decode_numbered(bytes: &[u8]) -> Result<Record, DecodeError> {
     match bytes.split_first() {
         Some((&LAYOUT, rest)) => decode(rest),
@@ -227,7 +230,7 @@ pub(super) fn decode_numbered(bytes: &[u8]) -> Result<Record, DecodeError> {
     }
 }
 
-/// What layout 1 keeps of a record.
+/// A record in layout 1.
 #[derive(Deserialize)]
 struct Layout1 {
     avatar_id: [u8; 16],
@@ -251,7 +254,7 @@ struct Rendition1 {
     animated: bool,
 }
 
-/// A record of layout 1 has no reservation time; its upload time takes the place.
+/// Decodes layout 1. It has no reservation time, so the upload time replaces it.
 fn decode_previous(bytes: &[u8]) -> Result<Record, DecodeError> {
     let layout: Layout1 = postcard::from_bytes(bytes)?;
     let unpack = |packed: Rendition1| {
@@ -280,8 +283,8 @@ fn decode_previous(bytes: &[u8]) -> Result<Record, DecodeError> {
     })
 }
 
-/// The event of a change at `at`: `current` became the record, or nothing did in a delete. The
-/// record before it is `previous`, with the time when its objects are gone.
+/// Encodes the event of a change at `at`. `current` is the new record; `None` in a delete. `previous`
+/// is the replaced record, with the time when its objects are gone.
 pub(super) fn encode_event(
     at: Timestamp,
     previous: Option<(&Record, Timestamp)>,
@@ -298,12 +301,13 @@ pub(super) fn encode_event(
     postcard::to_extend(&(at.unix_ms(), previous, current), vec![LAYOUT])
 }
 
-/// The event of a subject that these bytes are.
+/// Decodes an event of a subject.
 pub(super) fn decode_event(subject: SubjectId, bytes: &[u8]) -> Result<Event, DecodeError> {
     type Fields<'a> = (u64, Option<(u64, &'a [u8])>, &'a [u8]);
     let rest = match bytes.split_first() {
         Some((&LAYOUT, rest)) => rest,
-        // The first byte of a time of this century, as layout 1 begins with.
+        // Layout 1 begins with the time. Its first byte is at least 0x80, because a time is a varint
+        // of several bytes.
         Some((first, _)) if *first >= 0x80 => return decode_previous_event(subject, bytes),
         other => return Err(DecodeError::UnknownLayout(other.map(|(first, _)| *first))),
     };
@@ -398,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_a_later_program_appends_are_skipped() {
+    fn fields_that_a_later_release_appends_are_skipped() {
         let record = record(1, 7);
         let mut bytes = encode(&record).unwrap();
         bytes.extend([1, 2, 3]);
@@ -411,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn events_round_trip_and_are_refused_where_they_are_cut_short() {
+    fn events_round_trip_and_truncated_events_are_refused() {
         let (subject, first, second) = (SubjectId::new("42").unwrap(), record(1, 7), record(2, 8));
         let at = Timestamp::from_unix_ms(1_800_000_000_000);
         let gone_at = Timestamp::from_unix_ms(1_800_000_003_600);
@@ -442,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_record_are_refused_at_every_length() {
+    fn truncated_records_are_refused_at_every_length() {
         let bytes = encode_numbered(&record(1, 7)).unwrap();
         for end in 0..bytes.len() {
             decode_numbered(&bytes[..end]).unwrap_err();
@@ -454,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_an_unknown_layout_is_refused_as_such() {
+    fn a_body_of_an_unknown_layout_is_an_error_of_its_own() {
         let record = record(1, 7);
         let mut bytes = encode(&record).unwrap();
         let head = postcard::to_allocvec(&Head::of(&record).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Counting and measuring what a catalog is asked, as a decorator round the port.
+//! A decorator that counts and times the operations of a catalog.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Catalog, CatalogError, Claimed, Cursor, InitialState, Invalidated, Outstanding, Page,
-    Precondition, PreconditionFailed, Removed, Replaced, Reservation, Restored, Standing, Stats,
-    Watched,
+    Catalog, CatalogError, Claimed, Cursor, Events, InitialState, Invalidated, Outstanding, Page,
+    Precondition, PreconditionFailed, Records, Removals, Removed, Replaced, Reservation, Restored,
+    Stats, UploadState, Watched,
 };
 use crate::avatar::{AvatarId, Event, Record, SubjectId, Version};
 use crate::telemetry::{Health, Metrics, Operations};
 
-/// A catalog whose operations are counted and measured.
+/// A catalog whose operations are counted and timed.
 pub struct MeteredCatalog {
     inner: Arc<dyn Catalog>,
     operations: Operations,
 }
 
 impl MeteredCatalog {
-    /// The catalog, with its operations counted there.
+    /// Wraps `inner`, and reports its operations to `metrics`.
     pub fn new(inner: Arc<dyn Catalog>, metrics: &Metrics) -> Self {
         Self {
             inner,
@@ -30,7 +30,7 @@ impl MeteredCatalog {
 }
 
 #[async_trait]
-impl Catalog for MeteredCatalog {
+impl Records for MeteredCatalog {
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError> {
         let answer = self.inner.get(subject);
         self.operations.measure("get", answer).await
@@ -42,6 +42,15 @@ impl Catalog for MeteredCatalog {
     ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError> {
         let answer = self.inner.get_many(subjects);
         self.operations.measure("get_many", answer).await
+    }
+
+    async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
+        let answer = self.inner.page(from);
+        self.operations.measure("page", answer).await
+    }
+
+    async fn stats(&self) -> Result<Stats, CatalogError> {
+        self.operations.measure("stats", self.inner.stats()).await
     }
 
     async fn reserve(
@@ -67,6 +76,34 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("replace", answer).await
     }
 
+    async fn restore(
+        &self,
+        subject: &SubjectId,
+        record: &Record,
+        retire_after: Duration,
+    ) -> Result<Restored, CatalogError> {
+        let answer = self.inner.restore(subject, record, retire_after);
+        self.operations.measure("restore", answer).await
+    }
+
+    async fn is_initialized(&self) -> Result<bool, CatalogError> {
+        let answer = self.inner.is_initialized();
+        self.operations.measure("has_begun", answer).await
+    }
+
+    async fn initialize(&self, state: InitialState) -> Result<(), CatalogError> {
+        let answer = self.inner.initialize(state);
+        self.operations.measure("begin", answer).await
+    }
+
+    async fn raise_version_floor(&self, seen: Version) -> Result<Version, CatalogError> {
+        let answer = self.inner.raise_version_floor(seen);
+        self.operations.measure("raise_version_floor", answer).await
+    }
+}
+
+#[async_trait]
+impl Removals for MeteredCatalog {
     async fn remove(
         &self,
         subject: &SubjectId,
@@ -75,6 +112,15 @@ impl Catalog for MeteredCatalog {
     ) -> Result<Result<Option<Removed>, PreconditionFailed>, CatalogError> {
         let answer = self.inner.remove(subject, precondition, lease);
         self.operations.measure("remove", answer).await
+    }
+
+    async fn drop_record(
+        &self,
+        outstanding: &Outstanding,
+        lease: Duration,
+    ) -> Result<bool, CatalogError> {
+        let answer = self.inner.drop_record(outstanding, lease);
+        self.operations.measure("drop_record", answer).await
     }
 
     async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Claimed>, CatalogError> {
@@ -101,17 +147,17 @@ impl Catalog for MeteredCatalog {
         self.operations.measure("forget", answer).await
     }
 
-    async fn standing(
+    async fn upload_state(
         &self,
         subject: &SubjectId,
         avatar: AvatarId,
-    ) -> Result<Standing, CatalogError> {
-        let answer = self.inner.standing(subject, avatar);
+    ) -> Result<UploadState, CatalogError> {
+        let answer = self.inner.upload_state(subject, avatar);
         self.operations.measure("standing", answer).await
     }
 
-    async fn deleted(&self, subject: &SubjectId) -> Result<Version, CatalogError> {
-        let answer = self.inner.deleted(subject);
+    async fn deleted_up_to(&self, subject: &SubjectId) -> Result<Version, CatalogError> {
+        let answer = self.inner.deleted_up_to(subject);
         self.operations.measure("deleted", answer).await
     }
 
@@ -119,46 +165,10 @@ impl Catalog for MeteredCatalog {
         let answer = self.inner.outstanding();
         self.operations.measure("outstanding", answer).await
     }
+}
 
-    async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
-        let answer = self.inner.page(from);
-        self.operations.measure("page", answer).await
-    }
-
-    async fn restore(
-        &self,
-        subject: &SubjectId,
-        record: &Record,
-        retire_after: Duration,
-    ) -> Result<Restored, CatalogError> {
-        let answer = self.inner.restore(subject, record, retire_after);
-        self.operations.measure("restore", answer).await
-    }
-
-    async fn drop_record(
-        &self,
-        outstanding: &Outstanding,
-        lease: Duration,
-    ) -> Result<bool, CatalogError> {
-        let answer = self.inner.drop_record(outstanding, lease);
-        self.operations.measure("drop_record", answer).await
-    }
-
-    async fn has_begun(&self) -> Result<bool, CatalogError> {
-        let answer = self.inner.has_begun();
-        self.operations.measure("has_begun", answer).await
-    }
-
-    async fn initialize(&self, state: InitialState) -> Result<(), CatalogError> {
-        let answer = self.inner.initialize(state);
-        self.operations.measure("begin", answer).await
-    }
-
-    async fn raise_version_floor(&self, seen: Version) -> Result<Version, CatalogError> {
-        let answer = self.inner.raise_version_floor(seen);
-        self.operations.measure("raise_version_floor", answer).await
-    }
-
+#[async_trait]
+impl Events for MeteredCatalog {
     fn event_partitions(&self) -> u16 {
         self.inner.event_partitions()
     }
@@ -172,11 +182,10 @@ impl Catalog for MeteredCatalog {
         let answer = self.inner.events(partition, after, limit);
         self.operations.measure("events", answer).await
     }
+}
 
-    async fn stats(&self) -> Result<Stats, CatalogError> {
-        self.operations.measure("stats", self.inner.stats()).await
-    }
-
+#[async_trait]
+impl Catalog for MeteredCatalog {
     async fn watch(&self) -> Result<Watched, CatalogError> {
         self.inner.watch().await
     }

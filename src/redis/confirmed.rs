@@ -1,8 +1,8 @@
 //! Writes that are confirmed before they are acknowledged.
 //!
-//! By default Redis acknowledges a write that may still be lost: with the last second of its
-//! append-only file, or with a master whose replica lags. `WAITAOF` and `WAIT` tell when the writes
-//! of a connection are on the disk or on a replica. Both block their connection, so these
+//! By default Redis acknowledges a write that it may still lose: with the last second of its
+//! append-only file, or with a master whose replica lags behind. `WAITAOF` and `WAIT` report when the
+//! writes of a connection are on the disk or on a replica. Both block their connection, so these
 //! connections are not shared.
 
 use std::sync::{Mutex, PoisonError};
@@ -15,23 +15,24 @@ use tokio::time::Instant;
 use super::link::{Exclusive, Script, SlotMoves, Source, is_of_the_connection};
 use crate::config::{RedisAddress, RedisConfirmation};
 
-/// The most connections for confirmed writes; further writes wait for one, within their timeout.
+/// The largest number of connections for confirmed writes. Further writes wait for a connection,
+/// within their timeout.
 const MAX_CONNECTIONS: usize = 64;
-/// The most of them that are kept open while nobody uses them.
+/// The largest number of idle connections.
 const MAX_IDLE: usize = 8;
-/// How much longer than the server waits the client waits for its answer.
+/// The client waits this much longer for the answer than the server waits for the confirmation.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
-/// Why a write has no confirmation. It may have happened: its outcome is unknown.
+/// A write was not confirmed. It may have happened: its outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfirmError {
     /// Redis refused the write, or the connection failed.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// Nobody confirmed the write in time.
+    /// The write was not confirmed in time.
     #[error("no {} confirmed the write within {timeout:?}; its outcome is unknown", confirmer(*.confirmation))]
     Unconfirmed {
-        /// What should have confirmed it.
+        /// The expected confirmation.
         confirmation: RedisConfirmation,
         /// `catalog.redis.wait_timeout`.
         timeout: Duration,
@@ -50,17 +51,17 @@ pub(crate) struct ConfirmedWrites {
     source: Source,
     confirmation: RedisConfirmation,
     timeout: Duration,
-    /// Writes a key, so that the wait that follows covers everything the server wrote before.
+    /// Writes a key, so that the following wait covers everything that the server wrote before.
     marker: Script,
     permits: Semaphore,
     idle: Mutex<Vec<Exclusive>>,
 }
 
 impl ConfirmedWrites {
-    /// Confirms writes in this way, within `timeout`.
+    /// Waits for this confirmation of each write, at most for `timeout`.
     ///
     /// # Errors
-    /// Where the address cannot be used.
+    /// If the address cannot be used.
     pub(crate) fn new(
         address: &RedisAddress,
         confirmation: RedisConfirmation,
@@ -76,16 +77,16 @@ impl ConfirmedWrites {
         })
     }
 
-    /// Runs a script on keys of one slot and waits until the server's append-only file or a replica
-    /// has what it wrote. `marker` is a key of the same slot.
+    /// Runs a script on keys of one slot, and waits until the append-only file or a replica has its
+    /// writes. `marker` is a key of the same slot.
     ///
-    /// The script, a write of the marker and the wait go over one connection. If it is lost,
-    /// nothing is confirmed, and all three are sent again over another one: the script may run
-    /// twice. The second run of a script may find its work done and write nothing; the wait would
-    /// then cover nothing of this connection, if the marker did not write.
+    /// The script, a write of the marker and the wait use the same connection. If the connection is
+    /// lost, nothing is confirmed, and all three are sent again over another connection. So the
+    /// script may run twice. The second run may write nothing, because its work is done. The marker
+    /// is written in any case, so the wait always covers a write of its own connection.
     ///
     /// # Errors
-    /// [`ConfirmError`]; the script may have happened.
+    /// [`ConfirmError`]. The script may have run.
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -101,10 +102,10 @@ impl ConfirmedWrites {
         }
     }
 
-    /// Writes a marker and waits for its confirmation; `false` where there is none in time.
+    /// Writes a marker and waits for its confirmation. Returns `false` if there is none in time.
     ///
     /// # Errors
-    /// Where Redis refuses the write or the wait.
+    /// If Redis refuses the write or the wait.
     pub(crate) async fn probe(&self, marker: &str) -> RedisResult<bool> {
         let keys = [marker.to_owned()];
         match self.call::<Value>(&self.marker, &keys, &[], marker).await {
@@ -135,21 +136,21 @@ impl ConfirmedWrites {
             }
             let mut commands = Pipeline::new();
             commands.ignore_errors();
-            // As code: a server that does not know a script would refuse its hash, and the answer
-            // would come only after the wait.
+            // The script is sent as code. A server that does not have the script would refuse its
+            // hash, and this answer would come only after the wait.
             commands.add_command(script.by_code(keys, arguments));
             commands.add_command(self.marker.by_code(&markers, &[]));
             commands.add_command(self.wait(left));
             let [answer, mark, waited] = match self.send(&commands).await {
                 Ok(answers) => answers,
-                // While a slot moves, its old master answers ASK. The client then follows for the
-                // first command alone, and the new master refuses the others with MOVED. So this
-                // waits until the slot has one master.
+                // While a slot moves, its old master answers ASK. The client follows this only for
+                // the first command, and the new master refuses the others with MOVED. So this waits
+                // until the slot has one master.
                 Err(error) if error.is_cluster_error() && moves.has_time() => {
                     moves.pause().await;
                     continue;
                 }
-                // An idle connection may have died long ago, and a lost one proves nothing.
+                // An idle connection may be broken, so the commands are sent again once.
                 Err(error) if is_of_the_connection(&error) && !is_repeated => {
                     is_repeated = true;
                     self.lock().clear();
@@ -167,8 +168,8 @@ impl ConfirmedWrites {
         }
     }
 
-    /// Sends the three commands over a connection that nobody else uses meanwhile. One that failed,
-    /// or whose answers nobody waited for, is closed.
+    /// Sends the three commands over a connection that no other task uses. A connection is closed if
+    /// it failed, or if the caller dropped the future.
     async fn send(&self, commands: &Pipeline) -> RedisResult<[RedisResult<Value>; 3]> {
         let idle = self.lock().pop();
         let mut connection = match idle {
@@ -191,7 +192,7 @@ impl ConfirmedWrites {
         Ok(answers)
     }
 
-    /// The command that waits. Zero would mean for ever.
+    /// The command that waits. Its timeout is at least 1 ms, because 0 means no limit.
     fn wait(&self, left: Duration) -> redis::Cmd {
         let left = left.as_millis().max(1).to_string();
         match self.confirmation {

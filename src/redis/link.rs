@@ -1,8 +1,7 @@
 //! The connection to Redis.
 //!
-//! An unreachable Redis fails commands fast: connecting times out after 300 ms, an answer after
-//! 500 ms. The next command replaces a broken connection; commands that run at the same time share
-//! one new connection.
+//! If Redis is unreachable, commands fail fast: connecting times out after 300 ms, an answer after
+//! 500 ms. The next command replaces a broken connection. Concurrent commands share the new one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,35 +22,35 @@ use crate::config::{RedisAddress, RedisForm};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often a Cluster's client follows a redirection or tries another node. Its default made a
-/// command hang for over ten seconds while one master was dead.
+/// The number of times that a Cluster's client follows a redirection or tries another node. With its
+/// default, a command hung for over ten seconds while one master was dead.
 const CLUSTER_RETRIES: u32 = 2;
-/// How long a script waits for a slot whose keys lie on two masters of a Cluster. Moving a slot
-/// usually takes milliseconds; the limit bounds a request to a slot that somebody left half moved.
+/// The longest wait of a script for a slot whose keys are on two masters of a Cluster. A slot usually
+/// moves in milliseconds. The limit is for a slot whose move was interrupted.
 const SLOT_MOVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a probe waits, which a health check waits for.
+/// The longest wait of a probe for such a slot. Health checks wait for probes.
 const SLOT_PROBE_TIMEOUT: Duration = Duration::from_millis(800);
-/// The first pause between two attempts in that time; each further one is twice as long, up to
-/// [`MAX_SLOT_PAUSE`], and a random part of it is left out so that replicas spread.
+/// The first pause between two attempts in that time. Each further pause is twice as long, up to
+/// [`MAX_SLOT_PAUSE`]. Each pause is shortened at random, so that replicas do not retry together.
 const FIRST_SLOT_PAUSE: Duration = Duration::from_millis(20);
 const MAX_SLOT_PAUSE: Duration = Duration::from_millis(320);
 
-/// A connection to Redis that is shared by all who clone it.
+/// A connection to Redis. Its clones share it.
 #[derive(Clone)]
 pub struct RedisLink(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    /// One server, or whichever the Sentinels say is the master.
+    /// One server, or the master that the Sentinels name.
     Node(Arc<Node>),
     Cluster(ClusterConnection),
 }
 
 impl RedisLink {
-    /// Connects. The caller tries again later where this fails because Redis is not up yet.
+    /// Connects. If Redis is not up yet, the caller retries later.
     ///
     /// # Errors
-    /// Where Redis is not reached or does not let this client in.
+    /// If Redis is unreachable or refuses this client.
     pub async fn connect(address: &RedisAddress) -> RedisResult<Self> {
         let link = match Source::of(address, ANSWER_TIMEOUT)? {
             Source::Cluster(client) => Self(Kind::Cluster(client.get_async_connection().await?)),
@@ -61,14 +60,14 @@ impl RedisLink {
             }))),
         };
         match link.run::<()>(&redis::cmd("PING")).await {
-            // A server that cannot write to its disk refuses even this, and can be read.
+            // A server that cannot write to its disk refuses even PING, but can be read.
             Err(error) if error.code() == Some("MISCONF") => Ok(link),
             answer => answer.map(|()| link),
         }
     }
 
-    /// Sends a command and waits for its answer. Where the answer is lost with the connection the
-    /// command is sent again, so it may happen twice: whatever is sent must stand that.
+    /// Sends a command and waits for its answer. If the answer is lost with the connection, the
+    /// command is sent again. So it may run twice, and must allow that.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         match &self.0 {
             Kind::Cluster(connection) => command.query_async(&mut connection.clone()).await,
@@ -79,8 +78,8 @@ impl RedisLink {
         }
     }
 
-    /// Runs a script on keys of one slot. It may happen twice, as in [`run`](Self::run). While the
-    /// slot moves to another master it waits, for three seconds at most.
+    /// Runs a script on keys of one slot. It may run twice, as in [`run`](Self::run). While the slot
+    /// moves to another master, this waits up to three seconds.
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -91,7 +90,7 @@ impl RedisLink {
         self.call_while(moves, script, keys, arguments).await
     }
 
-    /// Runs a script to see whether it works. It waits less long for a slot that moves.
+    /// Runs a script as a test. This waits less long for a slot that moves.
     pub(crate) async fn probe(&self, script: &Script, keys: &[String]) -> RedisResult<()> {
         let moves = SlotMoves::new(SLOT_PROBE_TIMEOUT);
         self.call_while(moves, script, keys, &[]).await
@@ -107,7 +106,7 @@ impl RedisLink {
         let by_hash = script.by_hash(keys, arguments);
         loop {
             let mut answer = self.run(&by_hash).await;
-            // A server that was restarted, or a new master, does not have the script yet.
+            // A restarted server or a new master does not have the script yet.
             if answer.as_ref().is_err_and(is_unknown_script) {
                 answer = self.run(&script.by_code(keys, arguments)).await;
             }
@@ -118,7 +117,7 @@ impl RedisLink {
         }
     }
 
-    /// Asks every server that holds data, each for itself.
+    /// Sends a command to every server that holds data, and returns all answers.
     pub(crate) async fn ask_all<T: FromRedisValue>(&self, command: Cmd) -> RedisResult<Vec<T>> {
         match &self.0 {
             Kind::Node(_) => Ok(vec![self.run(&command).await?]),
@@ -131,32 +130,32 @@ impl RedisLink {
         }
     }
 
-    /// Whether the address meant a Cluster.
+    /// Whether the address names a Cluster.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.0, Kind::Cluster(_))
     }
 }
 
-/// A Lua script, sent once and called by its hash.
+/// A Lua script. It is sent once, and then called by its hash.
 pub(crate) struct Script {
     code: String,
     inner: redis::Script,
 }
 
 impl Script {
-    /// The script that these parts make.
+    /// Joins `parts` to a script.
     pub(crate) fn new(parts: &[&str]) -> Self {
         let code = parts.concat();
         let inner = redis::Script::new(&code);
         Self { code, inner }
     }
 
-    /// The command that runs the script on a server that knows it.
+    /// The command that runs the script on a server that has it.
     fn by_hash(&self, keys: &[String], arguments: &[&[u8]]) -> Cmd {
         Self::command("EVALSHA", self.inner.get_hash(), keys, arguments)
     }
 
-    /// The command that runs the script, and makes it known to the server.
+    /// The command that sends the script to the server and runs it.
     pub(super) fn by_code(&self, keys: &[String], arguments: &[&[u8]]) -> Cmd {
         Self::command("EVAL", &self.code, keys, arguments)
     }
@@ -168,13 +167,13 @@ impl Script {
     }
 }
 
-/// Whether the server does not have the script, so that it has to be sent as code.
+/// Whether the server does not have the script, so that it must be sent as code.
 fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// Whether a master did not run the command because its slot is moving. The client follows a
-/// redirection (`ASK`, `MOVED`) only a few times, and a key of the slot may move again meanwhile.
+/// Whether a master did not run the command because its slot is moving. The client follows only a
+/// few redirections (`ASK`, `MOVED`), and the slot may move on meanwhile.
 fn is_of_a_moving_slot(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -184,14 +183,14 @@ fn is_of_a_moving_slot(error: &RedisError) -> bool {
     )
 }
 
-/// Repetitions of a script while the keys of its slot lie on two masters (`TRYAGAIN`).
+/// Retries of a script while the keys of its slot are on two masters (`TRYAGAIN`).
 pub(super) struct SlotMoves {
     deadline: Instant,
     pause: Duration,
 }
 
 impl SlotMoves {
-    /// Repetitions for `limit` at most.
+    /// Retries for at most `limit`.
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             deadline: Instant::now() + limit,
@@ -199,7 +198,7 @@ impl SlotMoves {
         }
     }
 
-    /// Whether the error tells of a moving slot, and there is time for another attempt.
+    /// Whether the error is of a moving slot and there is time for another attempt.
     fn has_time_for(&self, error: &RedisError) -> bool {
         is_of_a_moving_slot(error) && self.has_time()
     }
@@ -216,7 +215,7 @@ impl SlotMoves {
     }
 }
 
-/// A random number from 0 to below 1; 0 where the system has no randomness to give.
+/// A random number from 0 to below 1; 0 if the system gives no random number.
 fn random_fraction() -> f64 {
     f64::from(getrandom::u32().unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
 }
@@ -224,18 +223,18 @@ fn random_fraction() -> f64 {
 /// One server and the connection to it.
 struct Node {
     source: Source,
-    /// Everybody waits for the same attempt and shares what came of it; whoever sees it fail
-    /// puts a fresh one into its place.
+    /// The current attempt to connect. All commands wait for it and share its result. A command that
+    /// finds it failed replaces it with a new attempt.
     current: Mutex<Arc<Attempt>>,
 }
 
 type Attempt = OnceCell<RedisResult<MultiplexedConnection>>;
 
-/// Where connections come from.
+/// Opens connections.
 pub(super) enum Source {
     Server(Client),
-    /// Locked across an await because asking the Sentinels changes the client's own connections;
-    /// only a task that opens a connection ever locks it.
+    /// The lock is held across an await, because a query to the Sentinels changes the client's own
+    /// connections. Only a task that opens a connection locks it.
     Sentinel(tokio::sync::Mutex<SentinelClient>),
     Cluster(ClusterClient),
 }
@@ -284,8 +283,7 @@ fn sentinel_client(
     )
 }
 
-/// Whether another connection may do better: this one is broken, or leads to a server that is no
-/// longer the master.
+/// Whether another connection may succeed: this one is broken, or its server is no longer the master.
 pub(super) fn is_of_the_connection(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_unrecoverable_error()
@@ -293,8 +291,8 @@ pub(super) fn is_of_the_connection(error: &RedisError) -> bool {
 }
 
 impl Source {
-    /// The source of connections to this address. Only a Cluster's client needs to know the answer
-    /// timeout beforehand.
+    /// The source of connections to this address. Only a Cluster's client needs the answer timeout in
+    /// advance.
     pub(super) fn of(address: &RedisAddress, answer_timeout: Duration) -> RedisResult<Self> {
         match &address.0 {
             RedisForm::Server(info) => Ok(Self::Server(Client::open(info.clone())?)),
@@ -335,7 +333,7 @@ impl Source {
             Self::Sentinel(client) => {
                 let mut client = client.lock().await;
                 let asked = client.get_async_connection_with_config(&config);
-                // The crate asks Sentinels without a limit of its own.
+                // The `redis` crate sets no timeout for its queries to Sentinels.
                 match tokio::time::timeout(CONNECT_TIMEOUT + ANSWER_TIMEOUT, asked).await {
                     Ok(connected) => connected,
                     Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
@@ -348,7 +346,7 @@ impl Source {
         }
     }
 
-    /// Opens a connection that nobody else uses, for commands that block it.
+    /// Opens a connection that is not shared, for commands that block it.
     pub(super) async fn open(&self, answer_timeout: Duration) -> RedisResult<Exclusive> {
         match self {
             Self::Cluster(client) => Ok(Exclusive::Cluster(client.get_async_connection().await?)),
@@ -357,15 +355,15 @@ impl Source {
     }
 }
 
-/// A connection that one task at a time uses.
+/// A connection that only one task at a time uses.
 pub(super) enum Exclusive {
     Node(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 impl Exclusive {
-    /// Sends commands in one piece, all to the server of the first one's keys, and gives what each
-    /// of them answered.
+    /// Sends all commands together to the server that holds the keys of the first command. Returns
+    /// the answer of each command.
     pub(super) async fn send(
         &mut self,
         commands: &Pipeline,

@@ -1,9 +1,9 @@
-//! Redis, as the replicas of a fleet share it: one connection, under the catalog and the limits.
+//! The connection to Redis, which the catalog and the rate limits share.
 //!
-//! - [`RedisLink`]: the connection, which comes back by itself and fails fast while it cannot.
-//! - `ConfirmedWrites`: writes that the append-only file or a replica has before they are answered.
-//! - `Partition`: how subjects are spread, so that a step touches one slot of a Cluster.
-//! - [`RedisStartError`] and [`RedisStartupWarning`]: what an operator is told at startup.
+//! - [`RedisLink`]: the connection. It reconnects by itself, and fails fast while Redis is down.
+//! - `ConfirmedWrites`: writes that wait until the append-only file or a replica has them.
+//! - `Partition`: spreads subjects so that a step touches one slot of a Cluster.
+//! - [`RedisStartError`] and [`RedisStartupWarning`]: messages for the operator at startup.
 
 mod confirmed;
 mod link;

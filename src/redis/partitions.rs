@@ -1,14 +1,14 @@
-//! How subjects are spread over Redis.
+//! Spreads subjects over partitions.
 
 use crate::config::Partitions;
 
 impl Partitions {
-    /// Every partition.
+    /// All partitions.
     pub(crate) fn all(self) -> impl Iterator<Item = Partition> + Clone {
         (0..self.count()).map(Partition)
     }
 
-    /// The partition of `name`: the 32-bit FNV-1a hash of its bytes, modulo their number
+    /// The partition of `name`: the 32-bit FNV-1a hash of its bytes, modulo the number of partitions
     /// (<http://www.isthe.com/chongo/tech/comp/fnv/>).
     pub(crate) fn of(self, name: &str) -> Partition {
         let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
@@ -18,12 +18,12 @@ impl Partitions {
     }
 }
 
-/// One of them.
+/// The number of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Partition(pub(crate) u16);
 
 impl Partition {
-    /// The key that `name` has in this partition.
+    /// The Redis key of `name` in this partition. The braces keep all keys of a partition in one slot.
     pub(crate) fn key(self, name: &str) -> String {
         format!("cameo:{{p{:02}}}:{name}", self.0)
     }
@@ -34,8 +34,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subject_stays_in_its_partition_for_ever() {
-        // Known answers: a change of the hash would lose every record.
+    fn the_partition_of_a_subject_never_changes() {
+        // These values are fixed: another hash would not find the stored records.
         let partitions = Partitions::new(16).unwrap();
         assert_eq!(partitions.of("a").0, 0xe40c_292c_u32 as u16 % 16);
         assert_eq!(partitions.of("foobar").0, 0xbf9c_f968_u32 as u16 % 16);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_partition_takes_every_subject() {
+    fn a_single_partition_holds_every_subject() {
         assert_eq!(Partitions::new(1).unwrap().of("x"), Partition(0));
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator needs to know of Redis: why it cannot be used, and what to see to.
+//! Messages about Redis for an operator: errors that prevent a start, and warnings.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -9,76 +9,76 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use super::link::RedisLink;
 use crate::config::RedisConfirmation;
 
-/// The oldest Redis that works: an older one wraps the errors of scripts, so that a busy or full
-/// server looks like a damaged record, and its scripts have no flags.
+/// The oldest Redis that works. The scripts of an older one have no flags. It also wraps the errors of
+/// scripts, so that an error of a busy or full server looks like a damaged record.
 const MIN_VERSION: Version = Version(7, 0);
 /// The oldest Redis with `WAITAOF`.
 const MIN_VERSION_OF_WAITAOF: Version = Version(7, 2);
-/// How far clocks may differ before an operator is warned.
+/// The largest difference of clocks without a warning.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// Why Redis cannot be used, in one line that says what to change.
+/// Redis cannot be used. Each message is one line that says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisStartError {
-    /// Nobody answers there, or not yet.
+    /// There is no answer, or not yet.
     #[error(
-        "redis at {address} is not reached; see that it runs and that catalog.redis.url is right"
+        "redis at {address} is not reached; check that it runs and that catalog.redis.url is right"
     )]
     Unreachable {
-        /// Where it was sought.
+        /// The configured address.
         address: String,
-        /// What happened.
+        /// The client's error.
         #[source]
         source: RedisError,
     },
-    /// It answers that it is not ready.
+    /// Redis answers that it is not ready.
     #[error("redis at {address} is not ready yet")]
     NotReady {
-        /// Where it is.
+        /// The server's address.
         address: String,
-        /// What it answered.
+        /// The server's answer.
         #[source]
         source: RedisError,
     },
-    /// It wants a password, or another one.
+    /// Redis needs a password, or another one.
     #[error(
         "redis at {address} refuses these credentials; set user and password in catalog.redis.url"
     )]
     Credentials {
-        /// Where it is.
+        /// The server's address.
         address: String,
-        /// What it answered.
+        /// The server's answer.
         #[source]
         source: RedisError,
     },
-    /// The user may not do what the catalog does.
+    /// The user lacks a permission that the catalog needs.
     #[error(
         "redis at {address} denies this user a command or a key; grant it `~cameo:* +@all -@dangerous +info`"
     )]
     Permission {
-        /// Where it is.
+        /// The server's address.
         address: String,
-        /// What it answered.
+        /// The server's answer.
         #[source]
         source: RedisError,
     },
-    /// It is a replica.
+    /// The server is a replica.
     #[error(
         "redis at {address} is a read-only replica; name its master, or the sentinels that know it (redis+sentinel://)"
     )]
     ReadOnly {
-        /// Where it is.
+        /// The server's address.
         address: String,
-        /// What it answered.
+        /// The server's answer.
         #[source]
         source: RedisError,
     },
-    /// It belongs to a Cluster, but is spoken to as if it were alone.
+    /// The server belongs to a Cluster, but the address names a single server.
     #[error(
         "redis at {address} is a node of a cluster; write redis+cluster:// in catalog.redis.url, or name several nodes"
     )]
     ClusterNode {
-        /// Where it is.
+        /// The server's address.
         address: String,
     },
     /// The Sentinels do not know the name.
@@ -86,61 +86,61 @@ pub enum RedisStartError {
         "the sentinels at {address} know no master of this name; the last part of catalog.redis.url is the name in their `sentinel monitor`"
     )]
     UnknownMaster {
-        /// Where they are.
+        /// The Sentinels' addresses.
         address: String,
-        /// What they answered.
+        /// Their answer.
         #[source]
         source: RedisError,
     },
-    /// The records there were written with another number of partitions.
+    /// The stored records have another number of partitions.
     #[error(
-        "the records in redis are spread over {stored} partitions; set catalog.redis.partitions = {stored}, it cannot be changed later"
+        "the records in redis are spread over {stored} partitions; set catalog.redis.partitions = {stored}, because the number cannot be changed later"
     )]
     Partitions {
-        /// With how many they were written.
+        /// The stored number.
         stored: u16,
     },
-    /// Its version is too old.
+    /// The server's version is too old.
     #[error(
         "redis at {address} has {version}, and 7.0 or later is needed: scripts of older versions have no flags and report errors in another form"
     )]
     TooOld {
-        /// Where it is.
+        /// The server's address.
         address: String,
-        /// What it reports of its version.
+        /// The version that the server reports.
         version: String,
     },
-    /// It has no `WAITAOF`.
+    /// The server has no `WAITAOF`.
     #[error(
         "redis at {address} has {version}, and catalog.redis.wait = \"aof\" needs 7.2 or later (WAITAOF); update it, or choose \"replica\" or \"none\""
     )]
     NoWaitaof {
-        /// Where it is.
+        /// The server's address.
         address: String,
-        /// What it reports of its version.
+        /// The version that the server reports.
         version: String,
     },
-    /// It has `WAITAOF`, but no append-only file.
+    /// The server has `WAITAOF`, but no append-only file.
     #[error(
         "redis at {address} writes no append-only file, which catalog.redis.wait = \"aof\" waits for; set appendonly yes"
     )]
     NoAof {
-        /// Where it is.
+        /// The server's address.
         address: String,
     },
-    /// It answers something that no other case names.
-    #[error("redis at {address} does not do what the catalog needs of it")]
+    /// Any other error.
+    #[error("redis at {address} failed in a way that the catalog cannot handle")]
     Unsuitable {
-        /// Where it is.
+        /// The server's address.
         address: String,
-        /// What it answered.
+        /// The server's answer.
         #[source]
         source: RedisError,
     },
 }
 
 impl RedisStartError {
-    /// Sorts what the client reports.
+    /// Maps an error of the client to a case that says what to change.
     pub(crate) fn sort(address: &str, source: RedisError) -> Self {
         let address = address.to_string();
         match (source.kind(), source.code()) {
@@ -151,7 +151,7 @@ impl RedisStartError {
             (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => Self::ReadOnly { address, source },
             (ErrorKind::Server(ServerErrorKind::Moved), _) => Self::ClusterNode { address },
             _ if says(&source, "compiling script") => {
-                let version = "an unknown version without flags of scripts".to_owned();
+                let version = "an unknown version without script flags".to_owned();
                 Self::TooOld { address, version }
             }
             _ if says(&source, "appendonly is disabled") => Self::NoAof { address },
@@ -176,31 +176,31 @@ impl RedisStartError {
         }
     }
 
-    /// Whether waiting may help. Otherwise somebody has to change something.
+    /// Whether waiting may help. Otherwise an operator has to change something.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::NotReady { .. })
     }
 }
 
-/// Whether the server's text of an error holds these words.
+/// Whether the server's error message contains these words.
 fn says(error: &RedisError, words: &str) -> bool {
     error.detail().is_some_and(|detail| detail.contains(words))
 }
 
-/// A problem of a Redis that can be used. The operator should see to it.
+/// A problem of a usable Redis. The operator should fix it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum RedisStartupWarning {
-    /// It drops keys when its memory is full.
+    /// Redis evicts keys when its memory is full.
     #[error(
         "redis may drop records when its memory is full (maxmemory-policy {policy}); set it to noeviction"
     )]
     Evicts {
-        /// The policy it has.
+        /// The server's policy.
         policy: String,
     },
-    /// It writes no append-only file.
+    /// Redis writes no append-only file.
     #[error(
-        "redis loses what was written since its last snapshot, or all of it, when it dies; set appendonly yes"
+        "redis loses all writes since its last snapshot when it dies, or everything without snapshots; set appendonly yes"
     )]
     Forgets,
     /// No replica can confirm a change.
@@ -208,38 +208,38 @@ pub enum RedisStartupWarning {
         "redis has no replica, and catalog.redis.wait = \"replica\" waits for one: every change is answered 503"
     )]
     NoReplica,
-    /// It does not confirm what was written.
+    /// Redis does not confirm a write in time.
     #[error(
         "redis did not confirm a write within catalog.redis.wait_timeout; while it does not, every change is answered 503"
     )]
     Unconfirmed,
-    /// It takes no write at present.
+    /// Redis refuses writes because it has no space.
     #[error(
-        "redis takes no uploads: it has reached its maxmemory, or cannot write to its disk; make room"
+        "redis refuses uploads: it has reached its maxmemory, or cannot write to its disk; free space"
     )]
     Full,
-    /// It takes no write at present, because too few replicas follow it.
+    /// Redis refuses writes because it has too few replicas.
     #[error(
-        "redis takes no changes: fewer replicas follow it than its min-replicas-to-write asks for; add one, or lower that setting"
+        "redis refuses changes: it has fewer replicas than its min-replicas-to-write requires; add one, or lower that setting"
     )]
     FewReplicas,
-    /// It does not tell its run id.
+    /// Redis does not report its run id.
     #[error(
-        "redis denies INFO to this user, so a restart or a failover that lost writes is not noticed, and versions may be given out again; allow it (ACL: +info)"
+        "redis denies INFO to this user, so a restart or failover that lost writes is not detected, and versions may be given out twice; allow it (ACL: +info)"
     )]
     DeniesInfo,
-    /// Its clock and this machine's differ.
+    /// The clocks of Redis and this machine differ.
     #[error(
         "the clocks of this machine and of redis differ by more than {} s; let NTP set both",
         MAX_CLOCK_SKEW.as_secs()
     )]
     ClockSkew,
-    /// The number of partitions was changed while this process runs.
+    /// The number of partitions changed while this process runs.
     #[error(
-        "the records in redis are now spread over {stored} partitions, and this process has catalog.redis.partitions = {configured}: it refuses changes; give every replica the same number and start it again"
+        "the records in redis are now spread over {stored} partitions, and this process has catalog.redis.partitions = {configured}: it refuses changes; give every replica the same number and restart it"
     )]
     Partitions {
-        /// The number that Redis holds.
+        /// The stored number.
         stored: u16,
         /// The number that this process was started with.
         configured: u16,
@@ -247,10 +247,10 @@ pub enum RedisStartupWarning {
 }
 
 impl RedisLink {
-    /// Gives what the servers report about themselves that an operator should see to.
+    /// Reads the servers' own reports, and returns the problems that an operator should fix.
     ///
     /// # Errors
-    /// Where a server is too old, or is a node of a Cluster that the address does not name as one.
+    /// If a server is too old, or belongs to a Cluster that the address does not name as a Cluster.
     pub(crate) async fn inspect(
         &self,
         address: &str,
@@ -258,7 +258,7 @@ impl RedisLink {
     ) -> Result<Vec<RedisStartupWarning>, RedisStartError> {
         let answers: Vec<String> = match self.ask_all(redis::cmd("INFO")).await {
             Ok(answers) => answers,
-            // Some hosted servers deny INFO, or do not have it.
+            // Some hosted servers deny INFO or do not have it.
             Err(error) if is_denied(&error) => {
                 for version in self.versions().await? {
                     version.check(address, wait)?;
@@ -282,13 +282,13 @@ impl RedisLink {
             if let Some(version) = Version::read(fact("redis_version")) {
                 version.check(address, wait)?;
             }
-            warnings.extend(concerns_of(fact, wait));
+            warnings.extend(warnings_of(fact, wait));
         }
         Ok(warnings.into_iter().collect())
     }
 
-    /// The versions that the servers greet with; none where they do not say. Then the first script
-    /// shows whether they are new enough: it has flags.
+    /// The versions in the servers' answers to `HELLO`; empty if they do not report them. In that case
+    /// the first script shows whether a server is new enough, because it has flags.
     async fn versions(&self) -> Result<Vec<Version>, RedisStartError> {
         let greetings: RedisResult<Vec<HashMap<String, redis::Value>>> =
             self.ask_all(redis::cmd("HELLO")).await;
@@ -301,11 +301,12 @@ impl RedisLink {
             .collect())
     }
 
-    /// How far the clock of a server is ahead of this machine's, in seconds; of several servers the
-    /// one that differs most. Half of the round trip may be wrong, and is not counted.
+    /// How far the clock of a server is ahead of this machine's clock, in seconds. Of several servers
+    /// it is the largest difference. The result is uncertain by half of the round trip, and is reduced
+    /// by that.
     ///
     /// # Errors
-    /// Where a server does not answer.
+    /// If a server does not answer.
     pub(crate) async fn clock_skew(&self) -> RedisResult<f64> {
         let (asked_at, asked) = (SystemTime::now(), Instant::now());
         let answers: Vec<(f64, f64)> = self.ask_all(redis::cmd("TIME")).await?;
@@ -323,8 +324,8 @@ impl RedisLink {
     }
 }
 
-/// How far a clock that showed `answer` (Unix time in seconds) is certainly ahead of this machine's,
-/// where it was asked at `asked_at` and answered after `round_trip`.
+/// How far a clock is certainly ahead of this machine's clock, in seconds. It returned `answer` (Unix
+/// time in seconds) to a query that was sent at `asked_at` and took `round_trip`.
 fn skew(asked_at: SystemTime, round_trip: Duration, answer: f64) -> f64 {
     let asked_at = asked_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let half = round_trip.as_secs_f64() / 2.0;
@@ -332,17 +333,17 @@ fn skew(asked_at: SystemTime, round_trip: Duration, answer: f64) -> f64 {
     ahead.signum() * (ahead.abs() - half).max(0.0)
 }
 
-/// Whether an operator should see to clocks that differ so much.
+/// Whether a difference of clocks is large enough for a warning.
 pub(crate) fn is_skewed(seconds: f64) -> bool {
     seconds.abs() > MAX_CLOCK_SKEW.as_secs_f64()
 }
 
-/// Whether the server does not let this client run the command, or does not have it.
+/// Whether the server denies the command to this client, or does not have it.
 fn is_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || says(error, "unknown command")
 }
 
-/// Major and minor.
+/// A major and a minor version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32);
 
@@ -372,13 +373,14 @@ impl fmt::Display for Version {
     }
 }
 
-fn concerns_of<'a>(
+/// The warnings about a server. `fact` returns a field of its `INFO`.
+fn warnings_of<'a>(
     fact: impl Fn(&'static str) -> &'a str,
     wait: Option<RedisConfirmation>,
 ) -> Vec<RedisStartupWarning> {
     let mut warnings = Vec::new();
     let policy = fact("maxmemory_policy");
-    // Without a limit nothing is ever evicted, whatever the policy; a limit may come later.
+    // Without a memory limit Redis evicts nothing, but an operator may set a limit later.
     if !matches!(policy, "noeviction" | "") {
         let policy = policy.to_owned();
         warnings.push(RedisStartupWarning::Evicts { policy });
@@ -408,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_round_trip_is_no_skew() {
+    fn the_round_trip_does_not_count_as_skew() {
         let asked_at = UNIX_EPOCH + Duration::from_secs(1000);
         let trip = Duration::from_secs(2);
         for answer in [1000.0, 1001.0, 1002.0] {

@@ -1,19 +1,20 @@
 //! Real servers for tests: one `redis-server`, one with Sentinel, or a Cluster of three masters.
 //!
-//! `TEST_REDIS_SERVER` names another program in the place of `redis-server`, such as a
-//! `valkey-server`. A few tests need a certain program, which a script of `scripts/servers` installs.
-//! A test fails where its program is missing. The servers listen on the loopback or on a socket
-//! of their own, keep their files in a folder of their own and end with the value.
+//! `TEST_REDIS_SERVER` names another program than `redis-server`, such as a `valkey-server`. A few
+//! tests need a certain program, which a script in `scripts/servers` installs. A test fails if its
+//! program is missing. The servers listen on the loopback, and each keeps its files in its own
+//! folder. A server stops when its value is dropped.
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-/// How long a server may take to come up.
+/// The longest time for a server to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One running server.
@@ -25,7 +26,7 @@ pub(crate) struct RedisServer {
     port: String,
 }
 
-/// What runs, and the words before its options.
+/// A program, and its first arguments.
 #[derive(Clone)]
 pub(crate) struct Program(Vec<String>);
 
@@ -60,9 +61,10 @@ impl Program {
         ])
     }
 
-    /// The same program with a clock that is ahead by so many seconds (Debian: faketime).
+    /// The same program with a clock that is ahead by `seconds` (Debian: faketime).
     pub(crate) fn ahead_by(mut self, seconds: i32) -> Self {
-        // The library alone: its program would run the server as a child that outlives it.
+        // Only faketime's library is used: its program would run the server as a child process, which
+        // would survive a kill of its parent.
         let printed = Command::new("faketime")
             .args(["-f", "+0s", "printenv", "LD_PRELOAD"])
             .output()
@@ -86,7 +88,7 @@ impl Program {
     }
 }
 
-/// The path of the program that a script installs.
+/// Runs a script that installs a program, and returns the program's path.
 fn installed(script: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let output = Command::new(&script).arg("program").output().unwrap();
@@ -100,8 +102,8 @@ fn installed(script: &str) -> String {
 }
 
 impl RedisServer {
-    /// An empty server that keeps an append-only file and answers nothing before it is on the disk:
-    /// by default a busy server may put a write off and lose it when it is killed.
+    /// An empty server that syncs its append-only file before each answer. By default a busy server
+    /// may delay a write, and lose it when it is killed.
     pub(crate) fn start() -> Self {
         Self::start_with(&[
             "--appendonly",
@@ -135,37 +137,37 @@ impl RedisServer {
         server
     }
 
-    /// Its address.
+    /// The server's address.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its port, as text for an option of another server.
+    /// The server's port, as text for an option of another server.
     pub(crate) fn port(&self) -> &str {
         &self.port
     }
 
-    /// Kills it as a power cut would; its port stays its own.
+    /// Kills the server, as a power cut would. A restart uses the same port.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Starts it again on its files, after [`kill`](Self::kill).
+    /// Starts the server again with its files, after [`kill`](Self::kill).
     pub(crate) fn restart(&mut self) {
         self.process = spawn(&self.program, self.folder.path(), &self.port, &self.options);
         self.wait_until_it_answers();
     }
 
-    /// Makes it refuse writes as one that cannot save its snapshots (`MISCONF`). It needs the option
-    /// `--save` with an interval; [`save`](Self::save) ends it.
+    /// Makes the server refuse writes because it cannot save snapshots (`MISCONF`). The server needs
+    /// the option `--save` with an interval. [`save`](Self::save) ends this.
     pub(crate) fn fail_to_save(&self) {
-        // A file cannot take the place of a folder.
+        // The server cannot replace a folder by its snapshot file.
         std::fs::create_dir(self.folder.path().join("dump.rdb")).unwrap();
         self.save_in_background("err");
     }
 
-    /// Lets it save again, after [`fail_to_save`](Self::fail_to_save).
+    /// Lets the server save again, after [`fail_to_save`](Self::fail_to_save).
     pub(crate) fn save(&self) {
         std::fs::remove_dir(self.folder.path().join("dump.rdb")).unwrap();
         self.save_in_background("ok");
@@ -177,12 +179,12 @@ impl RedisServer {
         wait_until(|| self.ask::<String>("INFO persistence").contains(&outcome));
     }
 
-    /// Stops it, as a machine that hangs does; [`resume`](Self::resume) lets it go on.
+    /// Stops the process, like a machine that hangs. [`resume`](Self::resume) ends this.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
+    /// Continues the process after [`pause`](Self::pause).
     pub(crate) fn resume(&self) {
         self.signal("-CONT");
     }
@@ -193,14 +195,13 @@ impl RedisServer {
         assert!(status.unwrap().success());
     }
 
-    /// How long its append-only file is. What it has answered is in there, unless it is killed with
-    /// the machine.
+    /// The length of the append-only file, which holds every acknowledged write.
     pub(crate) fn written(&self) -> u64 {
         std::fs::metadata(self.append_only_file()).unwrap().len()
     }
 
-    /// Kills it, takes everything after the first `length` bytes of its append-only file away, as a
-    /// power cut does to writes that were not synced, and starts it again.
+    /// Kills the server, truncates its append-only file to `length` bytes, and starts it again. This
+    /// is like a power cut that loses writes that were not synced.
     pub(crate) fn lose_writes_after(&mut self, length: u64) {
         self.kill();
         let mut options = std::fs::OpenOptions::new();
@@ -229,7 +230,7 @@ impl RedisServer {
         ask(&self.url(), command)
     }
 
-    /// Waits until it is a replica that has caught up with its master.
+    /// Waits until this replica has caught up with its master.
     pub(crate) fn wait_until_it_follows(&self) {
         wait_until(|| {
             self.ask::<String>("INFO replication")
@@ -240,7 +241,7 @@ impl RedisServer {
     fn wait_until_it_answers(&self) {
         wait_until(|| match ask::<String>(&self.url(), "PING") {
             Ok(_) => true,
-            // It answers, but wants to be asked politely.
+            // The server answers, but requires a login.
             Err(error) => matches!(error.code(), Some("NOAUTH" | "NOPERM")),
         });
     }
@@ -250,6 +251,40 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A server that tests share, one test at a time. It starts with the first test that needs it, and
+/// ends with the last test that holds it or waits for it.
+pub(crate) struct SharedServer<T> {
+    start: fn() -> T,
+    running: Mutex<Weak<AsyncMutex<T>>>,
+}
+
+/// The right to use a [`SharedServer`].
+pub(crate) type SharedServerGuard<T> = OwnedMutexGuard<T>;
+
+impl<T> SharedServer<T> {
+    /// A server that `start` starts.
+    pub(crate) const fn new(start: fn() -> T) -> Self {
+        Self {
+            start,
+            running: Mutex::new(Weak::new()),
+        }
+    }
+
+    /// Waits until no other test uses the server. The server has the data of the test before.
+    pub(crate) async fn lock(&self) -> SharedServerGuard<T> {
+        self.running().lock_owned().await
+    }
+
+    fn running(&self) -> Arc<AsyncMutex<T>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.upgrade().unwrap_or_else(|| {
+            let started = Arc::new(AsyncMutex::new((self.start)()));
+            *running = Arc::downgrade(&started);
+            started
+        })
     }
 }
 
@@ -264,7 +299,7 @@ impl RedisCluster {
         Self::start_program(&Program::of_the_suite(), &[])
     }
 
-    /// An empty Cluster of this program with these options beside those of a Cluster.
+    /// An empty Cluster of this program, with these additional options.
     pub(crate) fn start_program(program: &Program, more: &[&str]) -> Self {
         let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
         let nodes: Vec<_> = (0..3)
@@ -287,26 +322,26 @@ impl RedisCluster {
         cluster
     }
 
-    /// Its address, by all of its nodes.
+    /// The Cluster's address, with all of its nodes.
     pub(crate) fn url(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(RedisServer::url).collect();
         nodes.join(",")
     }
 
-    /// The nodes that own this key's slot and that do not, the owner first; and the slot.
+    /// The node that owns this key's slot, another node, and the slot.
     pub(crate) fn owner_and_other(&self, key: &str) -> (&RedisServer, &RedisServer, u16) {
         let slot: u16 = self.nodes[0].ask(&format!("CLUSTER KEYSLOT {key}"));
-        // As `start` gave them out.
+        // As `start` assigned the slots.
         let owner = usize::from(slot.saturating_sub(1) / 5461).min(2);
         (&self.nodes[owner], &self.nodes[(owner + 1) % 3], slot)
     }
 
-    /// Its nodes, to look at.
+    /// The nodes.
     pub(crate) fn all(&self) -> &[RedisServer] {
         &self.nodes
     }
 
-    /// Its nodes.
+    /// The nodes, for tests that kill or restart one.
     pub(crate) fn nodes(&mut self) -> &mut [RedisServer] {
         &mut self.nodes
     }
@@ -317,7 +352,7 @@ fn knows_every_slot(node: &RedisServer) -> bool {
     info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
 }
 
-/// A master, and the Sentinel that knows it.
+/// A master, and the Sentinel that monitors it.
 pub(crate) struct RedisSentinel {
     pub(crate) master: RedisServer,
     process: Child,
@@ -354,7 +389,7 @@ impl RedisSentinel {
         sentinel
     }
 
-    /// A replica that has caught up with the master, and that the Sentinel knows.
+    /// Adds a replica, and waits until it has caught up with the master and the Sentinel knows it.
     pub(crate) fn add_replica(&self) -> RedisServer {
         let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", self.master.port()]);
         replica.wait_until_it_follows();
@@ -362,7 +397,7 @@ impl RedisSentinel {
         replica
     }
 
-    /// Waits until this server is the master.
+    /// Waits until this server is the Sentinel's master.
     pub(crate) fn wait_for_master(&self, server: &RedisServer) {
         wait_until(|| {
             self.fact("port") == server.port
@@ -373,7 +408,7 @@ impl RedisSentinel {
         });
     }
 
-    /// What the Sentinel says of the master.
+    /// A field of the Sentinel's report about the master.
     fn fact(&self, name: &str) -> String {
         let facts: Vec<String> = self.ask("SENTINEL MASTER main");
         let at = facts.iter().position(|fact| fact == name).unwrap();
@@ -388,7 +423,7 @@ impl RedisSentinel {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its address.
+    /// The server's address.
     pub(crate) fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/main", self.port)
     }
@@ -426,7 +461,7 @@ fn free_port() -> String {
     listener.local_addr().unwrap().port().to_string()
 }
 
-/// Asks until it holds. Servers tell in no other way that they are up.
+/// Polls until `holds` is true. Servers have no other signal that they are up.
 fn wait_until(holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {

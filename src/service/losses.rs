@@ -125,7 +125,7 @@ mod tests {
 
     use super::super::testing::Parts;
     use crate::avatar::{ObjectKey, SubjectId};
-    use crate::catalog::{Catalog, Precondition, contract};
+    use crate::catalog::{Precondition, contract};
     use crate::storage::Store;
     use crate::telemetry::Health;
 

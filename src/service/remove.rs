@@ -57,7 +57,7 @@ mod tests {
     use super::super::testing::Parts;
     use super::*;
     use crate::avatar::{AvatarId, ObjectKey};
-    use crate::catalog::{Catalog, Precondition, contract};
+    use crate::catalog::{Precondition, contract};
     use crate::storage::{
         Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
     };

@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::avatar::{AvatarId, ObjectKey, SubjectId};
-    use crate::catalog::{Catalog, Precondition, contract};
+    use crate::catalog::{Precondition, contract};
     use crate::service::Upload;
     use crate::service::testing::Parts;
     use crate::storage::contract::rendition;

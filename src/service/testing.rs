@@ -7,7 +7,7 @@ use cameo_imaging::{Av1, Limits, Pool, Recipe, Target};
 
 use super::{Service, Settings};
 use crate::avatar::{Format, SourceFormat, VariantName};
-use crate::catalog::{Catalog, EmbeddedCatalog, contract};
+use crate::catalog::{Catalog, contract};
 use crate::storage::{DiskStore, Store};
 use crate::telemetry::Metrics;
 
@@ -15,7 +15,7 @@ use crate::telemetry::Metrics;
 pub(super) struct Parts {
     pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<DiskStore>,
-    pub(super) catalog: Arc<EmbeddedCatalog>,
+    pub(super) catalog: Arc<dyn Catalog>,
     /// The catalog's clock.
     pub(super) clock: Arc<contract::ManualClock>,
 }

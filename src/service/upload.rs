@@ -88,7 +88,7 @@ mod tests {
     use super::super::testing::Parts;
     use super::*;
     use crate::avatar::{AvatarId, ObjectKey};
-    use crate::catalog::{Catalog, InitialState, RedisCatalog};
+    use crate::catalog::{InitialState, Records, RedisCatalog};
     use crate::config::{Partitions, RedisSettings};
     use crate::redis::testing::RedisServer;
     use crate::service::Account;

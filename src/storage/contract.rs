@@ -1,4 +1,4 @@
-//! What every store must do, run against each adapter.
+//! The contract suite: the cases that every adapter of the store must pass.
 
 use bytes::Bytes;
 
@@ -171,7 +171,7 @@ async fn uploads_are_listed_in_order_with_what_they_hold(store: &dyn Store) {
     for &avatar in &ids {
         let manifest = ObjectKey::Manifest { avatar };
         let rendition = rendition(avatar.as_bytes()[0]);
-        // Uploads that were cut short have either.
+        // An incomplete upload may have only renditions or only a manifest.
         if avatar != ids[0] {
             store
                 .put(&manifest, Bytes::from_static(b"{}"))
@@ -210,7 +210,7 @@ async fn uploads_are_listed_in_order_with_what_they_hold(store: &dyn Store) {
             (upload.has_manifest, upload.objects, upload.bytes),
             (has_manifest, objects, bytes)
         );
-        // Stores tell whole seconds.
+        // Stores report whole seconds.
         assert!(upload.written.unix_ms() + 1000 > begun.unix_ms());
         for key in store.list(upload.avatar).await.unwrap() {
             store.delete(&key).await.unwrap();

@@ -1,10 +1,10 @@
-//! A folder as the store.
+//! The store in a folder.
 //!
-//! An object is written to a temporary file beside its place, synced, renamed, and its folder
-//! synced: a crash leaves it whole or absent. What a crash left in the temporary folder is removed
-//! when the store is opened.
+//! An object is written to a temporary file, synced and renamed, and its folder is synced. So after a
+//! crash the object exists completely or not at all. Opening the store removes the temporary files
+//! that a crash left.
 //!
-//! Only the folder's owner may read or change it: folders are made with mode 0700, files with 0600.
+//! Only the owner may read or change the folder: folders are created with mode 0700, files with 0600.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -25,13 +25,13 @@ use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
 use crate::private_files;
 use crate::telemetry::Health;
 
-/// How much of a file is held in memory at once while it is served.
+/// The size of the pieces in which a file is read.
 const READ_CHUNK_BYTES: usize = 64 * 1024;
 
-/// What a probe holds. Longer than a file system's block, so that a full disk refuses it.
+/// The content of a probe. It is longer than a block of the file system, so a full disk refuses it.
 const PROBE: &[u8] = &[b'p'; 16 * 1024];
 
-/// A folder as the store. One process at a time may use a folder: opening it locks it.
+/// The store in a folder. The folder is locked while the store is open, so only one process uses it.
 pub struct DiskStore {
     shared: Arc<Shared>,
 }
@@ -40,15 +40,15 @@ struct Shared {
     root: PathBuf,
     temporary: PathBuf,
     next_temporary: AtomicU64,
-    /// The folder itself, locked for as long as it is open.
+    /// The folder itself. It is locked while this file is open.
     _lock: File,
 }
 
 impl DiskStore {
-    /// Opens the folder `root`, making it where it is not there.
+    /// Opens the folder `root`, and creates it if it does not exist.
     ///
     /// # Errors
-    /// Where the folder cannot be made or written.
+    /// If the folder cannot be created or written, or another process uses it.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
         let temporary = root.join("tmp");
@@ -61,7 +61,7 @@ impl DiskStore {
                 TryLockError::WouldBlock => io::Error::other("another process uses it"),
                 TryLockError::Error(error) => error,
             })?;
-            // Nothing in here was ever acknowledged.
+            // No write of these files was acknowledged.
             if temporary.exists() {
                 fs::remove_dir_all(&temporary)?;
             }
@@ -93,7 +93,7 @@ impl DiskStore {
         })
     }
 
-    /// Runs file work where blocking is allowed.
+    /// Runs `work` on a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -123,7 +123,8 @@ impl Store for DiskStore {
                     return Ok(None);
                 };
                 let len = file.metadata()?.len();
-                // Nearly every rendition fits one chunk: it is read here, in the same hop.
+                // Nearly every rendition fits in one chunk, so the first chunk is read here, without
+                // another change of threads.
                 let first = read_chunk(&mut file, len)?;
                 Ok(Some((len, first, file)))
             })
@@ -168,8 +169,8 @@ impl Store for DiskStore {
     }
 
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-        // All of them at once: a folder is read whole or not at all.
-        self.blocking("list its uploads", move |shared| shared.uploads(after))
+        // This returns all uploads at once, because a folder can only be read as a whole.
+        self.blocking("list uploads", move |shared| shared.uploads(after))
             .await
     }
 
@@ -177,7 +178,7 @@ impl Store for DiskStore {
         self.blocking("write, read and delete a probe", |shared| {
             let health = match shared.try_probe() {
                 Ok(()) => Health::Healthy,
-                Err(error) => Health::Degraded(shared.why_only_readable(error)?.to_owned()),
+                Err(error) => Health::Degraded(shared.read_only_reason(error)?.to_owned()),
             };
             Ok(Checkup {
                 public_read: PublicRead::Proxy,
@@ -204,17 +205,19 @@ impl Shared {
         }
     }
 
-    /// Why the folder can be read but not written, in words for an operator. Gives the error back
-    /// where it says nothing of the kind, or where the folder cannot be read either.
-    fn why_only_readable(&self, error: io::Error) -> io::Result<&'static str> {
-        let why = match error.kind() {
+    /// The reason why the folder can be read but not written, as a text for an operator.
+    ///
+    /// # Errors
+    /// `error`, if it has another cause; or the error of reading the folder.
+    fn read_only_reason(&self, error: io::Error) -> io::Result<&'static str> {
+        let reason = match error.kind() {
             io::ErrorKind::StorageFull => "the disk of the store is full",
             io::ErrorKind::QuotaExceeded => "the disk quota of the store is used up",
             io::ErrorKind::ReadOnlyFilesystem => "the file system of the store is read-only",
             _ => return Err(error),
         };
         fs::read_dir(self.root.join(PUBLIC_ROOT))?;
-        Ok(why)
+        Ok(reason)
     }
 
     fn write(&self, path: &str, body: &[u8]) -> io::Result<()> {
@@ -226,12 +229,12 @@ impl Shared {
             fs::rename(&temporary, &place)
         };
         let renamed = match into_place() {
-            // Somebody who removed the folder's last object took the folder along.
+            // A concurrent delete of the folder's last object has removed the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => into_place(),
             renamed => renamed,
         };
         if let Err(error) = renamed {
-            // The first error is the one to tell; the opening of the store removes the leftover.
+            // The first error is reported. If this fails too, opening the store removes the file.
             let _ = fs::remove_file(&temporary);
             return Err(error);
         }
@@ -259,7 +262,7 @@ impl Shared {
         }
     }
 
-    /// Makes a folder below the root and syncs every folder that got an entry by it.
+    /// Creates a folder below the root, and syncs every folder that got a new entry.
     fn make_folder(&self, folder: &Path) -> io::Result<()> {
         if folder.is_dir() || folder == self.root {
             return Ok(());
@@ -278,12 +281,12 @@ impl Shared {
             return Ok(());
         }
         let folder = place.parent().unwrap_or(&self.root);
-        // An avatar's folder goes with its last object, and another delete may have been faster.
-        // Where the folder is gone, its own folder's entries say that the object is.
+        // A concurrent delete may have removed the avatar's folder with its last object. Then the
+        // parent folder is synced, so that the removal is durable.
         if found(sync_directory(folder))?.is_none() {
             return sync_directory(folder.parent().unwrap_or(&self.root));
         }
-        // That it is not empty is no failure.
+        // This fails if the folder is not empty, which is not an error.
         let _ = fs::remove_dir(folder);
         Ok(())
     }
@@ -303,7 +306,7 @@ impl Shared {
                 );
             }
             if keys.len() == before {
-                // Its upload died before the first object. Whoever asks removes what is left.
+                // The upload died before its first object, and left an empty folder.
                 let _ = fs::remove_dir(self.root.join(&prefix));
             }
         }
@@ -323,7 +326,7 @@ impl Shared {
                 }
                 for name in names_in(&self.root.join(root).join(&id))? {
                     let path = format!("{root}/{id}/{name}");
-                    // Another process may be removing it.
+                    // The file may be removed at the same time.
                     if let Some(facts) = found(fs::metadata(self.root.join(&path)))? {
                         let written = facts.modified()?.duration_since(UNIX_EPOCH);
                         let written = written.unwrap_or_default().as_millis();
@@ -337,7 +340,7 @@ impl Shared {
     }
 }
 
-/// The names in a folder; none where it is not there.
+/// The names in a folder; empty if the folder does not exist.
 fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in found(fs::read_dir(folder))?.into_iter().flatten() {
@@ -346,7 +349,7 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A file that is being served: what has been read of it and what is left.
+/// A file that is read in chunks.
 struct Reading {
     next: Option<Bytes>,
     file: File,
@@ -354,7 +357,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// An object of which `first` has been read already; the rest follows in the file.
+    /// An object of `len` bytes. The chunk `first` is already read; the rest is in `file`.
     fn object(len: u64, first: Bytes, file: File) -> Object {
         let state = Self {
             next: Some(first),
@@ -394,15 +397,15 @@ impl Reading {
     }
 }
 
-/// Reads up to `left` bytes, as many as fit in a chunk.
+/// Reads a chunk of up to `left` bytes.
 fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
-    let most = left.min(READ_CHUNK_BYTES as u64);
-    let mut chunk = Vec::with_capacity(most as usize);
-    file.take(most).read_to_end(&mut chunk)?;
+    let limit = left.min(READ_CHUNK_BYTES as u64);
+    let mut chunk = Vec::with_capacity(limit as usize);
+    file.take(limit).read_to_end(&mut chunk)?;
     Ok(chunk.into())
 }
 
-/// Makes "not found" a value.
+/// Turns the error "not found" into `None`.
 fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -411,7 +414,7 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Makes a folder's entries survive a power cut.
+/// Syncs a folder, so that its entries survive a power cut.
 fn sync_directory(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -429,7 +432,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn only_the_owner_may_use_the_folder_and_all_that_is_in_it() {
+    async fn only_the_owner_may_use_the_folder_and_its_content() {
         use std::os::unix::fs::PermissionsExt;
 
         fn collect(path: &Path, modes: &mut Vec<(PathBuf, u32)>) {
@@ -457,7 +460,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn objects_survive_reopening_and_leftovers_do_not() {
+    async fn objects_survive_reopening_and_temporary_files_do_not() {
         let folder = tempfile::tempdir().unwrap();
         let key = contract::rendition(1);
         let store = DiskStore::open(folder.path()).unwrap();
@@ -472,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_avatars_folders_go_with_its_last_object() {
+    async fn an_avatars_folder_is_removed_with_its_last_object() {
         let folder = tempfile::tempdir().unwrap();
         let key = contract::rendition(1);
         let store = DiskStore::open(folder.path()).unwrap();
@@ -487,7 +490,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_folder_goes_when_somebody_asks_what_is_left() {
+    async fn a_listing_removes_the_empty_folder_of_an_avatar() {
         let folder = tempfile::tempdir().unwrap();
         let avatar = contract::rendition(1).avatar();
         let store = DiskStore::open(folder.path()).unwrap();
@@ -498,7 +501,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_in_use_is_left_alone() {
+    async fn a_folder_in_use_is_not_opened_or_changed() {
         let folder = tempfile::tempdir().unwrap();
         let _first = DiskStore::open(folder.path()).unwrap();
         fs::write(folder.path().join("tmp/0"), b"being written").unwrap();
@@ -507,7 +510,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_in_the_place_of_a_folder_is_an_error_that_names_the_operation() {
+    async fn a_file_in_place_of_a_folder_is_an_error_that_names_the_operation() {
         let folder = tempfile::tempdir().unwrap();
         let store = DiskStore::open(folder.path()).unwrap();
         fs::remove_dir_all(folder.path().join("public")).unwrap();

@@ -1,4 +1,4 @@
-//! Counting and measuring what a store is asked, as a decorator round the port.
+//! A decorator that counts and times the operations of a store.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use super::{Checkup, Object, RangedObject, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::telemetry::{Metrics, Operations};
 
-/// A store whose operations are counted and measured. Reading an object's bytes is not: how fast
-/// they go is the reader's.
+/// A store whose operations are counted and timed. Reading the bytes of an object is not timed,
+/// because the client decides how fast it reads.
 pub struct MeteredStore {
     inner: Arc<dyn Store>,
     operations: Operations,
 }
 
 impl MeteredStore {
-    /// The store, with its operations counted there.
+    /// Wraps `inner`, and reports its operations to `metrics`.
     pub fn new(inner: Arc<dyn Store>, metrics: &Metrics) -> Self {
         Self {
             inner,

@@ -1,7 +1,7 @@
-//! The store: where renditions lie.
+//! The object store, which holds the renditions and manifests.
 //!
-//! A [`Store`] keeps immutable objects under the keys of [`ObjectKey`]. It knows nothing of
-//! subjects, records or HTTP. Every adapter passes the same `contract` suite.
+//! A [`Store`] holds immutable objects under the keys of [`ObjectKey`]. It does not know subjects,
+//! records or HTTP. Every adapter passes the same `contract` suite.
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -26,94 +26,95 @@ pub use s3::{S3StartError, S3StartupWarning, S3Store};
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::telemetry::Health;
 
-/// Where renditions lie.
+/// An object store.
 ///
-/// What holds for every adapter:
-/// - An object is either there whole or not there: nobody ever sees half of one, whatever dies.
-/// - What `put` acknowledged survives the death of the process and of the machine.
-/// - A key is written at most once with one content (avatar ids are never reused), so every
-///   operation may be repeated, and a repetition changes nothing.
-/// - Dropping a future leaves the operation done or not done, never half done; a dropped `put` may
-///   still complete afterwards.
+/// Every adapter guarantees:
+/// - An object exists completely or not at all. No reader ever sees a partial object, even after a
+///   crash.
+/// - An object that `put` acknowledged survives the death of the process and of the machine.
+/// - Callers write a key with one content only, because avatar ids are never reused. So an operation
+///   can be repeated, and a repetition changes nothing.
+/// - If the caller drops the future, the operation is either done or not done, never half done. A
+///   dropped `put` may still complete later.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes an object, with the content type and cache policy of its key.
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError>;
 
-    /// Opens an object; `None` where there is none.
+    /// Opens an object; `None` if it does not exist.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError>;
 
-    /// Opens a part of an object; `None` where there is no object. `range` holds the offsets of the
-    /// first and of the last byte. An end beyond the object's last byte stands for that byte.
+    /// Opens a part of an object; `None` if the object does not exist. `range` holds the offsets of
+    /// the first and of the last byte. An end beyond the object's last byte means that last byte.
     async fn get_range(
         &self,
         key: &ObjectKey,
         range: RangeInclusive<u64>,
     ) -> Result<Option<RangedObject>, StoreError>;
 
-    /// Removes an object and says so durably. Removing one that is not there is success.
+    /// Removes an object durably. A missing object is not an error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// Every object of one upload, its manifest first; empty where there is none.
+    /// Every object of one upload, the manifest first; empty if there are none.
     async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError>;
 
-    /// The uploads that have objects, in the order of their ids as text, some at a time: those
-    /// after `after`. Empty where there are no more.
+    /// The next page of uploads that have objects, after `after`, in the order of their ids as text.
+    /// Empty after the last upload.
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError>;
 
-    /// Writes, reads and deletes an object of its own, to tell whether the store really works, and
-    /// what holds of it. However often it fails or is dropped, it leaves at most one object.
-    /// A store that can be read but not written is [degraded](Health::Degraded); that is no error.
+    /// Tests the store: writes, reads and deletes a probe object. Repeated failed or dropped checks
+    /// leave at most one probe object. A store that can be read but not written is
+    /// [degraded](Health::Degraded), which is not an error.
     async fn check(&self) -> Result<Checkup, StoreError>;
 
-    /// How often, since the store was opened, all of its objects turned out to be lost (the bucket
-    /// was not there and was made), opening included. Records may then name objects that are gone.
+    /// How often all objects were lost since the store was opened, opening included: the bucket did
+    /// not exist and was created. After a loss records may name objects that are gone.
     fn losses(&self) -> u64 {
         0
     }
 }
 
-/// What was seen to hold of a store that works.
+/// The result of [`Store::check`] for a store that works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkup {
     /// Who reads public objects.
     pub public_read: PublicRead,
-    /// Whether the store also takes writes.
+    /// Whether the store also accepts writes.
     pub health: Health,
 }
 
-/// Who reads public objects straight from the store.
+/// Who can read public objects directly from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublicRead {
-    /// Anyone, as was just tried.
+    /// Anyone. The check tested this.
     Anyone,
-    /// Nobody needs to: the service hands them out, or a server in front does.
+    /// Nobody has to: the service, or a server in front of it, delivers the objects.
     Proxy,
-    /// Anyone should, but was refused.
+    /// Anyone should, but the store refused an anonymous read.
     Refused,
 }
 
-/// What is stored of one upload.
+/// A summary of the stored objects of one upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredUpload {
-    /// Which upload.
+    /// The upload.
     pub avatar: AvatarId,
-    /// When its latest object was written, by the store's clock.
+    /// The time at which its latest object was written, by the store's clock.
     pub written: Timestamp,
-    /// Whether its manifest is there.
+    /// Whether its manifest exists.
     pub has_manifest: bool,
-    /// How many objects there are.
+    /// The number of objects.
     pub objects: u64,
-    /// Their bytes together.
+    /// Their total size in bytes.
     pub bytes: u64,
 }
 
-/// Adds objects up to uploads.
+/// Groups listed objects by upload.
 #[derive(Default)]
 struct Uploads(BTreeMap<String, StoredUpload>);
 
 impl Uploads {
-    /// Counts an object; one that is none of this program's is not counted.
+    /// Counts an object. A path that is not an [`ObjectKey`] is ignored.
     fn add(&mut self, path: &str, written: Timestamp, bytes: u64) {
         let Some(key) = ObjectKey::parse(path) else {
             return;
@@ -141,11 +142,11 @@ impl Uploads {
 pub struct Object {
     /// Its size in bytes.
     pub len: u64,
-    /// Its bytes, read as they are asked for. A stream that ends early ends in an error.
+    /// Its bytes, read on demand. A stream that ends early ends with an error.
     pub body: Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>,
 }
 
-/// What a store has of a range of an object.
+/// The result of [`Store::get_range`].
 pub enum RangedObject {
     /// The part of the object that the range covers.
     Part {
@@ -163,7 +164,7 @@ pub enum RangedObject {
     },
 }
 
-/// The offsets that `range` covers in an object of `total` bytes; `None` where it covers none.
+/// The offsets that `range` covers in an object of `total` bytes; `None` if it covers no byte.
 fn covered(range: &RangeInclusive<u64>, total: u64) -> Option<RangeInclusive<u64>> {
     let first = *range.start();
     let last = (*range.end()).min(total.checked_sub(1)?);
@@ -174,7 +175,7 @@ impl Object {
     /// Reads the whole object into memory.
     ///
     /// # Errors
-    /// Whatever reading it meets.
+    /// If reading fails or the body ends early.
     pub async fn into_bytes(mut self) -> Result<Bytes, StoreError> {
         let mut bytes = BytesMut::with_capacity(usize::try_from(self.len).unwrap_or(0));
         while let Some(chunk) = self.body.next().await {
@@ -184,7 +185,7 @@ impl Object {
     }
 }
 
-/// Why the store did not do as asked. What happened is in the source; it is for the log alone.
+/// A store operation failed. The source has the details. They are for the log only, not for clients.
 #[derive(Debug, thiserror::Error)]
 #[error("the store could not {operation}")]
 pub struct StoreError {
@@ -195,7 +196,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// The store failed at `operation` ("write an object") because of `source`.
+    /// An error of `operation` (such as "write an object"), caused by `source`.
     pub fn new(
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -207,8 +208,8 @@ impl StoreError {
         }
     }
 
-    /// The same, of a failure that may be over when the operation is tried again.
-    pub fn passing(
+    /// Like [`new`](Self::new), for a failure that a retry may overcome.
+    pub fn transient(
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
@@ -218,7 +219,7 @@ impl StoreError {
         }
     }
 
-    /// Whether trying again may help.
+    /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         self.is_transient
     }

@@ -1,5 +1,5 @@
-//! Patience with a store on the network, as a decorator round the port: deadlines, a few retries
-//! with jitter, and a breaker that stops asking a store which does not answer.
+//! A decorator for a store on the network. It adds deadlines, a few retries with jitter, and a
+//! circuit breaker that stops requests to a store that keeps failing.
 
 use std::future::Future;
 use std::ops::RangeInclusive;
@@ -17,69 +17,69 @@ use super::{Checkup, Object, RangedObject, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::telemetry::Metrics;
 
-/// How patient to be.
+/// The deadlines and retries of a [`RetryingStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How long one attempt may take, and the wait for each next piece of a body.
-    pub attempt: Duration,
-    /// How long all attempts and the pauses between them may take.
+    /// The longest time for one attempt, and for each next piece of a body.
+    pub attempt_timeout: Duration,
+    /// The longest time for all attempts of an operation and the pauses between them.
     pub deadline: Duration,
-    /// How many attempts are made, the first included.
+    /// The number of attempts, the first included.
     pub attempts: u32,
-    /// The longest pause before the second attempt; the one before each further is twice as long.
+    /// The longest pause before the second attempt. This limit doubles for each further attempt.
     pub first_pause: Duration,
-    /// The longest pause of all.
-    pub longest_pause: Duration,
-    /// After how many operations in a row that failed, for all their attempts, nothing is asked any
-    /// more.
+    /// The longest pause before any attempt.
+    pub max_pause: Duration,
+    /// The number of consecutive failed operations that opens the circuit breaker. An operation fails
+    /// if all its attempts fail.
     pub failures_to_open: u32,
-    /// How often it is tried out then, by a [check](Store::check), until it answers.
-    pub try_every: Duration,
+    /// The interval of probes ([`Store::check`]) while the circuit breaker is open.
+    pub probe_interval: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            attempt: Duration::from_secs(5),
+            attempt_timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(15),
             attempts: 4,
             first_pause: Duration::from_millis(50),
-            longest_pause: Duration::from_secs(1),
+            max_pause: Duration::from_secs(1),
             failures_to_open: 10,
-            try_every: Duration::from_secs(1),
+            probe_interval: Duration::from_secs(1),
         }
     }
 }
 
-/// A store that is asked with patience.
+/// A store with deadlines, retries and a circuit breaker.
 ///
-/// Every operation of a store may be repeated; what may not help is left alone: only failures that
-/// [may pass](StoreError::is_transient) and answers that do not come are tried again. A body that
-/// breaks off is not, because part of it has been passed on.
+/// Only [transient](StoreError::is_transient) errors and timeouts are retried. Every operation of a
+/// store can be repeated. A body that breaks off is not read again, because the caller already has
+/// part of it.
 pub struct RetryingStore {
     inner: Arc<dyn Store>,
-    patience: RetryPolicy,
+    policy: RetryPolicy,
     breaker: Arc<Breaker>,
     metrics: Metrics,
 }
 
-/// Why an operation was not carried out to its end.
+/// The decorator stopped an operation.
 #[derive(Debug, thiserror::Error)]
 enum RetryError {
     #[error("no answer within {0:?}")]
     Late(Duration),
-    #[error("it has failed too often in a row to be asked")]
+    #[error("the circuit breaker is open")]
     Open,
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 impl RetryingStore {
-    /// The store, asked with patience; what that takes is counted there.
-    pub fn new(inner: Arc<dyn Store>, patience: RetryPolicy, metrics: Metrics) -> Self {
+    /// Wraps `inner`. Retries and the state of the breaker are reported to `metrics`.
+    pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy, metrics: Metrics) -> Self {
         Self {
             inner,
-            patience,
+            policy,
             breaker: Arc::default(),
             metrics,
         }
@@ -91,12 +91,12 @@ impl RetryingStore {
         ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
         if self.breaker.is_open() {
-            return Err(StoreError::passing(operation, RetryError::Open));
+            return Err(StoreError::transient(operation, RetryError::Open));
         }
-        // What becomes of the operation counts, not of each attempt: an upload writes some ten
-        // objects at once, and one hiccup that fails them all is what attempts are for.
+        // The breaker counts operations, not attempts. An upload writes about ten objects at once,
+        // and retries hide a short failure of all of them.
         let answer = self.keep_asking(operation, ask).await;
-        self.note(&answer);
+        self.record_result(&answer);
         answer
     }
 
@@ -105,12 +105,12 @@ impl RetryingStore {
         operation: &'static str,
         ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
-        let deadline = Instant::now() + self.patience.deadline;
+        let deadline = Instant::now() + self.policy.deadline;
         let mut attempt = 1;
         loop {
             let answer = self.attempt(operation, deadline, ask(&*self.inner)).await;
             let error = match answer {
-                Err(error) if error.is_transient() && attempt < self.patience.attempts => error,
+                Err(error) if error.is_transient() && attempt < self.policy.attempts => error,
                 answer => return answer,
             };
             let pause = self.pause(attempt);
@@ -121,7 +121,7 @@ impl RetryingStore {
                 operation,
                 attempt,
                 error = &error as &dyn std::error::Error,
-                "trying again"
+                "retrying a store operation"
             );
             tokio::time::sleep(pause).await;
             attempt += 1;
@@ -135,28 +135,31 @@ impl RetryingStore {
         deadline: Instant,
         answer: Answer<'_, T>,
     ) -> Result<T, StoreError> {
-        let until = deadline.min(Instant::now() + self.patience.attempt);
+        let until = deadline.min(Instant::now() + self.policy.attempt_timeout);
         timeout_at(until, answer).await.unwrap_or_else(|_| {
-            let late = RetryError::Late(self.patience.attempt);
-            Err(StoreError::passing(operation, late))
+            let late = RetryError::Late(self.policy.attempt_timeout);
+            Err(StoreError::transient(operation, late))
         })
     }
 
-    /// Takes what became of an operation into account.
-    fn note<T>(&self, answer: &Result<T, StoreError>) {
-        if self.breaker.note(answer, &self.patience, &self.metrics) {
-            tokio::spawn(find_again(
+    /// Reports the result of an operation to the breaker. Starts the probes if the breaker opens.
+    fn record_result<T>(&self, answer: &Result<T, StoreError>) {
+        if self
+            .breaker
+            .record_result(answer, &self.policy, &self.metrics)
+        {
+            tokio::spawn(probe_until_closed(
                 Arc::clone(&self.inner),
-                self.patience,
+                self.policy,
                 Arc::downgrade(&self.breaker),
                 self.metrics.clone(),
             ));
         }
     }
 
-    /// The object with a deadline for each piece of its body.
-    fn read_in_time(&self, object: Object) -> Object {
-        let limit = self.patience.attempt;
+    /// Adds a deadline for each piece of the object's body.
+    fn with_deadlines(&self, object: Object) -> Object {
+        let limit = self.policy.attempt_timeout;
         Object {
             len: object.len,
             body: Box::pin(stream::unfold(Some(object.body), move |body| {
@@ -165,14 +168,14 @@ impl RetryingStore {
         }
     }
 
-    /// A random pause after this attempt, up to a bound that doubles.
+    /// A random pause after this attempt, up to a limit that doubles with each attempt.
     fn pause(&self, attempt: u32) -> Duration {
         let doubled = 1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
-        let longest = self.patience.first_pause.saturating_mul(doubled);
-        // Without randomness the pause is the longest, which is no harm worth failing for.
+        let longest = self.policy.first_pause.saturating_mul(doubled);
+        // If the system gives no random number, the pause is the longest, which does no harm.
         let random = getrandom::u32().unwrap_or(u32::MAX);
         longest
-            .min(self.patience.longest_pause)
+            .min(self.policy.max_pause)
             .mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
 }
@@ -194,7 +197,7 @@ impl Store for RetryingStore {
                 Box::pin(async move { store.get(&key).await })
             })
             .await?;
-        Ok(opened.map(|object| self.read_in_time(object)))
+        Ok(opened.map(|object| self.with_deadlines(object)))
     }
 
     async fn get_range(
@@ -212,7 +215,7 @@ impl Store for RetryingStore {
             RangedObject::Part { first, total, part } => RangedObject::Part {
                 first,
                 total,
-                part: self.read_in_time(part),
+                part: self.with_deadlines(part),
             },
             RangedObject::Unsatisfiable { total } => RangedObject::Unsatisfiable { total },
         }))
@@ -234,15 +237,15 @@ impl Store for RetryingStore {
     }
 
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-        self.ask("list its uploads", |store| {
+        self.ask("list uploads", |store| {
             Box::pin(async move { store.uploads(after).await })
         })
         .await
     }
 
-    /// Asked once and whatever the breaker says: it is how one finds out.
+    /// Runs one attempt, even while the breaker is open: a check shows whether the store works again.
     async fn check(&self) -> Result<Checkup, StoreError> {
-        let deadline = Instant::now() + self.patience.deadline;
+        let deadline = Instant::now() + self.policy.deadline;
         let answer = self
             .attempt(
                 "write, read and delete a probe",
@@ -250,7 +253,7 @@ impl Store for RetryingStore {
                 self.inner.check(),
             )
             .await;
-        self.note(&answer);
+        self.record_result(&answer);
         answer
     }
 
@@ -261,7 +264,7 @@ impl Store for RetryingStore {
 
 type Body = Pin<Box<dyn stream::Stream<Item = Result<Bytes, StoreError>> + Send>>;
 
-/// The next piece of a body, which ends with an error where it does not come in time.
+/// The next piece of a body. If it does not arrive within `limit`, the body ends with an error.
 async fn next_piece(
     body: Option<Body>,
     limit: Duration,
@@ -270,46 +273,47 @@ async fn next_piece(
     if let Ok(piece) = timeout(limit, body.next()).await {
         return piece.map(|piece| (piece, Some(body)));
     }
-    let late = StoreError::passing("read an object", RetryError::Late(limit));
+    let late = StoreError::transient("read an object", RetryError::Late(limit));
     Some((Err(late), None))
 }
 
-/// Tries a store out that is left alone, until the breaker is closed by whomever, or gone.
+/// Probes a store until the breaker is closed or dropped.
 ///
-/// No request is the one that tries: an upload writes several objects at once, and those that are
-/// refused would take the one that tries down with them before it is answered. A try that hangs
-/// does not hold up the next one: the store may be back meanwhile.
-async fn find_again(
+/// Probes are separate from requests. An upload writes several objects at once, and the first refused
+/// write cancels the others, so a request could not serve as a probe. A probe that hangs does not
+/// delay the next one, because the store may work again by then.
+async fn probe_until_closed(
     store: Arc<dyn Store>,
-    patience: RetryPolicy,
+    policy: RetryPolicy,
     breaker: Weak<Breaker>,
     metrics: Metrics,
 ) {
-    let mut tries = FuturesUnordered::new();
+    let mut probes = FuturesUnordered::new();
     loop {
-        let next = tokio::time::sleep(patience.try_every);
+        let next = tokio::time::sleep(policy.probe_interval);
         let mut next = pin!(next);
         loop {
             let answer = tokio::select! {
                 () = &mut next => break,
-                Some(answer) = tries.next() => answer,
+                Some(answer) = probes.next() => answer,
             };
-            // A check that does not come to its end in time tells nothing new.
+            // A check that times out does not change the breaker.
             let (Some(breaker), Ok(answer)) = (breaker.upgrade(), answer) else {
                 continue;
             };
-            breaker.note(&answer, &patience, &metrics);
+            breaker.record_result(&answer, &policy, &metrics);
         }
         if !breaker.upgrade().is_some_and(|breaker| breaker.is_open()) {
             break;
         }
-        tries.push(timeout(patience.attempt, store.check()));
+        probes.push(timeout(policy.attempt_timeout, store.check()));
     }
-    // Their probes are to go, whatever else they have to tell.
-    while tries.next().await.is_some() {}
+    // The remaining checks run to their end, so that they delete their probe objects.
+    while probes.next().await.is_some() {}
 }
 
-/// Counts failed operations in a row. Closed, everything passes; open, nothing does.
+/// A circuit breaker. It counts consecutive failed operations. While it is open, operations are
+/// refused.
 #[derive(Default)]
 struct Breaker(Mutex<BreakerState>);
 
@@ -324,28 +328,28 @@ impl Breaker {
         self.lock().is_open
     }
 
-    /// Counts an answer, and gives whether it is the one that has opened it.
-    fn note<T>(
+    /// Counts the result of an operation. Returns whether this result opened the breaker.
+    fn record_result<T>(
         &self,
         answer: &Result<T, StoreError>,
-        patience: &RetryPolicy,
+        policy: &RetryPolicy,
         metrics: &Metrics,
     ) -> bool {
         let mut state = self.lock();
         let was_open = state.is_open;
         match answer {
-            // A refusal is an answer: the store is there.
+            // A permanent error is an answer too, so the store works.
             Err(error) if error.is_transient() => {
                 state.failures = state.failures.saturating_add(1);
-                state.is_open = state.failures >= patience.failures_to_open;
+                state.is_open = state.failures >= policy.failures_to_open;
                 if state.is_open && !was_open {
                     let error = error as &dyn std::error::Error;
-                    warn!(error, "the store fails; it is left alone for a while");
+                    warn!(error, "circuit breaker opened for the object store");
                 }
             }
             _ => {
                 if was_open {
-                    info!("the store is back");
+                    info!("circuit breaker closed for the object store");
                 }
                 *state = BreakerState::default();
             }
@@ -368,7 +372,7 @@ mod tests {
     use crate::storage::{DiskStore, PublicRead, S3Store, contract};
     use crate::telemetry::Health;
 
-    /// Fails the first so many times, or never answers.
+    /// A store that fails the first `failures` requests, or never answers them.
     struct Flaky {
         failures: u32,
         failure: fn() -> Option<StoreError>,
@@ -448,14 +452,14 @@ mod tests {
         }
     }
 
-    // Reduces the noise below.
+    // `Flaky::new` takes functions of this type.
     #[allow(clippy::unnecessary_wraps)]
-    fn passing() -> Option<StoreError> {
-        Some(StoreError::passing("write an object", "try again"))
+    fn transient() -> Option<StoreError> {
+        Some(StoreError::transient("write an object", "try again"))
     }
 
     #[allow(clippy::unnecessary_wraps)]
-    fn lasting() -> Option<StoreError> {
+    fn permanent() -> Option<StoreError> {
         Some(StoreError::new("write an object", "never"))
     }
 
@@ -470,7 +474,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_keeps_the_contract_of_a_store() {
+    async fn a_retrying_store_keeps_the_contract_of_a_store() {
         let folder = tempfile::tempdir().unwrap();
         let inner = Arc::new(DiskStore::open(folder.path()).unwrap());
         contract::run(&RetryingStore::new(
@@ -482,8 +486,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
-        let inner = Flaky::new(3, passing);
+    async fn transient_errors_are_retried_and_permanent_errors_are_not() {
+        let inner = Flaky::new(3, transient);
         put(&RetryingStore::new(
             inner.clone(),
             RetryPolicy::default(),
@@ -493,19 +497,19 @@ mod tests {
         .unwrap();
         assert_eq!(inner.asked(), 4);
 
-        let inner = Flaky::new(9, passing);
+        let inner = Flaky::new(9, transient);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         put(&store).await.unwrap_err();
         assert_eq!(inner.asked(), 4);
 
-        let inner = Flaky::new(1, lasting);
+        let inner = Flaky::new(1, permanent);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         put(&store).await.unwrap_err();
         assert_eq!(inner.asked(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_does_not_come_is_given_up_in_time() {
+    async fn an_operation_without_an_answer_ends_at_its_deadline() {
         let inner = Flaky::new(u32::MAX, never);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         let begun = Instant::now();
@@ -522,13 +526,13 @@ mod tests {
                 .unwrap();
         let begun = Instant::now();
         object.into_bytes().await.unwrap_err();
-        assert_eq!(begun.elapsed(), RetryPolicy::default().attempt);
+        assert_eq!(begun.elapsed(), RetryPolicy::default().attempt_timeout);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_keeps_failing_is_left_alone_and_found_again() {
+    async fn an_open_breaker_refuses_operations_until_a_probe_succeeds() {
         // Ten operations of four attempts, and two checks.
-        let inner = Flaky::new(10 * 4 + 2, passing);
+        let inner = Flaky::new(10 * 4 + 2, transient);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
@@ -536,23 +540,26 @@ mod tests {
         for _ in 0..100 {
             put(&store).await.unwrap_err();
         }
-        assert_eq!(inner.asked(), 10 * 4, "it is left alone");
-        let (every, soon) = (RetryPolicy::default().try_every, Duration::from_millis(1));
+        assert_eq!(inner.asked(), 10 * 4, "operations are refused");
+        let (every, soon) = (
+            RetryPolicy::default().probe_interval,
+            Duration::from_millis(1),
+        );
         for tries in 1..=2 {
             tokio::time::sleep(every + soon).await;
             put(&store).await.unwrap_err();
-            assert_eq!(inner.asked(), 10 * 4 + tries, "it was tried, and failed");
+            assert_eq!(inner.asked(), 10 * 4 + tries, "a probe failed");
         }
         tokio::time::sleep(every).await;
         put(&store).await.unwrap();
         assert_eq!(inner.asked(), 10 * 4 + 3 + 1);
         tokio::time::sleep(every * 5).await;
-        assert_eq!(inner.asked(), 10 * 4 + 3 + 1, "nothing tries it any more");
+        assert_eq!(inner.asked(), 10 * 4 + 3 + 1, "the probes have ended");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_is_found_again_though_every_operation_is_given_up_with_the_first_refusal() {
-        let inner = Flaky::new(10 * 4, passing);
+    async fn the_breaker_closes_even_if_every_upload_ends_at_its_first_refused_write() {
+        let inner = Flaky::new(10 * 4, transient);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
@@ -562,12 +569,15 @@ mod tests {
         let upload = || futures_util::future::try_join_all((0..6).map(|_| put(&store)));
         while upload().await.is_err() {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert!(begun.elapsed() < Duration::from_secs(2), "it is never back");
+            assert!(
+                begun.elapsed() < Duration::from_secs(2),
+                "the breaker stays open"
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_try_that_is_never_answered_does_not_hold_up_the_next() {
+    async fn a_probe_without_an_answer_does_not_delay_the_next() {
         let inner = Flaky::new(10 * 3 + 1, never);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         let fill = (0..10).map(|_| put(&store));
@@ -575,14 +585,14 @@ mod tests {
             given_up.unwrap_err();
         }
         assert_eq!(inner.asked(), 10 * 3);
-        let try_every = RetryPolicy::default().try_every;
-        tokio::time::sleep(try_every * 2 + Duration::from_millis(1)).await;
+        let probe_interval = RetryPolicy::default().probe_interval;
+        tokio::time::sleep(probe_interval * 2 + Duration::from_millis(1)).await;
         put(&store).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_hiccup_under_all_the_writes_of_an_upload_is_hidden() {
-        let inner = Flaky::new(10, passing);
+    async fn a_short_failure_of_all_writes_of_an_upload_is_hidden() {
+        let inner = Flaky::new(10, transient);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for written in futures_util::future::join_all((0..10).map(|_| put(&store))).await {
             written.unwrap();
@@ -591,8 +601,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_asks_in_any_case_and_finds_the_store_again() {
-        let inner = Flaky::new(10 * 4, passing);
+    async fn a_check_runs_while_the_breaker_is_open_and_closes_it() {
+        let inner = Flaky::new(10 * 4, transient);
         let store = RetryingStore::new(inner.clone(), RetryPolicy::default(), Metrics::new());
         for _ in 0..10 {
             put(&store).await.unwrap_err();
@@ -602,14 +612,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bucket_that_stumbles_is_hidden_from_its_users() {
+    async fn short_failures_of_a_bucket_are_hidden() {
         let server = S3Server::start_with_faults().await;
         let (inner, _) = S3Store::open(&server.settings()).await.unwrap();
-        let patience = RetryPolicy {
-            attempt: Duration::from_millis(300),
+        let policy = RetryPolicy {
+            attempt_timeout: Duration::from_millis(300),
             ..RetryPolicy::default()
         };
-        let store = RetryingStore::new(Arc::new(inner), patience, Metrics::new());
+        let store = RetryingStore::new(Arc::new(inner), policy, Metrics::new());
         for fault in [
             Fault::Status(503),
             Fault::Drop,

@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cameo::catalog::{Catalog, EmbeddedCatalog};
+use cameo::catalog::{EmbeddedCatalog, Removals};
 use fastrand::Rng;
 
 use crate::client::Client;

@@ -1,12 +1,12 @@
-//! The database file: making it, opening it, and opening it again after an I/O error.
+//! The database file: creating it, opening it, and reopening it after an I/O error.
 //!
 //! After an I/O error `redb` refuses every further operation, reads included, until the file is
-//! opened again. So this handle opens it again by itself. Steps that need room (uploads) are then
-//! refused until there is room again; reads and steps that give room back (deletes, sweeps) go on.
+//! reopened. So this handle reopens it. Until the disk has space again, steps that need space
+//! (uploads) are refused. Reads and steps that free space (deletes, sweeps) continue.
 //!
-//! A full disk would refuse deletes too, because every transaction writes new pages. The reserve
-//! file holds room for them. It is given up on the first such failure, and uploads are refused
-//! until it could be written again.
+//! On a full disk deletes would fail too, because every transaction writes new pages. A reserve file
+//! holds space for them. The handle deletes the reserve on the first such failure, and refuses
+//! uploads until the reserve is written again.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -21,50 +21,51 @@ use tracing::{info, warn};
 use super::tables::{self, Failure};
 use crate::private_files;
 
-/// Room for the transactions of deletes and sweeps on a full disk. One that claims a whole batch of
-/// a large catalog writes about half of it.
+/// Space for the transactions of deletes and sweeps on a full disk. A transaction that claims a whole
+/// batch of a large catalog writes about half of this.
 const RESERVE_BYTES: usize = 2 << 20;
-/// Room beside the reserve that must be there before uploads are taken again. An upload writes less
-/// than this.
-const ROOM_BYTES: usize = 1 << 20;
-/// How often room is looked for while uploads are refused.
-const ROOM_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause after opening the file again, or failing to, before it is opened once more.
+/// Free space that must exist beside the reserve before uploads are accepted again. An upload writes
+/// less than this.
+const MIN_FREE_BYTES: usize = 1 << 20;
+/// The minimum time between two tests for free space while uploads are refused.
+const SPACE_TEST_INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum time between two attempts to reopen the file.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a read waits for the file to be opened again, and the pause between two attempts.
-const READ_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a read waits until the file is reopened.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause between two attempts of a read.
 const READ_PAUSE: Duration = Duration::from_millis(25);
 
-/// Why the catalog's file cannot be opened.
+/// The catalog's file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedOpenError {
-    /// Another process has it open.
+    /// Another process has the file open.
     #[error(
-        "the catalog {} is in use by another process; stop that one, or give this one another data_dir",
+        "the catalog {} is in use by another process; stop that process, or give this one another data_dir",
         path.display()
     )]
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// It is there, but it is no sound catalog.
+    /// The file exists, but is not a valid catalog.
     #[error(
-        "the catalog {path} is damaged, or is no catalog; move it away (mv {path} {path}.damaged), then run `cameo rebuild`, which restores the avatars from the store",
+        "the catalog {path} is damaged, or is not a catalog; move it away (mv {path} {path}.damaged), then run `cameo rebuild`, which restores the avatars from the store",
         path = path.display()
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The database's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The system does not let it be read or written.
+    /// The operating system failed to read or write the file.
     #[error("the catalog {} cannot be opened", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -73,31 +74,31 @@ pub enum EmbeddedOpenError {
 /// The open database file.
 pub(super) struct Handle {
     path: PathBuf,
-    /// `None` after an I/O error, until it is open again. Operations hold the read lock, so whoever
-    /// has the write lock knows that none is under way.
+    /// `None` after an I/O error, until the file is open again. An operation holds the read lock, so
+    /// no operation is under way while a thread holds the write lock.
     database: RwLock<Option<Database>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Why steps that need room are refused.
-    refused: Option<Refusal>,
-    /// When the file was last opened again, or could not be.
-    reopened: Option<Instant>,
+    /// Set while steps that need space are refused.
+    refusal: Option<Refusal>,
+    /// The time of the last attempt to reopen the file.
+    last_reopen: Option<Instant>,
 }
 
 struct Refusal {
     reason: &'static str,
-    /// When room was last looked for.
-    tried: Instant,
+    /// The time of the last test for free space.
+    last_test: Instant,
 }
 
 impl Handle {
-    /// Opens the database file, and makes it where it does not exist. Its folder is synced.
+    /// Opens the database file, and creates it if it does not exist. Syncs its folder.
     pub(super) fn open(path: &Path) -> Result<Self, EmbeddedOpenError> {
-        if !is_made(path).map_err(|source| failed(path, source))? {
-            make(path)?;
+        if !is_created(path).map_err(|source| failed(path, source))? {
+            create(path)?;
         }
         sync_folders(path).map_err(|source| failed(path, source))?;
         let database = open_existing(path)?;
@@ -106,21 +107,21 @@ impl Handle {
             database: RwLock::new(Some(database)),
             state: Mutex::default(),
         };
-        // A process that died may have left it.
-        remove(&handle.room());
+        // A process that died may have left this file.
+        remove(&handle.test_path());
         if let Err(error) = handle.write_reserve() {
             handle.refuse(reason(&error), &error);
         }
         Ok(handle)
     }
 
-    /// Runs a step that writes nothing. If another step's I/O error has closed the file, it waits
-    /// for [`READ_PATIENCE`] at most until the file is open again: a write that fails costs no read.
+    /// Runs a step that writes nothing. If another step's I/O error has closed the file, this waits
+    /// up to [`READ_TIMEOUT`] until the file is open again. So a failed write does not fail reads.
     pub(super) fn read<T>(
         &self,
         step: impl Fn(&Database) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let deadline = Instant::now() + READ_PATIENCE;
+        let deadline = Instant::now() + READ_TIMEOUT;
         loop {
             match self.with_database(&step) {
                 Err(failure)
@@ -134,12 +135,12 @@ impl Handle {
         }
     }
 
-    /// Runs a step that needs room, as one transaction. While there is none it is refused.
+    /// Runs a step that needs space, as one transaction. The step is refused while there is none.
     pub(super) fn write<T>(
         &self,
         step: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        self.look_for_room()?;
+        self.test_space_if_refusing()?;
         let written = self.with_database(|database| transact(database, step));
         if let Err(failure) = &written
             && failure.is_io()
@@ -149,28 +150,28 @@ impl Handle {
         written
     }
 
-    /// Runs a step that gives room back, as one transaction. It may use the reserve.
-    pub(super) fn release<T>(
+    /// Runs a step that frees space, as one transaction. The step may use the reserve.
+    pub(super) fn write_freeing<T>(
         &self,
         step: impl Fn(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        if self.refused().is_some() {
-            self.give_up_reserve();
+        if self.refusal_reason().is_some() {
+            self.delete_reserve();
         }
         let written = self.with_database(|database| transact(database, &step));
         match written {
-            Err(failure) if failure.is_io() && self.refused().is_none() => {
+            Err(failure) if failure.is_io() && self.refusal_reason().is_none() => {
                 self.refuse(reason_of(failure.io_kind()), &failure);
-                self.give_up_reserve();
+                self.delete_reserve();
                 self.with_database(|database| transact(database, &step))
             }
             written => written,
         }
     }
 
-    /// Why steps that need room are refused; `None` where they are not.
-    pub(super) fn refused(&self) -> Option<&'static str> {
-        self.state().refused.as_ref().map(|refusal| refusal.reason)
+    /// The reason why steps that need space are refused; `None` if they are accepted.
+    pub(super) fn refusal_reason(&self) -> Option<&'static str> {
+        self.state().refusal.as_ref().map(|refusal| refusal.reason)
     }
 
     fn with_database<T>(
@@ -185,7 +186,8 @@ impl Handle {
         if let Err(failure) = &done
             && failure.is_io()
         {
-            // A commit that failed in its last sync may have happened. Every step may be repeated.
+            // A commit that failed in its last sync may have happened, and callers may repeat every
+            // step.
             self.reopen(failure);
         }
         done
@@ -198,109 +200,109 @@ impl Handle {
         }
     }
 
-    /// Whether the file was not opened again just now.
+    /// Whether the last attempt to reopen the file was long enough ago.
     fn may_reopen(&self) -> bool {
-        let reopened = self.state().reopened;
-        reopened.is_none_or(|last| last.elapsed() >= REOPEN_INTERVAL)
+        let last_reopen = self.state().last_reopen;
+        last_reopen.is_none_or(|last| last.elapsed() >= REOPEN_INTERVAL)
     }
 
-    /// Closes the database, which is of no use after an I/O error, and opens its file again.
-    fn reopen(&self, because: &Failure) {
+    /// Closes the database, which is unusable after an I/O error, and reopens its file.
+    fn reopen(&self, cause: &Failure) {
         let mut database = self
             .database
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        // Another operation that met the same error has done it.
+        // Another operation that got the same error has already reopened the file.
         if database.as_ref().is_some_and(is_usable) {
             return;
         }
-        // Closed first: a file is locked by whoever has it open.
+        // An open database locks its file, so it is closed first.
         *database = None;
         if !self.may_reopen() {
             return;
         }
-        self.state().reopened = Some(Instant::now());
+        self.state().last_reopen = Some(Instant::now());
         match open_existing(&self.path) {
             Ok(opened) => {
                 warn!(
-                    error = because as &dyn std::error::Error,
-                    "the catalog's file was opened again after an I/O error"
+                    error = cause as &dyn std::error::Error,
+                    "reopened the catalog's file after an I/O error"
                 );
                 *database = Some(opened);
             }
             Err(error) => warn!(
                 error = &error as &dyn std::error::Error,
                 cause = std::error::Error::source(&error),
-                "the catalog's file cannot be opened again yet"
+                "cannot reopen the catalog's file yet"
             ),
         }
     }
 
-    /// Refuses a step while there is no room. At most once per [`ROOM_INTERVAL`] it tests whether
-    /// there is some again.
-    fn look_for_room(&self) -> Result<(), Failure> {
+    /// Refuses a step while there is no free space. Tests for free space at most once per
+    /// [`SPACE_TEST_INTERVAL`].
+    fn test_space_if_refusing(&self) -> Result<(), Failure> {
         {
             let mut state = self.state();
-            let Some(refusal) = &mut state.refused else {
+            let Some(refusal) = &mut state.refusal else {
                 return Ok(());
             };
-            if refusal.tried.elapsed() < ROOM_INTERVAL {
-                return Err(Failure::NoRoom(refusal.reason));
+            if refusal.last_test.elapsed() < SPACE_TEST_INTERVAL {
+                return Err(Failure::NoSpace(refusal.reason));
             }
-            refusal.tried = Instant::now();
+            refusal.last_test = Instant::now();
         }
-        if let Err(error) = self.write_reserve().and_then(|()| self.probe_room()) {
+        if let Err(error) = self.write_reserve().and_then(|()| self.test_space()) {
             let reason = reason(&error);
-            if let Some(refusal) = &mut self.state().refused {
+            if let Some(refusal) = &mut self.state().refusal {
                 refusal.reason = reason;
             }
-            return Err(Failure::NoRoom(reason));
+            return Err(Failure::NoSpace(reason));
         }
-        if self.state().refused.take().is_some() {
-            info!("the catalog takes uploads again");
+        if self.state().refusal.take().is_some() {
+            info!("the catalog accepts uploads again");
         }
         Ok(())
     }
 
-    /// Refuses steps that need room from now on.
-    fn refuse(&self, reason: &'static str, because: &(dyn std::error::Error + 'static)) {
-        let tried = Instant::now();
-        let refusal = Refusal { reason, tried };
-        if self.state().refused.replace(refusal).is_none() {
-            warn!(error = because, "the catalog takes no uploads: {reason}");
+    /// From now on, steps that need space are refused.
+    fn refuse(&self, reason: &'static str, cause: &(dyn std::error::Error + 'static)) {
+        let last_test = Instant::now();
+        let refusal = Refusal { reason, last_test };
+        if self.state().refusal.replace(refusal).is_none() {
+            warn!(error = cause, "the catalog refuses uploads: {reason}");
         }
     }
 
-    fn reserve(&self) -> PathBuf {
+    fn reserve_path(&self) -> PathBuf {
         self.path.with_extension("redb.reserve")
     }
 
-    /// Makes sure that the reserve is there, and whole.
+    /// Writes the reserve file, unless it exists in full size.
     fn write_reserve(&self) -> io::Result<()> {
-        let path = self.reserve();
+        let path = self.reserve_path();
         if fs::metadata(&path).is_ok_and(|facts| facts.len() == RESERVE_BYTES as u64) {
             return Ok(());
         }
         let written = fill(&path, RESERVE_BYTES);
         if written.is_err() {
-            self.give_up_reserve();
+            self.delete_reserve();
         }
         written
     }
 
-    fn give_up_reserve(&self) {
-        remove(&self.reserve());
+    fn delete_reserve(&self) {
+        remove(&self.reserve_path());
     }
 
-    fn room(&self) -> PathBuf {
+    fn test_path(&self) -> PathBuf {
         self.path.with_extension("redb.room")
     }
 
-    /// Tests whether there is room beside the reserve, by a file that is removed again. A reserve
-    /// that is whole proves nothing: the failure may have left it as it was.
-    fn probe_room(&self) -> io::Result<()> {
-        let path = self.room();
-        let written = fill(&path, ROOM_BYTES);
+    /// Tests for free space beside the reserve: writes a file and removes it. The reserve itself
+    /// proves nothing, because a failed write may have left it in place.
+    fn test_space(&self) -> io::Result<()> {
+        let path = self.test_path();
+        let written = fill(&path, MIN_FREE_BYTES);
         remove(&path);
         written
     }
@@ -314,30 +316,30 @@ impl Handle {
     }
 }
 
-/// Writes a file that takes so much room on the disk.
+/// Writes a file that occupies `bytes` on the disk.
 fn fill(path: &Path, bytes: usize) -> io::Result<()> {
     let mut options = private_files::options();
     let options = options.write(true).create(true).truncate(true);
     let mut file = options.open(path)?;
-    // Zeros would take no room where the file system compresses.
+    // Random bytes, because zeros occupy no space on a file system that compresses.
     let mut content = vec![0; bytes];
     getrandom::fill(&mut content)?;
     file.write_all(&content)?;
     file.sync_all()
 }
 
-/// Removes a file that only takes room, if it is there.
+/// Removes a file that only occupies space, if it exists.
 fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
         let error = &error as &dyn std::error::Error;
-        warn!(error, path = %path.display(), "a file that keeps room for the catalog cannot be removed");
+        warn!(error, path = %path.display(), "cannot remove a file that holds space for the catalog");
     }
 }
 
-/// Runs a step as one transaction: on the disk when this returns, or without a trace where the step
-/// fails.
+/// Runs a step as one transaction. It is on the disk when this returns; if the step fails, it leaves
+/// no trace.
 fn transact<T>(
     database: &Database,
     step: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
@@ -348,19 +350,20 @@ fn transact<T>(
     Ok(done)
 }
 
-/// Whether no I/O error has stopped the database.
+/// Whether the database works: no I/O error has stopped it.
 fn is_usable(database: &Database) -> bool {
     let usable = || -> Result<(), Failure> {
         database.begin_read()?;
-        // Reads may be answered from memory after an I/O error; this asks for the error itself.
+        // After an I/O error a read may still succeed from memory; a write transaction reports the
+        // error.
         database.begin_write()?.abort()?;
         Ok(())
     };
     usable().is_ok()
 }
 
-/// Whether the file is there, and not empty.
-fn is_made(path: &Path) -> io::Result<bool> {
+/// Whether the file exists and is not empty.
+fn is_created(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Ok(facts) => Ok(facts.len() > 0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -368,29 +371,29 @@ fn is_made(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Makes the file whole under another name, then gives it its own: a crash or a full disk on the
-/// way leaves nothing that looks like a damaged catalog.
-fn make(path: &Path) -> Result<(), EmbeddedOpenError> {
+/// Creates the complete file under another name and then renames it. So a crash or a full disk
+/// leaves nothing that looks like a damaged catalog.
+fn create(path: &Path) -> Result<(), EmbeddedOpenError> {
     let io_failed = |source| failed(path, source);
-    // Locked, so that of two processes one makes it.
+    // The lock lets only one of two processes create it.
     let folder = File::open(folder_of(path)).map_err(io_failed)?;
     folder.try_lock().map_err(|refused| match refused {
         TryLockError::WouldBlock => EmbeddedOpenError::InUse { path: path.into() },
         TryLockError::Error(source) => failed(path, source),
     })?;
-    if is_made(path).map_err(io_failed)? {
+    if is_created(path).map_err(io_failed)? {
         return Ok(());
     }
     let new = path.with_extension("redb.new");
-    let made = make_at(&new).and_then(|()| fs::rename(&new, path).map_err(io_failed));
-    if made.is_err() {
-        // The first error is the one to report; the next start writes over the leftover.
+    let created = create_at(&new).and_then(|()| fs::rename(&new, path).map_err(io_failed));
+    if created.is_err() {
+        // The first error is reported. If this fails too, the next start overwrites the file.
         let _ = fs::remove_file(&new);
     }
-    made
+    created
 }
 
-fn make_at(path: &Path) -> Result<(), EmbeddedOpenError> {
+fn create_at(path: &Path) -> Result<(), EmbeddedOpenError> {
     let mut options = private_files::options();
     let options = options.read(true).write(true).create(true).truncate(true);
     let file = options.open(path).map_err(|source| failed(path, source))?;
@@ -410,19 +413,19 @@ fn open_file(path: &Path, file: File) -> Result<Database, EmbeddedOpenError> {
     let open = || -> Result<Database, Failure> {
         let database = Builder::new().create_file(file)?;
         // On a full disk an existing catalog can be opened only if nothing is written.
-        if !tables::are_made(&database)? {
-            transact(&database, tables::make)?;
+        if !tables::are_current(&database)? {
+            transact(&database, tables::create)?;
         }
         Ok(database)
     };
-    // A file that is damaged in the right place makes the database panic.
+    // The database panics on some damaged files.
     let opened = catch_unwind(AssertUnwindSafe(open));
     opened
         .unwrap_or(Err(Failure::Panicked))
         .map_err(|failure| sort(path, failure))
 }
 
-/// Tells apart a file in use, a damaged one, and one that the system does not give.
+/// Distinguishes a file in use, a damaged file, and an error of the operating system.
 fn sort(path: &Path, failure: Failure) -> EmbeddedOpenError {
     let path = path.to_owned();
     if matches!(
@@ -448,34 +451,36 @@ fn failed(path: &Path, source: io::Error) -> EmbeddedOpenError {
     EmbeddedOpenError::Io { path, source }
 }
 
-/// What an I/O error of the catalog's disk means to an operator.
+/// Describes an I/O error of the catalog's disk for an operator.
 fn reason(error: &io::Error) -> &'static str {
     reason_of(Some(error.kind()))
 }
 
-/// The same of its kind; `None` where it is not known.
+/// Like [`reason`], from the kind of the error; `None` if the kind is not known.
 fn reason_of(kind: Option<io::ErrorKind>) -> &'static str {
     match kind {
         Some(io::ErrorKind::StorageFull) => "the disk of the catalog is full",
         Some(io::ErrorKind::QuotaExceeded) => "the disk quota of the catalog is used up",
-        Some(io::ErrorKind::FileTooLarge) => "the catalog's file may not grow any more",
+        Some(io::ErrorKind::FileTooLarge) => {
+            "the catalog's file has reached the size limit of the system"
+        }
         Some(io::ErrorKind::ReadOnlyFilesystem) => "the file system of the catalog is read-only",
         _ => "the disk of the catalog fails",
     }
 }
 
-/// Makes the file's name, and its folder's, survive a power cut.
+/// Syncs the file's folder and the folder above, so that their entries survive a power cut.
 fn sync_folders(path: &Path) -> io::Result<()> {
     let folder = folder_of(path);
     File::open(folder)?.sync_all()?;
     match File::open(folder_of(folder)).and_then(|above| above.sync_all()) {
-        // Not every folder above may be read, and then somebody else has made this one.
+        // The folder above may be unreadable. Then this process did not create the folder in it.
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
         _ => Ok(()),
     }
 }
 
-/// The folder that holds a file or a folder.
+/// The parent folder of a file or a folder.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -489,13 +494,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_waits_until_the_file_is_open_again() {
+    fn a_read_waits_until_the_file_is_reopened() {
         let folder = tempfile::tempdir().unwrap();
         let handle = Handle::open(&folder.path().join("catalog.redb")).unwrap();
-        // Twice in a row, so that the file stays closed until it may be opened again.
+        // Two failures in a row keep the file closed until the next attempt to reopen it.
         for _ in 0..2 {
             let full = io::Error::from(io::ErrorKind::StorageFull);
-            let failed = handle.release(|_| -> Result<(), _> {
+            let failed = handle.write_freeing(|_| -> Result<(), _> {
                 let full = io::Error::from(full.kind());
                 Err(Failure::Storage(redb::StorageError::Io(full)))
             });
@@ -507,24 +512,24 @@ mod tests {
     }
 
     #[test]
-    fn after_a_write_that_failed_uploads_are_refused_until_there_is_room_beside_the_reserve() {
+    fn after_a_failed_write_uploads_are_refused_until_there_is_space_beside_the_reserve() {
         let folder = tempfile::tempdir().unwrap();
         let handle = Handle::open(&folder.path().join("catalog.redb")).unwrap();
         let full = || io::Error::from(io::ErrorKind::StorageFull);
         let failed = handle
             .write(|_| -> Result<(), _> { Err(Failure::Storage(redb::StorageError::Io(full()))) });
         assert!(failed.unwrap_err().is_io());
-        // The reserve stays for deletes; nothing can be written beside it.
-        assert!(handle.reserve().exists());
-        fs::create_dir(handle.room()).unwrap();
+        // The reserve stays for deletes. A folder in the test file's place makes the test fail.
+        assert!(handle.reserve_path().exists());
+        fs::create_dir(handle.test_path()).unwrap();
         for _ in 0..2 {
-            std::thread::sleep(ROOM_INTERVAL);
+            std::thread::sleep(SPACE_TEST_INTERVAL);
             let refused = handle.write(|_| Ok(())).unwrap_err();
-            assert!(matches!(refused, Failure::NoRoom(_)), "{refused:?}");
+            assert!(matches!(refused, Failure::NoSpace(_)), "{refused:?}");
         }
-        fs::remove_dir(handle.room()).unwrap();
-        std::thread::sleep(ROOM_INTERVAL);
+        fs::remove_dir(handle.test_path()).unwrap();
+        std::thread::sleep(SPACE_TEST_INTERVAL);
         handle.write(|_| Ok(())).unwrap();
-        assert!(handle.refused().is_none() && !handle.room().exists());
+        assert!(handle.refusal_reason().is_none() && !handle.test_path().exists());
     }
 }

@@ -1,4 +1,4 @@
-//! The tables, and what every step does to them.
+//! The tables, and the operations on them that several steps share.
 
 use std::io;
 
@@ -11,23 +11,23 @@ use redb::{
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::catalog::{CatalogError, codec};
 
-/// Subject → current record, as [`codec`] writes it.
+/// Subject → current record, encoded by [`codec`].
 pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-/// Subject → (the last version given out, the last version that a delete took away).
+/// Subject → (the last version that was given out, the last version that a delete covers).
 pub(super) const VERSIONS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("versions");
-/// Subject → when its last reservation was made, in Unix milliseconds.
+/// Subject → time of its last reservation in Unix milliseconds.
 pub(super) const LAST_RESERVED: TableDefinition<'_, &str, u64> =
     TableDefinition::new("last-reserved");
 /// The version floor: every new version is above it.
 pub(super) const FLOOR: TableDefinition<'_, (), u64> = TableDefinition::new("floor");
-/// Avatar id → (whether it is pending, when it is due in Unix milliseconds, subject).
+/// Pending or retired avatar id → (whether it is pending, due time in Unix milliseconds, subject).
 pub(super) const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> =
     TableDefinition::new("outstanding");
-/// The same ids in the order in which they are due.
+/// The same ids, in the order of their due times.
 pub(super) const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new("due");
-/// Avatar id that is not current → (version, when it was reserved, its deadline, both in Unix
-/// milliseconds). The version is 0 if the upload can neither be committed nor restored. The second
-/// number then says why: 1 if a later upload or a delete superseded it, 2 if the precondition of its
+/// Avatar id that is not current → (version, reservation time, deadline), times in Unix
+/// milliseconds. If the upload can neither be committed nor restored, the version is 0 and the second
+/// number is the reason: 1 if a later upload or a delete superseded it, 2 if the precondition of its
 /// commit did not hold, 3 if it was current before, else 0.
 pub(super) const RESERVATIONS: TableDefinition<'_, Id, (u64, u64, u64)> =
     TableDefinition::new("reservations");
@@ -38,15 +38,15 @@ pub(super) const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> =
     MultimapTableDefinition::new("retired");
 /// Variant and format → (objects, bytes) of current records; `""` → (avatars, 0).
 pub(super) const STATS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stats");
-/// Number, from 1 → (subject, an event of its, as [`codec`] writes it).
+/// Event number, from 1 → (subject, event encoded by [`codec`]).
 pub(super) const EVENTS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("events");
-/// Written by [`check`](crate::catalog::Catalog::check).
+/// A counter that [`check`](crate::catalog::Catalog::check) writes.
 pub(super) const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("probe");
 
 pub(super) type Id = [u8; 16];
 
-/// Makes the tables that do not exist.
-pub(super) fn make(transaction: &WriteTransaction) -> Result<(), Failure> {
+/// Creates the tables that do not exist, and migrates data of version 0.1.0.
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Failure> {
     transaction.open_table(RECORDS)?;
     transaction.open_table(VERSIONS)?;
     transaction.open_table(OUTSTANDING)?;
@@ -61,8 +61,8 @@ pub(super) fn make(transaction: &WriteTransaction) -> Result<(), Failure> {
     migrate(transaction)
 }
 
-/// Whether every table exists, and is as this program makes it.
-pub(super) fn are_made(database: &Database) -> Result<bool, Failure> {
+/// Whether every table exists and no data of version 0.1.0 is left to migrate.
+pub(super) fn are_current(database: &Database) -> Result<bool, Failure> {
     let transaction = database.begin_read()?;
     let open = || -> Result<bool, TableError> {
         transaction.open_table(RECORDS)?;
@@ -85,22 +85,41 @@ pub(super) fn are_made(database: &Database) -> Result<bool, Failure> {
     }
 }
 
+/// The current record of a subject.
+pub(super) fn current(
+    records: &impl ReadableTable<&'static str, &'static [u8]>,
+    subject: &SubjectId,
+) -> Result<Option<Record>, Failure> {
+    let bytes = records.get(subject.as_str())?;
+    Ok(bytes
+        .map(|bytes| codec::decode_numbered(bytes.value()))
+        .transpose()?)
+}
+
+/// The last version that was given out, and the last version that a delete covers.
+pub(super) fn versions(
+    versions: &impl ReadableTable<&'static str, (u64, u64)>,
+    subject: &SubjectId,
+) -> Result<(u64, u64), Failure> {
+    let entry = versions.get(subject.as_str())?;
+    Ok(entry.map_or((0, 0), |entry| entry.value()))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Pending,
     Retired,
 }
 
-/// Puts an id into pending or retired, from wherever it was, due at `due`. Its reservation stays as
-/// it is.
-pub(super) fn enter(
+/// Moves an id to pending or retired, due at `due`. Its reservation does not change.
+pub(super) fn set_state(
     transaction: &WriteTransaction,
     state: State,
     subject: &SubjectId,
     avatar: AvatarId,
     due: Timestamp,
 ) -> Result<(), Failure> {
-    unlist(transaction, avatar)?;
+    unlink(transaction, avatar)?;
     let (id, due) = (*avatar.as_bytes(), due.unix_ms());
     let entry = (state == State::Pending, due, subject.as_str());
     transaction.open_table(OUTSTANDING)?.insert(id, entry)?;
@@ -111,7 +130,7 @@ pub(super) fn enter(
     Ok(())
 }
 
-/// Why an upload can neither be committed nor restored.
+/// The reason why an upload can neither be committed nor restored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Invalid {
     /// It failed, was refused or expired.
@@ -122,10 +141,10 @@ pub(super) enum Invalid {
     Refused,
 }
 
-/// What the second number of a reservation says of an upload that was current.
+/// The second number of a reservation whose upload was current.
 const WAS_CURRENT: u64 = 3;
 
-/// Retires an id, so that it can neither be committed nor restored.
+/// Retires an id, and marks it so that it can neither be committed nor restored.
 pub(super) fn retire_invalid(
     transaction: &WriteTransaction,
     subject: &SubjectId,
@@ -133,7 +152,7 @@ pub(super) fn retire_invalid(
     due: Timestamp,
     why: Invalid,
 ) -> Result<(), Failure> {
-    enter(transaction, State::Retired, subject, avatar, due)?;
+    set_state(transaction, State::Retired, subject, avatar, due)?;
     let mut reservations = transaction.open_table(RESERVATIONS)?;
     let why = match why {
         Invalid::Abandoned => 0,
@@ -144,29 +163,30 @@ pub(super) fn retire_invalid(
     Ok(())
 }
 
-/// Retires the id that was current. Only this mark proves that its commit happened.
+/// Retires an id that was current until now, and marks it. Only this mark proves that its commit
+/// happened.
 pub(super) fn retire_former(
     transaction: &WriteTransaction,
     subject: &SubjectId,
     avatar: AvatarId,
     due: Timestamp,
 ) -> Result<(), Failure> {
-    enter(transaction, State::Retired, subject, avatar, due)?;
+    set_state(transaction, State::Retired, subject, avatar, due)?;
     let mut reservations = transaction.open_table(RESERVATIONS)?;
     reservations.insert(*avatar.as_bytes(), (0, WAS_CURRENT, 0))?;
     Ok(())
 }
 
-/// Takes an id out of pending and retired, and drops its reservation.
-pub(super) fn leave(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
-    unlist(transaction, avatar)?;
+/// Deletes an id from pending and retired, and its reservation.
+pub(super) fn forget(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
+    unlink(transaction, avatar)?;
     transaction
         .open_table(RESERVATIONS)?
         .remove(*avatar.as_bytes())?;
     Ok(())
 }
 
-fn unlist(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
+fn unlink(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failure> {
     let id = *avatar.as_bytes();
     let mut outstanding = transaction.open_table(OUTSTANDING)?;
     if let Some(entry) = outstanding.remove(id)? {
@@ -179,14 +199,14 @@ fn unlist(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failur
     Ok(())
 }
 
-/// What is kept of an upload that is not current.
+/// The stored reservation of an upload that is not current.
 #[derive(Clone, Copy)]
 pub(super) enum Reserved {
-    /// It is retired, and was current before.
+    /// The upload is retired, and was current before.
     WasCurrent,
-    /// It was invalidated.
+    /// The upload was invalidated.
     Invalid(Invalid),
-    /// It can be committed while it is pending, and restored after its deadline.
+    /// The upload can be committed while it is pending, and restored after its deadline.
     Valid {
         version: Version,
         at: Timestamp,
@@ -214,8 +234,8 @@ impl Reserved {
     }
 }
 
-/// Where an id is, if it is outstanding for this subject.
-pub(super) fn state(
+/// The state of an id; `None` if it is not outstanding for this subject.
+pub(super) fn state_of(
     table: &impl ReadableTable<Id, (bool, u64, &'static str)>,
     subject: &SubjectId,
     avatar: AvatarId,
@@ -232,8 +252,8 @@ pub(super) fn state(
     }))
 }
 
-/// Moves the reservations that version 0.1.0 wrote to their new table. Their uploads died with the
-/// process that made them, so nobody needs the exact times.
+/// Moves the reservations of version 0.1.0 to their new table. Their uploads ended with the process
+/// that reserved them, so approximate times are enough.
 pub(super) fn migrate(transaction: &WriteTransaction) -> Result<(), Failure> {
     let mut previous = transaction.open_table(PREVIOUS_RESERVED)?;
     let outstanding = transaction.open_table(OUTSTANDING)?;
@@ -252,7 +272,7 @@ pub(super) fn migrate(transaction: &WriteTransaction) -> Result<(), Failure> {
 }
 
 /// The first `limit` ids that are due by `now`.
-pub(super) fn due(
+pub(super) fn due_ids(
     table: &impl ReadableTable<(u64, Id), ()>,
     now: Timestamp,
     limit: usize,
@@ -266,12 +286,12 @@ pub(super) fn due(
 
 #[derive(Clone, Copy)]
 pub(super) enum Change {
-    Appeared,
-    Gone,
+    Added,
+    Removed,
 }
 
-/// Brings the sums up to date with a record that became current or ceased to be.
-pub(super) fn count(
+/// Updates the totals for a record that became current, or that is no longer current.
+pub(super) fn update_stats(
     transaction: &WriteTransaction,
     record: &Record,
     change: Change,
@@ -280,8 +300,8 @@ pub(super) fn count(
     let mut add = |name: &str, objects: u64, bytes: u64| -> Result<(), Failure> {
         let (had, had_bytes) = stats.get(name)?.map_or((0, 0), |counts| counts.value());
         let counts = match change {
-            Change::Appeared => (had + objects, had_bytes + bytes),
-            Change::Gone => (had.saturating_sub(objects), had_bytes.saturating_sub(bytes)),
+            Change::Added => (had + objects, had_bytes + bytes),
+            Change::Removed => (had.saturating_sub(objects), had_bytes.saturating_sub(bytes)),
         };
         stats.insert(name, counts)?;
         Ok(())
@@ -305,8 +325,8 @@ pub(super) fn version_floor(
     Ok(stored.unwrap_or(Version::time_floor(now).0))
 }
 
-/// Appends an event, and lets those go that are older than the latest `kept`.
-pub(super) fn tell(
+/// Appends an event, and deletes events until the latest `kept` are left.
+pub(super) fn append_event(
     transaction: &WriteTransaction,
     kept: u32,
     subject: &SubjectId,
@@ -325,7 +345,7 @@ pub(super) fn tell(
     Ok(())
 }
 
-/// What can go wrong inside a step.
+/// The error of a step.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
@@ -346,26 +366,26 @@ pub(super) enum Failure {
     Subject(#[from] crate::avatar::InvalidSubjectId),
     #[error("a key of the database is damaged")]
     Variant(#[from] crate::avatar::InvalidVariantName),
-    #[error("the place among the events is no number")]
-    Place(#[from] std::num::ParseIntError),
-    #[error("the database panicked over its file")]
+    #[error("the event cursor is not a number")]
+    Cursor(#[from] std::num::ParseIntError),
+    #[error("the database panicked while it read its file")]
     Panicked,
     #[error("the file is closed after an I/O error")]
     Closed,
     #[error("{0}")]
-    NoRoom(&'static str),
+    NoSpace(&'static str),
 }
 
 impl Failure {
-    /// Whether the failure is of one record alone.
-    pub(super) const fn is_of_one_record(&self) -> bool {
+    /// Whether the failure concerns only one record.
+    pub(super) const fn concerns_one_record(&self) -> bool {
         matches!(self, Self::Decode(_))
     }
 
-    /// Whether the database has stopped over an I/O error, so that its file must be opened again.
+    /// Whether an I/O error has stopped the database, so that its file must be reopened.
     pub(super) fn is_io(&self) -> bool {
         matches!(
-            self.of_storage(),
+            self.storage_error(),
             Some(
                 StorageError::Io(_)
                     | StorageError::PreviousIo
@@ -375,15 +395,15 @@ impl Failure {
         )
     }
 
-    /// The kind of I/O error, where it is known.
+    /// The kind of I/O error, if it is known.
     pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {
-        match self.of_storage()? {
+        match self.storage_error()? {
             StorageError::Io(error) => Some(error.kind()),
             _ => None,
         }
     }
 
-    fn of_storage(&self) -> Option<&StorageError> {
+    fn storage_error(&self) -> Option<&StorageError> {
         match self {
             Self::Database(DatabaseError::Storage(error))
             | Self::Table(TableError::Storage(error))
@@ -397,7 +417,7 @@ impl Failure {
         }
     }
 
-    pub(super) fn of(self, operation: &'static str) -> CatalogError {
+    pub(super) fn into_error(self, operation: &'static str) -> CatalogError {
         match self {
             Self::Database(_)
             | Self::Transaction(_)
@@ -406,12 +426,12 @@ impl Failure {
             | Self::Commit(_)
             | Self::Panicked
             | Self::Closed => CatalogError::new(operation, self),
-            Self::NoRoom(_) => CatalogError::refused(operation, self),
+            Self::NoSpace(_) => CatalogError::refused(operation, self),
             Self::Decode(_)
             | Self::Encode(_)
             | Self::Subject(_)
             | Self::Variant(_)
-            | Self::Place(_) => CatalogError::damaged(operation, self),
+            | Self::Cursor(_) => CatalogError::corrupt(operation, self),
         }
     }
 }

@@ -1,16 +1,48 @@
-use super::*;
-use crate::avatar::Change as Happened;
+use std::sync::Mutex;
+use std::time::Duration;
 
-use crate::catalog::contract;
+use tempfile::TempDir;
+
+use super::removals::Removal;
+use super::tables::{
+    self, Change, DUE, FLOOR, OUTSTANDING, RECORDS, STATS, VERSIONS, update_stats,
+};
+use super::*;
+use crate::avatar::{AvatarId, Change as Happened, Format, SubjectId, Version};
+use crate::catalog::contract::{self, Bench, Fixture, ManualClock};
+use crate::catalog::{
+    Cursor, InitialState, Precondition, Records, Removals, Replaced, Reservation, UploadState,
+    codec,
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-#[tokio::test]
-async fn the_embedded_database_keeps_the_contract_of_a_catalog() {
+struct EmbeddedFixture {
+    catalog: EmbeddedCatalog,
+    clock: Arc<ManualClock>,
+    _folder: TempDir,
+}
+
+impl Fixture for EmbeddedFixture {
+    fn bench(&self) -> Bench<'_> {
+        Bench {
+            catalog: &self.catalog,
+            clock: &*self.clock,
+        }
+    }
+}
+
+async fn fixture() -> EmbeddedFixture {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, clock) = contract::embedded(folder.path());
-    contract::run(&catalog, &*clock).await;
+    EmbeddedFixture {
+        catalog,
+        clock,
+        _folder: folder,
+    }
 }
+
+contract::contract_tests!(crate::catalog::embedded::tests::fixture);
 
 #[tokio::test]
 async fn a_catalog_in_use_is_reported_as_such() {
@@ -18,7 +50,7 @@ async fn a_catalog_in_use_is_reported_as_such() {
     let path = folder.path().join("catalog.redb");
     let _first = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap();
     let refused = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).err();
-    let refused = refused.expect("another one has it open");
+    let refused = refused.expect("another catalog has the file open");
     assert!(
         matches!(refused, EmbeddedOpenError::InUse { .. }),
         "{refused:?}"
@@ -27,7 +59,7 @@ async fn a_catalog_in_use_is_reported_as_such() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_reported_with_the_way_out() {
+async fn a_damaged_file_is_reported_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
     drop(EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap());
@@ -62,7 +94,7 @@ async fn a_damaged_file_is_reported_with_the_way_out() {
 }
 
 #[tokio::test]
-async fn a_catalog_that_was_never_finished_is_made_anew() {
+async fn an_incompletely_created_catalog_is_created_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.redb");
     std::fs::write(&path, "").unwrap();
@@ -104,18 +136,18 @@ async fn records_versions_and_events_survive_reopening() {
         assert_eq!(replaced.unwrap(), Replaced::Committed);
     }
     let catalog = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap();
-    let told = contract::events(&catalog).await;
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].change, Happened::Updated(record.clone()));
+    let events = contract::events(&catalog).await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].change, Happened::Updated(record.clone()));
     assert_eq!(catalog.get(&subject).await.unwrap(), Some(record));
     let next = AvatarId::from_bytes([9; 16]);
     let reserved = catalog.reserve(&subject, next, MINUTE).await.unwrap();
     assert_eq!(reserved.version, Version(2));
-    assert!(reserved.reserved_at > told[0].at);
+    assert!(reserved.reserved_at > events[0].at);
 }
 
 #[tokio::test]
-async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
+async fn a_damaged_record_is_reported_as_corrupt_and_does_not_change() {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, _) = contract::embedded(folder.path());
     let damaged: &[u8] = b"AAx";
@@ -136,7 +168,7 @@ async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
     ] {
         assert!(error.is_corrupt(), "{error:?}");
     }
-    let kept = catalog.blocking("read a record", |database| {
+    let kept = catalog.read("read a record", |database| {
         let kept = database.begin_read()?.open_table(RECORDS)?.get("42")?;
         Ok(kept.map(|bytes| bytes.value().to_vec()))
     });
@@ -144,7 +176,7 @@ async fn a_damaged_record_is_told_as_such_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_takes_no_reservation_back() {
+async fn versions_and_reservation_times_increase_even_if_the_clock_is_set_back() {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, clock) = contract::embedded(folder.path());
     let subject = SubjectId::new("42").unwrap();
@@ -160,7 +192,7 @@ async fn a_clock_that_is_set_back_takes_no_reservation_back() {
 }
 
 #[tokio::test]
-async fn what_the_previous_release_wrote_is_read_and_goes_on() {
+async fn data_of_the_previous_release_is_read_and_continued() {
     let folder = tempfile::tempdir().unwrap();
     let subject = SubjectId::new("42").unwrap();
     let under_way = AvatarId::from_bytes([9; 16]);
@@ -180,15 +212,15 @@ async fn what_the_previous_release_wrote_is_read_and_goes_on() {
             write.open_table(DUE)?.insert((due, id), ())?;
             let mut reserved = write.open_table(tables::PREVIOUS_RESERVED)?;
             reserved.insert(id, 701)?;
-            count(write, &contract::previous_record(), Change::Appeared)
+            update_stats(write, &contract::previous_record(), Change::Added)
         });
         written.await.unwrap();
     }
     let (catalog, _) = contract::embedded(folder.path());
     let record = contract::previous_record();
     assert_eq!(catalog.get(&subject).await.unwrap().as_ref(), Some(&record));
-    let standing = catalog.standing(&subject, under_way).await.unwrap();
-    assert_eq!(standing, Standing::Expired);
+    let state = catalog.upload_state(&subject, under_way).await.unwrap();
+    assert_eq!(state, UploadState::Expired);
     let next = AvatarId::from_bytes([8; 16]);
     let reserved = catalog.reserve(&subject, next, MINUTE).await.unwrap();
     assert_eq!(reserved.version, Version(702));
@@ -224,7 +256,7 @@ async fn a_record_of_an_unknown_layout_is_an_error_for_its_own_subject_alone() {
 }
 
 #[tokio::test]
-async fn a_delete_whose_step_runs_twice_still_answers_what_it_took_away() {
+async fn a_delete_whose_step_runs_twice_returns_the_removed_record() {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, _) = contract::embedded(folder.path());
     let subject = SubjectId::new("42").unwrap();
@@ -248,7 +280,7 @@ async fn a_delete_whose_step_runs_twice_still_answers_what_it_took_away() {
         clock: catalog.clock.clone(),
         taken: Mutex::default(),
     });
-    // The first commit reported an error, and happened all the same.
+    // The first commit reported an error, but it happened.
     for run in 1..=2 {
         let removal = removal.clone();
         let removed = catalog

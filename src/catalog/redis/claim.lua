@@ -1,6 +1,7 @@
--- Answers pairs: the name of an upload, and how many milliseconds ago its deadline passed if nobody
--- committed it, else -1; or -2 if its reservation cannot be understood. Such an upload comes due
--- again after the lease like the others, so that it does not stop them.
+-- Claims due uploads. Returns pairs: the name of an upload, and a number. If the upload was not
+-- committed before its deadline, this is the time since the deadline in milliseconds. Otherwise it
+-- is -1. It is -2 if the reservation cannot be decoded. Such an upload is due again after the lease
+-- like the others, so that it does not block them.
 local lease, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = now()
 local function due(set, limit)
@@ -8,7 +9,7 @@ local function due(set, limit)
 end
 local pending = due(PENDING, limit)
 local retired = due(RETIRED, limit - #pending)
--- Everything is read before anything is written.
+-- All reads come before the first write.
 local answer, unreserved = {}, {}
 for _, names in ipairs({ pending, retired }) do
   for _, name in ipairs(names) do

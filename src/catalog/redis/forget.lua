@@ -1,3 +1,4 @@
+-- Deletes an upload from pending and retired, and its reservation.
 local name = upload(ARGV[1], ARGV[2])
 redis.call('ZREM', PENDING, name)
 redis.call('HDEL', RESERVED, name)

@@ -1,19 +1,19 @@
--- The state of every catalog script. Two lines precede it: the function `now`, which answers
--- the catalog's clock in Unix milliseconds, and the number of events to keep.
+-- The functions and constants that all catalog scripts share. Two lines come before it: the function
+-- `now`, which returns the catalog's clock in Unix milliseconds, and the number of events to keep.
 --
--- The scripts never parse a record. They read its head, which src/catalog/codec.rs documents: the
--- id, the version, the reservation time and the sums. The rest of a record is opaque to them.
+-- The scripts read the head of a record, which src/catalog/codec.rs documents: the id, the version,
+-- the reservation time and the totals. The body of a record is opaque to them.
 --
 -- An entry of `subjects` is: two zero bytes, the layout number (one byte), then three varints
--- (LEB128): the last version given out, the last version that a delete took away, the time of the
--- last reservation; then the current record, or nothing. An entry that does not begin with two zero
--- bytes is of layout 1, which src/catalog/redis/values.rs converts.
+-- (LEB128): the last version that was given out, the last version that a delete covers, the time of
+-- the last reservation; then the current record, or nothing. An entry that does not begin with two
+-- zero bytes is of layout 1, which src/catalog/redis/values.rs converts.
 --
 -- A value of `reserved` is one of:
--- - byte 1 and three varints (version, reservation time, deadline): nobody has committed the upload;
+-- - byte 1 and three varints (version, reservation time, deadline): the upload is not committed;
 -- - byte 0: the upload was invalidated; it can neither be committed nor restored. A second byte 1
---   says that a later upload or a delete superseded it, a second byte 2 that the precondition of its
---   commit did not hold;
+--   means that a later upload or a delete superseded it, a second byte 2 that the precondition of
+--   its commit did not hold;
 -- - byte 2: the upload is retired, and was current before;
 -- - a decimal number: a version, as layout 1 wrote it.
 --
@@ -24,14 +24,14 @@ local SUBJECTS, PENDING, RESERVED = KEYS[1], KEYS[2], KEYS[3]
 local RETIRED, RETIRED_OF, STATS = KEYS[4], KEYS[5], KEYS[6]
 local EVENTS, FLOOR = KEYS[7], KEYS[8]
 
--- 2025-01-01 in Unix milliseconds: version floors count from it.
+-- 2025-01-01 in Unix milliseconds. Version floors count from this time.
 local FLOOR_EPOCH_MS = 1735689600000
 
 local function upload(subject, id)
   return subject .. '\0' .. id
 end
 
--- A number in full. Lua would write a large one with an exponent.
+-- The decimal text of a number. Lua itself would write a large number with an exponent.
 local function text(number)
   return string.format('%.0f', number)
 end
@@ -75,10 +75,10 @@ local function save_floor(floor, server)
   redis.call('SET', FLOOR, text(floor) .. ' ' .. server)
 end
 
--- The version floor. The catalog may have lost data if the floor is missing, or if another server
--- process stored it: Redis was restarted, or another master answers. Then the floor rises above
--- every version that may have been given out, and the second answer stores it. `seen` is the highest
--- version that the caller knows of.
+-- Returns the version floor, and a function that stores it if it has risen. The catalog may have lost
+-- data if the floor is missing, or if another server process stored it: Redis was restarted, or
+-- another master answers. Then the floor rises above every version that may have been given out.
+-- `seen` is the highest version that the caller knows.
 local function version_floor(seen)
   local floor, writer, server = floor_state()
   if floor and (writer == server or server == '') then
@@ -113,7 +113,8 @@ local function save(subject, entry)
   redis.call('HSET', SUBJECTS, subject, '\0\0\2' .. numbers .. entry.record)
 end
 
--- What the scripts decide by; the id is '' if there is no record.
+-- Decodes the part of a record's head by which the scripts decide. The id is '' if there is no
+-- record.
 local function head_of(record)
   if record == '' then
     return { id = '', version = 0, reserved_at = 0 }
@@ -125,8 +126,8 @@ local function head_of(record)
   return head
 end
 
--- Adds the sums of a record to `sums`: times 1 if it appears, times -1 if it goes. Answers the
--- bytes of its head, sums included.
+-- Adds the totals of a record to `sums`: with `times` 1 for a new record, -1 for a removed one.
+-- Returns the bytes of its head, totals included.
 local function add_up(sums, record, head, times)
   if head.id == '' then
     return ''
@@ -164,10 +165,10 @@ local function save_sums(sums)
   end
 end
 
--- What a second byte says, as `replace` answers it.
+-- The second byte of an invalid reservation → the answer of `replace`.
 local WHY_INVALID = { 'superseded', 'precondition failed' }
 
--- The reservation that a value of `reserved` is.
+-- Decodes a value of `reserved`.
 local function parse_reservation(name, value)
   local kind = value:byte(1)
   if kind == 0 then
@@ -204,14 +205,14 @@ local function save_reservation(name, found)
   redis.call('HSET', RESERVED, name, '\1' .. numbers)
 end
 
--- Moves an upload to retired. Its reservation stays as it is.
+-- Moves an upload to retired. Its reservation does not change.
 local function retire(name, due)
   redis.call('ZADD', RETIRED, text(due), name)
   redis.call('ZADD', RETIRED_OF, 0, name)
   redis.call('ZREM', PENDING, name)
 end
 
--- Moves an upload to retired, so that it can neither be committed nor restored.
+-- Moves an upload to retired, and marks it so that it can neither be committed nor restored.
 local function retire_invalid(name, due)
   retire(name, due)
   redis.call('HSET', RESERVED, name, '\0')
@@ -227,8 +228,8 @@ local function retire_refused(name, due)
   redis.call('HSET', RESERVED, name, '\0\2')
 end
 
--- Whether the precondition in the arguments from `first` on, a word and ids, holds of the current
--- avatar's id, which is '' if there is none.
+-- Whether a precondition holds for the current avatar's id, which is '' if there is none. The
+-- precondition is in the arguments from `first` on: a word, and ids.
 local function holds(current, first)
   local precondition = ARGV[first]
   local found = precondition == 'anything'
@@ -240,17 +241,18 @@ local function holds(current, first)
   return found
 end
 
--- Moves the upload that was current to retired. Only this mark proves that its commit happened.
+-- Moves the upload that was current to retired, and marks it. Only this mark proves that its commit
+-- happened.
 local function retire_former(name, due)
   retire(name, due)
   redis.call('HSET', RESERVED, name, '\2')
 end
 
--- How many versions belong together, as in `Record::rank`.
+-- The number of versions in a group, as in `Record::rank`.
 local VERSION_GROUP = 65536
 
--- Whether one head is later than another: by the group of its version, then by the reservation time,
--- then by the version.
+-- Whether one head has a higher rank than another: by the group of its version, then by the
+-- reservation time, then by the version.
 local function is_later(one, other)
   local group = math.floor(one.version / VERSION_GROUP)
   local other_group = math.floor(other.version / VERSION_GROUP)
@@ -263,10 +265,10 @@ local function is_later(one, other)
   return one.version > other.version
 end
 
--- Appends an event, which src/catalog/codec.rs reads. `record` became current; it is '' in a
--- delete. `previous` is the head of the record that it replaced, or ''; the objects of that one are
--- gone at `gone_at`.
-local function tell(subject, at, record, previous, gone_at)
+-- Appends an event, which src/catalog/codec.rs decodes. `record` became current; it is '' in a
+-- delete. `previous` is the head of the replaced record, or ''. The objects of the replaced record
+-- are gone at `gone_at`.
+local function append_event(subject, at, record, previous, gone_at)
   local before = '\0'
   if previous ~= '' then
     before = '\1' .. to_varint(gone_at) .. to_varint(#previous) .. previous

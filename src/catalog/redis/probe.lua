@@ -1,3 +1,3 @@
--- Writes a key of its own beside those that the catalog's scripts name, so that it fails where they
--- fail: while a slot moves, or while Redis takes no writes.
+-- Writes a test key. The script names the keys of the catalog's scripts too, so it fails when they
+-- fail: while a slot moves, or while Redis refuses writes.
 redis.call('SET', KEYS[#KEYS], 1, 'EX', 60)

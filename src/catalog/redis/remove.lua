@@ -1,11 +1,11 @@
--- Answers 'precondition failed' alone; or the record that was current, and every id of the subject
--- that has or may have objects, the current one first. Answers nothing if an upload was reserved
--- since the caller looked: the network may have held this command up until long after its caller was
--- told that it failed.
+-- Removes the current record of a subject and invalidates its uploads. Returns the record that was
+-- current, and every id of the subject that has or may have objects, the current one first; or
+-- 'precondition failed' alone. Returns nothing if an upload was reserved since the caller read the
+-- entry: this command may arrive late, long after its caller was answered with an error.
 local subject, lease, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = tonumber(ARGV[4])
 local REMOVAL = KEYS[9]
--- Longer than a caller repeats a step.
+-- Longer than the time in which a caller repeats a step.
 local REPEATED_MS = 60000
 local entry = load(subject)
 if entry.last ~= last then
@@ -21,9 +21,9 @@ local answer = { record }
 local sums = {}
 local previous = add_up(sums, record, current, -1)
 local others = redis.call('ZRANGEBYLEX', RETIRED_OF, '[' .. subject .. '\0', '(' .. subject .. '\1')
--- A rebuild must not bring an upload back that the catalog lost, and that is older than this delete.
--- The floor is above the version of every such upload.
--- This holds too of a subject that the catalog does not know (any more).
+-- A rebuild must not restore an upload that the catalog lost and that is older than this delete. The
+-- floor is above the version of every such upload. This also holds if the catalog does not know the
+-- subject, because it may have lost it.
 local floor, store_floor = version_floor(seen)
 entry.last = math.max(entry.last, floor)
 local superseded = {}
@@ -37,16 +37,16 @@ if current.id ~= '' then
   entry.record = ''
   save(subject, entry)
   retire_former(upload(subject, current.id), time + lease)
-  tell(subject, time, '', previous, time)
+  append_event(subject, time, '', previous, time)
   answer[2] = current.id
   redis.call('SET', REMOVAL, record, 'PX', REPEATED_MS)
 else
-  -- No upload that was reserved before this delete can become current after it.
+  -- An upload that was reserved before this delete must not become current after it.
   if entry.last > entry.deleted then
     entry.deleted = entry.last
     save(subject, entry)
   end
-  -- A repetition, because the first answer was lost; or there was no record.
+  -- This repeats a removal whose answer was lost, or there was no record.
   answer[1] = redis.call('GET', REMOVAL) or ''
 end
 for _, name in ipairs(others) do

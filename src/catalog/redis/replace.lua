@@ -1,10 +1,10 @@
--- Answers how it ended.
+-- Commits an upload. Returns 'committed', 'superseded', 'precondition failed' or 'not pending'.
 local subject, record, retire_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local head = head_of(record)
 local name = upload(subject, head.id)
 local entry = load(subject)
 local current = head_of(entry.record)
--- A repetition, because the first answer was lost.
+-- This repeats a step whose answer was lost.
 if current.id == head.id then
   return 'committed'
 end
@@ -12,12 +12,12 @@ local deadline = redis.call('ZSCORE', PENDING, name)
 if not deadline then
   if redis.call('ZSCORE', RETIRED, name) then
     local found = reservation(name)
-    -- Another upload replaced it since, or a delete took it away. An upload without a reservation
-    -- proves nothing: a replica of version 0.1.0 that claims a pending upload drops it.
+    -- The upload was committed, and then replaced or deleted. A missing reservation does not prove
+    -- this: a replica of version 0.1.0 deletes the reservation of a pending upload that it claims.
     if found and found.was_current then
       return 'committed'
     end
-    -- A repetition of a commit that was refused.
+    -- This repeats a commit that was refused.
     if found and found.why then
       return found.why
     end
@@ -25,7 +25,7 @@ if not deadline then
   return 'not pending'
 end
 -- A refused upload is retired in the same step, so that it is never restored, even if its caller
--- dies. It comes due when it would have come due anyway.
+-- dies. Its due time stays the deadline.
 if head.version < current.version or head.version <= entry.deleted then
   retire_superseded(name, tonumber(deadline))
   return 'superseded'
@@ -46,6 +46,6 @@ redis.call('HDEL', RESERVED, name)
 if current.id ~= '' then
   retire_former(upload(subject, current.id), time + retire_after)
 end
-tell(subject, time, record, previous, time + retire_after)
+append_event(subject, time, record, previous, time + retire_after)
 save_sums(sums)
 return 'committed'

@@ -1,14 +1,14 @@
--- Answers the version and the reservation time.
+-- Gives an upload its version and makes it pending. Returns the version and the reservation time.
 local subject, id = ARGV[1], ARGV[2]
 local within, seen = tonumber(ARGV[3]), tonumber(ARGV[4])
 local name = upload(subject, id)
 local entry = load(subject)
 local found = reservation(name)
--- A repetition, because the first answer was lost.
+-- This repeats a step whose answer was lost.
 if found and found.version then
   return { found.version, found.reserved_at }
 end
--- A late repetition must not make an upload pending again that the sweep would then remove.
+-- A late repetition must not make an upload pending again: the sweep would then remove it.
 local head = head_of(entry.record)
 if head.id == id then
   return { head.version, head.reserved_at }
@@ -19,7 +19,7 @@ end
 local floor, store_floor = version_floor(seen)
 local time = now()
 entry.last = math.max(entry.last, floor) + 1
--- Later reservations of a subject have later times, even if the clock is set back.
+-- A later reservation of a subject has a later time, even if the clock is set back.
 entry.reserved_at = math.max(entry.reserved_at + 1, time)
 local made = { version = entry.last, reserved_at = entry.reserved_at, deadline = time + within }
 store_floor()

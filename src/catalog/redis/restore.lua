@@ -1,4 +1,5 @@
--- Answers the outcome, and the id that was current before.
+-- Makes a complete upload from the store current again. Returns 'current', 'retired' or 'known', and
+-- the id that was current before.
 local subject, record, retire_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local head = head_of(record)
 local name = upload(subject, head.id)
@@ -11,7 +12,7 @@ end
 local deadline = redis.call('ZSCORE', PENDING, name)
 local found = reservation(name)
 local is_retired = redis.call('ZSCORE', RETIRED, name)
--- Only an upload that nobody committed in time, or that the catalog does not know, is restored.
+-- Only an upload that was not committed in time, or that the catalog does not know, is restored.
 if
   deadline and tonumber(deadline) > time
   or is_retired and not (found and found.version)
@@ -42,6 +43,6 @@ redis.call('ZREM', RETIRED_OF, name)
 if current.id ~= '' then
   retire_former(upload(subject, current.id), due)
 end
-tell(subject, time, record, previous, due)
+append_event(subject, time, record, previous, due)
 save_sums(sums)
 return { 'current', current.id }

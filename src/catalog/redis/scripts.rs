@@ -1,4 +1,4 @@
-//! The steps of the catalog, as Redis runs them.
+//! The scripts that Redis runs for the steps of the catalog.
 
 use crate::redis::Script;
 
@@ -17,23 +17,23 @@ pub(super) struct Scripts {
     pub(super) defer: Script,
     pub(super) invalidate: Script,
     pub(super) forget: Script,
-    pub(super) standing: Script,
+    pub(super) upload_state: Script,
     pub(super) restore: Script,
     pub(super) drop: Script,
-    pub(super) begin: Script,
+    pub(super) initialize: Script,
     pub(super) raise_version_floor: Script,
     pub(super) upgrade: Script,
     pub(super) probe: Script,
 }
 
 impl Scripts {
-    /// The scripts of a catalog that keeps about so many events in each partition. `clock` is Lua
-    /// that defines the function `now`.
+    /// The scripts of a catalog that keeps about `events_kept` events in each partition. `clock` is
+    /// Lua code that defines the function `now`.
     pub(super) fn new(events_kept: u32, clock: &str) -> Self {
         let kept = format!("local EVENTS_KEPT = {events_kept}\n");
         let script = |step| Script::new(&[clock, &kept, include_str!("prelude.lua"), step]);
-        // These free memory, or lead to it. So Redis runs them even at its maxmemory: otherwise it
-        // could never be emptied.
+        // These scripts free memory, or prepare it. So Redis runs them even at its maxmemory;
+        // otherwise a full Redis could not free memory.
         let freeing = |step| {
             let prelude = include_str!("prelude.lua");
             Script::new(&["#!lua flags=allow-oom\n", clock, &kept, prelude, step])
@@ -46,10 +46,10 @@ impl Scripts {
             defer: freeing(include_str!("defer.lua")),
             invalidate: freeing(include_str!("invalidate.lua")),
             forget: freeing(include_str!("forget.lua")),
-            standing: script(include_str!("standing.lua")),
+            upload_state: script(include_str!("upload_state.lua")),
             restore: script(include_str!("restore.lua")),
             drop: freeing(include_str!("drop.lua")),
-            begin: script(include_str!("begin.lua")),
+            initialize: script(include_str!("initialize.lua")),
             raise_version_floor: script(include_str!("raise_version_floor.lua")),
             upgrade: freeing(include_str!("upgrade.lua")),
             probe: Script::new(&["#!lua\n", include_str!("probe.lua")]),

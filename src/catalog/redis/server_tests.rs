@@ -1,20 +1,22 @@
-//! The catalog on real servers that are too old, full, emptied, without replicas or in the middle of
-//! a move.
+//! The catalog on real servers that are too old, full, emptied, without replicas, or moving slots.
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
-use crate::catalog::contract;
+use crate::avatar::{AvatarId, Record, Version};
+use crate::catalog::{
+    Claimed, InitialState, Precondition, Records, Removals, Removed, Replaced, contract,
+};
 use crate::config::{Limits, Quota, WhenRedisIsDown};
 use crate::limits::{Action, Caller, Limiter, RedisLimiter, Verdict};
 use crate::redis::testing::{Program, RedisCluster, RedisServer};
 use crate::telemetry::Health;
 
-/// Long enough for everything that a test does.
+/// A duration that is longer than any test.
 const LONG: Duration = Duration::from_mins(5);
-/// How long a write waits for its confirmation. A busy machine needs a second for one; each test of a
-/// confirmation that never comes takes this long.
+/// The longest wait of a write for its confirmation. A busy machine needs a second. A test of a missing
+/// confirmation takes this long.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn settings(url: &str, wait: Option<RedisConfirmation>) -> RedisSettings {
@@ -51,7 +53,7 @@ fn subject(name: &str) -> SubjectId {
     SubjectId::new(name).unwrap()
 }
 
-/// Reserves an upload; its record is ready to be committed.
+/// Reserves an upload, and returns the record to commit.
 async fn reserved(catalog: &RedisCatalog, who: &SubjectId) -> Result<Record, CatalogError> {
     let mut record = contract::record(1, 0);
     record.avatar_id = AvatarId::random().unwrap();
@@ -113,7 +115,7 @@ async fn a_redis_before_7_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_server_that_denies_info_and_hello_is_used_where_it_is_new_enough() {
+async fn a_server_that_denies_info_and_hello_is_used_if_it_is_new_enough() {
     let server = RedisServer::start();
     server.ask::<()>("ACL SETUSER mute on >pw ~* &* +@all -info -hello");
     let url = server.url().replace("//", "//mute:pw@");
@@ -158,7 +160,7 @@ fn limits() -> Limits {
     }
 }
 
-/// How often the server has run this command.
+/// The number of times that the server has run this command.
 fn calls(server: &RedisServer, command: &str) -> u64 {
     let stats: String = server.ask("INFO commandstats");
     let name = format!("cmdstat_{command}:calls=");
@@ -186,8 +188,8 @@ async fn changes_wait_for_the_append_only_file() {
 }
 
 #[tokio::test]
-async fn a_change_that_the_file_does_not_have_is_no_success_and_confirmed_when_repeated() {
-    // Nothing is synced, so nothing is confirmed.
+async fn an_unconfirmed_change_is_an_error_and_a_repetition_confirms_it() {
+    // The server never syncs its file, so it confirms nothing.
     let options = ["--appendonly", "yes", "--appendfsync", "no"];
     let server = RedisServer::start_program(Program::valkey(), &options);
     let (catalog, warnings) = open_waiting(&server.url(), Some(RedisConfirmation::Aof)).await;
@@ -201,7 +203,7 @@ async fn a_change_that_the_file_does_not_have_is_no_success_and_confirmed_when_r
         "{error:?}"
     );
     assert!(begun.elapsed() < WAIT_TIMEOUT * 2, "{:?}", begun.elapsed());
-    // It happened all the same, and a repetition is confirmed as soon as that is possible.
+    // The change happened, and a repetition is confirmed when the server syncs again.
     assert_eq!(catalog.get(&who).await.unwrap(), Some(record.clone()));
     commit(&catalog, &who, &record).await.unwrap_err();
     server.ask::<()>("CONFIG SET appendfsync always");
@@ -231,13 +233,13 @@ async fn in_a_cluster_changes_wait_for_the_append_only_file() {
 }
 
 #[tokio::test]
-async fn redis_changes_wait_for_a_replica_and_a_repetition_is_no_confirmation() {
+async fn redis_changes_wait_for_a_replica_and_a_repetition_does_not_confirm() {
     changes_wait_for_a_replica(Program::redis()).await;
 }
 
-/// Unlike Redis 7.0 it waits for the connection's own writes alone.
+/// Unlike Redis 7.0, Valkey waits only for the writes of the same connection.
 #[tokio::test]
-async fn valkey_changes_wait_for_a_replica_and_a_repetition_is_no_confirmation() {
+async fn valkey_changes_wait_for_a_replica_and_a_repetition_does_not_confirm() {
     changes_wait_for_a_replica(Program::valkey()).await;
 }
 
@@ -270,29 +272,29 @@ async fn changes_wait_for_a_replica(program: Program) {
     let entry = format!("HEXISTS {} 42", catalog.partitions.of("42").key("subjects"));
     assert!(replica.ask::<bool>(&entry));
 
-    // Its connection has written nothing that is not confirmed.
+    // All writes of this connection are confirmed.
     let confirmation = Some(RedisConfirmation::Replica);
     let (other, warnings) = open_waiting(&server.url(), confirmation).await;
     assert_eq!(warnings, []);
 
-    // A replica that hangs has acknowledged what came before, and nothing since.
+    // A hanging replica has acknowledged all earlier writes, and acknowledges no new write.
     let next = reserved(&catalog, &who).await.unwrap();
     replica.pause();
-    // The repetitions find the work done and change nothing, the last one over another connection.
+    // The repetitions find the work done and change nothing. The last one uses another connection.
     for catalog in [&catalog, &catalog, &other] {
         commit(catalog, &who, &next).await.unwrap_err();
     }
     remove(&catalog, &who).await.unwrap_err();
     replica.resume();
     replica.wait_until_it_follows();
-    // The delete happened, and is answered as one that finds what is left.
+    // The delete happened. A repetition returns the ids that are left.
     let removed = remove(&catalog, &who).await.unwrap().unwrap();
     assert_eq!(removed.outstanding.len(), 3);
     assert_ne!(record.avatar_id, next.avatar_id);
 }
 
 #[tokio::test]
-async fn a_connection_that_died_confirms_nothing_and_is_replaced() {
+async fn a_dead_connection_confirms_nothing_and_is_replaced() {
     let mut server = RedisServer::start_program(
         Program::valkey(),
         &["--appendonly", "yes", "--appendfsync", "always"],
@@ -305,7 +307,7 @@ async fn a_connection_that_died_confirms_nothing_and_is_replaced() {
     next.unwrap_err();
     server.restart();
     upload(&catalog, &who).await.unwrap();
-    // Connections are kept for the next change, and not one more for each.
+    // Connections are reused for the next change.
     let clients = || server.ask::<String>("CLIENT LIST").lines().count();
     let before = clients();
     for _ in 0..5 {
@@ -315,7 +317,7 @@ async fn a_connection_that_died_confirms_nothing_and_is_replaced() {
 }
 
 #[tokio::test]
-async fn without_waiting_an_upload_takes_two_scripts_and_nothing_more() {
+async fn without_wait_an_upload_takes_two_scripts_and_no_other_command() {
     let server = RedisServer::start();
     let catalog = open(&server.url()).await;
     let who = subject("42");
@@ -329,7 +331,7 @@ async fn without_waiting_an_upload_takes_two_scripts_and_nothing_more() {
 }
 
 #[tokio::test]
-async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on() {
+async fn at_maxmemory_uploads_are_refused_and_deletes_and_the_sweep_continue() {
     let server = RedisServer::start();
     let catalog = open(&server.url()).await;
     let (who, other) = (subject("42"), subject("43"));
@@ -340,7 +342,7 @@ async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on
 
     server.ask::<()>("CONFIG SET maxmemory 1");
     let Health::Degraded(reason) = catalog.check().await.unwrap() else {
-        panic!("it is not degraded")
+        panic!("the catalog is not degraded")
     };
     assert!(reason.contains("maxmemory"), "{reason}");
     let error = reserved(&catalog, &who).await.unwrap_err();
@@ -360,7 +362,7 @@ async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on
     let claimed = claim(&catalog).await;
     assert_eq!(claimed.len(), 1);
     catalog.forget(&claimed[0].outstanding).await.unwrap();
-    // A process that starts meanwhile comes up and says so.
+    // A process that starts now works, with a warning.
     let (restarted, warnings) = RedisCatalog::open(&settings(&server.url(), None))
         .await
         .unwrap();
@@ -373,7 +375,7 @@ async fn at_its_maxmemory_redis_takes_no_uploads_but_deletes_and_the_sweep_go_on
 }
 
 #[tokio::test]
-async fn a_redis_that_misses_replicas_is_degraded_while_it_can_be_read() {
+async fn a_redis_with_too_few_replicas_is_degraded_and_can_be_read() {
     let server = RedisServer::start();
     let catalog = open(&server.url()).await;
     let record = upload(&catalog, &subject("42")).await.unwrap();
@@ -392,7 +394,7 @@ async fn a_redis_that_misses_replicas_is_degraded_while_it_can_be_read() {
 }
 
 #[tokio::test]
-async fn with_wait_a_redis_that_refuses_writes_is_a_concern_at_the_start_and_no_reason_to_end() {
+async fn with_wait_a_redis_that_refuses_writes_is_a_warning_at_startup() {
     let options = [
         "--appendonly",
         "yes",
@@ -430,7 +432,7 @@ async fn with_wait_a_redis_that_refuses_writes_is_a_concern_at_the_start_and_no_
 }
 
 #[tokio::test]
-async fn an_empty_redis_that_refuses_writes_is_opened_and_told_of() {
+async fn an_empty_redis_that_refuses_writes_is_opened_with_a_warning() {
     let server = RedisServer::start();
     server.ask::<()>("CONFIG SET min-replicas-to-write 1");
     let settings = settings(&server.url(), None);
@@ -441,7 +443,7 @@ async fn an_empty_redis_that_refuses_writes_is_opened_and_told_of() {
     upload(&catalog, &subject("42")).await.unwrap();
 }
 
-/// Begins to move the slot of this subject's partition. Its keys are where they were.
+/// Starts to move the slot of this subject's partition, but moves no key.
 fn begin_the_move(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
     let key = catalog.partitions.of(who.as_str()).key("subjects");
     let (owner, other, slot) = cluster.owner_and_other(&key);
@@ -450,7 +452,7 @@ fn begin_the_move(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectI
     owner.ask::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(other)));
 }
 
-/// Begins to move the slot of this subject's partition, and moves its first keys.
+/// Starts to move the slot of this subject's partition, and moves half of its keys.
 fn leave_half_moved(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
     begin_the_move(cluster, catalog, who);
     let key = catalog.partitions.of(who.as_str()).key("subjects");
@@ -466,7 +468,7 @@ fn move_keys(owner: &RedisServer, other: &RedisServer, keys: &[String]) {
     }
 }
 
-/// Moves the other keys, and gives the slot to its new owner.
+/// Moves the remaining keys, and assigns the slot to its new owner.
 fn finish_the_move(cluster: &RedisCluster, catalog: &RedisCatalog, who: &SubjectId) {
     let key = catalog.partitions.of(who.as_str()).key("subjects");
     let (owner, other, slot) = cluster.owner_and_other(&key);
@@ -482,7 +484,7 @@ fn finish_the_move(cluster: &RedisCluster, catalog: &RedisCatalog, who: &Subject
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_a_slot_moves_its_scripts_wait_and_readiness_tells_of_a_move_that_hangs() {
+async fn scripts_wait_for_a_moving_slot_and_readiness_reports_an_interrupted_move() {
     let cluster = RedisCluster::start();
     let catalog = open(&cluster.url()).await;
     let who = subject("42");
@@ -490,7 +492,7 @@ async fn while_a_slot_moves_its_scripts_wait_and_readiness_tells_of_a_move_that_
     assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
     leave_half_moved(&cluster, &catalog, &who);
 
-    // A move that somebody left half done: nothing hangs, reads go on, and readiness tells.
+    // An interrupted move: changes fail within a limit, reads work, and readiness reports it.
     let begun = Instant::now();
     let error = reserved(&catalog, &who).await.unwrap_err();
     assert!(
@@ -505,7 +507,7 @@ async fn while_a_slot_moves_its_scripts_wait_and_readiness_tells_of_a_move_that_
     );
     let begun = Instant::now();
     let Health::Degraded(reason) = catalog.check().await.unwrap() else {
-        panic!("it is not degraded")
+        panic!("the catalog is not degraded")
     };
     assert!(
         reason.contains("slot") && begun.elapsed() < Duration::from_secs(2),
@@ -513,7 +515,7 @@ async fn while_a_slot_moves_its_scripts_wait_and_readiness_tells_of_a_move_that_
     );
     assert_eq!(catalog.get(&who).await.unwrap(), Some(record));
 
-    // A script that came meanwhile waits for the end of the move.
+    // A script that runs now waits for the end of the move.
     let waiting = async {
         let begun = Instant::now();
         let uploaded = upload(&catalog, &who).await;
@@ -539,7 +541,7 @@ async fn with_wait_a_change_waits_for_a_slot_whose_keys_have_all_moved() {
     let (catalog, _) = RedisCatalog::open(&settings).await.unwrap();
     catalog.initialize(InitialState::New).await.unwrap();
     let who = subject("42");
-    // Every key of the partition exists, so that no script is answered TRYAGAIN.
+    // Every key of the partition exists, so Redis answers no script with TRYAGAIN.
     upload(&catalog, &who).await.unwrap();
     upload(&catalog, &who).await.unwrap();
     reserved(&catalog, &who).await.unwrap();
@@ -566,7 +568,7 @@ async fn with_wait_a_change_waits_for_a_slot_whose_keys_have_all_moved() {
 }
 
 #[tokio::test]
-async fn running_replicas_assert_the_number_of_partitions_again_after_a_flushall() {
+async fn running_replicas_store_the_number_of_partitions_again_after_a_flushall() {
     let server = RedisServer::start();
     let catalog = open(&server.url()).await;
     assert_eq!(catalog.watch().await.unwrap().warnings, [""; 0]);
@@ -575,7 +577,7 @@ async fn running_replicas_assert_the_number_of_partitions_again_after_a_flushall
     let mut other = settings(&server.url(), None);
     other.partitions = Partitions::new(8).unwrap();
     let Err(error) = RedisCatalog::open(&other).await else {
-        panic!("8 partitions were accepted where there are 16")
+        panic!("8 partitions were accepted, but 16 are stored")
     };
     assert!(matches!(error, RedisStartError::Partitions { stored: 16 }));
 }
@@ -616,7 +618,7 @@ async fn a_replica_refuses_changes_while_redis_has_another_number_of_partitions(
 }
 
 #[tokio::test]
-async fn a_clock_that_differs_is_a_concern_with_its_figure() {
+async fn a_skewed_clock_is_a_warning_with_its_difference() {
     let server = RedisServer::start_program(Program::valkey(), &["--appendonly", "yes"]);
     let (catalog, warnings) = open_waiting(&server.url(), None).await;
     assert_eq!(warnings, []);
@@ -639,7 +641,7 @@ async fn a_clock_that_differs_is_a_concern_with_its_figure() {
 }
 
 #[tokio::test]
-async fn what_an_operator_should_see_to_is_seen_while_running() {
+async fn a_problem_that_appears_while_running_is_a_warning() {
     let server = RedisServer::start();
     let catalog = open(&server.url()).await;
     server.ask::<()>("CONFIG SET maxmemory-policy allkeys-lru");
@@ -650,7 +652,7 @@ async fn what_an_operator_should_see_to_is_seen_while_running() {
 }
 
 #[tokio::test]
-async fn what_is_outstanding_is_listed_in_pages() {
+async fn outstanding_uploads_are_listed_in_pages() {
     let server = RedisServer::start_with(&[]);
     let catalog = open(&server.url()).await;
     let who = subject("42");
@@ -659,7 +661,7 @@ async fn what_is_outstanding_is_listed_in_pages() {
     }
     assert_eq!(catalog.outstanding().await.unwrap().len(), 700);
     assert_eq!(calls(&server, "zrange"), 0);
-    // One for each of the two sets of 16 partitions, and more for the long one.
+    // One scan for each of the two sets of 16 partitions, and more for the long set.
     assert!(calls(&server, "zscan") > 32);
 }
 

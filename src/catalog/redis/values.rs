@@ -1,10 +1,10 @@
-//! What Redis answers, as the catalog means it.
+//! Decodes the values and answers of Redis.
 
 use std::collections::HashMap;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::watch::refusal_of;
+use super::watch::refusal_warning;
 use crate::avatar::{
     AvatarId, Event, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
 };
@@ -12,18 +12,18 @@ use crate::catalog::codec;
 use crate::catalog::{CatalogError, Outstanding, Stats, StatsRow};
 use crate::redis::ConfirmError;
 
-/// What an entry of `subjects` begins with, in the layout that is written: two zero bytes, which no
-/// entry of layout 1 has, and the number of the layout.
+/// The first bytes of an entry of `subjects` in the current layout: two zero bytes, with which no
+/// entry of layout 1 begins, and the layout number.
 const PREFIX: [u8; 3] = [0, 0, codec::LAYOUT];
 
-/// What is kept of a subject.
+/// The stored entry of a subject.
 pub(super) struct Entry<'a> {
-    /// The last version given out.
+    /// The last version that was given out.
     pub(super) last: u64,
-    /// The last version that a delete took away.
+    /// The last version that a delete covers.
     pub(super) deleted: u64,
     layout: Layout,
-    /// The current record, or nothing.
+    /// The bytes of the current record; empty if there is none.
     record: &'a [u8],
 }
 
@@ -50,7 +50,7 @@ impl<'a> Entry<'a> {
         let (last, rest) = varint(rest)?;
         let (deleted, rest) = varint(rest)?;
         let record = match layout {
-            // The time of the last reservation, which only the scripts need.
+            // Skips the time of the last reservation, which only the scripts need.
             Layout::Current => varint(rest)?.1,
             Layout::Previous => rest,
         };
@@ -71,7 +71,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// The same entry in the layout that is written; `None` if it has it already.
+    /// The same entry in the current layout; `None` if it already has this layout.
     pub(super) fn upgraded(&self) -> Result<Option<Vec<u8>>, Failure> {
         if self.layout == Layout::Current {
             return Ok(None);
@@ -91,7 +91,7 @@ fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Failure> {
     postcard::take_from_bytes(bytes).map_err(|_| Failure::Answer)
 }
 
-/// The record in what a script answered: bytes without the number of the layout.
+/// Decodes a record in the answer of a script: bytes without a layout number, empty for no record.
 pub(super) fn record(bytes: &[u8]) -> Result<Option<Record>, Failure> {
     Ok(match bytes {
         [] => None,
@@ -99,7 +99,7 @@ pub(super) fn record(bytes: &[u8]) -> Result<Option<Record>, Failure> {
     })
 }
 
-/// The upload that the scripts give this name: its subject, a zero byte and its id.
+/// Decodes the name of an upload in the scripts: its subject, a zero byte and its id.
 pub(super) fn outstanding(name: &[u8]) -> Result<Outstanding, Failure> {
     let end = name.iter().position(|byte| *byte == 0);
     let (subject, id) = name.split_at(end.ok_or(Failure::Answer)?);
@@ -115,10 +115,10 @@ pub(super) fn avatar_id(bytes: &[u8]) -> Result<AvatarId, Failure> {
     Ok(AvatarId::from_bytes(bits))
 }
 
-/// An entry of a stream: its place, and its fields.
+/// An entry of a stream: its id and its fields.
 pub(super) type StreamEntry = (String, HashMap<String, Vec<u8>>);
 
-/// The event in an entry.
+/// Decodes the event in an entry of a stream.
 pub(super) fn event(fields: &HashMap<String, Vec<u8>>) -> Result<Event, Failure> {
     let field = |name| fields.get(name).ok_or(Failure::Answer);
     let subject = String::from_utf8_lossy(field("subject")?).into_owned();
@@ -128,8 +128,8 @@ pub(super) fn event(fields: &HashMap<String, Vec<u8>>) -> Result<Event, Failure>
     )?)
 }
 
-/// Adds up what the partitions hold.
-pub(super) fn add_up(partitions: Vec<HashMap<String, u64>>) -> Result<Stats, Failure> {
+/// Sums the statistics of the partitions.
+pub(super) fn sum_stats(partitions: Vec<HashMap<String, u64>>) -> Result<Stats, Failure> {
     let mut stats = Stats::default();
     let mut renditions: HashMap<(String, Format), (u64, u64)> = HashMap::new();
     for (name, amount) in partitions.into_iter().flatten() {
@@ -137,7 +137,7 @@ pub(super) fn add_up(partitions: Vec<HashMap<String, u64>>) -> Result<Stats, Fai
             stats.avatars += amount;
             continue;
         }
-        // A version of this program that knows more formats may have written the others.
+        // A later release with more formats may have written other names.
         let Some((kind, variant, format)) = sum_of(&name) else {
             continue;
         };
@@ -160,14 +160,14 @@ pub(super) fn add_up(partitions: Vec<HashMap<String, u64>>) -> Result<Stats, Fai
     Ok(stats)
 }
 
-/// The kind of a sum (`objects` or `bytes`), its variant and its format; `None` if it is unknown.
+/// The kind of a total (`objects` or `bytes`), its variant and its format; `None` if it is unknown.
 fn sum_of(name: &str) -> Option<(&str, &str, Format)> {
     let (kind, rendition) = name.split_once(':')?;
     let (variant, extension) = rendition.split_once('.')?;
     Some((kind, variant, Format::from_extension(extension)?))
 }
 
-/// What can go wrong inside a step.
+/// The error of a step.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
@@ -180,17 +180,17 @@ pub(super) enum Failure {
     Subject(#[from] InvalidSubjectId),
     #[error("a key in redis is damaged")]
     Variant(#[from] InvalidVariantName),
-    #[error("the operating system has no randomness to give")]
+    #[error("the operating system gave no random bytes")]
     Random(#[from] getrandom::Error),
-    #[error("uploads of the subject came between each time")]
-    Restless,
+    #[error("uploads of the subject were reserved during every attempt")]
+    ConcurrentUploads,
     #[error(transparent)]
     Unconfirmed(ConfirmError),
     #[error(
-        "the records in redis are now spread over {stored} partitions, and this process was started with another number"
+        "the records in redis are now spread over {stored} partitions, and this process has another number"
     )]
     Partitions { stored: u16 },
-    #[error("redis answered something that the catalog never wrote")]
+    #[error("redis returned a value that the catalog does not write")]
     Answer,
 }
 
@@ -204,12 +204,13 @@ impl From<ConfirmError> for Failure {
 }
 
 impl Failure {
-    pub(super) fn of(self, operation: &'static str) -> CatalogError {
+    pub(super) fn into_error(self, operation: &'static str) -> CatalogError {
         let is_corrupt = match &self {
-            Self::Redis(error) => is_of_a_script(error),
-            Self::Random(_) | Self::Restless | Self::Unconfirmed(_) | Self::Partitions { .. } => {
-                false
-            }
+            Self::Redis(error) => is_script_error(error),
+            Self::Random(_)
+            | Self::ConcurrentUploads
+            | Self::Unconfirmed(_)
+            | Self::Partitions { .. } => false,
             Self::Decode(_)
             | Self::Encode(_)
             | Self::Subject(_)
@@ -217,12 +218,12 @@ impl Failure {
             | Self::Answer => true,
         };
         let is_refusal = match &self {
-            Self::Redis(error) => refusal_of(error).is_some(),
+            Self::Redis(error) => refusal_warning(error).is_some(),
             Self::Partitions { .. } => true,
             _ => false,
         };
         if is_corrupt {
-            CatalogError::damaged(operation, self)
+            CatalogError::corrupt(operation, self)
         } else if is_refusal {
             CatalogError::refused(operation, self)
         } else {
@@ -231,9 +232,9 @@ impl Failure {
     }
 }
 
-/// Whether a script broke off, as it does at an entry that it cannot understand. Redis reports this
-/// in words only, unless the script gives a code.
-fn is_of_a_script(error: &RedisError) -> bool {
+/// Whether a script stopped with an error, as it does at an entry that it cannot decode. Redis
+/// reports this only in the text of the error, unless the script sets an error code.
+fn is_script_error(error: &RedisError) -> bool {
     error.code() == Some("UNKNOWNLAYOUT")
         || error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
             && error
@@ -241,8 +242,8 @@ fn is_of_a_script(error: &RedisError) -> bool {
                 .is_some_and(|detail| detail.contains("user_script"))
 }
 
-/// Whether a script met an entry of the previous layout.
-pub(super) fn is_of_the_previous_layout(error: &RedisError) -> bool {
+/// Whether a script stopped because an entry has the previous layout.
+pub(super) fn needs_upgrade(error: &RedisError) -> bool {
     error.code() == Some("OLDLAYOUT")
 }
 
@@ -262,8 +263,8 @@ mod tests {
         let mut more = known.clone();
         more.insert("objects:small.tiff".to_owned(), 5);
         more.insert("nonsense".to_owned(), 6);
-        let stats = add_up(vec![more]).unwrap();
-        assert_eq!(stats, add_up(vec![known]).unwrap());
+        let stats = sum_stats(vec![more]).unwrap();
+        assert_eq!(stats, sum_stats(vec![known]).unwrap());
         assert_eq!((stats.avatars, stats.renditions.len()), (2, 1));
     }
 

@@ -1,5 +1,4 @@
-//! What is asked of Redis again and again: whether the catalog works, and whether anything about it
-//! changed that the replicas must know.
+//! Health checks, and the periodic watch for changes of the server.
 
 use std::sync::atomic::Ordering;
 
@@ -14,15 +13,15 @@ use crate::redis::{Partition, RedisStartupWarning, is_skewed};
 use crate::telemetry::Health;
 
 impl RedisCatalog {
-    /// Tests reads and writes of every partition, by a script on the keys of all other scripts.
-    pub(super) async fn probe(&self) -> Result<Health, CatalogError> {
-        self.refuse_foreign_partitions()
-            .map_err(|failure| failure.of("take a write"))?;
+    /// Tests reads and writes of every partition, by a script that names the keys of all scripts.
+    pub(super) async fn check_partitions(&self) -> Result<Health, CatalogError> {
+        self.check_partition_count()
+            .map_err(|failure| failure.into_error("accept a write"))?;
         let Err(error) = self.write_probes().await else {
             return Ok(self.missing_replica().await);
         };
-        let Some(reason) = reason_of(&error) else {
-            return Err(Failure::Redis(error).of("take a write"));
+        let Some(reason) = degraded_reason(&error) else {
+            return Err(Failure::Redis(error).into_error("accept a write"));
         };
         let reads = self.partitions.all().map(|partition| {
             let mut exists = redis::cmd("EXISTS");
@@ -31,28 +30,28 @@ impl RedisCatalog {
         });
         match future::try_join_all(reads).await {
             Ok(_) => Ok(Health::Degraded(reason.to_owned())),
-            Err(error) => Err(Failure::Redis(error).of("be read")),
+            Err(error) => Err(Failure::Redis(error).into_error("be read")),
         }
     }
 
-    /// Whether a replica is missing that every change waits for.
+    /// [`Health::Degraded`] if changes wait for a replica and there is none.
     async fn missing_replica(&self) -> Health {
         if self.wait != Some(RedisConfirmation::Replica) {
             return Health::Healthy;
         }
         let mut info = redis::cmd("INFO");
         info.arg("replication");
-        // Where INFO is denied nobody knows.
+        // If INFO is denied, the number of replicas is unknown.
         let answers: Vec<String> = self.link.ask_all(info).await.unwrap_or_default();
         let is_missing = |answer: &String| answer.lines().any(|line| line == "connected_slaves:0");
         if answers.iter().any(is_missing) {
-            let reason = "redis has no replica that could confirm changes";
+            let reason = "redis has no replica that can confirm changes";
             return Health::Degraded(reason.to_owned());
         }
         Health::Healthy
     }
 
-    /// Writes a key of every partition.
+    /// Writes a test key in every partition.
     pub(super) async fn write_probes(&self) -> Result<(), RedisError> {
         let writes = self.partitions.all().map(|partition| {
             let mut keys = Self::keys(partition).to_vec();
@@ -62,7 +61,7 @@ impl RedisCatalog {
         future::try_join_all(writes).await.map(drop)
     }
 
-    /// Tests whether a write is confirmed as `catalog.redis.wait` asks for.
+    /// Tests whether a write gets the confirmation that `catalog.redis.wait` asks for.
     pub(super) async fn probe_confirmation(
         &self,
     ) -> Result<Option<RedisStartupWarning>, RedisError> {
@@ -72,20 +71,19 @@ impl RedisCatalog {
         let marker = Partition(0).key("probe");
         match confirmed.probe(&marker).await {
             Ok(is_confirmed) => Ok((!is_confirmed).then_some(RedisStartupWarning::Unconfirmed)),
-            Err(error) => refusal_of(&error).ok_or(error).map(Some),
+            Err(error) => refusal_warning(&error).ok_or(error).map(Some),
         }
     }
 
-    /// With how many partitions the records are written: with as many as are asked for, where
-    /// there are none yet.
-    pub(super) async fn agree_on_partitions(&self) -> Result<u16, RedisError> {
+    /// The stored number of partitions. If none is stored, this stores the configured number.
+    pub(super) async fn stored_partitions_or_set(&self) -> Result<u16, RedisError> {
         let mut set = redis::cmd("SET");
         set.arg(PARTITIONS_KEY)
             .arg(self.partitions.count())
             .arg("NX");
         let mut get = redis::cmd("GET");
         get.arg(PARTITIONS_KEY);
-        // Read first: a Redis that is full takes no write, and usually needs none.
+        // The read comes first: a full Redis refuses writes, and usually the number is stored.
         let stored: Option<u16> = self.link.run(&get).await?;
         if let Some(stored) = stored {
             return Ok(stored);
@@ -94,37 +92,40 @@ impl RedisCatalog {
         self.link.run(&get).await
     }
 
-    /// The number of partitions that another process wrote after this one had begun, if it differs.
-    /// This process would look for a subject where it is not, so it refuses changes.
-    pub(super) fn foreign_partitions(&self) -> Option<u16> {
+    /// The stored number of partitions, if it differs from this process's number. Another process may
+    /// store it while this one runs. This process would then look for subjects in the wrong
+    /// partitions, so it refuses changes.
+    pub(super) fn mismatched_partitions(&self) -> Option<u16> {
         let stored = self.stored_partitions.load(Ordering::Relaxed);
         (stored != self.partitions.count()).then_some(stored)
     }
 
+    /// Refuses a change if the stored number of partitions differs from this process's number.
+    ///
     /// # Errors
-    /// Where this process has another number of partitions than the records.
-    pub(super) fn refuse_foreign_partitions(&self) -> Result<(), Failure> {
-        match self.foreign_partitions() {
+    /// [`Failure::Partitions`]
+    pub(super) fn check_partition_count(&self) -> Result<(), Failure> {
+        match self.mismatched_partitions() {
             Some(stored) => Err(Failure::Partitions { stored }),
             None => Ok(()),
         }
     }
 
-    /// Asserts the number of partitions, which a `FLUSHALL` removes, and looks at what an operator
-    /// should see to.
-    pub(super) async fn look(&self) -> Result<Watched, CatalogError> {
-        let failed = |error: RedisError| Failure::Redis(error).of("be watched");
-        let stored = self.agree_on_partitions().await.map_err(failed)?;
+    /// Stores the number of partitions again after a `FLUSHALL`, and collects the problems that an
+    /// operator should fix.
+    pub(super) async fn watch_server(&self) -> Result<Watched, CatalogError> {
+        let failed = |error: RedisError| Failure::Redis(error).into_error("inspect its server");
+        let stored = self.stored_partitions_or_set().await.map_err(failed)?;
         self.stored_partitions.store(stored, Ordering::Relaxed);
         let mut warnings = match self.link.inspect("", self.wait).await {
             Ok(warnings) => warnings,
-            Err(error) => return Err(CatalogError::new("be watched", error)),
+            Err(error) => return Err(CatalogError::new("inspect its server", error)),
         };
         let clock_skew = self.link.clock_skew().await.map_err(failed)?;
         if is_skewed(clock_skew) {
             warnings.push(RedisStartupWarning::ClockSkew);
         }
-        if let Some(stored) = self.foreign_partitions() {
+        if let Some(stored) = self.mismatched_partitions() {
             let configured = self.partitions.count();
             warnings.push(RedisStartupWarning::Partitions { stored, configured });
         }
@@ -135,9 +136,9 @@ impl RedisCatalog {
     }
 }
 
-/// What an operator should see to where Redis refuses a write before it changes anything; `None` for
-/// every other error.
-pub(super) fn refusal_of(error: &RedisError) -> Option<RedisStartupWarning> {
+/// The warning for an error with which Redis refused a write before it changed anything; `None` for
+/// any other error.
+pub(super) fn refusal_warning(error: &RedisError) -> Option<RedisStartupWarning> {
     match error.code()? {
         "OOM" | "MISCONF" => Some(RedisStartupWarning::Full),
         "NOREPLICAS" => Some(RedisStartupWarning::FewReplicas),
@@ -145,15 +146,15 @@ pub(super) fn refusal_of(error: &RedisError) -> Option<RedisStartupWarning> {
     }
 }
 
-/// Why Redis refuses a write though it may still be read; `None` for every other error.
-fn reason_of(error: &RedisError) -> Option<&'static str> {
+/// The reason why Redis refuses writes but may still be read; `None` for any other error.
+fn degraded_reason(error: &RedisError) -> Option<&'static str> {
     Some(match error.code()? {
-        "OOM" => "redis has reached its maxmemory: it takes deletes, and no uploads",
-        "MISCONF" => "redis cannot write to its disk, and takes no changes",
+        "OOM" => "redis has reached its maxmemory: it accepts deletes and refuses uploads",
+        "MISCONF" => "redis cannot write to its disk, and refuses changes",
         "NOREPLICAS" => {
-            "redis has fewer replicas than its min-replicas-to-write, and takes no changes"
+            "redis has fewer replicas than its min-replicas-to-write, and refuses changes"
         }
-        "READONLY" => "redis is a read-only replica, and takes no changes",
+        "READONLY" => "redis is a read-only replica, and refuses changes",
         "TRYAGAIN" => {
             "a slot of the redis cluster is being moved: some users cannot change their avatar"
         }

@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::compare::{Comparison, Listed, Window};
 use super::{CONCURRENCY, DropLimit, Lost, MAX_NAMES, Named, Unreadable};
 use crate::avatar::{Manifest, Timestamp};
-use crate::catalog::Standing;
+use crate::catalog::UploadState;
 use crate::service::{Error, Service};
 use crate::storage::StoredUpload;
 
@@ -182,12 +182,12 @@ impl Service {
         let is_newest = current.is_none_or(|current| current.rank() < record.rank());
         // A delete came after the upload. Its objects can be left, for example because the catalog
         // had lost the upload by then.
-        let is_deleted = record.version <= self.catalog.deleted(&subject).await?;
+        let is_deleted = record.version <= self.catalog.deleted_up_to(&subject).await?;
         if is_newest && !is_deleted && self.is_whole(&record).await? {
             return Ok(Verdict::Forgotten);
         }
-        let standing = self.catalog.standing(&subject, upload.avatar).await?;
-        Ok(if standing == Standing::Unknown {
+        let standing = self.catalog.upload_state(&subject, upload.avatar).await?;
+        Ok(if standing == UploadState::Unknown {
             Verdict::Garbage
         } else {
             Verdict::Known

@@ -104,7 +104,7 @@ impl Service {
     /// # Errors
     /// [`Error::Catalog`]
     pub async fn initialize_catalog(&self) -> Result<bool, Error> {
-        if self.catalog.has_begun().await? {
+        if self.catalog.is_initialized().await? {
             return Ok(false);
         }
         // A store that does not answer may hold uploads.

@@ -5,7 +5,7 @@ use futures_util::stream::{self, StreamExt};
 use super::compare::Comparison;
 use super::{CONCURRENCY, DropLimit, Lost, Unreadable};
 use crate::avatar::{AvatarId, Manifest, Version};
-use crate::catalog::{Restored, Standing};
+use crate::catalog::{Restored, UploadState};
 use crate::service::{Error, Service};
 use crate::storage::StoredUpload;
 
@@ -136,9 +136,9 @@ impl Service {
         // The catalog is asked before the store. An upload that is invalidated in between is retired
         // until its objects are gone. So nobody removes an upload that is neither retired nor
         // incomplete afterwards. `restore` checks the catalog once more.
-        match self.catalog.standing(&subject, upload.avatar).await {
-            Ok(Standing::Expired | Standing::Unknown) => {}
-            Ok(Standing::Current | Standing::Pending | Standing::Retired) => {
+        match self.catalog.upload_state(&subject, upload.avatar).await {
+            Ok(UploadState::Expired | UploadState::Unknown) => {}
+            Ok(UploadState::Current | UploadState::Pending | UploadState::Retired) => {
                 return Ok(Found::Restored(Restored::Known));
             }
             Err(error) if error.is_corrupt() => return Ok(Found::Unreadable),

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::avatar::{Change, Event, SubjectId, Timestamp, Version};
-use crate::catalog::{Catalog, Clock, Outstanding, Precondition, Replaced, contract};
+use crate::catalog::{Clock, Outstanding, Precondition, Replaced, contract};
 use crate::service::testing::Parts;
 use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError};
 

@@ -1,4 +1,4 @@
-//! The SDK's client, as this program wants it.
+//! Builds the SDK's clients.
 
 use std::fs;
 use std::path::Path;
@@ -23,12 +23,16 @@ use crate::config::S3Settings;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The service's client, and one that is nobody in particular.
+/// The service's client, and a client without credentials.
 pub(super) struct Clients {
     pub(super) service: Client,
-    pub(super) anyone: Client,
+    pub(super) anonymous: Client,
 }
 
+/// Builds the clients from the settings.
+///
+/// # Errors
+/// If the endpoint, the certificates or the credentials cannot be used.
 pub(super) async fn build(settings: &S3Settings) -> Result<Clients, S3StartError> {
     if let Some(endpoint) = &settings.endpoint
         && !(endpoint.starts_with("http://") || endpoint.starts_with("https://"))
@@ -57,12 +61,13 @@ pub(super) async fn build(settings: &S3Settings) -> Result<Clients, S3StartError
     let credentials = credentials(settings, http.clone()).await?;
     Ok(Clients {
         service: Client::from_conf(base().credentials_provider(credentials).build()),
-        anyone: Client::from_conf(base().allow_no_auth().build()),
+        anonymous: Client::from_conf(base().allow_no_auth().build()),
     })
 }
 
-/// Who the service is. The chain is asked once here, so that its having nothing to give is told
-/// as what it is; later it is asked again by the client whenever credentials have run out.
+/// The service's credentials: the configured ones, or those of the SDK's chain. The chain is tried
+/// once here, so that missing credentials are reported as such. Later the client asks the chain
+/// whenever credentials expire.
 async fn credentials(
     settings: &S3Settings,
     http: SharedHttpClient,
@@ -109,7 +114,7 @@ fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, S3StartError>
         .build_https())
 }
 
-/// Reads certificates, and makes sure that they are: the SDK panics at others.
+/// Reads and checks certificates. The SDK would panic at invalid ones.
 fn certificates(path: &Path) -> Result<Vec<u8>, S3StartError> {
     let wrong = |source: Box<dyn std::error::Error + Send + Sync>| S3StartError::CaFile {
         path: path.to_owned(),
@@ -124,7 +129,7 @@ fn certificates(path: &Path) -> Result<Vec<u8>, S3StartError> {
             .map_err(|error| wrong(error.into()))?;
     }
     if store.is_empty() {
-        return Err(wrong("it holds no certificate".into()));
+        return Err(wrong("the file has no certificate".into()));
     }
     Ok(pem)
 }

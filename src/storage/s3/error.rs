@@ -1,4 +1,4 @@
-//! What the SDK reports, reduced once to what anybody decides by.
+//! Maps the SDK's errors to the few facts by which this module decides.
 
 use std::error::Error;
 
@@ -7,39 +7,39 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::storage::StoreError;
 
-/// Why S3 did not do as asked.
+/// The error of a call to S3.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// Nobody answered, or not in time, or not to the end.
+    /// There was no answer, or it was late or incomplete.
     #[error("no answer from s3")]
     NoAnswer(#[source] Box<dyn Error + Send + Sync>),
-    /// It said no.
+    /// S3 answered with an error.
     #[error("{call}: {status} {code}{}{message}", if message.is_empty() { "" } else { ": " })]
     Refused {
-        /// What was asked of it, by S3's name.
+        /// S3's name of the call.
         call: &'static str,
         status: u16,
-        /// S3's word for the reason; empty where it gave none.
+        /// S3's error code; empty if the answer has none.
         code: String,
         message: String,
-        /// Where the bucket really is, where S3 told.
+        /// The region of the bucket, if the answer names it.
         region: Option<String>,
     },
-    /// It answered something that makes no sense.
-    #[error("s3 answered {0}")]
+    /// The answer is invalid.
+    #[error("invalid answer from s3: {0}")]
     Answer(&'static str),
-    /// The bucket was deleted, and a task creates it again.
-    #[error("the bucket was deleted and is created again")]
+    /// The bucket was deleted, and a task is creating it again.
+    #[error("the bucket was deleted and is being created again")]
     Recovering,
 }
 
 impl Failure {
-    /// Whether the object, and only the object, is not there.
+    /// Whether only the object is missing, not the bucket.
     pub(super) fn is_missing_object(&self) -> bool {
         matches!(self, Self::Refused { status: 404, code, .. } if code != "NoSuchBucket")
     }
 
-    /// Whether the same request may succeed a little later.
+    /// Whether the same request may succeed later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::NoAnswer(_) | Self::Recovering => true,
@@ -54,7 +54,7 @@ impl Failure {
         }
     }
 
-    /// S3's word for the reason.
+    /// S3's error code; empty if there is none.
     pub(super) fn code(&self) -> &str {
         match self {
             Self::Refused { code, .. } => code,
@@ -62,8 +62,8 @@ impl Failure {
         }
     }
 
-    /// Whether it knows neither key nor secret, or not this one. Garage has one code for every
-    /// refusal, and says the reason in words.
+    /// Whether S3 refused the credentials. Garage has one code for every refusal, and gives the
+    /// reason only in the message.
     pub(super) fn is_of_the_credentials(&self) -> bool {
         const CODES: [&str; 7] = [
             "InvalidAccessKeyId",
@@ -85,13 +85,13 @@ impl Failure {
         }
     }
 
-    /// Whether it takes no bucket to be called so. Garage says this too in words alone.
+    /// Whether S3 refused the name of the bucket. Garage says this only in the message.
     pub(super) fn is_of_the_bucket_name(&self) -> bool {
         matches!(self, Self::Refused { code, message, .. }
             if code == "InvalidBucketName" || message.contains("Invalid bucket name"))
     }
 
-    /// The status that S3 answered with; 0 where it did not answer.
+    /// The HTTP status of the answer; 0 if there was no answer.
     pub(super) fn status(&self) -> u16 {
         match self {
             Self::Refused { status, .. } => *status,
@@ -99,17 +99,18 @@ impl Failure {
         }
     }
 
-    pub(super) fn of(self, operation: &'static str) -> StoreError {
+    /// The error of the port for `operation`.
+    pub(super) fn into_error(self, operation: &'static str) -> StoreError {
         if self.is_transient() {
-            StoreError::passing(operation, self)
+            StoreError::transient(operation, self)
         } else {
             StoreError::new(operation, self)
         }
     }
 }
 
-/// Reduces what the SDK reports of a call, by S3's name for it.
-pub(super) fn of_call<E>(call: &'static str) -> impl FnOnce(SdkError<E, HttpResponse>) -> Failure
+/// Maps an SDK error. `call` is S3's name of the call.
+pub(super) fn sdk_error<E>(call: &'static str) -> impl FnOnce(SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -120,7 +121,7 @@ where
         let status = response.status().as_u16();
         let region = response.headers().get("x-amz-bucket-region");
         let region = region.map(str::to_owned);
-        // An answer to HEAD has no body to say why.
+        // An answer to HEAD has no body, so it has no code.
         let code = error.code().unwrap_or_default().to_owned();
         let message = error.message().unwrap_or_default().to_owned();
         Failure::Refused {

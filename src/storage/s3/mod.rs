@@ -1,9 +1,9 @@
-//! An S3 bucket as the store.
+//! The store in an S3 bucket.
 //!
-//! Bodies are sent from bytes with a known length and checksums only where S3 demands them,
-//! because Garage, Ceph and MinIO's code refuse what the SDK would send by itself. Objects are
-//! deleted one by one, because some servers refuse the batch. Nothing is retried in here: deadlines
-//! and retries are a decorator round the port. A bucket that disappears is made again, as at startup.
+//! Bodies are sent from bytes with a known length, and with checksums only if S3 requires them,
+//! because Garage, Ceph and MinIO refuse the SDK's default. Objects are deleted one by one, because
+//! some servers refuse batch deletes. This adapter does not retry; a decorator of the port adds
+//! deadlines and retries. A bucket that disappears is created again, as at startup.
 
 mod client;
 mod error;
@@ -32,38 +32,37 @@ use crate::config::S3Settings;
 #[cfg(test)]
 use crate::config::{PublicAccess, S3Credentials};
 use crate::telemetry::Health;
-use error::{Failure, of_call};
+use error::{Failure, sdk_error};
 use recovery::Recovery;
 use startup::Probe;
 pub use startup::{S3StartError, S3StartupWarning};
 
-/// The most objects that S3 lists at once. Some servers give more unless told so, and what is listed
-/// is held in memory.
+/// The largest number of objects in a page of a listing. Some servers return larger pages by default,
+/// and a page is held in memory.
 const PAGE: i32 = 1000;
 
-/// An S3 bucket as the store.
+/// The store in an S3 bucket.
 pub struct S3Store {
     client: Client,
-    /// Nobody in particular, where anyone should be able to read `public/`.
-    anyone: Option<Client>,
+    /// A client without credentials; `None` if `public/` need not be publicly readable.
+    anonymous: Option<Client>,
     bucket: String,
-    /// When probes of processes that died were last looked for.
-    tidied: Mutex<Option<Instant>>,
+    /// The time of the last search for abandoned probes.
+    last_cleanup: Mutex<Option<Instant>>,
     recovery: Recovery,
 }
 
-/// How often probes of processes that died are looked for.
-const TIDY_EVERY: Duration = Duration::from_secs(30);
-/// How old a probe is that nobody will come back to: a check takes seconds.
-const ABANDONED: Duration = Duration::from_secs(20);
+/// The interval between searches for probes that dead processes left.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
+/// The age at which a probe counts as abandoned. A check takes seconds.
+const ABANDONED_AFTER: Duration = Duration::from_secs(20);
 
 impl S3Store {
-    /// Makes the bucket ready, and makes sure of what it promises: that the service may write,
-    /// read, list and delete, that anyone may read `public/`, and nobody `private/`. What should
-    /// be known comes back for the log.
+    /// Prepares the bucket and tests it: the service can write, read, list and delete; anyone can
+    /// read `public/`; nobody else can read `private/`. Returns the warnings for the log.
     ///
     /// # Errors
-    /// Why it cannot be used, sorted by what to do about it.
+    /// If the bucket cannot be used; each case says what to change.
     pub async fn open(
         settings: &S3Settings,
     ) -> Result<(Self, Vec<S3StartupWarning>), S3StartError> {
@@ -86,48 +85,53 @@ impl S3Store {
             .body(ByteStream::from(body))
             .send()
             .await
-            .map_err(of_call("PutObject"))?;
+            .map_err(sdk_error("PutObject"))?;
         Ok(())
     }
 
-    /// Turns what an operation met into the port's terms. Where the bucket is gone, the bucket is
-    /// made again, and the operation may be repeated.
+    /// The error of the port for `operation`. If the bucket is gone, this starts to create it again,
+    /// and the error is transient.
     fn failed(&self, operation: &'static str, failure: Failure) -> StoreError {
         if failure.code() == "NoSuchBucket" {
             self.recovery.begin();
-            return StoreError::passing(operation, failure);
+            return StoreError::transient(operation, failure);
         }
-        failure.of(operation)
+        failure.into_error(operation)
     }
 
-    /// Opens an object; `None` where there is none.
+    /// Opens an object; `None` if it does not exist.
     async fn open_path(&self, path: &str) -> Result<Option<GetObjectOutput>, Failure> {
         let get = self.client.get_object().bucket(&self.bucket).key(path);
-        match get.send().await.map_err(of_call("GetObject")) {
+        match get.send().await.map_err(sdk_error("GetObject")) {
             Ok(object) => Ok(Some(object)),
             Err(failure) if failure.is_missing_object() => Ok(None),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Opens a part of an object; `None` where there is no object.
+    /// Opens a part of an object; `None` if the object does not exist.
     async fn open_range(
         &self,
         path: &str,
         range: &RangeInclusive<u64>,
     ) -> Result<Option<RangedObject>, Failure> {
-        // Servers read offsets as signed numbers. No object is so large that this matters.
+        // Servers parse offsets as signed numbers. No object is large enough for this to matter.
         let first = (*range.start()).min(i64::MAX.unsigned_abs());
         let header = match *range.end() {
             last if last > i64::MAX.unsigned_abs() => format!("bytes={first}-"),
             last => format!("bytes={first}-{last}"),
         };
         let get = self.client.get_object().bucket(&self.bucket).key(path);
-        let object = match get.range(header).send().await.map_err(of_call("GetObject")) {
+        let object = match get
+            .range(header)
+            .send()
+            .await
+            .map_err(sdk_error("GetObject"))
+        {
             Ok(object) => object,
             Err(failure) if failure.is_missing_object() => return Ok(None),
             Err(failure) if failure.status() == 416 => {
-                // The refusal does not say how large the object is.
+                // The answer does not have the size of the object.
                 let whole = self.open_path(path).await?;
                 let total = whole.map(|object| length_of(&object)).transpose()?;
                 return Ok(total.map(|total| RangedObject::Unsatisfiable { total }));
@@ -136,10 +140,10 @@ impl S3Store {
         };
         let described = object.content_range.as_deref().and_then(content_range);
         let Some((answered, total)) = described else {
-            return Err(Failure::Answer("a range without saying which"));
+            return Err(Failure::Answer("a part without a valid content-range"));
         };
         if covered(range, total).as_ref() != Some(&answered) {
-            return Err(Failure::Answer("another range than was asked for"));
+            return Err(Failure::Answer("another range than requested"));
         }
         let len = answered.end() - answered.start() + 1;
         Ok(Some(RangedObject::Part {
@@ -151,27 +155,31 @@ impl S3Store {
 
     async fn delete_path(&self, path: &str) -> Result<(), Failure> {
         let delete = self.client.delete_object().bucket(&self.bucket).key(path);
-        match delete.send().await.map_err(of_call("DeleteObject")) {
+        match delete.send().await.map_err(sdk_error("DeleteObject")) {
             Err(failure) if !failure.is_missing_object() => Err(failure),
             _ => Ok(()),
         }
     }
 
-    /// Writes a probe and reads it, as the service and as anyone.
-    async fn try_out(&self, probe: &Probe) -> Result<PublicRead, Failure> {
+    /// Writes a probe and reads it, with and without credentials.
+    async fn run_probe(&self, probe: &Probe) -> Result<PublicRead, Failure> {
         self.write_probe(probe).await?;
         let object = self.open_path(&probe.path).await?;
-        let object = object.ok_or(Failure::Answer("that an object just written is not there"))?;
+        let object = object.ok_or(Failure::Answer(
+            "an object that was just written does not exist",
+        ))?;
         let body = object.body.collect().await;
         let body = body.map_err(|error| Failure::NoAnswer(error.into()))?;
         if body.into_bytes() != Probe::BODY {
-            return Err(Failure::Answer("something else than was written"));
+            return Err(Failure::Answer(
+                "the object read differs from the object written",
+            ));
         }
-        let Some(anyone) = &self.anyone else {
+        let Some(anonymous) = &self.anonymous else {
             return Ok(PublicRead::Proxy);
         };
-        let get = anyone.get_object().bucket(&self.bucket).key(&probe.path);
-        match get.send().await.map_err(of_call("GetObject")) {
+        let get = anonymous.get_object().bucket(&self.bucket).key(&probe.path);
+        match get.send().await.map_err(sdk_error("GetObject")) {
             Ok(_) => Ok(PublicRead::Anyone),
             Err(failure) if failure.is_transient() => Err(failure),
             Err(_) => Ok(PublicRead::Refused),
@@ -184,24 +192,27 @@ impl S3Store {
             .await
     }
 
-    /// Whether it is time to look for probes of processes that died.
-    fn is_untidy(&self) -> bool {
-        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
-        let untidy = tidied.is_none_or(|last| last.elapsed() >= TIDY_EVERY);
+    /// Whether a search for abandoned probes is due. If it is, its time counts as now.
+    fn cleanup_is_due(&self) -> bool {
+        let mut last_cleanup = self
+            .last_cleanup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let untidy = last_cleanup.is_none_or(|last| last.elapsed() >= CLEANUP_INTERVAL);
         if untidy {
-            *tidied = Some(Instant::now());
+            *last_cleanup = Some(Instant::now());
         }
         untidy
     }
 
-    /// Removes the probes that other processes left when they were killed in the middle of a check,
-    /// by the store's own clock, which the probe just written shows.
-    async fn tidy(&self, own: &Probe, abandoned: Duration) -> Result<(), Failure> {
+    /// Removes the probes of processes that were killed during a check. The store's own clock decides
+    /// their age; the time of the probe `own`, which was just written, shows that clock.
+    async fn remove_abandoned_probes(&self, own: &Probe, age: Duration) -> Result<(), Failure> {
         let mut probes = Vec::new();
         for folder in Probe::FOLDERS {
             let list = self.client.list_objects_v2().bucket(&self.bucket);
             let page = list.prefix(folder).send().await;
-            let page = page.map_err(of_call("ListObjectsV2"))?;
+            let page = page.map_err(sdk_error("ListObjectsV2"))?;
             let listed = page.contents.unwrap_or_default().into_iter();
             probes.extend(listed.filter_map(|probe| Some((probe.key?, probe.last_modified?))));
         }
@@ -210,14 +221,14 @@ impl S3Store {
             return Ok(());
         };
         for (path, written) in probes {
-            if now.secs() - written.secs() > abandoned.as_secs().cast_signed() {
+            if now.secs() - written.secs() > age.as_secs().cast_signed() {
                 self.delete_path(&path).await?;
             }
         }
         Ok(())
     }
 
-    /// The paths of every object under `prefix`.
+    /// The paths of all objects under `prefix`.
     async fn list_prefix(&self, prefix: &str) -> Result<Vec<String>, Failure> {
         let mut paths = Vec::new();
         let mut next = None;
@@ -230,7 +241,7 @@ impl S3Store {
                 .set_continuation_token(next)
                 .send()
                 .await
-                .map_err(of_call("ListObjectsV2"))?;
+                .map_err(sdk_error("ListObjectsV2"))?;
             paths.extend(
                 page.contents
                     .unwrap_or_default()
@@ -246,9 +257,10 @@ impl S3Store {
 }
 
 impl S3Store {
-    /// Lists both folders from the same id on, as far as both pages reach.
+    /// The next page of uploads. Both folders are listed from the same id on, and only uploads that
+    /// both pages cover completely are returned.
     async fn list_uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, Failure> {
-        // A tilde comes after every character of an object's name.
+        // A tilde sorts after every character of an object's name.
         let mut after = after.map(|avatar| format!("{avatar}/~"));
         loop {
             let (uploads, end) = self.list_some_uploads(after.as_deref()).await?;
@@ -256,15 +268,16 @@ impl S3Store {
             let Some(end) = end.filter(|_| uploads.is_empty()) else {
                 return Ok(uploads);
             };
-            // All of it was somebody else's. What begins where this began, and is not whole in
-            // a page, is no upload either: a zero comes after the slash.
+            // The page held only foreign objects; resume after this prefix. If the prefix is still
+            // the same, one foreign folder fills the page. A zero sorts after the slash, so this
+            // skips the folder.
             let stuck = after.as_ref().is_some_and(|after| end <= *after);
             after = Some(if stuck { format!("{end}0") } else { end });
         }
     }
 
-    /// The uploads that are whole in the next page of both folders, and where the next begins that
-    /// may not be; `None` where there is none.
+    /// The uploads that the next pages of both folders cover completely, and the first id that they
+    /// may not cover; `None` if the pages are the last.
     async fn list_some_uploads(
         &self,
         after: Option<&str>,
@@ -281,7 +294,7 @@ impl S3Store {
                 .max_keys(PAGE)
                 .send()
                 .await
-                .map_err(of_call("ListObjectsV2"))?;
+                .map_err(sdk_error("ListObjectsV2"))?;
             let listed = page.contents.unwrap_or_default();
             if page.is_truncated == Some(true)
                 && let Some(last) = listed.last().and_then(|object| object.key.as_deref())
@@ -310,7 +323,7 @@ fn length_of(object: &GetObjectOutput) -> Result<u64, Failure> {
     let len = object
         .content_length
         .and_then(|len| u64::try_from(len).ok());
-    len.ok_or(Failure::Answer("no length"))
+    len.ok_or(Failure::Answer("an object without a length"))
 }
 
 /// The offsets and the whole size in a `Content-Range`, such as `bytes 5-9/100`.
@@ -323,10 +336,10 @@ fn content_range(text: &str) -> Option<(RangeInclusive<u64>, u64)> {
     ))
 }
 
-/// A body of `len` bytes. It fails where it ends earlier.
+/// An object with a body of `len` bytes. Reading fails if the body ends earlier.
 fn streamed(body: ByteStream, len: u64) -> Object {
     let body = stream::try_unfold((body, len), |(mut body, left)| async move {
-        let failed = |failure: Failure| failure.of("read an object");
+        let failed = |failure: Failure| failure.into_error("read an object");
         match body.next().await {
             Some(Ok(chunk)) => {
                 let left = left.saturating_sub(chunk.len() as u64);
@@ -361,7 +374,7 @@ impl Store for S3Store {
         let Some(object) = opened.map_err(|failure| self.failed("open an object", failure))? else {
             return Ok(None);
         };
-        let len = length_of(&object).map_err(|failure| failure.of("open an object"))?;
+        let len = length_of(&object).map_err(|failure| failure.into_error("open an object"))?;
         Ok(Some(streamed(object.body, len)))
     }
 
@@ -371,7 +384,7 @@ impl Store for S3Store {
         range: RangeInclusive<u64>,
     ) -> Result<Option<RangedObject>, StoreError> {
         let opened = self.open_range(&key.to_string(), &range).await;
-        opened.map_err(|failure| failure.of("open a part of an object"))
+        opened.map_err(|failure| failure.into_error("open a part of an object"))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -393,23 +406,26 @@ impl Store for S3Store {
 
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
         let listed = self.list_uploads(after).await;
-        listed.map_err(|failure| self.failed("list its uploads", failure))
+        listed.map_err(|failure| self.failed("list uploads", failure))
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {
-        // That task uses the same probes.
+        // The recovery task uses the same probes.
         if self.recovery.is_under_way() {
             return Err(self.failed("write, read and delete a probe", Failure::Recovering));
         }
-        let probe = match self.anyone {
+        let probe = match self.anonymous {
             Some(_) => Probe::public(),
             None => Probe::private(),
         };
-        let seen = match self.try_out(&probe).await {
-            Ok(seen) if self.is_untidy() => self.tidy(&probe, ABANDONED).await.map(|()| seen),
+        let seen = match self.run_probe(&probe).await {
+            Ok(seen) if self.cleanup_is_due() => self
+                .remove_abandoned_probes(&probe, ABANDONED_AFTER)
+                .await
+                .map(|()| seen),
             seen => seen,
         };
-        // Whatever came of it, the probe goes; the first failure is the one to tell.
+        // The probe is deleted in any case. The first error is returned.
         let deleted = self.delete_path(&probe.path).await;
         match seen.and_then(|public_read| deleted.map(|()| public_read)) {
             Ok(public_read) => Ok(Checkup {

@@ -1,11 +1,11 @@
-//! The bucket policy by which anyone may read `public/`, and nothing else.
+//! The bucket policy that lets anyone read `public/`, and nothing else.
 
 use serde_json::{Map, Value, json};
 
-/// The name of our statement. A statement of this name is ours to replace, every other stays.
+/// The name of this program's statement. It replaces a statement of this name, and keeps all others.
 const STATEMENT: &str = "CameoPublicRead";
 
-/// The policy `existing` with our statement in it.
+/// The policy `existing` with this program's statement added.
 pub(super) fn with_public_read(existing: Option<&str>, bucket: &str, region: &str) -> String {
     let partition = match region {
         region if region.starts_with("cn-") => "aws-cn",
@@ -24,7 +24,7 @@ pub(super) fn with_public_read(existing: Option<&str>, bucket: &str, region: &st
         .unwrap_or_default();
     let mut statements = match policy.remove("Statement") {
         Some(Value::Array(statements)) => statements,
-        // A single statement may stand without its brackets.
+        // A single statement may be written without an array.
         Some(statement @ Value::Object(_)) => vec![statement],
         _ => Vec::new(),
     };

@@ -1,4 +1,4 @@
-//! Making a bucket again that was deleted while the service runs.
+//! Creates a bucket again that was deleted while the service runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use tracing::{info, warn};
 use super::startup;
 use crate::config::S3Settings;
 
-/// The pause after the first attempt that failed; each further one is twice as long.
+/// The pause after the first failed attempt. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Makes the bucket and its policy again, as at startup, when an operation finds it gone. One task
-/// does it at a time. It ends with the bucket ready, or with the store.
+/// Creates the bucket and its policy again, as at startup, when an operation finds the bucket gone.
+/// Only one task runs at a time. It ends when the bucket is ready or the store is dropped.
 pub(super) struct Recovery {
     settings: S3Settings,
     losses: Arc<AtomicU64>,
@@ -24,7 +24,7 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    /// Counts losses in `losses`, to which the task that makes the bucket again adds as well.
+    /// Counts losses in `losses`, which the task shares.
     pub(super) fn new(settings: S3Settings, losses: Arc<AtomicU64>) -> Self {
         Self {
             settings,
@@ -38,17 +38,17 @@ impl Recovery {
         self.losses.load(Ordering::Relaxed)
     }
 
-    /// The bucket did not exist, and everything that it held is lost.
+    /// Counts a loss: the bucket did not exist, so all its objects are lost.
     pub(super) fn count_loss(&self) {
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the bucket is being made again.
+    /// Whether the task is running.
     pub(super) fn is_under_way(&self) -> bool {
         is_running(self.lock().as_ref())
     }
 
-    /// Begins to make the bucket again, unless that is under way.
+    /// Starts the task, unless it is running.
     pub(super) fn begin(&self) {
         let mut task = self.lock();
         if is_running(task.as_ref()) {
@@ -56,10 +56,10 @@ impl Recovery {
         }
         warn!(
             bucket = self.settings.bucket,
-            "the bucket is gone; it is made again"
+            "the bucket is gone; creating it again"
         );
         let losses = Arc::clone(&self.losses);
-        *task = Some(tokio::spawn(make_again(self.settings.clone(), losses)));
+        *task = Some(tokio::spawn(create_again(self.settings.clone(), losses)));
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
@@ -80,10 +80,10 @@ impl Drop for Recovery {
     }
 }
 
-/// Makes the bucket ready, and tries until it is. Each attempt that creates the bucket counts a loss:
-/// somebody may delete it again while this runs. If another replica created it, this counts the loss
-/// at the end.
-async fn make_again(settings: S3Settings, losses: Arc<AtomicU64>) {
+/// Prepares the bucket, and repeats this until it succeeds. Each attempt that creates the bucket
+/// counts a loss, because the bucket may be deleted again meanwhile. If another replica created it,
+/// the loss is counted at the end.
+async fn create_again(settings: S3Settings, losses: Arc<AtomicU64>) {
     let known = losses.load(Ordering::Relaxed);
     let mut pause = FIRST_PAUSE;
     let mut reported = String::new();
@@ -95,7 +95,7 @@ async fn make_again(settings: S3Settings, losses: Arc<AtomicU64>) {
                 for warning in warnings {
                     warn!("{warning}");
                 }
-                info!(bucket = settings.bucket, "the bucket was made again");
+                info!(bucket = settings.bucket, "created the bucket again");
                 return;
             }
             Err(error) => {

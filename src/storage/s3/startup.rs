@@ -1,4 +1,4 @@
-//! Making a bucket ready, and saying what is wrong with one that is not.
+//! Prepares a bucket at startup, and reports what is wrong with it.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -11,15 +11,15 @@ use aws_sdk_s3::types::{
 };
 
 use super::client::{self, Clients};
-use super::error::{Failure, of_call};
+use super::error::{Failure, sdk_error};
 use super::recovery::Recovery;
 use super::{S3Store, policy};
 use crate::avatar::AvatarId;
 use crate::config::{PublicAccess, S3Settings};
 
-/// How long the whole of it may take before the server counts as not answering.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a policy that was just written is waited for: it need not hold at once.
+/// The longest time for the whole preparation. After it the server counts as unreachable.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pauses between tests of a policy that was just written. It may not apply at once.
 const POLICY_WAITS: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -28,12 +28,12 @@ const POLICY_WAITS: [Duration; 5] = [
     Duration::from_secs(4),
 ];
 
-/// Why the bucket cannot be used, in one line that says what to change.
+/// The bucket cannot be used. Each message is one line that says what to change.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // each says itself, in its message
+#[allow(missing_docs)] // the messages document the cases
 pub enum S3StartError {
     #[error(
-        "s3 at {endpoint} is not reached; see that it runs and that storage.s3.endpoint is right"
+        "s3 at {endpoint} is not reached; check that it runs and that storage.s3.endpoint is right"
     )]
     Unreachable {
         endpoint: String,
@@ -46,7 +46,7 @@ pub enum S3StartError {
         #[source]
         source: Source,
     },
-    #[error("storage.s3.endpoint begins with neither http:// nor https://")]
+    #[error("storage.s3.endpoint must begin with http:// or https://")]
     Endpoint,
     #[error("storage.s3.ca_file {} cannot be used", path.display())]
     CaFile {
@@ -83,22 +83,24 @@ pub enum S3StartError {
     },
     #[error("bucket {bucket} is in another region; set storage.s3.region = {actual:?}")]
     Region { bucket: String, actual: String },
-    #[error("{bucket:?} is no name for a bucket; set storage.s3.bucket to 3 to 63 of a-z 0-9 . -")]
+    #[error(
+        "{bucket:?} is not a valid bucket name; set storage.s3.bucket to 3 to 63 of a-z 0-9 . -"
+    )]
     BucketName {
         bucket: String,
         #[source]
         source: Source,
     },
     #[error(
-        "bucket {bucket} belongs to somebody else; set storage.s3.bucket to another name, or use its owner's credentials"
+        "bucket {bucket} belongs to another account; set storage.s3.bucket to another name, or use its owner's credentials"
     )]
-    SomebodyElses {
+    OtherOwner {
         bucket: String,
         #[source]
         source: Source,
     },
     #[error(
-        "bucket {bucket}: these credentials may not {action}; grant them {permission}, or see that storage.s3.bucket is right"
+        "bucket {bucket}: these credentials may not {action}; grant them {permission}, or check that storage.s3.bucket is right"
     )]
     Permission {
         bucket: String,
@@ -108,14 +110,14 @@ pub enum S3StartError {
         source: Source,
     },
     #[error(
-        "not everybody can read public/ in bucket {bucket}; let these credentials do s3:GetBucketPolicy and s3:PutBucketPolicy, or allow reading yourself, or set storage.s3.public_access = \"none\" and delivery.mode = \"proxy\""
+        "public/ in bucket {bucket} is not publicly readable; grant these credentials s3:GetBucketPolicy and s3:PutBucketPolicy, or make public/ readable yourself, or set storage.s3.public_access = \"none\" and delivery.mode = \"proxy\""
     )]
     NotPublic {
         bucket: String,
         #[source]
         source: Option<Source>,
     },
-    #[error("anybody can read private/ in bucket {bucket}; allow reading for public/* alone")]
+    #[error("anybody can read private/ in bucket {bucket}; allow reads of public/* only")]
     PrivateReadable { bucket: String },
     #[error("bucket {bucket}: s3 at {endpoint} could not {action}")]
     Unsuitable {
@@ -130,60 +132,60 @@ pub enum S3StartError {
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 impl S3StartError {
-    /// Whether waiting may help. Otherwise somebody has to change something.
+    /// Whether waiting may help. Otherwise an operator has to change something.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::NotReady { .. })
     }
 }
 
-/// What holds of a bucket that can be used, but that an operator should know.
+/// A problem of a usable bucket. The operator should fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum S3StartupWarning {
-    /// It tells everybody what is in it.
-    #[error("anybody can list bucket {bucket}, and so find every avatar; allow s3:GetObject alone")]
+    /// Anybody can list its objects.
+    #[error("anybody can list bucket {bucket}, and so find every avatar; allow s3:GetObject only")]
     Listable {
-        /// Which bucket.
+        /// The bucket.
         bucket: String,
     },
     /// Its CORS rules could not be set.
     #[error(
-        "the CORS rules of bucket {bucket} could not be set ({reason}); pages of other origins may show avatars but not read them by script"
+        "the CORS rules of bucket {bucket} could not be set ({reason}); pages of other origins can show avatars, but scripts cannot read them"
     )]
     Cors {
-        /// Which bucket.
+        /// The bucket.
         bucket: String,
-        /// What the server answered.
+        /// The server's answer.
         reason: String,
     },
 }
 
-/// An object that is written, read and deleted to see whether that works.
+/// An object that is written, read and deleted to test the bucket.
 pub(super) struct Probe {
     pub(super) path: String,
 }
 
-/// What this process calls its probes: not as other replicas do, so that they do not meet, and
-/// always the same, so that what an interrupted check leaves behind is taken away by the next. What
-/// a killed process leaves is taken away by the checks of the others, or of the one after it.
+/// The name of this process's probes. It differs between replicas, so that their probes do not
+/// collide. It stays the same, so that the next check removes the probe of an interrupted check.
+/// Checks of other processes remove the probes of a killed process.
 static PROBE_NAME: LazyLock<String> = LazyLock::new(|| {
-    // Without randomness the probes of replicas meet, which is no harm worth failing for.
+    // If the system gives no random bytes, the probes of replicas collide, which does little harm.
     let id = AvatarId::random().unwrap_or(AvatarId::from_bytes([0; 16]));
     id.to_string()
 });
 
 impl Probe {
-    /// What it holds.
+    /// The content of a probe.
     pub(super) const BODY: &[u8] = b"cameo";
 
-    /// Where probes lie.
+    /// The folders of probes.
     pub(super) const FOLDERS: [&str; 2] = ["public/probe/", "private/probe/"];
 
-    /// The one that anyone should be able to read.
+    /// The probe that anyone should be able to read.
     pub(super) fn public() -> Self {
         Self::of("public")
     }
 
-    /// The one that nobody else may read.
+    /// The probe that only the service may read.
     pub(super) fn private() -> Self {
         Self::of("private")
     }
@@ -194,26 +196,26 @@ impl Probe {
     }
 }
 
-/// Opens the bucket, and creates it where it does not exist, which counts as one of `losses`.
+/// Opens the bucket, and creates it if it does not exist. A creation counts as one of `losses`.
 pub(super) async fn open(
     settings: &S3Settings,
     losses: Arc<AtomicU64>,
 ) -> Result<(S3Store, Vec<S3StartupWarning>), S3StartError> {
-    let Clients { service, anyone } = client::build(settings).await?;
+    let Clients { service, anonymous } = client::build(settings).await?;
     let policy = settings.public_access == PublicAccess::Policy;
     let store = S3Store {
         client: service,
-        anyone: policy.then(|| anyone.clone()),
+        anonymous: policy.then(|| anonymous.clone()),
         bucket: settings.bucket.clone(),
-        tidied: Mutex::default(),
+        last_cleanup: Mutex::default(),
         recovery: Recovery::new(settings.clone(), losses),
     };
     let opening = Opening {
         settings,
         store: &store,
-        anyone,
+        anonymous,
     };
-    let warnings = match tokio::time::timeout(PATIENCE, opening.run()).await {
+    let warnings = match tokio::time::timeout(STARTUP_TIMEOUT, opening.run()).await {
         Ok(warnings) => warnings?,
         Err(late) => {
             return Err(S3StartError::Unreachable {
@@ -233,7 +235,7 @@ fn endpoint(settings: &S3Settings) -> String {
 struct Opening<'a> {
     settings: &'a S3Settings,
     store: &'a S3Store,
-    anyone: Client,
+    anonymous: Client,
 }
 
 impl Opening<'_> {
@@ -244,8 +246,8 @@ impl Opening<'_> {
         }
         let mut warnings = Vec::new();
         let probes = [Probe::public(), Probe::private()];
-        let seen = self.try_out(&probes, &mut warnings).await;
-        // Whatever came of it, the probes go; the first failure is the one to tell.
+        let seen = self.run_probes(&probes, &mut warnings).await;
+        // The probes are deleted in any case. The first error is returned.
         for probe in &probes {
             let deleted = self.store.delete_path(&probe.path).await;
             if seen.is_ok() {
@@ -264,12 +266,12 @@ impl Opening<'_> {
             .client
             .head_bucket()
             .bucket(&self.settings.bucket);
-        let Err(failure) = head.send().await.map_err(of_call("HeadBucket")) else {
+        let Err(failure) = head.send().await.map_err(sdk_error("HeadBucket")) else {
             return Ok(true);
         };
         match failure.status() {
             404 => Ok(false),
-            // An answer to HEAD has no body to say why; one to GET has.
+            // An answer to HEAD has no body with the reason. An answer to GET has.
             400 | 403 => match self.store.list_prefix("private/probe/").await {
                 Ok(_) => Ok(true),
                 Err(failure) if failure.code() == "NoSuchBucket" => Ok(false),
@@ -281,7 +283,7 @@ impl Opening<'_> {
 
     async fn create_bucket(&self) -> Result<(), S3StartError> {
         let S3Settings { bucket, region, .. } = self.settings;
-        // Some servers refuse a location where it is the default one.
+        // Some servers refuse the default region as a location.
         let location = (!matches!(region.as_str(), "us-east-1" | "auto" | "")).then(|| {
             CreateBucketConfiguration::builder()
                 .location_constraint(BucketLocationConstraint::from(region.as_str()))
@@ -293,16 +295,16 @@ impl Opening<'_> {
             .create_bucket()
             .bucket(bucket)
             .set_create_bucket_configuration(location);
-        match create.send().await.map_err(of_call("CreateBucket")) {
+        match create.send().await.map_err(sdk_error("CreateBucket")) {
             Ok(_) => {}
-            // Another replica was faster.
+            // Another replica has created it.
             Err(failure) if failure.code() == "BucketAlreadyOwnedByYou" => {}
             Err(failure) => return Err(self.sort("create it", "s3:CreateBucket", failure)),
         }
         if self.settings.public_access == PublicAccess::Policy && self.is_aws() {
-            // AWS blocks public policies of a new bucket until told otherwise. Where that cannot be
-            // lifted, the policy will be refused and say so. Other servers know no such block, and
-            // must not be asked: MinIO takes the request for one to delete the bucket.
+            // AWS blocks public policies of a new bucket by default. If the block cannot be removed,
+            // writing the policy fails and reports it. Other servers have no such block. They must
+            // not get this request: MinIO would read it as a request to delete the bucket.
             let unblock = self
                 .store
                 .client
@@ -322,8 +324,9 @@ impl Opening<'_> {
         host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
     }
 
-    /// Who can read what.
-    async fn try_out(
+    /// Tests with probes that the service can write, read and list, and that anyone can read what is
+    /// public and nothing else.
+    async fn run_probes(
         &self,
         [public, private]: &[Probe; 2],
         warnings: &mut Vec<S3StartupWarning>,
@@ -337,7 +340,7 @@ impl Opening<'_> {
             match self.store.open_path(&probe.path).await {
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    let lost = Failure::Answer("that an object just written is not there");
+                    let lost = Failure::Answer("an object that was just written does not exist");
                     return Err(self.sort("read objects", "s3:GetObject", lost));
                 }
                 Err(failure) => return Err(self.sort("read objects", "s3:GetObject", failure)),
@@ -350,38 +353,42 @@ impl Opening<'_> {
         if self.settings.public_access == PublicAccess::Policy {
             self.make_public(public).await?;
         }
-        if self.anyone_reads(private).await {
+        if self.anonymous_can_read(private).await {
             return Err(S3StartError::PrivateReadable { bucket: bucket() });
         }
-        let list = self.anyone.list_objects_v2().bucket(bucket()).max_keys(1);
+        let list = self
+            .anonymous
+            .list_objects_v2()
+            .bucket(bucket())
+            .max_keys(1);
         if list.send().await.is_ok() {
             warnings.push(S3StartupWarning::Listable { bucket: bucket() });
         }
         Ok(())
     }
 
-    /// Writes the policy, unless whoever made the bucket has seen to it.
+    /// Writes the policy, unless anyone can already read the probe.
     async fn make_public(&self, probe: &Probe) -> Result<(), S3StartError> {
-        if self.anyone_reads(probe).await {
+        if self.anonymous_can_read(probe).await {
             return Ok(());
         }
         let S3Settings { bucket, region, .. } = self.settings;
         let client = &self.store.client;
         let get = client.get_bucket_policy().bucket(bucket).send().await;
-        let existing = match get.map_err(of_call("GetBucketPolicy")) {
+        let existing = match get.map_err(sdk_error("GetBucketPolicy")) {
             Ok(answer) => answer.policy,
-            // There is none, or there can be none.
+            // The bucket has no policy, or the server has no policies.
             Err(failure) if matches!(failure.status(), 404 | 405 | 501) => None,
-            // What cannot be read must not be overwritten: it may hold what others rely on.
+            // A policy that cannot be read is not overwritten, because others may rely on it.
             Err(failure) => return Err(self.without_policy(failure)),
         };
         let policy = policy::with_public_read(existing.as_deref(), bucket, region);
         let put = client.put_bucket_policy().bucket(bucket).policy(policy);
-        if let Err(failure) = put.send().await.map_err(of_call("PutBucketPolicy")) {
+        if let Err(failure) = put.send().await.map_err(sdk_error("PutBucketPolicy")) {
             return Err(self.without_policy(failure));
         }
         for wait in POLICY_WAITS {
-            if self.anyone_reads(probe).await {
+            if self.anonymous_can_read(probe).await {
                 return Ok(());
             }
             tokio::time::sleep(wait).await;
@@ -404,8 +411,8 @@ impl Opening<'_> {
         }
     }
 
-    async fn anyone_reads(&self, probe: &Probe) -> bool {
-        let get = self.anyone.get_object().bucket(&self.settings.bucket);
+    async fn anonymous_can_read(&self, probe: &Probe) -> bool {
+        let get = self.anonymous.get_object().bucket(&self.settings.bucket);
         get.key(&probe.path).send().await.is_ok()
     }
 
@@ -430,7 +437,7 @@ impl Opening<'_> {
                 let put = self.store.client.put_bucket_cors().bucket(bucket);
                 match put.cors_configuration(rules).send().await {
                     Ok(_) => return,
-                    Err(error) => of_call("PutBucketCors")(error).to_string(),
+                    Err(error) => sdk_error("PutBucketCors")(error).to_string(),
                 }
             }
             Err(error) => error.to_string(),
@@ -439,7 +446,7 @@ impl Opening<'_> {
         warnings.push(S3StartupWarning::Cors { bucket, reason });
     }
 
-    /// Sorts what S3 answered by what to do about it.
+    /// Maps an error of S3 to a case that says what to change.
     fn sort(
         &self,
         action: &'static str,
@@ -475,7 +482,7 @@ impl Opening<'_> {
             },
             "RequestTimeTooSkewed" => S3StartError::Clock { endpoint, source },
             _ if is_of_the_bucket_name => S3StartError::BucketName { bucket, source },
-            "BucketAlreadyExists" => S3StartError::SomebodyElses { bucket, source },
+            "BucketAlreadyExists" => S3StartError::OtherOwner { bucket, source },
             _ if is_transient => S3StartError::NotReady { endpoint, source },
             _ if status == 403 => S3StartError::Permission {
                 bucket,

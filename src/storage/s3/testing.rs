@@ -1,15 +1,15 @@
-//! An S3 server for tests: `s3s-fs` in this process, over real HTTP on the loopback; or, where
-//! `TEST_S3_ENDPOINT` names one, a real server.
+//! An S3 server for tests: `s3s-fs` in this process over HTTP on the loopback, or the real server
+//! that `TEST_S3_ENDPOINT` names.
 //!
-//! What `s3s-fs` lacks of S3 stands in front of it: bucket policies, anonymous reading by them, a
-//! bucket that is there already, a bucket that is missing. So do faults, in front of a real server
-//! too: the next requests can be answered 503, dropped or held up.
+//! A front adds the features of S3 that `s3s-fs` lacks: bucket policies, anonymous reads, and the
+//! answers for a bucket that exists or is missing. The front can also cause faults, before a real
+//! server too: it can answer the next requests with 503, drop them or delay them.
 //!
-//! A real server is named by `TEST_S3_ENDPOINT`, `TEST_S3_ACCESS_KEY_ID`,
+//! The variables for a real server are `TEST_S3_ENDPOINT`, `TEST_S3_ACCESS_KEY_ID`,
 //! `TEST_S3_SECRET_ACCESS_KEY`, `TEST_S3_REGION` and `TEST_S3_PUBLIC_ACCESS` (`policy` or `none`).
-//! Every [`S3Server`] is then a bucket of its own there. The service makes it; or, where
-//! `TEST_S3_PREPARED_BY` names a script that is called as `minio-init.sh` is, that script has
-//! made it, with a user who may work in it and nothing else, whom the service is given.
+//! Every [`S3Server`] is then a bucket of its own on that server. The service creates the bucket. If
+//! `TEST_S3_PREPARED_BY` names a script (called like `minio-init.sh`), the script creates it, and a
+//! user who may use only this bucket; the service gets that user's credentials.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -36,26 +36,26 @@ use super::{PublicAccess, S3Credentials, S3Settings};
 const ACCESS_KEY: &str = "test";
 const SECRET_KEY: &str = "test-secret";
 
-/// What happens to a request instead of an answer.
+/// A fault of a request.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
-    /// It is answered with this status.
+    /// The answer has this status.
     Status(u16),
-    /// Its connection is closed.
+    /// The connection is closed.
     Drop,
-    /// It is answered, this much later.
+    /// The answer is delayed.
     Delay(Duration),
 }
 
-/// A running server; it ends with the value.
+/// A running server. It stops when the value is dropped.
 pub(crate) struct S3Server {
     settings: S3Settings,
-    /// Of somebody who may do everything.
+    /// The credentials of a user with all permissions.
     operator: S3Credentials,
     front: Option<Front>,
 }
 
-/// What stands before the server, and has to for faults to happen and requests to be seen.
+/// The front of a server. It records requests and causes faults.
 struct Front {
     shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
@@ -64,12 +64,12 @@ struct Front {
 struct Shared {
     behind: Behind,
     faults: Mutex<VecDeque<Fault>>,
-    /// What is refused with `AccessDenied`, by the query or method that tells it.
+    /// Parts of request lines that are refused with `AccessDenied`.
     denied: Mutex<Vec<String>>,
     requests: Mutex<Vec<String>>,
 }
 
-/// Who answers what the front lets through.
+/// The server behind the front.
 enum Behind {
     InProcess(InProcess),
     Real {
@@ -85,8 +85,8 @@ struct InProcess {
 }
 
 impl S3Server {
-    /// An empty server, or on a real one a bucket that is not there yet. Faults cannot happen on a
-    /// real one: it is spoken to directly.
+    /// An empty server, or a bucket on the real server that does not exist yet. A real server has no
+    /// front, so there can be no faults.
     pub(crate) async fn start() -> Self {
         match real().await {
             Some((settings, operator)) => Self {
@@ -98,7 +98,7 @@ impl S3Server {
         }
     }
 
-    /// The same, where requests can be seen and faults can happen.
+    /// Like [`start`](Self::start), always with a front.
     pub(crate) async fn start_with_faults() -> Self {
         let Some((settings, operator)) = real().await else {
             return Self::start_in_process().await;
@@ -175,28 +175,28 @@ impl S3Server {
         &self.settings.bucket
     }
 
-    /// Lets this happen to the next `count` requests.
+    /// Causes this fault for the next `count` requests.
     pub(crate) fn fail_next(&self, count: usize, fault: Fault) {
         let mut faults = self.front().faults.lock().unwrap();
         faults.extend(std::iter::repeat_n(fault, count));
     }
 
-    /// Nothing happens to later requests.
+    /// Later requests have no fault.
     pub(crate) fn clear_faults(&self) {
         self.front().faults.lock().unwrap().clear();
     }
 
-    /// Refuses every request whose method and address contain this, such as `PUT /avatars?policy`.
+    /// Refuses every request whose method and URI contain this text, such as `PUT /avatars?policy`.
     pub(crate) fn deny(&self, what: impl Into<String>) {
         self.front().denied.lock().unwrap().push(what.into());
     }
 
-    /// Refuses nothing any more.
+    /// Refuses no requests any more.
     pub(crate) fn deny_nothing(&self) {
         self.front().denied.lock().unwrap().clear();
     }
 
-    /// Method and address of every request so far.
+    /// The method and URI of every request so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.front().requests.lock().unwrap().clone()
     }
@@ -212,25 +212,25 @@ impl S3Server {
         get.send().await.ok()?.policy
     }
 
-    /// Puts a policy there, as an operator would.
+    /// Sets the bucket's policy, as an operator would.
     pub(crate) async fn set_policy(&self, policy: &str) {
         let put = self.client().put_bucket_policy().bucket(self.bucket());
         put.policy(policy).send().await.unwrap();
     }
 
-    /// Takes the policy away.
+    /// Deletes the bucket's policy.
     pub(crate) async fn delete_policy(&self) {
         let delete = self.client().delete_bucket_policy().bucket(self.bucket());
         delete.send().await.unwrap();
     }
 
-    /// Makes the bucket, as an operator would.
+    /// Creates the bucket, as an operator would.
     pub(crate) async fn create_bucket(&self) {
         let create = self.client().create_bucket().bucket(self.bucket());
         create.send().await.unwrap();
     }
 
-    /// The keys of every object, sorted; none where there is no bucket.
+    /// The keys of all objects, sorted; none if there is no bucket.
     pub(crate) async fn objects(&self) -> Vec<String> {
         let client = self.client();
         let list = client.list_objects_v2().bucket(self.bucket());
@@ -257,12 +257,12 @@ impl S3Server {
         body.collect().await.unwrap().to_vec()
     }
 
-    /// Writes objects behind the service's back.
+    /// Writes objects without the service.
     pub(crate) async fn put_objects(&self, keys: &[String], body: &'static [u8]) {
         if let Some(front) = &self.front
             && let Behind::InProcess(server) = &front.shared.behind
         {
-            // A thousand objects are written at once in this way.
+            // This is fast enough for a thousand objects.
             for key in keys {
                 let path = server.root.path().join(self.bucket()).join(key);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -281,13 +281,13 @@ impl S3Server {
         }
     }
 
-    /// Takes an object away.
+    /// Deletes an object.
     pub(crate) async fn remove_object(&self, key: &str) {
         let delete = self.client().delete_object().bucket(self.bucket());
         delete.key(key).send().await.unwrap();
     }
 
-    /// Takes the bucket away, with all that is in it.
+    /// Deletes the bucket and all its objects.
     pub(crate) async fn remove_bucket(&self) {
         for key in self.objects().await {
             self.remove_object(&key).await;
@@ -296,7 +296,7 @@ impl S3Server {
         delete.send().await.unwrap();
     }
 
-    /// A client of the operator's.
+    /// A client with the operator's credentials.
     fn client(&self) -> aws_sdk_s3::Client {
         let S3Settings {
             endpoint, region, ..
@@ -317,8 +317,8 @@ impl S3Server {
     }
 }
 
-/// A bucket of its own on the server that the environment names, where it names one; and its
-/// operator.
+/// A new bucket on the real server that the environment names, and the operator's credentials. `None`
+/// if it names no server.
 async fn real() -> Option<(S3Settings, S3Credentials)> {
     let variable = |name: &str| std::env::var(format!("TEST_S3_{name}"));
     let given = |name: &str| {
@@ -353,7 +353,7 @@ async fn real() -> Option<(S3Settings, S3Credentials)> {
     Some((settings, operator))
 }
 
-/// Has a script make a bucket beforehand; gives the user whom it made for the service.
+/// Runs a script that creates a bucket. Returns the credentials that it created for the service.
 async fn prepare(
     script: &str,
     endpoint: &str,
@@ -476,8 +476,7 @@ async fn policy(server: &InProcess, request: Request<Incoming>) -> Answered {
     })
 }
 
-/// Sends a request to the real server as it is: its signature covers the name by which the front
-/// was called.
+/// Sends a request unchanged to the real server, because its signature covers the front's host name.
 async fn pass_on(http: &reqwest::Client, endpoint: &str, request: Request<Incoming>) -> Answered {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(axum::body::Body::new(body), usize::MAX).await?;
@@ -485,7 +484,7 @@ async fn pass_on(http: &reqwest::Client, endpoint: &str, request: Request<Incomi
     let sent = http.request(parts.method, url).headers(parts.headers);
     let answer = sent.body(body).send().await?;
     let (status, mut headers) = (answer.status(), answer.headers().clone());
-    // Bodies are whole here, however they came.
+    // The body here is complete, so it is not chunked.
     headers.remove("transfer-encoding");
     let mut response = Response::new(Body::from(answer.bytes().await?));
     *response.status_mut() = status;
@@ -500,7 +499,7 @@ fn refusal(status: StatusCode, code: &str) -> Response<Body> {
     response
 }
 
-/// Lets in whoever signed, and by the policy anybody.
+/// Allows every signed request, and anonymous requests that the policy allows.
 struct ByPolicy(Arc<Mutex<Option<String>>>);
 
 #[async_trait::async_trait]

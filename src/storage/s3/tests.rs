@@ -50,7 +50,7 @@ async fn a_server_without_policies_is_used_without_public_access() {
 }
 
 #[tokio::test]
-async fn what_keeps_a_bucket_from_being_the_store_is_told_by_what_to_change() {
+async fn an_unusable_bucket_is_reported_with_the_reason() {
     let server = S3Server::start_with_faults().await;
     let wrong = |access: &str, secret: &str| {
         let mut settings = server.settings();
@@ -97,7 +97,7 @@ async fn what_keeps_a_bucket_from_being_the_store_is_told_by_what_to_change() {
         panic!("{error:?}")
     };
     assert_eq!(permission, "s3:PutObject");
-    // HEAD and LIST are refused alike: it is not ours.
+    // Both HEAD and LIST are refused, as for a bucket of another owner.
     server.deny(format!("HEAD /{}", server.bucket()));
     server.deny(format!("GET /{}", server.bucket()));
     let error = refused(&server.settings()).await;
@@ -108,7 +108,7 @@ async fn what_keeps_a_bucket_from_being_the_store_is_told_by_what_to_change() {
 }
 
 #[tokio::test]
-async fn a_certificate_file_that_is_none_is_told_by_name() {
+async fn an_invalid_certificate_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     let server = S3Server::start().await;
@@ -125,7 +125,7 @@ async fn a_certificate_file_that_is_none_is_told_by_name() {
 }
 
 #[tokio::test]
-async fn an_error_says_whether_trying_again_may_help() {
+async fn an_error_says_whether_a_retry_may_succeed() {
     let server = S3Server::start_with_faults().await;
     let store = open(&server).await;
     let key = contract::rendition(1);
@@ -134,7 +134,7 @@ async fn an_error_says_whether_trying_again_may_help() {
         (Fault::Drop, true),
         (Fault::Status(403), false),
     ] {
-        // A dropped connection of the pool is tried once more by the HTTP client itself.
+        // The HTTP client itself retries once if a pooled connection is dropped.
         server.fail_next(2, fault);
         let error = store.put(&key, Bytes::from_static(b"x")).await.unwrap_err();
         assert_eq!(error.is_transient(), is_transient);
@@ -144,7 +144,7 @@ async fn an_error_says_whether_trying_again_may_help() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_was_taken_away_is_an_error_and_no_missing_object() {
+async fn a_deleted_bucket_is_an_error_and_not_a_missing_object() {
     let server = S3Server::start().await;
     let store = open(&server).await;
     server.remove_bucket().await;
@@ -153,7 +153,7 @@ async fn a_bucket_that_was_taken_away_is_an_error_and_no_missing_object() {
 }
 
 #[tokio::test]
-async fn checks_that_fail_leave_one_probe_at_most() {
+async fn failed_checks_leave_at_most_one_probe() {
     let server = S3Server::start_with_faults().await;
     let store = open(&server).await;
     for folder in ["public", "private"] {
@@ -161,7 +161,7 @@ async fn checks_that_fail_leave_one_probe_at_most() {
     }
     store.check().await.unwrap_err();
     assert_eq!(store.list_prefix("").await.unwrap(), [""; 0]);
-    // A check that is dropped cannot delete either.
+    // A dropped check cannot delete its probe either.
     server.deny(format!("DELETE /{}/", server.bucket()));
     for _ in 0..3 {
         store.check().await.unwrap_err();
@@ -172,7 +172,7 @@ async fn checks_that_fail_leave_one_probe_at_most() {
 }
 
 #[tokio::test]
-async fn uploads_are_whole_where_a_page_ends_amid_one() {
+async fn uploads_are_complete_even_if_a_page_ends_inside_one() {
     let server = S3Server::start().await;
     let store = open(&server).await;
     let keys: Vec<_> = (0..130)
@@ -184,7 +184,7 @@ async fn uploads_are_whole_where_a_page_ends_amid_one() {
         })
         .collect();
     server.put_objects(&keys, b"image").await;
-    // A page of what is somebody else's does not end the listing.
+    // A page of foreign objects does not end the listing.
     let foreign: Vec<_> = (0..=PAGE)
         .map(|number| format!("{PUBLIC_ROOT}/a/{number}.txt"))
         .collect();
@@ -209,7 +209,7 @@ async fn uploads_are_whole_where_a_page_ends_amid_one() {
 }
 
 #[tokio::test]
-async fn cors_rules_that_a_server_does_not_take_are_told_and_do_no_harm() {
+async fn refused_cors_rules_are_a_warning() {
     let server = S3Server::start_with_faults().await;
     server.deny("?cors");
     let mut settings = server.settings();
@@ -221,12 +221,12 @@ async fn cors_rules_that_a_server_does_not_take_are_told_and_do_no_harm() {
     assert!(reason.contains("PutBucketCors: 403"), "{reason}");
 }
 
-/// What can only be tried on a server that has bucket policies.
+/// Tests that need a server with bucket policies.
 mod by_policy {
     use super::*;
 
     #[tokio::test]
-    async fn a_bucket_is_made_public_for_reading_and_for_nothing_else() {
+    async fn the_policy_makes_a_bucket_public_for_reads_only() {
         let server = S3Server::start_with_faults().await;
         let (store, warnings) = S3Store::open(&server.settings()).await.unwrap();
         assert_eq!(warnings, []);
@@ -238,13 +238,13 @@ mod by_policy {
             [""; 0],
             "no probe is left"
         );
-        // MinIO would take this for a request to delete the bucket.
+        // MinIO would read this as a request to delete the bucket.
         let asked = server.requests();
         assert!(
             !asked.iter().any(|line| line.contains("publicAccessBlock")),
             "{asked:?}"
         );
-        // The second replica finds all of it done.
+        // A second replica finds the bucket ready.
         let before = server.requests().len();
         open(&server).await;
         let again = server.requests().split_off(before);
@@ -257,10 +257,10 @@ mod by_policy {
     }
 
     #[tokio::test]
-    async fn a_bucket_that_was_taken_away_is_made_again_with_its_policy() {
+    async fn a_deleted_bucket_is_created_again_with_its_policy() {
         let server = S3Server::start_with_faults().await;
         let store = open(&server).await;
-        assert_eq!(store.losses(), 1, "it was made at the start");
+        assert_eq!(store.losses(), 1, "opening created the bucket");
         for losses in 2..=3 {
             server.delete_policy().await;
             server.remove_bucket().await;
@@ -269,13 +269,13 @@ mod by_policy {
             let error = put().await.expect_err("the bucket is gone");
             assert!(error.is_transient(), "{error:?}");
             let begun = Instant::now();
-            // A check fails while the bucket is made again.
+            // A check fails while the bucket is created again.
             while put().await.is_err()
                 || !matches!(store.check().await, Ok(seen) if seen.public_read == PublicRead::Anyone)
             {
                 assert!(
                     begun.elapsed() < Duration::from_secs(30),
-                    "it does not come back"
+                    "the bucket is not created again"
                 );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -285,7 +285,7 @@ mod by_policy {
     }
 
     #[tokio::test]
-    async fn a_policy_that_is_there_already_is_kept() {
+    async fn an_existing_policy_is_kept() {
         let server = S3Server::start().await;
         server.create_bucket().await;
         let theirs = statement("Deny", "s3:DeleteObject", server.bucket(), "/theirs/*");
@@ -299,7 +299,7 @@ mod by_policy {
     }
 
     #[tokio::test]
-    async fn a_policy_that_cannot_be_read_is_not_overwritten() {
+    async fn an_unreadable_policy_is_not_overwritten() {
         let server = S3Server::start_with_faults().await;
         server.create_bucket().await;
         let theirs = statement("Deny", "s3:DeleteObject", server.bucket(), "/theirs/*");
@@ -314,7 +314,7 @@ mod by_policy {
     }
 
     #[tokio::test]
-    async fn a_bucket_that_everybody_can_read_or_list_is_told() {
+    async fn a_bucket_that_everybody_can_read_or_list_is_reported() {
         let server = S3Server::start().await;
         server.create_bucket().await;
         let bucket = server.bucket();
@@ -335,7 +335,7 @@ mod by_policy {
     }
 
     #[tokio::test]
-    async fn a_check_tells_who_reads_public_objects() {
+    async fn a_check_reports_who_can_read_public_objects() {
         let server = S3Server::start().await;
         let store = open(&server).await;
         let public_read = async || store.check().await.unwrap().public_read;
@@ -364,19 +364,22 @@ mod by_policy {
 }
 
 #[tokio::test]
-async fn probes_of_processes_that_were_killed_are_removed() {
+async fn probes_of_killed_processes_are_removed() {
     let server = S3Server::start().await;
     let store = open(&server).await;
     let named = |name: &str| Probe::FOLDERS.map(|folder| format!("{folder}{name}"));
     server.put_objects(&named("abandoned"), b"cameo").await;
-    // By the store's clock, which nobody can set.
+    // The store's clock decides, and a test cannot set it.
     tokio::time::sleep(Duration::from_millis(2100)).await;
     server
         .put_objects(&named("of-another-replica"), b"cameo")
         .await;
     let own = Probe::private();
     store.write_probe(&own).await.unwrap();
-    store.tidy(&own, Duration::from_secs(1)).await.unwrap();
+    store
+        .remove_abandoned_probes(&own, Duration::from_secs(1))
+        .await
+        .unwrap();
     store.delete_path(&own.path).await.unwrap();
     let mut left = named("of-another-replica");
     left.sort();

@@ -1,4 +1,4 @@
--- Answers what the catalog knows of an upload.
+-- Returns the state of an upload.
 local subject, id = ARGV[1], ARGV[2]
 local name = upload(subject, id)
 if head_of(load(subject).record).id == id then

@@ -1,0 +1,57 @@
+//! Events in Redis.
+
+use async_trait::async_trait;
+
+use super::RedisCatalog;
+use super::values::{Failure, StreamEntry, event};
+use crate::avatar::Event;
+use crate::catalog::{CatalogError, Cursor, Events};
+use crate::redis::Partition;
+
+#[async_trait]
+impl Events for RedisCatalog {
+    fn event_partitions(&self) -> u16 {
+        self.partitions.count()
+    }
+
+    async fn events(
+        &self,
+        partition: u16,
+        after: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, Event)>, CatalogError> {
+        let read = async {
+            let mut place = if *after == Cursor::START {
+                "0".to_owned()
+            } else {
+                after.0.clone()
+            };
+            loop {
+                let mut read = redis::cmd("XREAD");
+                read.arg("COUNT").arg(limit).arg("STREAMS");
+                read.arg(Partition(partition).key("events")).arg(&place);
+                let streams: Option<Vec<(String, Vec<StreamEntry>)>> = self.link.run(&read).await?;
+                let entries: Vec<StreamEntry> = streams
+                    .into_iter()
+                    .flatten()
+                    .flat_map(|(_, entries)| entries)
+                    .collect();
+                let Some((last, _)) = entries.last() else {
+                    return Ok(Vec::new());
+                };
+                place.clone_from(last);
+                let events: Vec<_> = entries
+                    .into_iter()
+                    .filter_map(|(place, fields)| Some((Cursor(place), event(&fields).ok()?)))
+                    .collect();
+                // An empty result means that there are no more events. So if no event of this page
+                // can be decoded, this reads the next page.
+                if !events.is_empty() {
+                    return Ok(events);
+                }
+            }
+        };
+        read.await
+            .map_err(|failure: Failure| failure.into_error("read events"))
+    }
+}
