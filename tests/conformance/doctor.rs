@@ -154,10 +154,12 @@ pub(crate) fn of_catalog(program: &str, faults: &mut Faults) -> String {
 
 /// Runs the doctor with these settings. Returns its exit code and its output.
 fn doctor(variables: &[(&str, &str)]) -> (i32, String) {
-    let data = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
+    // The program creates its folder itself, so that only its owner may read it.
+    let data = folder.path().join("data");
     let output = Command::new(env!("CARGO_BIN_EXE_cameo"))
         .arg("doctor")
-        .env("CAMEO_DATA_DIR", data.path())
+        .env("CAMEO_DATA_DIR", data)
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .output()
