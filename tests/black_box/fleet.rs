@@ -27,48 +27,53 @@ async fn replicas_see_each_others_uploads_and_deletes() {
     assert_eq!(one.objects().await, [""; 0]);
 }
 
-#[tokio::test]
-async fn a_deleted_bucket_is_created_again_and_reported_until_every_avatar_has_its_images() {
-    let sweep = ("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms");
-    let service = TestService::start_fleet(&[sweep]).await;
-    let ready = async || {
-        let ready = service.anonymous().get("/health/ready").await;
-        (ready.status, ready.json())
-    };
-    let wait_for = async |status: &str| {
-        let begun = Instant::now();
-        loop {
-            let (_, ready) = ready().await;
-            if ready["status"] == status {
-                break ready;
+/// Tests that need the right to create buckets.
+mod by_creation {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deleted_bucket_is_created_again_and_reported_until_every_avatar_has_its_images() {
+        let sweep = ("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms");
+        let service = TestService::start_fleet(&[sweep]).await;
+        let ready = async || {
+            let ready = service.anonymous().get("/health/ready").await;
+            (ready.status, ready.json())
+        };
+        let wait_for = async |status: &str| {
+            let begun = Instant::now();
+            loop {
+                let (_, ready) = ready().await;
+                if ready["status"] == status {
+                    break ready;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(30), "{ready}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            assert!(begun.elapsed() < Duration::from_secs(30), "{ready}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        service.owner("42").upload("42", PORTRAIT).await.ok();
+        wait_for("ready").await;
+        service.remove_store().await;
+        let degraded = wait_for("degraded").await;
+        let reason = degraded["reasons"][0].as_str().unwrap();
+        assert!(reason.contains("bucket was lost"), "{degraded}");
+        let begun = Instant::now();
+        while service.owner("7").upload("7", PORTRAIT).await.status != 200 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "uploads do not succeed again"
+            );
         }
-    };
-    service.owner("42").upload("42", PORTRAIT).await.ok();
-    wait_for("ready").await;
-    service.remove_store().await;
-    let degraded = wait_for("degraded").await;
-    let reason = degraded["reasons"][0].as_str().unwrap();
-    assert!(reason.contains("bucket was lost"), "{degraded}");
-    let begun = Instant::now();
-    while service.owner("7").upload("7", PORTRAIT).await.status != 200 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "uploads do not succeed again"
+        // The other avatar still lacks its images.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (status, still) = ready().await;
+        assert_eq!(
+            (status.as_u16(), &still["status"]),
+            (200, &"degraded".into()),
+            "{still}"
         );
+        service.owner("42").upload("42", PORTRAIT).await.ok();
+        wait_for("ready").await;
     }
-    // The other avatar still lacks its images.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let (status, still) = ready().await;
-    assert_eq!(
-        (status.as_u16(), &still["status"]),
-        (200, &"degraded".into()),
-        "{still}"
-    );
-    service.owner("42").upload("42", PORTRAIT).await.ok();
-    wait_for("ready").await;
 }
 
 #[tokio::test]

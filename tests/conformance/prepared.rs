@@ -98,7 +98,7 @@ pub(crate) fn of_store(
     let log = format!("{name}-prepared");
     let contract = suites.unit(&log, &[CONTRACT], &[], &variables);
     let contract = report(name, "prepared, store", contract, faults);
-    let black_box = suites.black_box(&log, &[], &variables);
+    let black_box = suites.black_box(&log, &["by_creation::"], &variables);
     let black_box = report(name, "prepared, black-box", black_box, faults);
     Prepared {
         client: operator.client_version,
