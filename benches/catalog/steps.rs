@@ -34,7 +34,7 @@ async fn reads(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
     futures_util::stream::iter(0..lookups)
         .for_each_concurrent(LOOKUPS_AT_ONCE, |lookup| async move {
             let subjects: Vec<SubjectId> = (0..LOOKUP)
-                .map(|number| subject(anywhere(lookup * LOOKUP + number, count)))
+                .map(|number| subject(scattered(lookup * LOOKUP + number, count)))
                 .collect();
             let found = catalog.get_many(&subjects).await.unwrap();
             assert!(found.iter().all(|found| matches!(found, Ok(Some(_)))));
@@ -46,7 +46,7 @@ async fn reads(server: &RedisServer, catalog: &RedisCatalog, count: u64) {
     let clock = Clock::start(server);
     futures_util::stream::iter(0..reads)
         .for_each_concurrent(CONCURRENCY, |number| async move {
-            let found = catalog.get(&subject(anywhere(number, count))).await;
+            let found = catalog.get(&subject(scattered(number, count))).await;
             assert!(found.unwrap().is_some());
         })
         .await;
@@ -119,7 +119,7 @@ fn snapshot(server: &mut RedisServer, count: u64) {
 }
 
 /// A number below `count`, far from the number of the previous step.
-fn anywhere(step: u64, count: u64) -> u64 {
+fn scattered(step: u64, count: u64) -> u64 {
     step.wrapping_mul(0x9E37_79B9_7F4A_7C15) % count
 }
 

@@ -35,9 +35,9 @@ pub(crate) async fn run(options: &[String]) {
         outcome.took.as_secs_f64()
     );
     drop(cameo);
-    timed(&["gc", "--dry-run"], &servers, avatars).await;
+    measure(&["gc", "--dry-run"], &servers, avatars).await;
     redis.ask::<()>("FLUSHALL");
-    timed(&["rebuild"], &servers, avatars).await;
+    measure(&["rebuild"], &servers, avatars).await;
     let cameo = Running::start(CAMEO, &servers).await;
     assert_eq!(cameo.images().await, (avatars * (OBJECTS - 1)) as u64);
 }
@@ -51,7 +51,7 @@ fn picture() -> Vec<u8> {
 }
 
 /// Runs a command until it ends, and prints its time, processor time and memory.
-async fn timed(words: &[&str], servers: &Servers, avatars: usize) {
+async fn measure(words: &[&str], servers: &Servers, avatars: usize) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = sides::cameo("webp,jpeg", servers, folder.path());
     let begun = Instant::now();

@@ -170,7 +170,7 @@ impl Side {
                     .arg(port.to_string())
                     .env("PICTURES", form)
                     .env("PYTHONDONTWRITEBYTECODE", "1");
-                for_peers(&mut command, servers);
+                configure_peer(&mut command, servers);
                 command
             }
             Self::Fastify => {
@@ -181,7 +181,7 @@ impl Side {
                     // Suppresses a warning about the version of Node.js.
                     .env("NODE_NO_WARNINGS", "1")
                     .env("PORT", port.to_string());
-                for_peers(&mut command, servers);
+                configure_peer(&mut command, servers);
                 command
             }
         }
@@ -224,7 +224,7 @@ fn configure(command: &mut Command, formats: &str, servers: &Servers, data_dir: 
         .env("CAMEO_IMAGES__FORMATS", formats);
 }
 
-fn for_peers(command: &mut Command, servers: &Servers) {
+fn configure_peer(command: &mut Command, servers: &Servers) {
     command
         .env("S3_ENDPOINT", &servers.endpoint)
         .env("S3_BUCKET", BUCKET)

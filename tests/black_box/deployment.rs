@@ -263,9 +263,12 @@ async fn cameo_works_with_the_rights_of_its_redis_user() {
         let refused = redis.ask(command).unwrap_err();
         assert_eq!(refused.code(), Some("NOPERM"), "{command}: {refused}");
     }
-    let anybody = redis.url.replace("cameo:", ":");
-    let anybody = redis::Client::open(anybody.as_str()).unwrap();
-    assert!(anybody.get_connection().is_err(), "there is no other user");
+    let default_user = redis.url.replace("cameo:", ":");
+    let default_user = redis::Client::open(default_user.as_str()).unwrap();
+    assert!(
+        default_user.get_connection().is_err(),
+        "there is no other user"
+    );
 }
 
 #[test]

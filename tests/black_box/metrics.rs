@@ -290,8 +290,8 @@ async fn metrics_may_have_an_address_of_their_own() {
 
 #[tokio::test]
 async fn the_error_for_an_address_in_use_names_the_setting() {
-    let somebody_elses = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = somebody_elses.local_addr().unwrap().to_string();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
     for (setting, other) in [
         ("CAMEO_HTTP__METRICS_BIND", "CAMEO_HTTP__BIND"),

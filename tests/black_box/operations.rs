@@ -141,7 +141,7 @@ async fn the_log_line_of_a_refused_request_has_its_problem_code() {
         }
     };
     let anyone = Client::new(&url, None);
-    let secret = "secret-that-nobody-logs";
+    let secret = "secret-that-is-never-logged";
     let path = format!("/api/v1/users/{secret}%20/avatar?size={secret}");
     assert_eq!(anyone.get(&path).await.problem().0, 400);
     anyone.get("/api/v1/users/42/avatar").await.problem();

@@ -132,7 +132,7 @@ impl Answer {
     }
 
     /// Whether the replica answered that it is still starting.
-    pub(crate) fn is_of_a_start(&self) -> bool {
+    pub(crate) fn is_from_startup(&self) -> bool {
         let body = self.json();
         let detail = body["detail"].as_str().unwrap_or_default();
         detail.starts_with("the service is starting")

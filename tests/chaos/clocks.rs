@@ -23,7 +23,7 @@ const SKEWS: [&str; 2] = ["+180s", "-180s"];
 const WORK: Duration = Duration::from_secs(16);
 /// One in this many changes may fail without a fault, because on a busy machine Redis may answer
 /// later than a replica waits.
-const ONE_IN: usize = 50;
+const ONE_FAILURE_IN: usize = 50;
 
 /// Runs the part with this seed.
 pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
@@ -45,7 +45,7 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
     };
     let fleet = Arc::new(Fleet::start_as(folder, &plan).await);
     let mut wrong = Verdict::default();
-    let apart = apart(&fleet).await;
+    let apart = clock_difference(&fleet).await;
     if !(Duration::from_secs(350)..Duration::from_secs(370)).contains(&apart) {
         let apart = format!("the clocks are {apart:?} apart, not six minutes");
         wrong.add(Violation::PartPromise, apart);
@@ -68,7 +68,7 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
     wrong.merge(load.stop().await);
     let ops = history.ops();
     let (failed, changes) = failed_changes(&ops);
-    if failed.len() * ONE_IN > changes {
+    if failed.len() * ONE_FAILURE_IN > changes {
         for op in &failed {
             let failed = format!("{}: {:?} was answered {:?}", op.subject, op.act, op.outcome);
             wrong.add(Violation::PartPromise, failed);
@@ -96,7 +96,7 @@ pub(crate) fn failed_changes(ops: &[Op]) -> (Vec<&Op>, usize) {
 }
 
 /// The difference of the replicas' clocks, by the `Date` headers of their answers.
-async fn apart(fleet: &Fleet) -> Duration {
+async fn clock_difference(fleet: &Fleet) -> Duration {
     let mut times = Vec::new();
     for replica in 0..fleet.replicas() {
         let answer = fleet.client(replica).readiness().await.unwrap();

@@ -107,7 +107,7 @@ impl Move {
     }
 
     /// The number of keys that are still on the old master.
-    pub(crate) async fn left(&self) -> usize {
+    pub(crate) async fn remaining_keys(&self) -> usize {
         self.keys().await.len()
     }
 

@@ -154,7 +154,7 @@ impl Fleet {
             _ => REPLICAS,
         };
         for number in 0..replicas {
-            let replica = fleet.replica_of(folder, plan, number, bucket_address);
+            let replica = fleet.make_replica(folder, plan, number, bucket_address);
             let replica = replica.await;
             replica.program.start().await;
             fleet.replicas.push(replica);
@@ -164,7 +164,7 @@ impl Fleet {
     }
 
     /// Makes a replica that is not running yet.
-    async fn replica_of(
+    async fn make_replica(
         &self,
         folder: &Path,
         plan: &Plan<'_>,
@@ -391,7 +391,7 @@ fn redis_node(folder: &Path, address: SocketAddr, number: usize) -> Program {
 
 /// A Redis server that syncs a write to the disk before it answers.
 fn redis_server(folder: &Path, name: &str, address: SocketAddr) -> Program {
-    let (port, data) = (address.port().to_string(), made(folder.join(name)));
+    let (port, data) = (address.port().to_string(), created(folder.join(name)));
     let data = data.display().to_string();
     Program::new(name, "redis-server", folder).arguments(
         [
@@ -436,7 +436,7 @@ fn token(folder: &Path, whose: &[&str]) -> String {
     String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
 
-fn made(folder: PathBuf) -> PathBuf {
+fn created(folder: PathBuf) -> PathBuf {
     fs::create_dir_all(&folder).unwrap();
     folder
 }

@@ -63,7 +63,7 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
         let pending = outstanding(&fleet).await;
         reserved += pending.iter().filter(|name| name.starts_with(&own)).count();
         tokio::time::sleep(FROZEN).await;
-        history.log("replica 0 goes on");
+        history.log("replica 0 continues");
         fleet.replica(0).resume().await;
         while let Some(done) = uploads.join_next().await {
             let (op, wrong) = done.unwrap();

@@ -33,9 +33,9 @@ const TIMES: u32 = 3;
 const WORK: Duration = Duration::from_secs(3);
 const FULL: Duration = Duration::from_secs(4);
 /// After this time the disk is certainly full for every request.
-const SETTLED: Duration = Duration::from_millis(500);
+const SETTLING_TIME: Duration = Duration::from_millis(500);
 /// How soon uploads must succeed once there is space again.
-const BACK: Duration = Duration::from_secs(5);
+const RECOVERY_TIME: Duration = Duration::from_secs(5);
 /// How long the run waits for that.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The subject whose avatar does not change.
@@ -143,8 +143,8 @@ async fn run_inside(folder: &Path, seed: u64) -> PartResult {
         let ballast = Ballast::fill(&data);
         while_full(&fleet, ballast, &mut found).await;
         history.log("the disk has space");
-        found.refused += refused(&history.ops(), since + SETTLED);
-        found.back.push(back(&client, &history).await);
+        found.refused += refused(&history.ops(), since + SETTLING_TIME);
+        found.back.push(recovery_time(&client, &history).await);
     }
     let worked = begun.elapsed();
     let mut during_run = load.stop().await;
@@ -152,11 +152,11 @@ async fn run_inside(folder: &Path, seed: u64) -> PartResult {
         during_run.add(Violation::PartPromise, wrong);
     }
     let mut passed = conclude(&fleet, &history, during_run, worked).await;
-    for path in left_over(&data) {
+    for path in temporary_files(&data) {
         passed.verdict.add(Violation::Orphan, path);
     }
     // The catalog file must agree too.
-    for left in swept(&fleet, &data).await {
+    for left in wait_until_swept(&fleet, &data).await {
         passed.verdict.add(Violation::Outstanding, left);
     }
     let again = judge(
@@ -185,7 +185,7 @@ async fn run_inside(folder: &Path, seed: u64) -> PartResult {
 /// Kills the process, reads the outstanding removals in its catalog file, and starts the process
 /// again. Repeats this until nothing is outstanding or the time is over. Returns what is
 /// outstanding.
-async fn swept(fleet: &Fleet, data: &Path) -> Vec<String> {
+async fn wait_until_swept(fleet: &Fleet, data: &Path) -> Vec<String> {
     let begun = Instant::now();
     loop {
         fleet.replica(0).kill().await;
@@ -211,7 +211,7 @@ async fn while_full(fleet: &Fleet, mut ballast: Ballast, found: &mut Observed) {
     while begun.elapsed() < FULL {
         ballast.top_up();
         tokio::time::sleep(Duration::from_millis(20)).await;
-        if begun.elapsed() < SETTLED || asked.elapsed() < Duration::from_millis(200) {
+        if begun.elapsed() < SETTLING_TIME || asked.elapsed() < Duration::from_millis(200) {
             continue;
         }
         asked = Instant::now();
@@ -258,7 +258,7 @@ fn violations(found: &Observed) -> Vec<String> {
     for back in &found.back {
         match back {
             None => wrong.push("uploads are refused although there is space".to_owned()),
-            Some(back) if *back > BACK => {
+            Some(back) if *back > RECOVERY_TIME => {
                 wrong.push(format!("uploads succeed only after {back:?}"))
             }
             Some(_) => {}
@@ -288,7 +288,7 @@ pub(crate) fn self_test() {
     show(&|found| found.readiness[0].0 = 503);
     show(&|found| found.readiness[0].1.clear());
     show(&|found| found.back[0] = None);
-    show(&|found| found.back[0] = Some(BACK * 2));
+    show(&|found| found.back[0] = Some(RECOVERY_TIME * 2));
 }
 
 /// The number of uploads that began after this time and were refused with 503.
@@ -304,7 +304,7 @@ fn refused(ops: &[Op], since: Duration) -> usize {
 }
 
 /// The time until uploads succeed again.
-async fn back(client: &Client, history: &History) -> Option<Duration> {
+async fn recovery_time(client: &Client, history: &History) -> Option<Duration> {
     let begun = Instant::now();
     while begun.elapsed() < TIMEOUT {
         if upload(client, history, "back").await {
@@ -327,7 +327,7 @@ async fn upload(client: &Client, history: &History, subject: &str) -> bool {
 }
 
 /// The temporary files that are left in the store.
-fn left_over(data: &Path) -> Vec<String> {
+fn temporary_files(data: &Path) -> Vec<String> {
     let temporary = std::fs::read_dir(data.join("store/tmp"));
     let temporary = temporary.into_iter().flatten().flatten();
     temporary

@@ -242,7 +242,7 @@ pub(crate) fn classify(act: Act, answer: &Answer) -> (Outcome, Option<String>) {
         | (503, "storage_unavailable" | "overloaded", Act::Upload { .. })
         | (503, "catalog_unavailable", Act::Read) => Some(Outcome::Refused(code.clone())),
         // Reading JSON does not need the store, except while the replica starts.
-        (503, "storage_unavailable", Act::Read) if answer.is_of_a_start() => {
+        (503, "storage_unavailable", Act::Read) if answer.is_from_startup() => {
             Some(Outcome::Refused(code.clone()))
         }
         (503, "catalog_unavailable", Act::Upload { .. })

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     runtime.block_on(run(wanted, by_name))
 }
 
-/// The parts, in the order in which they run by default, except that `storm` runs last.
+/// The names of all parts, which select them on the command line.
 const PARTS: [&str; 9] = [
     "storm",
     "outages",

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 8;
 const PROMPT: Duration = Duration::from_secs(2);
 /// How soon uploads must succeed again after the deletes. The catalog keeps the result of a delete
 /// for a minute, to answer a repeated delete.
-const BACK: Duration = Duration::from_secs(75);
+const RECOVERY_TIME: Duration = Duration::from_secs(75);
 /// How long the sweep may take.
 const SWEEP: Duration = Duration::from_secs(20);
 
@@ -65,16 +65,16 @@ pub(crate) async fn run(folder: &Path) -> PartResult {
 
     prepare(&fleet, &history, &mut verdict).await;
     let replaced = 0..REPLACED;
-    all(&fleet, &history, replaced, upload, &mut verdict).await;
+    perform_all(&fleet, &history, replaced, upload, &mut verdict).await;
     let limit = fill(&fleet).await;
     history.log(format_args!("Redis is full: {limit} bytes"));
 
     // New users, and users who have an avatar.
     for users in [AVATARS..AVATARS + 20, 0..20] {
-        let tried = all(&fleet, &history, users, upload, &mut verdict).await;
+        let tried = perform_all(&fleet, &history, users, upload, &mut verdict).await;
         seen.uploads.extend(tried);
     }
-    seen.reads = all(&fleet, &history, 0..40, |_| Act::Read, &mut verdict).await;
+    seen.reads = perform_all(&fleet, &history, 0..40, |_| Act::Read, &mut verdict).await;
     seen.images_refused = images(&fleet, &seen.reads).await;
     for replica in 0..fleet.replicas() {
         let readiness = fleet.client(replica).readiness().await.unwrap();
@@ -91,12 +91,12 @@ pub(crate) async fn run(folder: &Path) -> PartResult {
     // The sweep has freed some memory.
     fill(&fleet).await;
     let before = used(&fleet).await;
-    seen.deletes = all(&fleet, &history, 0..AVATARS, |_| Act::Delete, &mut verdict).await;
+    seen.deletes = perform_all(&fleet, &history, 0..AVATARS, |_| Act::Delete, &mut verdict).await;
     let deleted = Instant::now();
-    while seen.back.is_none() && deleted.elapsed() < BACK + SWEEP {
+    while seen.back.is_none() && deleted.elapsed() < RECOVERY_TIME + SWEEP {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let users = AVATARS + 20..AVATARS + 22;
-        let tried = all(&fleet, &history, users, upload, &mut verdict).await;
+        let tried = perform_all(&fleet, &history, users, upload, &mut verdict).await;
         seen.back = tried.iter().all(is_done).then(|| deleted.elapsed());
     }
     let freed = before.saturating_sub(used(&fleet).await);
@@ -159,7 +159,7 @@ fn violations(seen: &Observed) -> Vec<String> {
     }
     match seen.back {
         None => add("uploads are refused although there is memory".to_owned()),
-        Some(back) if back > BACK => add(format!("uploads succeed only after {back:?}")),
+        Some(back) if back > RECOVERY_TIME => add(format!("uploads succeed only after {back:?}")),
         Some(_) => {}
     }
     wrong
@@ -200,7 +200,7 @@ pub(crate) fn self_test() {
     show(&|seen| seen.readiness[0].1.clear());
     show(&|seen| seen.swept = false);
     show(&|seen| seen.back = None);
-    show(&|seen| seen.back = Some(BACK * 2));
+    show(&|seen| seen.back = Some(RECOVERY_TIME * 2));
 }
 
 fn is_done(op: &Op) -> bool {
@@ -236,14 +236,14 @@ async fn prepare(fleet: &Fleet, history: &History, verdict: &mut Verdict) {
                 begun.elapsed() < SWEEP,
                 "uploads do not succeed before Redis is full"
             );
-            let tried = all(fleet, history, users.clone(), upload, verdict).await;
+            let tried = perform_all(fleet, history, users.clone(), upload, verdict).await;
             done = tried.iter().all(is_done);
         }
     }
 }
 
 /// Performs an operation for each of these users, through alternating replicas.
-async fn all(
+async fn perform_all(
     fleet: &Fleet,
     history: &History,
     users: std::ops::Range<usize>,

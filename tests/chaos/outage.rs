@@ -26,11 +26,11 @@ const FOUR_ATTEMPTS: Duration = Duration::from_secs(2);
 /// limits and once for the first step of the catalog. The rest allows for a busy machine.
 const CATALOG_DEADLINE: Duration = Duration::from_secs(2);
 /// How soon the service must work again.
-const BACK: Duration = Duration::from_secs(2);
+const RECOVERY_TIME: Duration = Duration::from_secs(2);
 /// How long a replica may take to work on a busy machine, before anything is measured.
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// The interval between requests of each kind during an outage.
-const EVERY: Duration = Duration::from_millis(500);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The kind of a request, which decides what it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ async fn run_outage(fleet: &Arc<Fleet>, outage: &Outage) -> Observed {
                 });
             }
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(REQUEST_INTERVAL).await;
     }
     let healed = Instant::now();
     end(fleet, outage.fault).await;
@@ -225,7 +225,7 @@ async fn run_outage(fleet: &Arc<Fleet>, outage: &Outage) -> Observed {
         back,
         faults: Vec::new(),
     };
-    if back > BACK {
+    if back > RECOVERY_TIME {
         let late = format!("{}: back after {back:?}", seen.name);
         seen.faults.push(late);
     }
@@ -301,13 +301,13 @@ fn judge(
 
 /// An avatar that stays unchanged: its subject and the key of one of its images.
 #[derive(Clone)]
-struct Kept {
+struct KeptAvatar {
     subject: String,
     key: String,
 }
 
 /// Uploads an avatar through each replica, which shows that earlier faults are over.
-async fn upload_kept_avatar(fleet: &Fleet) -> Kept {
+async fn upload_kept_avatar(fleet: &Fleet) -> KeptAvatar {
     let subject = "kept".to_owned();
     let mut key = None;
     for replica in 0..REPLICAS {
@@ -326,10 +326,10 @@ async fn upload_kept_avatar(fleet: &Fleet) -> Kept {
         };
     }
     let key = key.expect("an avatar has images");
-    Kept { subject, key }
+    KeptAvatar { subject, key }
 }
 
-async fn ask(client: &Client, what: RequestKind, kept: &Kept) -> reqwest::Result<Answer> {
+async fn ask(client: &Client, what: RequestKind, kept: &KeptAvatar) -> reqwest::Result<Answer> {
     static UPLOADS: AtomicU32 = AtomicU32::new(0);
     match what {
         RequestKind::Upload => {
@@ -344,7 +344,7 @@ async fn ask(client: &Client, what: RequestKind, kept: &Kept) -> reqwest::Result
 }
 
 /// The time from `since` until a replica answers every kind of request again.
-async fn works_again(client: &Client, kept: &Kept, since: Instant) -> Duration {
+async fn works_again(client: &Client, kept: &KeptAvatar, since: Instant) -> Duration {
     for what in RequestKind::ALL {
         loop {
             let answer = ask(client, what, kept).await;

@@ -26,7 +26,7 @@ const BEFORE_REBUILD: Duration = Duration::from_secs(2);
 /// The age of the lost writes: with `everysec` it may be up to two seconds.
 const LOST_MS: std::ops::Range<u64> = 800..1900;
 /// The interval at which the length of the append-only file is recorded.
-const NOTED_EVERY: Duration = Duration::from_millis(10);
+const RECORDING_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs the part with this seed.
 pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
@@ -134,7 +134,7 @@ fn first_line(text: &[u8]) -> String {
 /// The append-only file, and its recorded lengths.
 struct AppendOnlyFile {
     path: PathBuf,
-    noting: JoinHandle<()>,
+    recording: JoinHandle<()>,
     lengths: Arc<std::sync::Mutex<Vec<(Instant, u64)>>>,
 }
 
@@ -149,19 +149,19 @@ impl AppendOnlyFile {
         files.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
         let path = files.pop().expect("Redis has an append-only file");
         let lengths = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let noting = tokio::spawn({
+        let recording = tokio::spawn({
             let (path, lengths) = (path.clone(), Arc::clone(&lengths));
             async move {
                 loop {
                     let length = path.metadata().unwrap().len();
                     lengths.lock().unwrap().push((Instant::now(), length));
-                    tokio::time::sleep(NOTED_EVERY).await;
+                    tokio::time::sleep(RECORDING_INTERVAL).await;
                 }
             }
         });
         Self {
             path,
-            noting,
+            recording,
             lengths,
         }
     }
@@ -169,7 +169,7 @@ impl AppendOnlyFile {
     /// Cuts the file to its length of `age` ago, or in the middle of one of the entries that
     /// followed. Returns the exact age and the new length.
     fn cut(self, age: Duration, in_an_entry: bool, rng: &mut Rng) -> (Duration, u64) {
-        self.noting.abort();
+        self.recording.abort();
         let lengths = self.lengths.lock().unwrap();
         let now = Instant::now();
         let whole = self.path.metadata().unwrap().len();

@@ -20,7 +20,7 @@ const DELETE_LIMIT: (&str, &str) = ("CAMEO_LIMITS__DELETE", "60/min");
 /// How often a wrong count is repeated if Redis did not count.
 const TRIES: usize = 4;
 /// How long the user sends deletes.
-const TRIED: Duration = Duration::from_secs(5);
+const DELETING_TIME: Duration = Duration::from_secs(5);
 
 /// The numbers of allowed requests.
 pub(crate) struct Counted {
@@ -51,7 +51,7 @@ impl fmt::Display for Counted {
             "  limits of {REPLICAS} replicas: of {} uploads at once {uploads:?} succeeded, {UPLOADS} \
              are due;\n  of deletes in {} s {deletes} succeeded, {least} to {most} are due",
             2 * UPLOADS,
-            TRIED.as_secs(),
+            DELETING_TIME.as_secs(),
         )
     }
 }
@@ -115,7 +115,7 @@ async fn deletes(fleet: &Fleet, subject: &str) -> (usize, [usize; 2]) {
             let mut through = 0;
             // The time of the first answer, the time of the last request, and the longest request.
             let (mut first, mut last, mut longest) = (None, Instant::now(), Duration::ZERO);
-            while begun.elapsed() < TRIED {
+            while begun.elapsed() < DELETING_TIME {
                 last = Instant::now();
                 let answer = client.delete(subject).await;
                 through += usize::from(answer.is_ok_and(|answer| answer.status != 429));

@@ -29,9 +29,9 @@ const PAUSE: Duration = Duration::from_millis(1500);
 /// to three seconds for the slot to be whole.
 const BOUND: Duration = Duration::from_secs(15);
 /// How soon everything must work once a slot is whole again.
-const BACK: Duration = Duration::from_secs(2);
+const RECOVERY_TIME: Duration = Duration::from_secs(2);
 /// One in this many operations may fail while no slot stays half-moved.
-const ONE_IN: usize = 50;
+const ONE_FAILURE_IN: usize = 50;
 
 /// The move of one slot.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub(crate) async fn run(folder: &Path, seed: u64) -> PartResult {
         moves.push(move_slot(&fleet, &history, *partition, stays_half_moved).await);
         tokio::time::sleep(PAUSE).await;
     }
-    tokio::time::sleep(BACK).await;
+    tokio::time::sleep(RECOVERY_TIME).await;
     let worked = begun.elapsed();
     let mut during_run = load.stop().await;
     let ops = history.ops();
@@ -93,7 +93,7 @@ async fn move_slot(
     let since = history.now();
     history.log(format_args!("partition {partition} moves"));
     let moving = Move::begin(fleet.redis_addresses(), &key).await;
-    let left = moving.left().await;
+    let left = moving.remaining_keys().await;
     history.log(format_args!(
         "{left} of its keys are still on the old master"
     ));
@@ -136,11 +136,11 @@ fn violations(ops: &[Op], moves: &[Moved]) -> Vec<String> {
     let left: Vec<_> = moves
         .iter()
         .filter(|moved| moved.stays_half_moved)
-        .map(|moved| moved.time.start..moved.time.end + BACK)
+        .map(|moved| moved.time.start..moved.time.end + RECOVERY_TIME)
         .collect();
     let others = ops.iter().filter(|op| !op.overlaps(&left));
     let failed: Vec<_> = others.clone().filter(|op| has_failed(op)).collect();
-    if failed.len() * ONE_IN > others.count() {
+    if failed.len() * ONE_FAILURE_IN > others.count() {
         for op in failed {
             let (at, outcome) = (op.begun, &op.outcome);
             wrong.push(format!(

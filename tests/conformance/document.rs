@@ -10,50 +10,55 @@ use crate::{CATALOGS, FORMS, STORES};
 
 /// The results of a store: name, version, suite of the adapter, black-box suite, features, verdicts
 /// of the doctor.
-type StoreSeen = (&'static str, String, Outcome, Outcome, Features, Verdicts);
+type StoreResults = (&'static str, String, Outcome, Outcome, Features, Verdicts);
 /// The results of a catalog: name, version, suite of the adapter, black-box suites by form, verdict
 /// of the doctor.
-type CatalogSeen = (&'static str, String, Outcome, Vec<Outcome>, String);
+type CatalogResults = (&'static str, String, Outcome, Vec<Outcome>, String);
 
 /// The results of all servers that could be installed.
 #[derive(Default)]
-pub(crate) struct Seen {
-    pub(crate) stores: Vec<StoreSeen>,
-    pub(crate) catalogs: Vec<CatalogSeen>,
+pub(crate) struct Results {
+    pub(crate) stores: Vec<StoreResults>,
+    pub(crate) catalogs: Vec<CatalogResults>,
     /// The results of prepared buckets, by the title of the store.
     pub(crate) prepared: Vec<(&'static str, Prepared)>,
 }
 
-impl Seen {
+impl Results {
     pub(crate) fn count(&self) -> usize {
         self.stores.len() + self.catalogs.len()
     }
 
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
-        let of_stores = self.stores.iter().flat_map(|seen| [&seen.2, &seen.3]);
+        let of_stores = self
+            .stores
+            .iter()
+            .flat_map(|results| [&results.2, &results.3]);
         let of_prepared = self.prepared.iter();
-        let of_prepared = of_prepared.flat_map(|(_, seen)| [&seen.contract, &seen.black_box]);
+        let of_prepared =
+            of_prepared.flat_map(|(_, results)| [&results.contract, &results.black_box]);
         let of_catalogs = self.catalogs.iter();
-        let of_catalogs = of_catalogs.flat_map(|seen| std::iter::once(&seen.2).chain(&seen.3));
+        let of_catalogs =
+            of_catalogs.flat_map(|results| std::iter::once(&results.2).chain(&results.3));
         of_stores.chain(of_prepared).chain(of_catalogs)
     }
 }
 
 /// Writes the document.
-pub(crate) fn write(seen: &Seen) {
+pub(crate) fn write(results: &Results) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/object-stores.md");
-    std::fs::write(path, text(seen, &time::OffsetDateTime::now_utc().date())).unwrap();
+    std::fs::write(path, text(results, &time::OffsetDateTime::now_utc().date())).unwrap();
     println!("wrote docs/object-stores.md");
 }
 
-fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
+fn text(results: &Results, date: &impl std::fmt::Display) -> String {
     let mut text = format!(
         "# Servers that Cameo is tested on\n\n\
          `make conformance` wrote this page on {date}. Each server ran on the loopback interface, one \
          at a time. Every cell is a measured result; `n of n` counts passed tests of Cameo.\n\n\
          ## Object stores\n\n"
     );
-    stores(&mut text, seen);
+    stores(&mut text, results);
     text.push_str(
         "\nCameo needs these S3 calls: HeadBucket, PutObject from bytes, GetObject, DeleteObject and \
          ListObjectsV2. It also needs CreateBucket and PutBucketPolicy, unless an operator has prepared \
@@ -64,7 +69,7 @@ fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
          `storage.s3.endpoint` and `storage.s3.path_style = true`. Garage needs \
          `storage.s3.region = \"garage\"`, or the value of its `s3_region`.\n",
     );
-    for (name, _, adapter, black_box, ..) in &seen.stores {
+    for (name, _, adapter, black_box, ..) in &results.stores {
         let left_out = adapter
             .not_applicable
             .iter()
@@ -80,9 +85,9 @@ fn text(seen: &Seen, date: &impl std::fmt::Display) -> String {
             .unwrap();
         }
     }
-    prepared(&mut text, seen);
+    prepared(&mut text, results);
     text.push_str("\n## Catalogs\n\n");
-    catalogs(&mut text, seen);
+    catalogs(&mut text, results);
     text.push_str(
         "\nWith `catalog.kind = \"redis\"`, `catalog.redis.url` names one server, several nodes of a \
          Cluster, or Sentinels (`redis+sentinel://host:26379/NAME`).\n\n\
@@ -109,62 +114,66 @@ fn row(text: &mut String, cells: impl IntoIterator<Item = String>) {
     writeln!(text, "| {} |", cells.join(" | ")).unwrap();
 }
 
-fn stores(text: &mut String, seen: &Seen) {
-    let found = |name: &str| seen.stores.iter().find(|seen| seen.0 == name);
+fn stores(text: &mut String, results: &Results) {
+    let found = |name: &str| results.stores.iter().find(|results| results.0 == name);
     let all: Vec<_> = STORES.iter().map(|store| found(store.name)).collect();
     let titles = STORES.iter().map(|store| store.title.to_owned());
     row(text, std::iter::once(String::new()).chain(titles));
     row(text, vec!["---".to_owned(); STORES.len() + 1]);
-    let mut line = |name: &str, cell: &dyn Fn(&StoreSeen) -> String| {
+    let mut line = |name: &str, cell: &dyn Fn(&StoreResults) -> String| {
         let cells = all
             .iter()
-            .map(|seen| seen.map_or_else(|| "not tried".to_owned(), cell));
+            .map(|results| results.map_or_else(|| "not tried".to_owned(), cell));
         row(text, std::iter::once(name.to_owned()).chain(cells));
     };
-    line("version", &|seen| seen.1.clone());
-    line("**the store's contract and adapter**", &|seen| {
-        seen.2.to_string()
+    line("version", &|results| results.1.clone());
+    line("**the store's contract and adapter**", &|results| {
+        results.2.to_string()
     });
-    line("**the service, black-box**", &|seen| seen.3.to_string());
-    line("**`cameo doctor`**", &|seen| seen.5.verdict.clone());
-    line("images served by the service", &|seen| seen.5.proxy.clone());
-    line("doctor: a wrong secret", &|seen| {
-        seen.5.wrong_secret.clone()
+    line("**the service, black-box**", &|results| {
+        results.3.to_string()
+    });
+    line("**`cameo doctor`**", &|results| results.5.verdict.clone());
+    line("images served by the service", &|results| {
+        results.5.proxy.clone()
+    });
+    line("doctor: a wrong secret", &|results| {
+        results.5.wrong_secret.clone()
     });
     line(
         "doctor: a bucket of another user",
-        &|seen| match &seen.5.others_bucket {
+        &|results| match &results.5.others_bucket {
             verdict if verdict.is_empty() => "not tried: it has one user".to_owned(),
             verdict => verdict.clone(),
         },
     );
-    let names = seen.stores.first().map(|seen| &seen.4);
+    let names = results.stores.first().map(|results| &results.4);
     for (at, (name, _)) in names.into_iter().flatten().enumerate() {
-        line(name, &|seen| seen.4[at].1.clone());
+        line(name, &|results| results.4[at].1.clone());
     }
 }
 
-fn prepared(text: &mut String, seen: &Seen) {
+fn prepared(text: &mut String, results: &Results) {
     text.push_str(
         "\n## A prepared bucket\n\n\
          `minio-init.sh` uses `mc` to make a bucket, its policy, and a user with few rights for the \
          service.\n\n",
     );
-    if seen.prepared.is_empty() {
+    if results.prepared.is_empty() {
         text.push_str("Not tried.\n");
     }
-    for (title, seen) in &seen.prepared {
-        let title = format!("{title}, with `mc` {}", seen.client);
+    for (title, results) in &results.prepared {
+        let title = format!("{title}, with `mc` {}", results.client);
         row(text, [title, "result".to_owned()]);
         row(text, ["---", "---"].map(str::to_owned));
-        for (name, cell) in &seen.rows {
+        for (name, cell) in &results.rows {
             row(text, [(*name).to_owned(), cell.clone()]);
         }
         for (name, outcome) in [
-            ("**the store's contract**, as the user", &seen.contract),
+            ("**the store's contract**, as the user", &results.contract),
             (
                 "**the service, black-box**, each test as a user in a bucket of its own",
-                &seen.black_box,
+                &results.black_box,
             ),
         ] {
             row(text, [name.to_owned(), outcome.to_string()]);
@@ -172,7 +181,7 @@ fn prepared(text: &mut String, seen: &Seen) {
     }
 }
 
-fn catalogs(text: &mut String, seen: &Seen) {
+fn catalogs(text: &mut String, results: &Results) {
     let forms = FORMS.map(|(_, form)| format!("black-box, {form}"));
     let header = ["", "version", "catalog's contract and adapter, limits"].map(str::to_owned);
     let header: Vec<_> = header.into_iter().chain(forms).collect();
@@ -184,7 +193,7 @@ fn catalogs(text: &mut String, seen: &Seen) {
     row(text, rule);
     for (name, title) in CATALOGS {
         let mut cells = vec![title.to_owned()];
-        match seen.catalogs.iter().find(|seen| seen.0 == name) {
+        match results.catalogs.iter().find(|results| results.0 == name) {
             Some((_, version, adapter, forms, doctor)) => {
                 cells.extend([version.clone(), adapter.to_string()]);
                 cells.extend(forms.iter().map(ToString::to_string));

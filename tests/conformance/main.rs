@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use document::Seen;
+use document::Results;
 use server::Server;
 use suites::{Outcome, Suites};
 
@@ -152,31 +152,31 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let suites = Suites::build();
     let mut faults = Faults::default();
-    let mut seen = Seen::default();
+    let mut results = Results::default();
     for store in STORES.iter().filter(|store| arguments.wants(store.name)) {
         match server::install(store.name) {
-            Ok(()) => try_store(store, &suites, &mut seen, &mut faults),
-            Err(reason) => missing(store.name, &reason, &arguments, &mut faults),
+            Ok(()) => try_store(store, &suites, &mut results, &mut faults),
+            Err(reason) => report_missing(store.name, &reason, &arguments, &mut faults),
         }
     }
     for (name, title) in CATALOGS.iter().filter(|one| arguments.wants(one.0)) {
         match server::program(name) {
-            Ok(program) => try_catalog(name, title, &program, &suites, &mut seen, &mut faults),
-            Err(reason) => missing(name, &reason, &arguments, &mut faults),
+            Ok(program) => try_catalog(name, title, &program, &suites, &mut results, &mut faults),
+            Err(reason) => report_missing(name, &reason, &arguments, &mut faults),
         }
     }
 
     if arguments.only.is_none() || arguments.document {
-        document::write(&seen);
+        document::write(&results);
     } else {
         println!("docs/object-stores.md is not written, because not every server was tried");
     }
-    let passed: usize = seen.outcomes().map(|outcome| outcome.passed).sum();
-    let all: usize = seen.outcomes().map(Outcome::all).sum();
+    let passed: usize = results.outcomes().map(|outcome| outcome.passed).sum();
+    let all: usize = results.outcomes().map(Outcome::all).sum();
     let minutes = begun.elapsed().as_secs() / 60;
     println!(
         "{} servers, {passed} of {all} tests passed, {} faults, {minutes} min",
-        seen.count(),
+        results.count(),
         faults.0.len()
     );
     for fault in &faults.0 {
@@ -190,7 +190,7 @@ fn main() -> ExitCode {
 }
 
 /// Reports a server that could not be installed.
-fn missing(name: &str, reason: &str, arguments: &Arguments, faults: &mut Faults) {
+fn report_missing(name: &str, reason: &str, arguments: &Arguments, faults: &mut Faults) {
     if arguments.allow_missing.contains(name) {
         println!("{name:<10}  is missing, which is allowed: {reason}");
     } else {
@@ -210,7 +210,7 @@ fn report(name: &str, suite: &str, outcome: Outcome, faults: &mut Faults) -> Out
     outcome
 }
 
-fn try_store(store: &Store, suites: &Suites, seen: &mut Seen, faults: &mut Faults) {
+fn try_store(store: &Store, suites: &Suites, results: &mut Results, faults: &mut Faults) {
     let name = store.name;
     let server = match Server::start(name) {
         Ok(server) => server,
@@ -241,9 +241,10 @@ fn try_store(store: &Store, suites: &Suites, seen: &mut Seen, faults: &mut Fault
     println!("{name:<10}  doctor: {}", doctor.verdict);
     if store.is_prepared {
         let prepared = prepared::of_store(store, &server, suites, &variables, faults);
-        seen.prepared.push((store.title, prepared));
+        results.prepared.push((store.title, prepared));
     }
-    seen.stores
+    results
+        .stores
         .push((name, server.version(), adapter, black_box, features, doctor));
 }
 
@@ -252,7 +253,7 @@ fn try_catalog(
     title: &str,
     program: &str,
     suites: &Suites,
-    seen: &mut Seen,
+    results: &mut Results,
     faults: &mut Faults,
 ) {
     let version = server::version_of(program);
@@ -271,5 +272,7 @@ fn try_catalog(
     }
     let doctor = doctor::of_catalog(program, faults);
     println!("{name:<10}  doctor: {doctor}");
-    seen.catalogs.push((name, version, adapter, forms, doctor));
+    results
+        .catalogs
+        .push((name, version, adapter, forms, doctor));
 }

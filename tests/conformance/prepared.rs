@@ -165,10 +165,10 @@ impl Operator {
         let admin = features::client(server, server.admin());
         let service = features::client(server, OURS.user);
         self.make(SCRIPT, &OURS)?;
-        let before = block_on(kept(&admin, &service))?;
+        let before = block_on(describe_state(&admin, &service))?;
         self.make(SCRIPT, &OTHERS)?;
         self.make(SCRIPT, &OURS)?;
-        let after = block_on(kept(&admin, &service))?;
+        let after = block_on(describe_state(&admin, &service))?;
         if after != before {
             return Err(format!("{before:?} has become {after:?}"));
         }
@@ -232,7 +232,7 @@ impl Operator {
 
 /// Describes what a second run must not change: the policy of the bucket, and two objects that the
 /// service can read. Writes the objects if they are missing.
-async fn kept(admin: &Client, service: &Client) -> Result<Vec<String>, String> {
+async fn describe_state(admin: &Client, service: &Client) -> Result<Vec<String>, String> {
     let policy = admin.get_bucket_policy().bucket(OURS.name).send().await;
     let policy = policy
         .map_err(|error| describe::<(), _>(Err(error)))?
@@ -290,8 +290,8 @@ async fn check_anyone(server: &Server) -> Vec<Checked> {
         ),
     ];
     vec![
-        ("anyone can", all(&may, WORKS)),
-        ("anyone cannot", all(&may_not, REFUSED)),
+        ("anyone can", expect_all(&may, WORKS)),
+        ("anyone cannot", expect_all(&may_not, REFUSED)),
     ]
 }
 
@@ -350,7 +350,7 @@ async fn check_user(server: &Server, operator: &Operator) -> Vec<Checked> {
             operator.administration(server, OURS.user),
         ),
     ];
-    let elsewhere = all(&written, WORKS).and_then(|_| all(&nor_elsewhere, REFUSED));
+    let elsewhere = expect_all(&written, WORKS).and_then(|_| expect_all(&nor_elsewhere, REFUSED));
 
     let buckets = user.list_buckets().send().await.map(|answer| {
         let names = answer.buckets.unwrap_or_default().into_iter();
@@ -362,15 +362,18 @@ async fn check_user(server: &Server, operator: &Operator) -> Vec<Checked> {
         error => Err(describe(error)),
     };
     vec![
-        ("the user can, in its bucket", all(&may, WORKS)),
-        ("the user cannot, in its bucket", all(&may_not, REFUSED)),
+        ("the user can, in its bucket", expect_all(&may, WORKS)),
+        (
+            "the user cannot, in its bucket",
+            expect_all(&may_not, REFUSED),
+        ),
         ("the user cannot, elsewhere", elsewhere),
         ("ListBuckets shows the user", shown),
     ]
 }
 
 /// The names of the calls if each had this result; otherwise the other results.
-fn all(calls: &[(&str, String)], wanted: &str) -> Result<String, String> {
+fn expect_all(calls: &[(&str, String)], wanted: &str) -> Result<String, String> {
     let others = calls.iter().filter(|(_, seen)| seen != wanted);
     let others: Vec<_> = others
         .map(|(name, seen)| format!("{name}: {seen}"))

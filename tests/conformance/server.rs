@@ -110,33 +110,36 @@ impl Server {
         self.facts.get(name).map(String::as_str)
     }
 
-    fn known(&self, name: &str) -> &str {
+    fn required_fact(&self, name: &str) -> &str {
         self.fact(name)
-            .unwrap_or_else(|| panic!("its script does not give {name}"))
+            .unwrap_or_else(|| panic!("the script of the server does not give {name}"))
     }
 
     pub(crate) fn endpoint(&self) -> &str {
-        self.known("ENDPOINT")
+        self.required_fact("ENDPOINT")
     }
 
     pub(crate) fn version(&self) -> String {
-        self.known("VERSION").to_owned()
+        self.required_fact("VERSION").to_owned()
     }
 
     pub(crate) fn region(&self) -> &str {
-        self.known("REGION")
+        self.required_fact("REGION")
     }
 
     /// The access key and secret of a user with all rights.
     pub(crate) fn admin(&self) -> (&str, &str) {
-        (self.known("ACCESS_KEY_ID"), self.known("SECRET_ACCESS_KEY"))
+        (
+            self.required_fact("ACCESS_KEY_ID"),
+            self.required_fact("SECRET_ACCESS_KEY"),
+        )
     }
 
     /// The access key and secret of a user without rights to the buckets of others; `None` if the
     /// server has no such user.
     pub(crate) fn other(&self) -> Option<(&str, &str)> {
         let key = self.fact("OTHER_ACCESS_KEY_ID")?;
-        Some((key, self.known("OTHER_SECRET_ACCESS_KEY")))
+        Some((key, self.required_fact("OTHER_SECRET_ACCESS_KEY")))
     }
 
     /// The environment variables with which the tests use this server.
