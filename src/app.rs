@@ -126,8 +126,8 @@ impl App {
             );
         }
         let looked = async {
-            service.look_at_first_records().await?;
-            service.look_for_losses().await
+            service.check_first_records().await?;
+            service.find_losses().await
         };
         if let Err(error) = looked.await {
             warn!(error = %chain(&error), "records are compared with the store later");

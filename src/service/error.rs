@@ -1,4 +1,4 @@
-//! Why something was not done.
+//! The errors of the service.
 
 use std::time::Duration;
 
@@ -7,56 +7,55 @@ use cameo_imaging as imaging;
 use crate::catalog::CatalogError;
 use crate::storage::StoreError;
 
-/// Why something was not done. What the caller may know is in the text; what only the operator
-/// should know is in the source.
+/// Why a request failed. The text is for the client. The source is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The subject has no avatar.
     #[error("there is no avatar")]
     NotFound,
-    /// The picture was not taken.
+    /// The picture was refused.
     #[error(transparent)]
     Picture(#[from] imaging::Error),
-    /// The picture needs more memory than there will ever be.
+    /// The picture needs more memory than the whole budget has.
     #[error("decoding the picture takes {needed_mib} MiB of memory; at most {available_mib} MiB")]
     TooMuchMemory {
-        /// What it needs.
+        /// The memory that it needs, in MiB.
         needed_mib: u64,
-        /// What there is.
+        /// The memory of the budget, in MiB.
         available_mib: u64,
     },
-    /// There was no room within the time that an upload may wait.
+    /// No memory or worker became free within `processing.queue_timeout`.
     #[error("too many uploads are under way")]
     Overloaded {
-        /// When to try again.
+        /// The time after which the client may try again.
         retry_after: Duration,
     },
-    /// Whoever asked has given up, and nothing was changed.
+    /// The caller has given up. Nothing was changed.
     #[error("the caller has given up")]
     GivenUp,
-    /// The current avatar is not what the caller expected.
+    /// The current avatar does not meet the precondition.
     #[error("the current avatar is not the one that the request expects")]
     PreconditionFailed,
-    /// A later upload or a delete came first.
+    /// A later upload or a delete was committed first.
     #[error("a later upload, or a delete, came first")]
     Superseded,
-    /// The upload took so long that it was given up.
+    /// The upload took too long and was aborted.
     #[error("the upload could not be stored in time")]
     TimedOut,
     /// The store failed.
     #[error("the store does not answer as it should")]
     Storage(#[from] StoreError),
-    /// The catalog failed, and may be asked again.
+    /// The catalog failed. The request may be repeated.
     #[error("the catalog does not answer as it should")]
     Catalog(#[source] CatalogError),
-    /// A fault of this program, or of what the catalog holds.
+    /// A fault of this program, or corrupt data in the catalog.
     #[error("an internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<CatalogError> for Error {
     fn from(error: CatalogError) -> Self {
-        // Nobody is told to try again what will fail again.
+        // A corrupt record fails again, so the client is not asked to repeat the request.
         if error.is_corrupt() {
             Self::Internal(Box::new(error))
         } else {

@@ -1,4 +1,4 @@
-//! Records whose objects are gone, after the store lost all that it held.
+//! Detects records whose objects are gone because the store lost its contents.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,24 +10,24 @@ use crate::avatar::AvatarId;
 use crate::catalog::Cursor;
 use crate::telemetry::Health;
 
-/// Avatars whose objects are looked for at the same time.
+/// Avatars whose objects are listed at the same time.
 const CONCURRENCY: usize = 8;
-/// Pages of records looked at in one go. The next go continues where this one ends. Empty pages do
-/// not count: a new catalog of many partitions has one for each.
+/// Pages of records that one call compares. The next call continues after them. Empty pages do not
+/// count, because a new catalog has an empty page for each partition.
 const MAX_PAGES: usize = 4;
 
-/// Records whose objects are looked for when a process starts.
+/// Records that are compared when a process starts.
 const SAMPLE: usize = 64;
 
-/// How far records were compared with the store.
+/// The progress of the comparison of records with the store.
 #[derive(Default)]
 pub(super) struct Losses(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The store's losses that were looked into.
+    /// The store's count of losses at the last comparison.
     known: u64,
-    /// Where the next records to look at are; `None` where every record has objects.
+    /// The position of the next records to compare; `None` if every record has objects.
     next: Option<Cursor>,
 }
 
@@ -38,7 +38,7 @@ impl Losses {
 }
 
 impl Service {
-    /// Degraded while records may name objects that the store has lost.
+    /// The health of the store: degraded while records may name objects that it has lost.
     pub(super) fn losses_health(&self) -> Health {
         let state = self.losses.lock();
         if state.next.is_none() && state.known == self.store.losses() {
@@ -49,13 +49,13 @@ impl Service {
         Health::Degraded(reason.to_owned())
     }
 
-    /// Looks whether the first records have objects. If one has none,
-    /// [`look_for_losses`](Self::look_for_losses) looks at all records. A process calls this when it
-    /// starts, because an earlier process, or another replica, may have seen the loss.
+    /// Checks whether the first records have objects. If one has none, the next calls of
+    /// [`find_losses`](Self::find_losses) compare all records. A process calls this at its start,
+    /// because the loss may have happened before.
     ///
     /// # Errors
     /// [`Error::Catalog`], [`Error::Storage`]
-    pub async fn look_at_first_records(&self) -> Result<(), Error> {
+    pub async fn check_first_records(&self) -> Result<(), Error> {
         let mut from = Cursor::START;
         let records = loop {
             let page = self.catalog.page(&from).await?;
@@ -74,12 +74,12 @@ impl Service {
         Ok(())
     }
 
-    /// Where the store has lost its objects, looks whether records still name them. It stops at the
-    /// first such record, and begins there the next time.
+    /// If the store has lost objects, checks whether records still name them. Stops at the first such
+    /// record; the next call begins there.
     ///
     /// # Errors
     /// [`Error::Catalog`], [`Error::Storage`]: the next call continues.
-    pub async fn look_for_losses(&self) -> Result<(), Error> {
+    pub async fn find_losses(&self) -> Result<(), Error> {
         let losses = self.store.losses();
         let mut from = {
             let mut state = self.losses.lock();
@@ -145,18 +145,18 @@ mod tests {
             .await;
         replaced.unwrap();
         let health = async |service: &super::Service| {
-            service.look_for_losses().await.unwrap();
+            service.find_losses().await.unwrap();
             service.check_store().await.unwrap().health
         };
         for _ in 0..2 {
             let service = parts.service();
             assert_eq!(health(&service).await, Health::Healthy);
-            service.look_at_first_records().await.unwrap();
+            service.check_first_records().await.unwrap();
             let degraded = health(&service).await;
             assert!(matches!(degraded, Health::Degraded(_)), "{degraded:?}");
         }
         let service = parts.service();
-        service.look_at_first_records().await.unwrap();
+        service.check_first_records().await.unwrap();
         let avatar = record.avatar_id;
         let manifest = ObjectKey::Manifest { avatar };
         parts.store.put(&manifest, "{}".into()).await.unwrap();

@@ -1,6 +1,18 @@
-//! What the program does: take an upload, tell and show what there is, remove it, and clean up.
+//! The functions of the program: upload, read, remove, sweep, maintain.
 //!
-//! Everything here speaks of avatars, stores and catalogs; HTTP is above, adapters are below.
+//! | file | task |
+//! | --- | --- |
+//! | `admission`, `budget` | bound memory and concurrency before a body is read |
+//! | `upload` | one upload: `make`, then `commit` |
+//! | `make` | makes the objects of an avatar and stores them |
+//! | `commit` | makes stored objects the current avatar of a user |
+//! | `read` | reads records and objects |
+//! | `remove` | removes the avatar of a user |
+//! | `sweep` | removes abandoned uploads and replaced avatars |
+//! | `watch`, `losses` | watch the catalog and the store |
+//! | `maintain` | rebuilds the catalog, collects garbage |
+//!
+//! The service knows the ports of the store and the catalog, not their adapters, and nothing of HTTP.
 
 mod admission;
 mod budget;
@@ -43,34 +55,34 @@ use budget::Budget;
 use losses::Losses;
 use sweep::Undeletable;
 
-/// Requests to the store under way at once for one removal.
+/// Concurrent requests to the store for one removal.
 const REMOVALS: usize = 8;
 
-/// How the program does it.
+/// The settings of a [`Service`].
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What is made of an upload.
+    /// The limits for pictures and the renditions to make.
     pub recipe: Arc<Recipe>,
-    /// The most bytes of an upload.
+    /// Maximum size of an upload in bytes.
     pub max_upload_bytes: usize,
-    /// Bytes for uploads held and pictures decoded, all together.
+    /// Memory in bytes for all bodies in memory and all pictures being decoded.
     pub memory_budget: u64,
-    /// How long an upload waits for its turn.
+    /// How long an upload waits for memory and a worker.
     pub queue_timeout: Duration,
-    /// How long one picture may take.
+    /// Time limit for processing one picture.
     pub picture_deadline: Duration,
-    /// How long a replaced avatar's objects stay.
+    /// How long the objects of a replaced avatar stay.
     pub retire_after: Duration,
-    /// Time until an unfinished upload expires, and lease of a caller that removes objects.
+    /// Time until an unfinished upload expires. It is also the lease of a caller that removes objects.
     pub upload_deadline: Duration,
-    /// How long the objects of a complete upload are kept after its deadline, if the catalog does
-    /// not know whether it was committed.
+    /// How long the objects of a complete upload are kept after its deadline if the outcome of its
+    /// commit is unknown.
     pub orphan_grace: Duration,
     /// What an object's public URL begins with, without a closing slash.
     pub objects_url: String,
 }
 
-/// Everything that the program can do.
+/// The functions of the program, on one store and one catalog.
 pub struct Service {
     store: Arc<dyn Store>,
     catalog: Arc<dyn Catalog>,
@@ -84,7 +96,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Puts the parts together; what they do is counted there.
+    /// Combines the parts. Measurements go to `metrics`.
     pub fn new(
         store: Arc<dyn Store>,
         catalog: Arc<dyn Catalog>,
@@ -111,7 +123,7 @@ impl Service {
         }
     }
 
-    /// How the program does what it does.
+    /// The settings.
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -121,12 +133,12 @@ impl Service {
         format!("{}/{key}", self.settings.objects_url)
     }
 
-    /// What uploads take and wait for at this moment.
+    /// The resources that uploads use and wait for at this moment.
     pub fn load(&self) -> Load {
         self.budget.load()
     }
 
-    /// What the current avatars add up to.
+    /// Totals of the current avatars.
     ///
     /// # Errors
     /// [`Error::Catalog`]
@@ -134,7 +146,7 @@ impl Service {
         Ok(self.catalog.stats().await?)
     }
 
-    /// Whether the store works, and what holds of it.
+    /// Checks the store: its health, and whether anonymous readers have access.
     ///
     /// # Errors
     /// [`Error::Storage`]
@@ -146,7 +158,7 @@ impl Service {
         Ok(checkup)
     }
 
-    /// Whether the catalog works, and whether it also takes writes.
+    /// Checks whether the catalog can be read and written.
     ///
     /// # Errors
     /// [`Error::Catalog`]
@@ -154,22 +166,22 @@ impl Service {
         Ok(self.catalog.check().await?)
     }
 
-    /// Time after which a caller that removes objects counts as dead, and another one takes over.
+    /// The lease of a caller that removes objects. When it expires, another caller takes over.
     const fn removal_lease(&self) -> Duration {
         self.settings.upload_deadline
     }
 
-    /// Removes every object of an upload, its manifest first, and tells how many of them anyone
-    /// could read. Removing them again finds none, and is no error.
+    /// Removes every object of an avatar, the manifest first. Returns the number of renditions among
+    /// them. It is no error if there is none.
     async fn remove_objects(&self, avatar: AvatarId) -> Result<usize, Error> {
         self.remove_objects_of(vec![avatar]).await
     }
 
-    /// Removes every object of these uploads, and tells how many of them anyone could read.
+    /// Removes every object of these avatars. Returns the number of renditions among them.
     ///
-    /// All manifests go before any other object: if this ends halfway, no rebuild finds an upload
-    /// that was to be removed. A failure keeps no other manifest, and then no other object, from being
-    /// removed; but no object goes before every manifest.
+    /// All manifests are removed before any other object, so that a rebuild never restores one of
+    /// these avatars if the removal ends halfway. After a failure the other manifests are still
+    /// removed, but no further objects.
     async fn remove_objects_of(&self, avatars: Vec<AvatarId>) -> Result<usize, Error> {
         let mut failed = None;
         let listed = stream::iter(avatars)
@@ -198,7 +210,7 @@ impl Service {
                     failed.get_or_insert(error);
                 }
             }
-            // Without its manifest an upload cannot be restored, so the manifests must be gone.
+            // Objects are removed only after all manifests are gone.
             if failed.is_some() {
                 break;
             }

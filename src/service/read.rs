@@ -1,4 +1,4 @@
-//! What there is: the current record, the rendition that a reader wants, and its bytes.
+//! Reads the current record, chooses a rendition, and opens objects.
 
 use std::ops::RangeInclusive;
 
@@ -6,12 +6,12 @@ use super::{Error, Service};
 use crate::avatar::{AvatarId, Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
 use crate::storage::{Object, RangedObject};
 
-/// The size that a reader wants.
+/// The size that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Size {
     /// The variant of this name.
     Variant(VariantName),
-    /// The smallest variant with at least this many pixels a side, or else the largest.
+    /// The smallest variant with at least this edge in pixels, or the largest one if none is that large.
     Pixels(u32),
 }
 
@@ -24,7 +24,7 @@ impl Service {
         self.catalog.get(subject).await?.ok_or(Error::NotFound)
     }
 
-    /// The subject's current avatar, for a precondition; `None` where there is none.
+    /// The id of the subject's current avatar, for a precondition; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Catalog`]
@@ -33,7 +33,7 @@ impl Service {
         Ok(current.map(|record| record.avatar_id))
     }
 
-    /// Opens a part of an object; `None` where there is no object.
+    /// Opens a range of an object; `None` if there is no object.
     ///
     /// # Errors
     /// [`Error::Storage`]
@@ -45,12 +45,12 @@ impl Service {
         Ok(self.store.get_range(key, range).await?)
     }
 
-    /// The size of an object in bytes; `None` where there is none.
+    /// The size of an object in bytes; `None` if there is no object.
     ///
     /// # Errors
     /// [`Error::Storage`]
     pub async fn size_of(&self, key: &ObjectKey) -> Result<Option<u64>, Error> {
-        // One byte is read to the end, so that a connection to the store can be used again.
+        // The byte is read, so that the connection to the store can be used again.
         match self.store.get_range(key, 0..=0).await? {
             None => Ok(None),
             Some(RangedObject::Unsatisfiable { total }) => Ok(Some(total)),
@@ -61,7 +61,7 @@ impl Service {
         }
     }
 
-    /// Opens an object; `None` where there is none.
+    /// Opens an object; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Storage`]
@@ -70,7 +70,7 @@ impl Service {
     }
 }
 
-/// The still rendition of `size` in `format`; `None` where the record has none such.
+/// The still rendition of a size and a format; `None` if the record has none.
 pub fn pick<'a>(record: &'a Record, size: &Size, format: Format) -> Option<&'a Rendition> {
     let stills = || {
         record
@@ -83,7 +83,7 @@ pub fn pick<'a>(record: &'a Record, size: &Size, format: Format) -> Option<&'a R
         Size::Pixels(px) => stills()
             .rev()
             .filter(|one| one.width >= *px)
-            // Of equal ones the last: the variant that asks for less.
+            // Variants of equal width: the last one in the order above, which is the smaller variant.
             .min_by_key(|one| one.width)
             .or_else(|| stills().max_by_key(|one| one.width)),
     }

@@ -1,29 +1,30 @@
-//! Taking an avatar away, with everything that was ever stored of it.
+//! Removes the avatar of a subject with all its objects.
 
 use super::{Error, Service};
 use crate::avatar::{Record, SubjectId};
 use crate::catalog::{Precondition, PreconditionFailed};
 
-/// What was taken away.
+/// What a removal removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// What was the current avatar.
+    /// The record that was current.
     pub record: Record,
-    /// How many publicly readable objects were removed.
+    /// Number of renditions that were removed.
     pub objects: usize,
 }
 
 impl Service {
-    /// Removes the subject's avatar, those that it had replaced, and uploads under way. When this
-    /// returns, no object of theirs is left; dropping it leaves the rest to the next call, or to the
-    /// sweep.
+    /// Removes the subject's avatar, the avatars that it replaced, and uploads under way. When this
+    /// returns, none of their objects is left. If the future is dropped, the next call or the sweep
+    /// removes the rest.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`], after which nothing has changed. [`Error::NotFound`] where there
-    /// is no current avatar; what an earlier removal has left is
-    /// removed all the same. With [`Error::Storage`] the avatar is
-    /// no longer the current one, but objects may be left; calling again, or else the sweep,
-    /// finishes the work. With [`Error::Catalog`] it is either.
+    /// - [`Error::PreconditionFailed`]: nothing has changed.
+    /// - [`Error::NotFound`]: there is no current avatar. Objects that an earlier removal left are
+    ///   removed all the same.
+    /// - [`Error::Storage`]: the avatar is not current any more, but objects may be left. The next
+    ///   call or the sweep removes them.
+    /// - [`Error::Catalog`]: the outcome is unknown.
     pub async fn remove(
         &self,
         subject: &SubjectId,
@@ -33,9 +34,9 @@ impl Service {
         let removed = self.catalog.remove(subject, precondition, lease).await?;
         let removed = removed.map_err(|PreconditionFailed| Error::PreconditionFailed)?;
         let removed = removed.ok_or(Error::NotFound)?;
-        // Nothing of them is forgotten yet: an attempt to write an object that was given up for the
-        // next one may still be carried out, and put back what is removed here. The sweep looks
-        // once more after the lease.
+        // The catalog does not forget the ids yet. A write that was given up may still be carried
+        // out, and restore an object that is removed here. The sweep removes the objects once more
+        // after the lease.
         let avatars = removed.outstanding.iter().map(|one| one.avatar);
         let objects = self.remove_objects_of(avatars.collect()).await?;
         let record = removed.record.ok_or(Error::NotFound)?;
@@ -62,8 +63,8 @@ mod tests {
         Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
     };
 
-    /// A store that remembers what is deleted in which order, and takes its time.
-    struct Remembering {
+    /// A store that records the order of deletes. Each delete takes 10 ms.
+    struct RecordingStore {
         store: Arc<DiskStore>,
         deleted: Mutex<Vec<ObjectKey>>,
         under_way: AtomicUsize,
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Store for Remembering {
+    impl Store for RecordingStore {
         async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
             self.store.put(key, body).await
         }
@@ -137,7 +138,7 @@ mod tests {
                     .unwrap();
             }
         }
-        let store = Arc::new(Remembering {
+        let store = Arc::new(RecordingStore {
             store: parts.store.clone(),
             deleted: Mutex::default(),
             under_way: AtomicUsize::new(0),

@@ -1,5 +1,5 @@
-//! Cleaning up: the objects of uploads that died, and of avatars that were replaced long enough
-//! ago.
+//! The sweep: removes the objects of uploads that were abandoned, and of avatars that were replaced
+//! longer than `lifecycle.retire_after` ago.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -15,33 +15,34 @@ use crate::telemetry::chain;
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Uploads whose objects are gone.
+    /// Avatars that were removed.
     pub avatars: usize,
-    /// Publicly readable objects removed.
+    /// Renditions that were removed.
     pub objects: usize,
-    /// Avatars that could not be removed. Each comes due again.
+    /// Avatars that could not be removed. Each one is due again after its lease.
     pub failed: usize,
 }
 
-/// The avatars that the last attempts could not remove, so that each failure is logged once.
+/// The avatars that could not be removed so far. Each failure is logged once.
 #[derive(Default)]
 pub(super) struct Undeletable(Mutex<HashSet<AvatarId>>);
 
-/// Failures kept in mind at once; further ones are counted but not logged.
+/// Maximum number of avatars in [`Undeletable`]. Further failures are counted but not logged.
 const MAX_UNDELETABLE: usize = 1000;
 
-/// Ids claimed at once; small enough to be finished well within the lease.
+/// Ids claimed at once. A sweep removes that many well within the lease.
 const BATCH: usize = 64;
 /// Avatars removed at the same time.
-const AT_ONCE: usize = 4;
+const CONCURRENCY: usize = 4;
 
 impl Service {
-    /// Removes the objects of everything that is due. Several processes may sweep at once; each
-    /// claims what it removes.
+    /// Removes the objects of all avatars that are due. Several processes may sweep at once, because
+    /// each one claims the avatars that it removes.
     ///
     /// # Errors
-    /// Where the catalog fails, or the store fails for everything. What was claimed and not removed
-    /// is due again after its lease. Single avatars that cannot be removed are no error.
+    /// If the catalog fails, or if the store fails for every avatar. An avatar that was claimed but
+    /// not removed is due again after its lease. It is no error if only some avatars cannot be
+    /// removed.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         let swept = self.sweep_all().await;
         let ended = Timestamp::now();
@@ -50,7 +51,7 @@ impl Service {
     }
 
     async fn sweep_all(&self) -> Result<Swept, Error> {
-        let compared = self.look_for_losses().await;
+        let compared = self.find_losses().await;
         let swept = self.remove_all_due().await;
         compared.and(swept)
     }
@@ -68,11 +69,11 @@ impl Service {
                     let avatar = claimed.outstanding.avatar;
                     (avatar, self.remove_due(claimed).await)
                 })
-                .buffer_unordered(AT_ONCE)
+                .buffer_unordered(CONCURRENCY)
                 .collect()
                 .await;
             let (mut handled, mut failed) = (0, None);
-            // One that cannot be removed does not keep the others.
+            // An avatar that cannot be removed does not stop the others.
             for (avatar, objects) in removed {
                 self.note_removal(avatar, objects.as_ref().err());
                 match objects {
@@ -88,8 +89,7 @@ impl Service {
                     }
                 }
             }
-            // Where nothing at all can be removed the store is down: the rest waits for the next
-            // sweep, and is not claimed in vain.
+            // If no avatar could be removed, the store is down. The rest is left to the next sweep.
             if let Some(error) = failed
                 && handled == 0
             {
@@ -98,13 +98,13 @@ impl Service {
         }
     }
 
-    /// Counts a removal that failed, and logs it if the one before did not.
+    /// Counts a failed removal, and logs it if the last attempt for this avatar did not fail.
     fn note_removal(&self, avatar: AvatarId, failure: Option<&Error>) {
         let undeletable = self.undeletable.0.lock();
         let mut undeletable = undeletable.unwrap_or_else(PoisonError::into_inner);
         let Some(error) = failure else {
             if undeletable.remove(&avatar) {
-                info!(%avatar, "an avatar that could not be removed is removed");
+                info!(%avatar, "an avatar that could not be removed before is removed now");
             }
             return;
         };
@@ -114,8 +114,8 @@ impl Service {
         }
     }
 
-    /// Removes the objects of an upload that is due, and tells how many of them anyone could read;
-    /// `None` if they are kept.
+    /// Removes the objects of an avatar that is due. Returns the number of renditions among them;
+    /// `None` if the objects are kept.
     async fn remove_due(&self, claimed: Claimed) -> Result<Option<usize>, Error> {
         let Claimed { outstanding, due } = claimed;
         let avatar = outstanding.avatar;
@@ -125,8 +125,8 @@ impl Service {
             self.metrics.sweep_removed(objects);
             return Ok(Some(objects));
         };
-        // The upload may have been acknowledged by a catalog that lost its last writes. A rebuild
-        // restores it if it is complete, so it stays for a while.
+        // A catalog that lost its last writes may have acknowledged the upload. A rebuild restores it
+        // if it is complete, so a complete upload is kept for `lifecycle.orphan_grace`.
         let left = self.settings.orphan_grace.saturating_sub(overdue);
         if !left.is_zero() {
             let stored = self.store.list(avatar).await?;
@@ -139,9 +139,9 @@ impl Service {
         if self.catalog.invalidate(&outstanding, lease).await? == Invalidated::Kept {
             return Ok(None);
         }
-        // A write of a dead upload may still be on its way: the network or the store held it up, and
-        // it is carried out all the same. So the upload is not forgotten. It comes due again after
-        // its lease, and is looked at once more.
+        // A write of the abandoned upload may still be on its way, delayed by the network or the
+        // store. So the id is not forgotten: it is due again after its lease, and its objects are
+        // removed once more.
         let objects = self.remove_objects(avatar).await?;
         self.metrics.sweep_removed(objects);
         Ok(Some(objects))
@@ -170,7 +170,7 @@ mod tests {
 
     const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
 
-    /// A store in which an upload is swept as one that died, as soon as it has written an object.
+    /// A store in which an upload is swept as abandoned as soon as it has written an object.
     struct SweptUnderWay {
         store: Arc<DiskStore>,
         clock: Arc<contract::ManualClock>,
@@ -223,10 +223,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_avatar_that_cannot_be_removed_keeps_no_other_and_comes_due_again() {
+    async fn an_avatar_that_cannot_be_removed_stops_no_other_and_is_due_again() {
         let parts = Parts::new();
         let service = parts.service();
-        // More than are claimed at once.
+        // More avatars than a sweep claims at once.
         let (minute, stuck) = (Duration::from_mins(1), 7);
         for number in 0..100 {
             let subject = SubjectId::new(number.to_string()).unwrap();
@@ -241,7 +241,7 @@ mod tests {
                     .unwrap();
             }
         }
-        // A folder in the place of an object cannot be removed as one.
+        // A folder with the name of an object cannot be removed as an object.
         let place = rendition(stuck).to_string();
         let place = parts.folder.path().join("store").join(place);
         std::fs::create_dir_all(place.join("in the way")).unwrap();
@@ -262,7 +262,7 @@ mod tests {
         );
 
         std::fs::remove_dir_all(place).unwrap();
-        // Uploads that died are looked at once more before they are forgotten.
+        // The objects of abandoned uploads are removed twice before the id is forgotten.
         for _ in 0..2 {
             parts.clock.advance(Duration::from_hours(2));
             assert_eq!(service.sweep().await.unwrap().failed, 0);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_that_goes_on_after_it_was_swept_leaves_nothing() {
+    async fn an_upload_that_continues_after_its_sweep_leaves_nothing() {
         let parts = Parts::new();
         let written_after = Arc::new(AtomicUsize::new(0));
         let service = parts.service_on(Arc::new(SweptUnderWay {
@@ -294,11 +294,11 @@ mod tests {
         let error = uploaded.await.unwrap_err();
         assert!(matches!(error, Error::TimedOut), "{error:?}");
 
-        // Five more renditions and the manifest were written, that at least after the sweep.
+        // Five more renditions and the manifest were written after the sweep.
         assert_eq!(written_after.load(Ordering::Relaxed), 6);
         assert_eq!(parts.store.uploads(None).await.unwrap(), []);
         assert_eq!(parts.catalog.get(&subject).await.unwrap(), None);
-        // It is looked at once more, in case something of it is still on its way.
+        // Its objects are removed once more, in case a write was still on its way.
         parts.clock.advance(Duration::from_hours(2));
         assert_eq!(service.sweep().await.unwrap().avatars, 1);
         assert_eq!(parts.catalog.outstanding().await.unwrap(), []);

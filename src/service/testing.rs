@@ -1,4 +1,4 @@
-//! A service on a store and a catalog of its own, for tests.
+//! Services for tests, each with a folder store and an embedded catalog.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::catalog::{Catalog, contract};
 use crate::storage::{DiskStore, Store};
 use crate::telemetry::Metrics;
 
-/// A store and a catalog, for services to share.
+/// A store and a catalog. Several services can share them.
 pub(super) struct Parts {
     pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<DiskStore>,
@@ -37,12 +37,12 @@ impl Parts {
         self.service_on(self.store.clone())
     }
 
-    /// One on another store.
+    /// A service on another store.
     pub(super) fn service_on(&self, store: Arc<dyn Store>) -> Service {
         Self::service_of(store, self.catalog.clone())
     }
 
-    /// One that is patient, and makes three small sizes in two formats.
+    /// A service with long time limits that makes three small variants in two formats.
     pub(super) fn service_of(store: Arc<dyn Store>, catalog: Arc<dyn Catalog>) -> Service {
         let limits = Limits {
             formats: SourceFormat::ALL.to_vec(),

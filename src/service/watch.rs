@@ -1,4 +1,4 @@
-//! Looking after the catalog while the service runs.
+//! Watches the catalog while the service runs, and logs its problems.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,12 +7,13 @@ use tracing::{debug, info, warn};
 use super::Service;
 use crate::telemetry::chain;
 
-/// The problems of the catalog that were logged and have not ended.
+/// The problems of the catalog that were logged and still exist.
 #[derive(Default)]
 pub(super) struct StartupWarnings(Mutex<Vec<String>>);
 
 impl StartupWarnings {
-    /// Takes the present problems for known; gives the new ones and those that ended.
+    /// Replaces the known problems with the present ones. Returns the new problems and those that have
+    /// ended.
     fn change(&self, now: Vec<String>) -> (Vec<String>, Vec<String>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = now.iter().filter(|one| !known.contains(one));
@@ -25,7 +26,7 @@ impl StartupWarnings {
 }
 
 impl Service {
-    /// Has the catalog do its regular work, and logs the problems that it found. The server calls
+    /// Lets the catalog do its regular work, and logs the problems that it reports. The server calls
     /// this every few seconds.
     pub async fn watch_catalog(&self) {
         match self.catalog.watch().await {
@@ -35,21 +36,21 @@ impl Service {
                 }
                 self.report_startup_warnings(watched.warnings);
             }
-            // Whoever needs the catalog meanwhile logs that it fails.
+            // Requests that need the catalog log its failures.
             Err(error) => {
-                debug!(error = %chain(&error), "the catalog was not watched");
+                debug!(error = %chain(&error), "the catalog could not be watched");
             }
         }
     }
 
-    /// Logs the problems of the catalog that are new, and those that ended. Each is logged once.
+    /// Logs new problems of the catalog, and problems that have ended. Each is logged once.
     pub fn report_startup_warnings(&self, warnings: Vec<String>) {
         let (new, ended) = self.warnings.change(warnings);
         for warning in new {
             warn!("{warning}");
         }
         for warning in ended {
-            info!(warning, "this problem of the catalog has ended");
+            info!(warning, "a problem of the catalog has ended");
         }
     }
 }
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_new_once_and_ends_once() {
+    fn a_problem_is_reported_once_and_its_end_once() {
         let warnings = StartupWarnings::default();
         let one = || vec!["one".to_owned()];
         assert_eq!(warnings.change(one()), (one(), vec![]));

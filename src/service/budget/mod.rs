@@ -28,21 +28,20 @@ use crate::avatar::SubjectId;
 pub(super) use pool::Reservation;
 use pool::{MemoryPool, Outcome};
 
-/// The least that is reserved for a complete upload: its renditions may be larger than itself.
+/// The minimum reservation for a complete upload, because its renditions may be larger than its body.
 const MIN_UPLOAD_BYTES: u64 = 1024 * 1024;
 /// The first step of a reservation for a body. Each further step doubles it.
 const FIRST_STEP_BYTES: u64 = 64 * 1024;
 
-/// Uploads of one user that may be under way at once.
+/// Maximum number of concurrent uploads of one user.
 const UPLOADS_PER_USER: usize = 2;
-/// Admission slots for each worker: enough that none is idle while bodies arrive, each as fast as
-/// [`SLOT_TIME`] says.
+/// Admission slots per worker. They are enough to keep the workers busy while bodies arrive within
+/// [`SLOT_TIME`].
 const SLOTS_PER_WORKER: usize = 8;
-/// How long an upload keeps its admission slot while its body arrives. From a gateway that has the
-/// body already it takes some milliseconds, from a telephone seconds.
+/// How long an upload keeps its admission slot while its body arrives. A body takes milliseconds from
+/// a gateway that holds it already, and seconds from a telephone.
 pub(super) const SLOT_TIME: Duration = Duration::from_millis(100);
-/// How long an upload waits for memory before slow bodies are ended for it, and how often that is
-/// repeated.
+/// How long an upload waits for memory before a slow body is ended, and how often that is repeated.
 const REVOKE_AFTER: Duration = Duration::from_secs(1);
 
 /// The account on which an upload counts.
@@ -54,7 +53,7 @@ pub enum Account {
     Service(Arc<str>),
 }
 
-/// What uploads may use at once.
+/// The resources that uploads share.
 pub(super) struct Budget {
     users: Arc<Users>,
     slots: MemoryPool,
@@ -65,31 +64,31 @@ pub(super) struct Budget {
     queue_timeout: Duration,
 }
 
-/// What uploads use and wait for at one moment.
+/// The resources that uploads use and wait for at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Memory for uploads held.
+    /// Memory for bodies.
     pub uploads: Share,
-    /// Memory for pictures decoded.
+    /// Memory for decoding.
     pub pictures: Share,
-    /// Workers that process pictures.
+    /// Number of workers.
     pub workers: usize,
-    /// Of them, those in use.
+    /// Number of busy workers.
     pub workers_busy: usize,
-    /// Uploads that wait for memory or for a worker.
+    /// Uploads that wait for memory or a worker.
     pub waiting: usize,
 }
 
-/// How much is reserved of what there is.
+/// The reserved part of a memory pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Reserved, in bytes.
+    /// Reserved bytes.
     pub reserved_bytes: u64,
-    /// To be reserved at most, in bytes.
+    /// Bytes that can be reserved in total.
     pub budget_bytes: u64,
 }
 
-/// How long an upload may still wait, all its waits together. The time in which its body arrives
+/// How long an upload may still wait, summed over all its waits. The time in which its body arrives
 /// does not count.
 pub(super) struct WaitDeadline {
     left: Duration,
@@ -98,7 +97,7 @@ pub(super) struct WaitDeadline {
 }
 
 impl Budget {
-    /// Memory of so many bytes, and as many worker slots as the pool has workers.
+    /// A budget of so many bytes, with one worker slot per worker.
     pub(super) fn new(bytes: u64, workers: usize, queue_timeout: Duration) -> Self {
         Self {
             users: Arc::default(),
@@ -157,7 +156,7 @@ impl Budget {
         max: u64,
         wait: &mut WaitDeadline,
     ) -> Result<BodyReservation, Error> {
-        // The configuration sees to it that the largest upload fits; a form around it may not.
+        // The configuration ensures that the largest picture fits, but not the form around it.
         let max = max.max(MIN_UPLOAD_BYTES).min(self.bodies.capacity());
         let mut body = BodyReservation {
             memory: self.bodies.admit(account, max, true),
@@ -174,7 +173,7 @@ impl Budget {
         bytes: u64,
         wait: &mut WaitDeadline,
     ) -> Result<Reservation, Error> {
-        expect_room(&self.decoding, bytes)?;
+        expect_capacity(&self.decoding, bytes)?;
         reserve(&self.decoding, account, bytes, wait).await
     }
 
@@ -187,7 +186,7 @@ impl Budget {
         reserve(&self.workers, account, 1, wait).await
     }
 
-    /// What is used and waited for at this moment.
+    /// The resources that are used and waited for at this moment.
     pub(super) fn load(&self) -> Load {
         let share = |pool: &MemoryPool| Share {
             reserved_bytes: pool.held(),
@@ -203,7 +202,8 @@ impl Budget {
     }
 }
 
-fn expect_room(pool: &MemoryPool, bytes: u64) -> Result<(), Error> {
+/// Checks that the pool could ever grant so many bytes.
+fn expect_capacity(pool: &MemoryPool, bytes: u64) -> Result<(), Error> {
     if bytes <= pool.capacity() {
         return Ok(());
     }
@@ -213,7 +213,7 @@ fn expect_room(pool: &MemoryPool, bytes: u64) -> Result<(), Error> {
     })
 }
 
-/// Reserves everything in one step.
+/// Waits until all units are reserved in one step.
 async fn reserve(
     pool: &MemoryPool,
     account: &Account,
@@ -225,14 +225,14 @@ async fn reserve(
     Ok(reservation)
 }
 
-/// Memory for a body, which grows as the body arrives.
+/// The memory of a body. It grows as the body arrives.
 pub(super) struct BodyReservation {
     memory: Reservation,
     max: u64,
 }
 
 impl BodyReservation {
-    /// Waits until so many bytes are reserved. Takes no lock where they are already.
+    /// Waits until so many bytes are reserved. Takes no lock if they are reserved already.
     ///
     /// While it waits, slow bodies of other uploads are ended, one after another.
     ///
@@ -249,7 +249,8 @@ impl BodyReservation {
             .await
     }
 
-    /// Waits for what an upload of so many bytes needs beside its body, and releases the rest.
+    /// Waits for the memory of a complete upload with a body of so many bytes. Releases memory that
+    /// was reserved ahead.
     ///
     /// # Errors
     /// [`Error::Overloaded`]
@@ -264,24 +265,24 @@ impl BodyReservation {
         Ok(self.memory)
     }
 
-    /// Notes when the body counts as slow unless more of it arrives.
+    /// Sets the time at which the body counts as slow unless more of it arrives.
     pub(super) fn set_slow_after(&self, at: Instant) {
         self.memory.set_slow_after(at);
     }
 
-    /// Done when the body has to be ended: it is slow, and others wait for its memory.
+    /// Done when the body has to be ended, because it is slow and other uploads wait for its memory.
     pub(super) async fn revoked(&self) {
         self.memory.revoked().await;
     }
 }
 
 impl WaitDeadline {
-    /// How long it has waited so far.
+    /// How long the upload has waited so far.
     pub(super) fn waited(&self) -> Duration {
         self.whole.saturating_sub(self.left)
     }
 
-    /// Waits until the reservation holds `total`. Calls `remind` every [`REVOKE_AFTER`] meanwhile.
+    /// Waits until the reservation holds `total`. Calls `remind` every [`REVOKE_AFTER`] while it waits.
     async fn on_request(
         &mut self,
         reservation: &mut Reservation,
@@ -305,7 +306,7 @@ impl WaitDeadline {
         };
         let waited = self.on(reminded).await;
         reservation.settle();
-        // A grant may have come at the last moment.
+        // The pool may have granted the request at the last moment.
         if reservation.held() >= total {
             return Ok(());
         }
@@ -324,7 +325,7 @@ impl WaitDeadline {
     }
 }
 
-/// Counts one upload that waits, for as long as it does.
+/// Counts one waiting upload until it is dropped.
 struct Waiting(Arc<AtomicUsize>);
 
 impl Waiting {
@@ -340,7 +341,7 @@ impl Drop for Waiting {
     }
 }
 
-/// The users that have an upload under way or waiting.
+/// The users who have an upload under way or waiting.
 #[derive(Default)]
 struct Users(Mutex<HashMap<SubjectId, Arc<Semaphore>>>);
 
@@ -352,7 +353,8 @@ impl Users {
     }
 }
 
-/// Permission for one of a user's uploads to be under way, or to wait for that.
+/// The slot of one upload among the concurrent uploads of its user. It also exists while the upload
+/// waits for the permit.
 pub(super) struct UserSlot {
     permit: Option<OwnedSemaphorePermit>,
     uploads: Arc<Semaphore>,
@@ -362,10 +364,11 @@ pub(super) struct UserSlot {
 
 impl Drop for UserSlot {
     fn drop(&mut self) {
-        // A permit holds its semaphore too, so it goes before the holders are counted.
+        // A permit holds its semaphore too, so it is dropped before the holders are counted.
         drop(self.permit.take());
         let mut users = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's and this one's: nobody else waits. New ones come only through the map.
+        // Two holders are the map and this slot, so no other upload of the user exists. New holders
+        // come only from the map, which is locked.
         if Arc::strong_count(&self.uploads) == 2 {
             users.remove(&self.subject);
         }

@@ -1,10 +1,10 @@
-//! A pool of units that reservations share: bytes of memory, or worker slots.
+//! A pool of units that reservations share: bytes of memory, worker slots or admission slots.
 //!
 //! # Order and fairness
 //!
-//! Reservations that wait are served in the order in which they were admitted. While other accounts
-//! wait, an account that holds more than half of the pool gets nothing more, except what its only
-//! reservation needs. The oldest growing reservation of all gets more nevertheless if nothing else
+//! Waiting reservations are served in the order of their admission. While other accounts wait, an
+//! account that would hold more than half of the pool gets nothing more, except for its only
+//! reservation. The oldest growing reservation is an exception: it gets more if otherwise nothing
 //! would be released.
 //!
 //! # Why growing reservations never wait for each other for ever
@@ -37,13 +37,13 @@ use super::Account;
 /// The shortest time between two revocations: a revoked reservation needs a moment to be released.
 const REVOKE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A pool of units.
+/// A pool of units. Clones share it.
 #[derive(Clone)]
 pub(super) struct MemoryPool(Arc<Inner>);
 
 struct Inner {
     capacity: u64,
-    /// The moment that [`Progress::slow_after_ms`] counts from.
+    /// The time zero of [`Progress::slow_after_ms`].
     epoch: Instant,
     state: Mutex<State>,
 }
@@ -51,12 +51,12 @@ struct Inner {
 #[derive(Default)]
 struct State {
     held: u64,
-    /// What growing reservations hold, in total.
+    /// The units that growing reservations hold in total.
     growing: u64,
     next_ticket: u64,
-    /// Every reservation by its ticket, so in the order of admission.
+    /// Every reservation by its ticket, which is the order of admission.
     holders: BTreeMap<u64, Holder>,
-    /// What each account holds; without entries of zero.
+    /// The units that each account holds. Accounts that hold none have no entry.
     accounts: HashMap<Account, u64>,
     /// How many reservations wait.
     waiting: usize,
@@ -66,7 +66,7 @@ struct State {
 struct Holder {
     account: Account,
     held: u64,
-    /// The most that it may hold; it grows until it is completed.
+    /// The maximum that it may hold.
     max: u64,
     is_growing: bool,
     wanted: Option<Wanted>,
@@ -80,12 +80,13 @@ struct Wanted {
 
 #[derive(Default)]
 struct Progress {
-    /// When its body counts as slow unless more of it arrives, in milliseconds since the epoch.
+    /// The time at which its body counts as slow unless more of it arrives, in milliseconds since the
+    /// epoch.
     slow_after_ms: AtomicU64,
     revoked: Notify,
 }
 
-/// Units of a pool; released when dropped.
+/// Units of a pool. Dropping this releases them.
 pub(in crate::service) struct Reservation {
     pool: MemoryPool,
     ticket: u64,
@@ -93,7 +94,7 @@ pub(in crate::service) struct Reservation {
     progress: Arc<Progress>,
 }
 
-/// Whether a reservation holds what was asked for.
+/// The outcome of a request for units.
 pub(super) enum Outcome {
     Granted,
     Waits(oneshot::Receiver<()>),
@@ -112,13 +113,13 @@ impl MemoryPool {
         self.0.capacity
     }
 
-    /// What is reserved at this moment.
+    /// The units that are reserved at this moment.
     pub(super) fn held(&self) -> u64 {
         self.state().held
     }
 
-    /// Admits a reservation that holds nothing yet. One that is `growing` may hold up to `max` and
-    /// grows in steps until [`Reservation::complete`]; the others get all that they hold at once.
+    /// Admits a reservation without units. A growing reservation grows in steps up to `max` until
+    /// [`Reservation::complete`]. Any other reservation gets all its units in one step.
     pub(super) fn admit(&self, account: &Account, max: u64, growing: bool) -> Reservation {
         let mut state = self.state();
         let ticket = state.next_ticket;
@@ -143,7 +144,7 @@ impl MemoryPool {
         }
     }
 
-    /// Ends the largest reservation whose body is slow, if one is; at most one in
+    /// Revokes the largest reservation whose body is slow, if there is one. Revokes at most one per
     /// [`REVOKE_INTERVAL`].
     pub(super) fn revoke_slowest(&self) {
         let now = Instant::now();
@@ -182,17 +183,17 @@ impl MemoryPool {
 }
 
 impl Reservation {
-    /// What it holds.
+    /// The units that it holds.
     pub(super) fn held(&self) -> u64 {
         self.held
     }
 
-    /// The pool that it is of.
+    /// Its pool.
     pub(super) fn pool(&self) -> &MemoryPool {
         &self.pool
     }
 
-    /// Asks for so much in total. What it holds already is kept while it waits.
+    /// Requests so many units in total. The reservation keeps its units while it waits.
     pub(super) fn request(&mut self, total: u64) -> Outcome {
         let (granted, waits) = oneshot::channel();
         let mut state = self.pool.state();
@@ -214,7 +215,7 @@ impl Reservation {
         }
     }
 
-    /// Takes note of what was granted, and asks for no more.
+    /// Ends a request: takes over the granted units, and withdraws the request if it was not granted.
     pub(super) fn settle(&mut self) {
         let mut state = self.pool.state();
         let Some(holder) = state.holders.get_mut(&self.ticket) else {
@@ -227,7 +228,7 @@ impl Reservation {
         }
     }
 
-    /// Marks it as one that grows no more, and releases what it holds beyond `total`.
+    /// Ends the growth of the reservation, and releases the units above `total`.
     pub(super) fn complete(&mut self, total: u64) {
         let mut guard = self.pool.state();
         let state = &mut *guard;
@@ -247,13 +248,13 @@ impl Reservation {
         state.dispatch(self.pool.0.capacity);
     }
 
-    /// Notes when the body that it is for counts as slow. Takes no lock.
+    /// Sets the time at which its body counts as slow. Takes no lock.
     pub(super) fn set_slow_after(&self, at: Instant) {
         let at = self.pool.millis(at);
         self.progress.slow_after_ms.store(at, Ordering::Relaxed);
     }
 
-    /// Done when the pool wants it back, because its body is slow and others wait.
+    /// Done when the reservation is revoked, because its body is slow and others wait.
     pub(super) async fn revoked(&self) {
         self.progress.revoked.notified().await;
     }
@@ -283,7 +284,7 @@ impl Drop for Reservation {
 }
 
 impl State {
-    /// Grants what can be granted, in the order of admission.
+    /// Grants the requests that can be granted, in the order of admission.
     fn dispatch(&mut self, capacity: u64) {
         if self.waiting == 0 {
             return;
@@ -297,8 +298,8 @@ impl State {
             waiting,
             ..
         } = self;
-        // Of the growing reservations up to here: what they hold, and the largest sum that the
-        // condition of the module's documentation speaks of.
+        // For the growing reservations so far: the units that they hold (`older`), and the largest
+        // sum of the condition in the module documentation (`worst`).
         let mut older = 0;
         let mut worst = 0;
         let mut is_oldest = true;
@@ -307,7 +308,7 @@ impl State {
             if let Some(wanted) = &holder.wanted {
                 let more = wanted.total - holder.held;
                 let of_account = accounts.get(&holder.account).copied().unwrap_or(0);
-                // Completed reservations are released by themselves; then this runs again.
+                // If only growing reservations hold units, nothing is released by itself.
                 let is_last_hope = holder.is_growing && is_oldest && *held == *growing;
                 let is_over_half = contended
                     && of_account > holder.held
@@ -315,11 +316,12 @@ impl State {
                     && !is_last_hope;
                 let is_safe = !holder.is_growing || worst + more <= capacity;
                 if is_over_half {
-                    // Others go first.
+                    // Reservations of other accounts come first.
                 } else if *held + more <= capacity && is_safe {
                     granted = more;
                 } else {
-                    // Nobody admitted later takes what this one waits for.
+                    // Reservations that were admitted later must not take the units that this one
+                    // waits for.
                     return;
                 }
             }
@@ -334,7 +336,7 @@ impl State {
                     *growing += granted;
                     worst += granted;
                 }
-                // Where nobody waits any more, the reservation is about to be dropped.
+                // If the receiver is gone, the reservation is about to be dropped.
                 let _ = wanted.granted.send(());
                 if *waiting == 0 {
                     return;
