@@ -1,4 +1,4 @@
-//! The text formats that metrics are read in.
+//! The text formats of metrics.
 
 use std::collections::HashMap;
 
@@ -23,12 +23,12 @@ impl Exposition {
     }
 }
 
-/// Rewrites an `OpenMetrics` text of counters, gauges, histograms and untyped metrics, without
-/// exemplars and time stamps, into the text format of Prometheus.
+/// Converts an `OpenMetrics` text into the text format of Prometheus. The text may hold counters,
+/// gauges, histograms and untyped metrics, without exemplars and time stamps.
 ///
-/// Samples are the same in both. The lines about them are not: Prometheus calls a counter by the
-/// name of its samples, which ends in `_total`, knows no units and no end mark, and escapes no
-/// quotation marks in help texts.
+/// Samples are the same in both formats. The lines about them differ: in the format of Prometheus, a
+/// counter has the name of its samples, which ends in `_total`; there are no units and no end mark;
+/// and help texts do not escape quotation marks.
 pub(super) fn prometheus_text(open_metrics: &str) -> String {
     let types: HashMap<_, _> = open_metrics
         .lines()
@@ -57,7 +57,7 @@ pub(super) fn prometheus_text(open_metrics: &str) -> String {
     text
 }
 
-/// The help text with `\"` as `"`; `\\` and `\n` stay.
+/// Replaces `\"` by `"` in a help text. `\\` and `\n` stay.
 fn without_escaped_quotes(help: &str) -> String {
     let mut text = String::with_capacity(help.len());
     let mut rest = help.chars();
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_have_the_name_of_their_samples_and_nothing_marks_units_or_the_end() {
+    fn counters_get_the_name_of_their_samples_and_units_and_the_end_mark_are_left_out() {
         let open_metrics = r#"# HELP requests Those \"answered\", \\ and\nmore.
 # TYPE requests counter
 requests_total{path="/a \"b\"\n\\"} 3

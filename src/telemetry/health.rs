@@ -1,18 +1,18 @@
-//! The state of something that the service depends on.
+//! The health of the store or the catalog.
 
-/// What a check of the store or of the catalog found, where it answered at all.
+/// The result of a check of the store or the catalog, if it answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// It reads and writes.
+    /// It can be read and written.
     #[default]
     Healthy,
-    /// Reads are served, but something else is wrong. The reason is for the operator. It names no
-    /// path, address or secret, because anyone may read it in the answer of `/health/ready`.
+    /// It can be read, but something else is wrong. The reason is for the operator. It names no path,
+    /// address or secret, because `/health/ready` shows it to anyone.
     Degraded(String),
 }
 
 impl Health {
-    /// Why the state is degraded; `None` where it is not.
+    /// Why it is degraded; `None` if it is healthy.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Healthy => None,

@@ -1,11 +1,10 @@
-//! What the program counts and measures of itself, as Prometheus reads it (`docs/metrics.md` lists
-//! it all).
+//! The metrics of the program, in the formats of Prometheus. `docs/metrics.md` lists all of them.
 //!
-//! One [`Metrics`] is made with the program and handed to whoever has something to tell: nothing is
-//! global, so that several programs in one process, as in tests, do not count for one another. What
-//! stands rather than happens (memory, waits) is asked for when it is read, and not kept up.
+//! The composition root creates one [`Metrics`] and gives a clone to every part that counts. Nothing
+//! is global, so that several programs in one process (as in tests) do not share counters. Gauges of a
+//! present state (memory, waits) are set when they are read.
 //!
-//! Every label has few values, none of which a client chooses.
+//! Every label has few values, and a client chooses none of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,7 +26,7 @@ use crate::avatar::{SourceFormat, Timestamp};
 const SECONDS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// The methods that are told apart.
+/// The methods with a label value of their own.
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
 
 type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
@@ -35,7 +34,7 @@ type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
-/// What the program counts and measures of itself. Clones count together.
+/// All metrics of the program. Clones share them.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -75,34 +74,40 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Creates all metrics, at zero.
     pub fn new() -> Self {
         let mut all = Registering(Registry::default());
         let inner = Inner {
-            requests: all.counters("cameo_http_requests", "Requests answered"),
+            requests: all.counters("cameo_http_requests", "Answered requests"),
             request_seconds: all.histograms(
                 "cameo_http_request_duration_seconds",
-                "Time from a request's head to its answer's",
+                "Time from the head of a request to the head of its answer",
             ),
-            changes: all.counters("cameo_changes", "Uploads and deletes answered"),
-            decisions: all.counters("cameo_limit_decisions", "Attempts counted against a limit"),
+            changes: all.counters("cameo_changes", "Answered uploads and deletes"),
+            decisions: all.counters(
+                "cameo_limit_decisions",
+                "Requests counted against a rate limit",
+            ),
             falls_back: all.gauge(
                 "cameo_limits_fallback_active",
-                "1 while Redis should count the limits, but does not",
+                "1 while Redis should count the limits but does not answer",
             ),
             missing_objects: all.counter(
                 "cameo_missing_objects",
-                "Reads of an image that its record names, but the store does not have",
+                "Reads of an image that a record names but the store does not have",
             ),
             imaging_seconds: all.histograms(
                 "cameo_imaging_duration_seconds",
-                "Time a worker took for a picture, whatever became of it",
+                "Time that a worker spent on a picture, successful or not",
             ),
             workers: all.gauge("cameo_imaging_workers", "Threads that process pictures"),
-            workers_busy: all.gauge("cameo_imaging_workers_busy", "Of them, those taken"),
+            workers_busy: all.gauge(
+                "cameo_imaging_workers_busy",
+                "Threads that process a picture now",
+            ),
             wait_seconds: all.histogram(
                 "cameo_upload_wait_duration_seconds",
-                "Time an upload waited for memory and for a worker, all its waits together",
+                "Time that an upload waited for memory and for a worker, summed over its waits",
             ),
             waiting: all.gauge(
                 "cameo_uploads_waiting",
@@ -110,30 +115,33 @@ impl Metrics {
             ),
             memory_reserved: all.gauges(
                 "cameo_memory_reserved_bytes",
-                "Memory reserved for uploads under way",
+                "Memory reserved for bodies as their bytes arrive, and for decoding",
             ),
-            memory_budget: all.gauges("cameo_memory_budget_bytes", "Memory that may be reserved"),
+            memory_budget: all.gauges("cameo_memory_budget_bytes", "Memory that can be reserved"),
             operations: all.counters(
                 "cameo_backend_operations",
-                "Operations of the store and of the catalog, retries not counted apart",
+                "Operations of the store and the catalog; an operation and its retries count once",
             ),
             operation_seconds: all.histograms(
                 "cameo_backend_operation_duration_seconds",
-                "Time such an operation took, with its retries",
+                "Duration of an operation, retries included",
             ),
             store_retries: all.counter(
                 "cameo_store_retries",
-                "Attempts at an operation of the store after its first",
+                "Attempts at an operation of the store after the first one",
             ),
             store_breaker_open: all.gauge(
                 "cameo_store_breaker_open",
-                "1 while a store that keeps failing is left alone",
+                "1 while the circuit breaker of the store is open",
             ),
             clock_skew: all.gauge_of_seconds(
                 "cameo_catalog_clock_skew_seconds",
-                "How far the catalog's clock is ahead of this machine's; 0 while it is unknown",
+                "How far the clock of the catalog is ahead of this machine's; 0 if it is unknown",
             ),
-            sweep_claimed: all.counter("cameo_sweep_claimed", "Avatars that sweeps took up"),
+            sweep_claimed: all.counter(
+                "cameo_sweep_claimed",
+                "Avatars that sweeps claimed for removal",
+            ),
             sweep_avatars: all.counter("cameo_sweep_removed", "Avatars that sweeps removed"),
             sweep_objects: all.counter(
                 "cameo_sweep_removed_objects",
@@ -141,23 +149,24 @@ impl Metrics {
             ),
             sweep_undeletable: all.counter(
                 "cameo_sweep_avatar_failures",
-                "Attempts of sweeps to remove an avatar that failed; it comes due again",
+                "Failed attempts of sweeps to remove an avatar, which is due again later",
             ),
-            sweep_failures: all.counter("cameo_sweep_failures", "Sweeps that did not end well"),
+            sweep_failures: all.counter("cameo_sweep_failures", "Failed sweeps"),
             sweep_success: all.gauge(
                 "cameo_sweep_last_success_timestamp_seconds",
-                "When a sweep last ended well, in Unix time",
+                "Unix time of the last successful sweep",
             ),
             resident: all.gauge(
                 "process_resident_memory_bytes",
-                "Memory of the process that is resident; 0 where the system does not tell",
+                "Resident memory of the process; 0 if the system does not report it",
             ),
             registry: {
-                let build: Gauges<1> = all.gauges("cameo_build_info", "1, with the version");
+                let build: Gauges<1> =
+                    all.gauges("cameo_build_info", "Always 1, with the version as a label");
                 set(&build, &[of("version", env!("CARGO_PKG_VERSION"))], 1);
                 let started = all.gauge(
                     "process_start_time_seconds",
-                    "When the process started, in Unix time",
+                    "Unix time at which the process started",
                 );
                 started.set((Timestamp::now().unix_ms() / 1000).cast_signed());
                 all.0
@@ -168,7 +177,7 @@ impl Metrics {
         metrics
     }
 
-    /// Makes what may not happen for long, so that its first time is seen as an increase.
+    /// Creates the series of rare events at zero, so that the first event shows as an increase.
     fn begin_at_zero(&self) {
         for action in ["upload", "delete"] {
             count(
@@ -200,7 +209,7 @@ impl Metrics {
         }
     }
 
-    /// A request was answered: by the route of this template, if it has one.
+    /// Counts an answered request. `route` is the template of its route, or empty.
     pub fn answered(&self, method: &str, route: &str, status: u16, elapsed: Duration) {
         let method = METHODS.into_iter().find(|known| *known == method);
         let method = of("method", method.unwrap_or("other"));
@@ -223,7 +232,7 @@ impl Metrics {
         count(&self.0.requests, &[method, route, of("status", class)], 1);
     }
 
-    /// An upload or a delete was answered: `done`, or a problem's code.
+    /// Counts an answered upload or delete. The outcome is `done` or the code of a problem.
     pub fn changed(&self, action: &'static str, outcome: &'static str) {
         count(
             &self.0.changes,
@@ -232,7 +241,7 @@ impl Metrics {
         );
     }
 
-    /// An attempt was counted against a limit.
+    /// Counts a decision of a rate limit.
     pub fn decided(&self, action: &'static str, source: &'static str, verdict: &'static str) {
         let labels = [
             of("action", action),
@@ -242,17 +251,17 @@ impl Metrics {
         count(&self.0.decisions, &labels, 1);
     }
 
-    /// Whether the limits are not counted where they should be.
+    /// Sets whether Redis should count the limits but does not answer.
     pub fn set_limits_fall_back(&self, active: bool) {
         self.0.falls_back.set(active.into());
     }
 
-    /// A record names an object that is not there.
+    /// Counts a read of an object that a record names but the store does not have.
     pub fn missed_an_object(&self) {
         self.0.missing_objects.inc();
     }
 
-    /// A worker is done with a picture.
+    /// Records the time that a worker spent on a picture.
     pub fn processed(&self, format: SourceFormat, elapsed: Duration) {
         observe(
             &self.0.imaging_seconds,
@@ -261,25 +270,25 @@ impl Metrics {
         );
     }
 
-    /// An upload has waited so long, and goes on.
+    /// Records the time that an upload waited before it was processed.
     pub fn waited(&self, elapsed: Duration) {
         self.0.wait_seconds.observe(elapsed.as_secs_f64());
     }
 
-    /// How many uploads wait, and how many of the workers are taken.
+    /// Sets the numbers of waiting uploads, busy workers and workers.
     pub fn set_queue(&self, waiting: usize, busy: usize, workers: usize) {
         set_to(&self.0.waiting, waiting as u64);
         set_to(&self.0.workers_busy, busy as u64);
         set_to(&self.0.workers, workers as u64);
     }
 
-    /// How much of a budget of memory is reserved, in bytes.
+    /// Sets the reserved bytes and all bytes of a memory pool.
     pub fn set_memory(&self, purpose: &'static str, reserved: u64, budget: u64) {
         set(&self.0.memory_reserved, &[of("use", purpose)], reserved);
         set(&self.0.memory_budget, &[of("use", purpose)], budget);
     }
 
-    /// Measures the operations of the backend of this name.
+    /// The metrics of the operations of a backend.
     pub fn operations(&self, backend: &'static str) -> Operations {
         Operations {
             metrics: self.clone(),
@@ -287,49 +296,49 @@ impl Metrics {
         }
     }
 
-    /// The store is asked once more.
+    /// Counts a retry of an operation of the store.
     pub fn retried(&self) {
         self.0.store_retries.inc();
     }
 
-    /// Whether the store is left alone.
+    /// Sets whether the circuit breaker of the store is open.
     pub fn set_breaker(&self, open: bool) {
         self.0.store_breaker_open.set(open.into());
     }
 
-    /// How far the catalog's clock is ahead of this machine's.
+    /// Sets how far the clock of the catalog is ahead of this machine's, in seconds.
     pub fn set_clock_skew(&self, seconds: f64) {
         self.0.clock_skew.set(seconds);
     }
 
-    /// A sweep took up so many avatars.
+    /// Counts avatars that a sweep claimed.
     pub fn sweep_claimed(&self, avatars: usize) {
         self.0.sweep_claimed.inc_by(avatars as u64);
     }
 
-    /// A sweep removed an avatar with so many objects.
+    /// Counts an avatar that a sweep removed, and its publicly readable objects.
     pub fn sweep_removed(&self, objects: usize) {
         self.0.sweep_avatars.inc();
         self.0.sweep_objects.inc_by(objects as u64);
     }
 
-    /// A sweep could not remove an avatar, which comes due again.
+    /// Counts an avatar that a sweep could not remove.
     pub fn sweep_failed_to_remove(&self) {
         self.0.sweep_undeletable.inc();
     }
 
-    /// A sweep ended: well, at this time, or not.
-    pub fn sweep_ended(&self, well_at: Option<Timestamp>) {
-        match well_at {
+    /// Counts the end of a sweep. `succeeded_at` is `None` if the sweep failed.
+    pub fn sweep_ended(&self, succeeded_at: Option<Timestamp>) {
+        match succeeded_at {
             Some(at) => set_to(&self.0.sweep_success, at.unix_ms() / 1000),
             None => drop(self.0.sweep_failures.inc()),
         }
     }
 
-    /// All metrics in a text format.
+    /// Writes all metrics in a text format.
     ///
     /// # Errors
-    /// The formatter's, which writing to memory does not give.
+    /// Those of the formatter. Writing to memory causes none.
     pub fn text(&self, format: Exposition) -> Result<String, fmt::Error> {
         set_to(&self.0.resident, resident_bytes().unwrap_or(0));
         let mut text = String::new();
@@ -341,7 +350,7 @@ impl Metrics {
     }
 }
 
-/// Measures the operations of the store or of the catalog.
+/// Measures the operations of one backend: the store or the catalog.
 #[derive(Clone)]
 pub struct Operations {
     metrics: Metrics,
@@ -349,10 +358,11 @@ pub struct Operations {
 }
 
 impl Operations {
-    /// Waits for an operation, and counts and measures it. One that is dropped is not counted.
+    /// Waits for an operation, counts it and records its duration. An operation that is dropped is not
+    /// counted.
     ///
     /// # Errors
-    /// The operation's.
+    /// Those of the operation.
     pub async fn measure<T, E>(
         &self,
         operation: &'static str,
@@ -374,7 +384,7 @@ impl Operations {
     }
 }
 
-/// Makes metrics and registers them.
+/// Creates metrics and registers them.
 struct Registering(Registry);
 
 impl Registering {
@@ -445,7 +455,7 @@ fn set_to(gauge: &Gauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
-/// How much of the process's memory is resident, where the system tells as Linux does.
+/// The resident memory of the process, from `/proc`; `None` if the system has no such file.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -460,7 +470,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_chooses_is_no_label() {
+    fn a_client_cannot_choose_label_values() {
         let metrics = Metrics::new();
         let size = |metrics: &Metrics| {
             metrics
@@ -481,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn two_programs_do_not_count_for_one_another() {
+    fn two_programs_in_one_process_count_separately() {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.missed_an_object();
         assert!(

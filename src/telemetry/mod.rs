@@ -1,4 +1,4 @@
-//! What the program tells about itself: structured lines on standard error, and metrics.
+//! Observation of the program: log lines on standard error, metrics, and health.
 
 mod chain;
 mod exposition;
@@ -18,10 +18,10 @@ pub use metrics::{Metrics, Operations};
 
 use crate::config::Environment;
 
-/// Begins to write lines: JSON in production, for people in development. `RUST_LOG` chooses which.
+/// Starts logging: JSON lines in production, readable lines in development. `RUST_LOG` sets the filter.
 ///
 /// # Errors
-/// Where the process writes lines already.
+/// If the process has a logger already.
 pub fn start(environment: Environment) -> Result<(), TryInitError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
