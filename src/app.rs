@@ -1,5 +1,7 @@
-//! The composition root: the only place that chooses adapters. Nothing else knows which store or
-//! catalog it talks to.
+//! The composition root: opens what the configuration names, and combines the parts into an [`App`].
+//!
+//! This is the only file that chooses adapters. No other part knows which store, catalog or limiter it
+//! uses.
 
 use std::fs;
 use std::io::{self, Write};
@@ -27,17 +29,17 @@ use crate::storage::{
 };
 use crate::telemetry::{Metrics, chain};
 
-/// What bounds a server.
+/// The limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// The most connections at once. What the system lets the process open bounds them too.
+    /// Maximum number of open connections. The system's limit of open files may lower it.
     pub max_connections: usize,
-    /// How long the end may take.
+    /// Maximum duration of a shutdown.
     pub drain: Duration,
 }
 
 impl Bounds {
-    /// Those that the configuration names.
+    /// The limits that the configuration sets.
     pub fn of(config: &Config) -> Self {
         Self {
             max_connections: config.http.max_connections,
@@ -46,53 +48,54 @@ impl Bounds {
     }
 }
 
-/// The program, put together and ready to serve.
+/// The program, ready to serve.
 pub struct App {
-    /// What it does.
+    /// Uploads, reads and deletes.
     pub service: Arc<Service>,
-    /// Its HTTP surface.
+    /// The state of the HTTP handlers.
     pub http: http::AppState,
-    /// What counts attempts.
+    /// The rate limits; `None` if they are switched off.
     pub limiter: Option<Arc<dyn Limiter>>,
-    /// How often what is due is removed.
+    /// The interval of the sweep.
     pub sweep_every: Duration,
-    /// Where `/metrics` is answered, if it has an address of its own.
+    /// The listener of `/metrics`, if it has an address of its own.
     pub metrics: Option<TcpListener>,
-    /// Whether the program has begun to shut down, and whether anybody asks.
+    /// Whether the program is shutting down, and when its readiness was last probed.
     pub readiness: Arc<Readiness>,
-    /// What bounds its server.
+    /// The limits of the server.
     pub bounds: Bounds,
 }
 
 impl App {
-    /// Opens what the configuration names and puts the parts together. A bucket or a Redis that is
-    /// not up yet, or goes meanwhile, is waited for, for as long as the caller has patience. AVIF is
-    /// decoded by `av1`, or not taken where that does not work here.
+    /// Opens what the configuration names, and combines the parts. If a bucket or Redis does not
+    /// answer, this waits until it does; drop the future to stop waiting. `av1` decodes AVIF; if it
+    /// does not work on this system, AVIF is refused.
     ///
     /// # Errors
-    /// Where the address of the metrics is taken; where the data folder, the store or the catalog
-    /// cannot be opened; [`is_configuration`] tells whether somebody has to change a setting.
+    /// If the address of the metrics is in use, or if the data folder, the store or the catalog cannot
+    /// be opened. [`is_configuration`] tells whether an operator has to change a setting.
     pub async fn open(config: &Config, secret: &SecretString, av1: &Av1) -> anyhow::Result<Self> {
         Self::open_noting(config, secret, av1, &Startup::default()).await
     }
 
-    /// As [`open`](Self::open), and notes in `startup` what it waits for.
+    /// Opens an app like [`open`](Self::open), and notes in `startup` what it waits for.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub async fn open_noting(
         config: &Config,
         secret: &SecretString,
         av1: &Av1,
         startup: &Startup,
     ) -> anyhow::Result<Self> {
-        // What is wrong at once is told at once, before anything is waited for.
+        // A wrong address is reported at once, before the app waits for anything.
         let metrics_listener = match config.http.metrics_bind {
             Some(address) => Some(listen("http.metrics_bind", address).await?),
             None => None,
         };
         let metrics = Metrics::new();
-        // The catalog first: where another process has it, that one's store is left alone.
+        // The catalog is opened first. If another process has the embedded one open, the store of
+        // that process is not touched.
         let catalog = open_catalog(config, Waiting::UntilItIsUp).await?;
         startup.waits_for(Needed::Store);
         let store = open_store(config, Waiting::UntilItIsUp, &metrics).await?;
@@ -104,20 +107,20 @@ impl App {
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
         let warnings = catalog.warnings.clone();
-        let service = Arc::new(put_together(config, store, catalog, &metrics, av1)?);
+        let service = Arc::new(combine(config, store, catalog, &metrics, av1)?);
         service.report_startup_warnings(warnings);
         let mut pause = FIRST_PAUSE;
         let lost = loop {
             match service.initialize_catalog().await {
-                // While the store was waited for, Redis may have gone, or come back as it cannot
-                // be used: that is waited for, or told, as at the beginning.
+                // Redis failed while this waited for the store. It is opened again like at first,
+                // which waits for it or reports why it cannot be used.
                 Err(service::Error::Catalog(error)) if redis.is_some() => {
                     warn!(error = %chain(&error), retry_in = ?pause, "the catalog cannot be opened yet");
                     tokio::time::sleep(pause).await;
                     pause = MAX_PAUSE.min(pause * 2);
                     open_catalog(config, Waiting::UntilItIsUp).await?;
                 }
-                begun => break begun?,
+                initialized => break initialized?,
             }
         };
         if lost {
@@ -125,12 +128,12 @@ impl App {
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
             );
         }
-        let looked = async {
+        let compared = async {
             service.check_first_records().await?;
             service.find_losses().await
         };
-        if let Err(error) = looked.await {
-            warn!(error = %chain(&error), "records are compared with the store later");
+        if let Err(error) = compared.await {
+            warn!(error = %chain(&error), "the records could not be compared with the store; a sweep compares them later");
         }
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
@@ -170,37 +173,38 @@ impl App {
     }
 }
 
-/// Listens on the address that a setting gives.
+/// Listens on the address of a setting.
 ///
 /// # Errors
-/// Where somebody else does already, or the system does not allow it.
+/// If the address is in use, or the system refuses it.
 pub(crate) async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{setting}: cannot listen on {address}"))
 }
 
-/// Whether to wait for a bucket or a Redis that is not up yet.
+/// Whether to wait for a bucket or Redis that does not answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
     UntilItIsUp,
     Not,
 }
 
-/// The service alone, without anything that serves it: what maintenance works with.
+/// Opens the service alone, for commands that serve nothing.
 ///
 /// # Errors
-/// As [`App::open`], and where something is not up.
+/// Those of [`App::open`]. It does not wait for a bucket or Redis that does not answer.
 pub(crate) async fn open_service(config: &Config, av1: &Av1) -> anyhow::Result<Service> {
-    // The catalog first: where another process has it, that one's store is left alone.
+    // The catalog is opened first. If another process has the embedded one open, the store of that
+    // process is not touched.
     let catalog = open_catalog(config, Waiting::Not).await?;
     let metrics = Metrics::new();
     let store = open_store(config, Waiting::Not, &metrics).await?;
-    put_together(config, store, catalog, &metrics, av1)
+    combine(config, store, catalog, &metrics, av1)
 }
 
-/// Makes a service of its parts.
-pub(crate) fn put_together(
+/// Combines an open store and an open catalog into a service.
+pub(crate) fn combine(
     config: &Config,
     store: OpenStore,
     catalog: OpenCatalog,
@@ -208,21 +212,21 @@ pub(crate) fn put_together(
     av1: &Av1,
 ) -> anyhow::Result<Service> {
     let pool = Pool::new(config.processing.workers, av1).context("threads for pictures")?;
-    let settings = settings(config, formats_taken(config, av1), store.objects_url);
+    let settings = settings(config, accepted_formats(config, av1), store.objects_url);
     let store = Arc::new(MeteredStore::new(store.store, metrics));
     let catalog = Arc::new(MeteredCatalog::new(catalog.catalog, metrics));
     let metrics = metrics.clone();
     Ok(Service::new(store, catalog, pool, settings, metrics))
 }
 
-/// A store that works.
+/// An open store.
 pub(crate) struct OpenStore {
     store: Arc<dyn storage::Store>,
-    /// What an object's public URL begins with.
+    /// The base URL of public objects.
     objects_url: String,
-    /// Which it is, and what was seen to hold of it.
+    /// A description of the store and of what was observed, for the log.
     pub(crate) summary: String,
-    /// What an operator should know of it.
+    /// Problems that an operator should check.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -252,10 +256,10 @@ pub(crate) async fn open_store(
     let (store, warnings) = retrying("store", waiting, open, S3StartError::is_transient).await?;
     let bucket = &settings.bucket;
     let (objects_url, readable) = match (public_base_url, settings.public_access) {
-        (Some(url), PublicAccess::Policy) => (url.clone(), "anybody reads public/"),
-        (None, PublicAccess::Policy) => (settings.public_base(), "anybody reads public/"),
-        (Some(url), PublicAccess::None) => (url.clone(), "a server in front hands images out"),
-        (None, PublicAccess::None) => (own_url(), "the service hands images out"),
+        (Some(url), PublicAccess::Policy) => (url.clone(), "anyone can read public/"),
+        (None, PublicAccess::Policy) => (settings.public_base(), "anyone can read public/"),
+        (Some(url), PublicAccess::None) => (url.clone(), "a server in front of it delivers images"),
+        (None, PublicAccess::None) => (own_url(), "this service delivers images"),
     };
     Ok(OpenStore {
         store: Arc::new(RetryingStore::new(
@@ -265,21 +269,21 @@ pub(crate) async fn open_store(
         )),
         summary: format!(
             "the store is the bucket {bucket}: an object was written, read, listed and deleted; \
-             {readable}, nobody private/; URLs begin with {objects_url}"
+             {readable}, nobody can read private/; URLs begin with {objects_url}"
         ),
         objects_url,
         warnings: warnings.iter().map(ToString::to_string).collect(),
     })
 }
 
-/// A catalog that works.
+/// An open catalog.
 pub(crate) struct OpenCatalog {
     catalog: Arc<dyn catalog::Catalog>,
-    /// The connection, for the limits to share.
+    /// The connection to Redis, which the rate limits share.
     redis: Option<(RedisLink, Partitions)>,
-    /// Which it is, and what was seen to hold of it.
+    /// A description of the catalog and of what was observed, for the log.
     pub(crate) summary: String,
-    /// What an operator should know of it.
+    /// Problems that an operator should check.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -306,7 +310,7 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
         redis: Some((catalog.link().clone(), settings.partitions)),
         catalog: Arc::new(catalog),
         summary: format!(
-            "the catalog is redis at {}, in {} partitions: each took a write",
+            "the catalog is redis at {}, in {} partitions: each accepted a write",
             settings.address,
             settings.partitions.count()
         ),
@@ -314,9 +318,9 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
     })
 }
 
-/// The pause before the second attempt to open something; each further one is twice as long.
+/// The pause before the second attempt to open a part. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause of all.
+/// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// Opens a part that is on the network. Repeats this after a transient error if the caller wants to
@@ -340,7 +344,7 @@ async fn retrying<T, E: std::error::Error + 'static>(
     }
 }
 
-/// Whether the program cannot start because somebody has to change a setting.
+/// Whether the program cannot start until an operator changes a setting.
 pub fn is_configuration(error: &anyhow::Error) -> bool {
     let s3 = error.downcast_ref::<S3StartError>();
     let redis = error.downcast_ref::<RedisStartError>();
@@ -348,11 +352,11 @@ pub fn is_configuration(error: &anyhow::Error) -> bool {
         || redis.is_some_and(|error| !error.is_transient())
 }
 
-/// The secret that tokens are signed with: the configured one, or one of this data folder's own,
-/// made at the first start. (A production configuration without a secret does not load.)
+/// The secret that signs tokens: the configured one, or one that the first start generates in the data
+/// folder. (A production configuration without a secret does not load.)
 ///
 /// # Errors
-/// Where the secret's file cannot be read or made.
+/// If the file of the secret cannot be read or created.
 pub fn jwt_secret(config: &Config) -> anyhow::Result<SecretString> {
     if let Some(secret) = &config.auth.jwt_secret {
         return Ok(secret.clone());
@@ -365,15 +369,17 @@ pub fn jwt_secret(config: &Config) -> anyhow::Result<SecretString> {
 fn generated_secret(path: &Path) -> anyhow::Result<SecretString> {
     match fs::read_to_string(path) {
         Ok(text) if text.trim().len() >= 32 => return Ok(SecretString::from(text.trim())),
-        Ok(_) => anyhow::bail!("it is no secret of this program's; remove it to have one made"),
+        Ok(_) => anyhow::bail!(
+            "the file does not hold a secret of this program; remove it, and a new one is generated"
+        ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
     let mut bits = [0; 40];
     getrandom::fill(&mut bits)?;
     let (secret, name) = bits.split_at(32);
-    // Written aside and linked into place: of several processes that start at once one makes the
-    // secret, the others take it, and nobody ever reads half of one.
+    // The secret is written to another file first, which is then linked. So if several processes
+    // start at once, one creates the secret and the others use it, and no process reads half of it.
     let aside = path.with_extension(data_encoding::HEXLOWER.encode(name));
     let linked = write_secret(&aside, &data_encoding::HEXLOWER.encode(secret))
         .and_then(|()| fs::hard_link(&aside, path));
@@ -395,8 +401,8 @@ fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Finds what keeps the program from working as configured on this system: a key, and what is wrong
-/// with its value. Leaves nothing behind.
+/// Finds settings that do not work on this system. Returns each key and the problem of its value.
+/// Leaves no files behind.
 pub fn probe(config: &Config) -> Vec<(&'static str, String)> {
     let needs_folder = config.auth.jwt_secret.is_none()
         || matches!(config.storage, Storage::Disk)
@@ -415,17 +421,18 @@ pub fn probe(config: &Config) -> Vec<(&'static str, String)> {
     }
 }
 
-/// Writes a file into a folder, or into the nearest one above it that exists, and removes it.
+/// Writes a file into a folder and removes it. If the folder does not exist, uses the nearest existing
+/// folder above it.
 fn probe_folder(path: &Path) -> Result<(), String> {
-    let said = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
-    let path = std::path::absolute(path).map_err(|error| said(path, &error))?;
+    let problem = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+    let path = std::path::absolute(path).map_err(|error| problem(path, &error))?;
     let mut folder = path.as_path();
     loop {
         match (fs::metadata(folder), folder.parent()) {
             (Ok(found), _) if found.is_dir() => break,
             (Ok(_), _) => return Err(format!("{} is not a folder", folder.display())),
             (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => folder = above,
-            (Err(error), _) => return Err(said(folder, &error)),
+            (Err(error), _) => return Err(problem(folder, &error)),
         }
     }
     let mut name = [0; 8];
@@ -436,7 +443,9 @@ fn probe_folder(path: &Path) -> Result<(), String> {
     ));
     let written = fs::write(&file, "probe");
     let removed = fs::remove_file(&file);
-    written.and(removed).map_err(|error| said(folder, &error))
+    written
+        .and(removed)
+        .map_err(|error| problem(folder, &error))
 }
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
@@ -444,7 +453,7 @@ fn make_folder(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("the data folder {}", path.display()))
 }
 
-/// The configured origins, and the service's own.
+/// The configured origins and the origin of the service itself.
 fn trusted_origins(config: &Config) -> Vec<String> {
     let mut origins = config.http.trusted_origins.clone();
     let own = config
@@ -458,16 +467,16 @@ fn trusted_origins(config: &Config) -> Vec<String> {
     origins
 }
 
-/// The formats that the configuration allows, without AVIF where the system does not let its decoder
-/// be shut in.
-fn formats_taken(config: &Config, av1: &Av1) -> Vec<SourceFormat> {
+/// The formats that the configuration allows, without AVIF if this system cannot isolate the AVIF
+/// decoder.
+fn accepted_formats(config: &Config, av1: &Av1) -> Vec<SourceFormat> {
     let mut formats = config.upload.formats.clone();
     if formats.contains(&SourceFormat::Avif)
         && let Err(error) = av1.check()
     {
         warn!(
             ?error,
-            "AVIF is not taken: its decoder cannot be shut in here"
+            "AVIF is refused: this system cannot isolate its decoder"
         );
         formats.retain(|format| *format != SourceFormat::Avif);
     }

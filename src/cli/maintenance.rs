@@ -212,7 +212,7 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
             .map(|catalog| (&catalog.summary, &catalog.warnings)),
     );
     if let (Ok(store), Ok(catalog)) = (store, catalog) {
-        let service = app::put_together(config, store, catalog, &metrics, &super::av1()?)?;
+        let service = app::combine(config, store, catalog, &metrics, &super::av1()?)?;
         sound &= agree(&service).await?;
     }
     Ok(if wrong_setting {
