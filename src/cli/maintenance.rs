@@ -1,4 +1,4 @@
-//! The commands that look after what is there: `doctor`, `gc`, `rebuild`.
+//! The maintenance commands: `doctor`, `gc`, `rebuild`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,37 +11,37 @@ use crate::config::Config;
 use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Service};
 use crate::telemetry::Metrics;
 
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
-/// How many avatars the doctor looks at whole.
+/// The interval of progress lines.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// How many avatars `doctor` compares with the store.
 const SAMPLE: usize = 20;
-/// How many uploads `gc` and `rebuild` keep in mind at once: a hundred megabytes.
+/// How many uploads `gc` and `rebuild` hold in memory at once. They take a hundred megabytes.
 const WINDOW: usize = 1_000_000;
 
 #[derive(Args)]
 pub(super) struct GcArgs {
-    /// Tell what would be removed, and remove nothing
+    /// Print what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Touch nothing younger than this: it may be an upload under way
+    /// Keep uploads that are younger than this, because they may be under way
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     min_age: Duration,
-    /// Remove nothing at all where there is more garbage than this
+    /// Remove nothing if there is more garbage than this
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     max_deletes: usize,
-    /// Drop the records of avatars that have no files any more even if they are many: more than 10,
-    /// and more than 1 % of all
+    /// Drop all records of avatars without files, even if they are more than 10 and more than 1 % of
+    /// all records
     #[arg(long)]
     force: bool,
 }
 
 #[derive(Args)]
 pub(super) struct RebuildArgs {
-    /// Go on after this upload, as an interrupted rebuild told it last
+    /// Continue after this upload, which an interrupted rebuild printed last
     #[arg(long, value_name = "AVATAR_ID")]
     after: Option<AvatarId>,
-    /// Drop the records of avatars that have no files any more even if they are many: more than 10,
-    /// and more than 1 % of all
+    /// Drop all records of avatars without files, even if they are more than 10 and more than 1 % of
+    /// all records
     #[arg(long)]
     force: bool,
 }
@@ -54,12 +54,12 @@ const fn drop_limit(force: bool) -> DropLimit {
     }
 }
 
-/// Tells something now and then.
+/// Prints progress lines, at most one per [`PROGRESS_INTERVAL`].
 struct Progress(Instant);
 
 impl Progress {
-    fn tell(&mut self, line: impl FnOnce() -> String) {
-        if self.0.elapsed() >= PROGRESS_EVERY {
+    fn print(&mut self, line: impl FnOnce() -> String) {
+        if self.0.elapsed() >= PROGRESS_INTERVAL {
             eprintln!("{}", line());
             self.0 = Instant::now();
         }
@@ -69,11 +69,11 @@ impl Progress {
 pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Result<ExitCode> {
     let service = app::open_service(config, &super::av1()?).await?;
     let mut progress = Progress(Instant::now());
-    let told = |last: AvatarId, so_far: &Rebuilt| {
-        progress.tell(|| format!("{} uploads; go on with --after {last}", so_far.uploads));
+    let report = |last: AvatarId, so_far: &Rebuilt| {
+        progress.print(|| format!("{} uploads; continue with --after {last}", so_far.uploads));
     };
     let limit = drop_limit(args.force);
-    let done = service.rebuild(args.after, limit, WINDOW, told).await?;
+    let done = service.rebuild(args.after, limit, WINDOW, report).await?;
     println!(
         "{} uploads in the store: {} are current now, {} are older and will be swept, {} were \
          known, {} were never finished.",
@@ -83,12 +83,12 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
         done.known,
         done.unfinished + done.incomplete
     );
-    let mut sound = tell_lost(&done.lost, "dropped");
+    let mut sound = print_lost(&done.lost, "dropped");
     if done.unreadable > 0 {
         sound = false;
         println!(
             "{} manifests or records cannot be read: they are damaged, or a later version wrote \
-             them. They were left out.",
+             them. They were skipped.",
             done.unreadable
         );
     }
@@ -97,7 +97,7 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
 
 pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCode> {
     let service = app::open_service(config, &super::av1()?).await?;
-    // An upload under way is never garbage, whatever is asked for.
+    // An upload under way is never garbage, whatever --min-age says.
     let collecting = GcOptions {
         dry_run: args.dry_run,
         drop_limit: drop_limit(args.force),
@@ -108,7 +108,7 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
     let mut progress = Progress(Instant::now());
     let found = service
         .collect_garbage(Timestamp::now(), &collecting, |so_far| {
-            progress.tell(|| {
+            progress.print(|| {
                 format!(
                     "{} uploads listed, {} removed",
                     so_far.uploads, so_far.removed
@@ -126,12 +126,12 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
         for avatar in &found.garbage.names {
             println!("would remove {avatar}");
         }
-        tell_rest(&found.garbage);
+        print_rest(&found.garbage);
     } else if garbage > args.max_deletes as u64 {
         sound = false;
         println!(
-            "Nothing was removed: that is more than --max-deletes {}. See that the catalog is the \
-             right one, then raise it.",
+            "Nothing was removed: that is more than --max-deletes {}. Check that the catalog is the \
+             right one, then raise the limit.",
             args.max_deletes
         );
     } else {
@@ -140,13 +140,12 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
     if found.forgotten > 0 {
         sound = false;
         println!(
-            "{} have a manifest of which the catalog knows nothing; `cameo rebuild` takes them \
-             back.",
+            "{} have a manifest, but the catalog does not know them; `cameo rebuild` restores them.",
             found.forgotten
         );
     }
-    sound &= tell_incomplete(&found.incomplete);
-    sound &= tell_lost(&found.lost, if args.dry_run { "found" } else { "dropped" });
+    sound &= print_incomplete(&found.incomplete);
+    sound &= print_lost(&found.lost, if args.dry_run { "found" } else { "dropped" });
     if found.unreadable > 0 {
         sound = false;
         println!(
@@ -158,17 +157,17 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
     Ok(exit_code(sound))
 }
 
-/// Reports the records without files; answers whether nothing is left to do.
-fn tell_lost(lost: &Lost, done: &str) -> bool {
+/// Prints the records without files. Returns whether nothing is left to do.
+fn print_lost(lost: &Lost, done: &str) -> bool {
     let Named { count, names } = &lost.avatars;
     for avatar in names {
-        println!("lost     the avatar {avatar} has no files in the store any more");
+        println!("lost     the avatar {avatar} has no files in the store");
     }
-    tell_rest(&lost.avatars);
+    print_rest(&lost.avatars);
     if lost.is_over_limit {
         println!(
             "These {count} records were not dropped: they are more than 10, and more than 1 % of \
-             all. See that the store is the right one, then use --force."
+             all. Check that the store is the right one, then use --force."
         );
     } else if *count > 0 {
         println!(
@@ -185,7 +184,7 @@ fn tell_lost(lost: &Lost, done: &str) -> bool {
 pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     let mut sound = true;
     let mut wrong_setting = false;
-    let mut told = |result: &Result<(&String, &Vec<String>), &anyhow::Error>| match result {
+    let mut print = |result: &Result<(&String, &Vec<String>), &anyhow::Error>| match result {
         Ok((summary, warnings)) => {
             println!("good     {summary}");
             for warning in *warnings {
@@ -200,13 +199,13 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     };
     let metrics = Metrics::new();
     let store = app::open_store(config, Waiting::Not, &metrics).await;
-    told(
+    print(
         &store
             .as_ref()
             .map(|store| (&store.summary, &store.warnings)),
     );
     let catalog = app::open_catalog(config, Waiting::Not).await;
-    told(
+    print(
         &catalog
             .as_ref()
             .map(|catalog| (&catalog.summary, &catalog.warnings)),
@@ -222,7 +221,7 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Whether the store has what the catalog names.
+/// Whether the store has the objects that the catalog names. Compares a sample.
 async fn agree(service: &Service) -> anyhow::Result<bool> {
     service.check_store().await?;
     service.check_catalog().await?;
@@ -234,29 +233,29 @@ async fn agree(service: &Service) -> anyhow::Result<bool> {
     let sample = service.sample(SAMPLE).await?;
     if sample.incomplete.count == 0 {
         println!(
-            "good     there are {avatars} avatars; of {} looked at, the store has every object",
+            "good     there are {avatars} avatars; of {} checked, the store has every object",
             sample.checked
         );
     }
     if sample.unreadable > 0 {
         println!(
-            "wrong    of the records looked at, {} cannot be read: they are damaged, or a later \
+            "wrong    of the records checked, {} cannot be read: they are damaged, or a later \
              version wrote them",
             sample.unreadable
         );
     }
-    Ok(tell_incomplete(&sample.incomplete) && sample.unreadable == 0)
+    Ok(print_incomplete(&sample.incomplete) && sample.unreadable == 0)
 }
 
-fn tell_incomplete(incomplete: &Named) -> bool {
+fn print_incomplete(incomplete: &Named) -> bool {
     for avatar in &incomplete.names {
         println!("wrong    the current avatar {avatar} lacks objects in the store");
     }
-    tell_rest(incomplete);
+    print_rest(incomplete);
     incomplete.count == 0
 }
 
-fn tell_rest(named: &Named) {
+fn print_rest(named: &Named) {
     let rest = named.count - named.names.len() as u64;
     if rest > 0 {
         println!("... and {rest} more");

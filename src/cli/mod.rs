@@ -1,5 +1,5 @@
-//! The command line.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // what a command line is for
+//! The command line: its commands and options, and what each command does.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command line prints
 
 mod health;
 mod maintenance;
@@ -26,7 +26,7 @@ use crate::{http, server, telemetry};
 #[derive(Parser)]
 #[command(name = "cameo", version, about, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// A TOML file to lay over the defaults; give only what differs
+    /// A TOML file that overrides the defaults; it needs only the keys that differ
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -36,56 +36,56 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Without a command, cameo serves.
 
-Every setting can come from the environment: CAMEO_ + its path in upper case, with __ between the
-levels, as in CAMEO_UPLOAD__MAX_BYTES=8MiB. `cameo config` shows them all.
+A variable in the environment can set every key: CAMEO_ + its path in upper case, with __ between
+the levels, as in CAMEO_UPLOAD__MAX_BYTES=8MiB. `cameo config` prints all keys.
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until told to stop (SIGTERM or Ctrl-C); the default
+    /// Serve until SIGTERM or Ctrl-C; the default
     Serve,
-    /// Check the configuration and tell every fault at once
+    /// Check the configuration and print all faults
     CheckConfig,
-    /// Print every setting with its default and what it means
+    /// Print every setting with its default and its meaning
     Config,
-    /// Make a token, signed with the configured or generated secret
+    /// Print a token, signed with the configured or generated secret
     Token(TokenArgs),
     /// Print the OpenAPI document as YAML
     Openapi,
     /// Ask the service on this machine whether it is ready; for a container's health check
     Health,
-    /// Try out the store and the catalog for real, and tell in words what holds
+    /// Test the store and the catalog with real operations, and print the results
     Doctor,
-    /// Remove from the store what nothing refers to
+    /// Remove objects from the store that nothing refers to
     Gc(maintenance::GcArgs),
     /// Decode AV1 from the standard input; this program starts it for itself
     #[command(name = AV1_COMMAND, hide = true)]
     DecodeAv1,
-    /// Bring the catalog back from what is in the store
+    /// Restore the catalog from the manifests in the store
     Rebuild(maintenance::RebuildArgs),
 }
 
 #[derive(Args)]
 struct TokenArgs {
-    /// Whose token it is: a user id, or a service's name
+    /// The subject of the token: a user id, or the name of a service
     #[arg(long, value_name = "ID")]
     sub: String,
-    /// What it may do beyond its own avatar: admin or service; may be given several times
+    /// A role: admin or service; may be given several times
     #[arg(long, value_name = "ROLE")]
     role: Vec<String>,
-    /// How long it is good for, such as 1h or 30d
+    /// The lifetime of the token, such as 1h or 30d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     ttl: Duration,
 }
 
-/// The exit code for a command line or a configuration that is wrong.
+/// The exit code if the command line or the configuration is wrong.
 const WRONG_USAGE: u8 = 2;
 
-/// Does what the command line says.
+/// Runs the command.
 ///
 /// # Errors
-/// Whatever went wrong, for `main` to report.
+/// Any failure of the command, for `main` to print.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let command = cli.command.unwrap_or(Command::Serve);
     match command {
@@ -194,7 +194,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         let open = async {
             let app = App::open_noting(config, &secret, &av1, &startup).await?;
             if let Some(metrics) = &app.metrics {
-                info!(address = %metrics.local_addr()?, "metrics have an address of their own");
+                info!(address = %metrics.local_addr()?, "/metrics has an address of its own");
             }
             Ok(app)
         };
@@ -206,22 +206,22 @@ fn serve(config: &Config) -> anyhow::Result<()> {
             }
             Ok(())
         };
-        info!(%address, "listening; answers health checks until the service is ready");
+        info!(%address, "listening; only health checks are answered until the service is ready");
         let (startup, bounds) = (Arc::clone(&startup), Bounds::of(config));
         Box::pin(server::serve(
             listener, bounds, startup, open, ready, shutdown,
         ))
         .await
     });
-    // A file operation that never returns must not keep the process.
+    // A file operation that never returns must not keep the process alive.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     served
 }
 
-/// How long file operations may still take when everything else has ended.
+/// How long file operations may still take after everything else has ended.
 const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the system chose the port, a public URL that follows the address has it too.
+/// Replaces port 0 in the default public URL by the port that the system chose.
 fn with_real_port(config: &Config, port: u16) -> Config {
     let mut config = config.clone();
     if let Some(host) = config.http.public_url.strip_suffix(":0") {
@@ -230,10 +230,10 @@ fn with_real_port(config: &Config, port: u16) -> Config {
     config
 }
 
-/// The photo that comes with the source.
+/// The example photo in the source tree.
 const SAMPLE: &str = "examples/portrait.jpg";
 
-/// Shows a newcomer the first step, with a token that works.
+/// Prints a first command to try, with a valid token.
 fn print_welcome(config: &Config, secret: &SecretString) -> anyhow::Result<()> {
     let token = auth::issue(&config.auth, secret, "demo", &[], Duration::from_hours(24))?;
     let url = &config.http.public_url;
@@ -242,11 +242,11 @@ fn print_welcome(config: &Config, secret: &SecretString) -> anyhow::Result<()> {
     } else {
         "photo.jpg"
     };
-    // Where nobody reads it, nobody misses it.
+    // If standard output is closed, nobody needs the text.
     let _ = writeln!(
         std::io::stdout(),
         "\n  Cameo is ready at {url}  (documentation: {url}/docs)\n\n  \
-         Upload a photo as the user \"demo\", with a token that is good for a day:\n\n  \
+         Upload a photo as the user \"demo\", with a token that is valid for a day:\n\n  \
          curl -F file=@{photo} -H 'Authorization: Bearer {token}' {url}/api/v1/users/demo/avatar\n\n  \
          Look at it: {url}/api/v1/users/demo/avatar\n  \
          More tokens: cameo token --sub USER [--role admin]\n"

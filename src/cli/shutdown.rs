@@ -1,7 +1,7 @@
-//! Signals that end the program.
+//! The signals that stop the program.
 //!
-//! They are waited for on a thread of their own. So they also end a program whose other threads are
-//! all blocked, for example by a disk that does not answer.
+//! A separate thread waits for them. So they also stop a program whose other threads are all blocked,
+//! for example by a disk that does not answer.
 
 use std::process;
 use std::thread;
@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::info;
 
-/// The exit code of a program that did not end in order.
-const CUT_OFF: i32 = 1;
+/// The exit code of a program that was stopped before its shutdown had ended.
+const UNFINISHED: i32 = 1;
 
-/// Done at the first SIGTERM or Ctrl-C. A second one ends the process at once, and so does the end
-/// of `drain`, if the process is still there then.
+/// Done at the first SIGTERM or Ctrl-C. The process exits at once at the second one, and also if it
+/// still runs when the time `drain` has passed.
 ///
 /// # Errors
-/// Where signals cannot be waited for.
+/// If the program cannot receive signals.
 pub(super) fn requested(drain: Duration) -> anyhow::Result<impl Future<Output = ()>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
@@ -35,14 +35,14 @@ pub(super) fn requested(drain: Duration) -> anyhow::Result<impl Future<Output = 
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "Ctrl-C",
             };
-            // Where nobody listens, the program ends anyway.
+            // If the receiver is gone, the program is ending already.
             let _ = requested.send(name);
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 () = sleep(drain) => {}
             }
-            process::exit(CUT_OFF);
+            process::exit(UNFINISHED);
         });
     };
     thread::Builder::new()
@@ -51,8 +51,11 @@ pub(super) fn requested(drain: Duration) -> anyhow::Result<impl Future<Output = 
         .context("the thread for signals")?;
     Ok(async move {
         match is_requested.await {
-            Ok(signal) => info!(signal, "told to stop; a second signal ends at once"),
-            // The thread cannot end before the process does.
+            Ok(signal) => info!(
+                signal,
+                "shutting down; a second signal stops the program at once"
+            ),
+            // The thread runs until the process exits, so the sender is never dropped.
             Err(_) => std::future::pending().await,
         }
     })
