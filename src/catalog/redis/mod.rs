@@ -42,6 +42,7 @@ mod scripts;
 mod values;
 mod watch;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ pub struct RedisCatalog {
     confirmed: Option<ConfirmedWrites>,
     /// The number of partitions that was stored in Redis at the last check.
     stored_partitions: AtomicU16,
+    /// The problem with writes that the start found. The watch tests it again until it has ended.
+    write_problem: Mutex<Option<RedisStartupWarning>>,
 }
 
 impl RedisCatalog {
@@ -116,6 +119,7 @@ impl RedisCatalog {
             wait: settings.wait,
             confirmed: confirmed.transpose().map_err(failed)?,
             stored_partitions: AtomicU16::new(settings.partitions.count()),
+            write_problem: Mutex::default(),
         };
         let stored = match catalog.stored_partitions_or_set().await {
             // Redis refuses writes, so nothing is stored yet. A later `watch` stores the number.
@@ -125,14 +129,8 @@ impl RedisCatalog {
         if stored != settings.partitions.count() {
             return Err(RedisStartError::Partitions { stored });
         }
-        if let Err(error) = catalog.write_probes().await {
-            // Redis can still be read, and accepts changes again when the cause is gone.
-            warnings.push(watch::refusal_warning(&error).ok_or_else(|| failed(error))?);
-        } else if let Some(warning) = catalog.probe_confirmation().await.map_err(failed)?
-            && !warnings.contains(&warning)
-        {
-            warnings.push(warning);
-        }
+        // A Redis that refuses writes can still be read. It accepts them again when the cause is gone.
+        warnings.extend(catalog.find_write_problem().await.map_err(failed)?);
         if is_skewed(catalog.link.clock_skew().await.map_err(failed)?) {
             warnings.push(RedisStartupWarning::ClockSkew);
         }

@@ -368,8 +368,13 @@ async fn at_maxmemory_uploads_are_refused_and_deletes_and_the_sweep_continue() {
         .unwrap();
     assert_eq!(warnings, [RedisStartupWarning::Full]);
     assert!(restarted.get(&other).await.unwrap().is_some());
-
+    // The watch reports the problem until Redis accepts writes again.
+    for _ in 0..2 {
+        let watched = restarted.watch().await.unwrap();
+        assert_eq!(watched.warnings, [RedisStartupWarning::Full.to_string()]);
+    }
     server.ask::<()>("CONFIG SET maxmemory 0");
+    assert_eq!(restarted.watch().await.unwrap().warnings, [""; 0]);
     assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
     upload(&catalog, &who).await.unwrap();
 }
@@ -418,7 +423,9 @@ async fn with_wait_a_redis_that_refuses_writes_is_a_warning_at_startup() {
         begin_to_refuse();
         let opened = RedisCatalog::open(&settings(&server.url(), wait)).await;
         let (catalog, warnings) = opened.unwrap();
-        assert_eq!(warnings, [warning]);
+        assert_eq!(warnings, [warning.clone()]);
+        let watched = catalog.watch().await.unwrap();
+        assert_eq!(watched.warnings, [warning.to_string()]);
         assert!(catalog.get(&who).await.unwrap().is_some());
         let health = catalog.check().await.unwrap();
         assert!(matches!(health, Health::Degraded(_)), "{health:?}");

@@ -1,6 +1,7 @@
 //! Health checks, and the periodic watch for changes of the server.
 
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
 use futures_util::future;
 use redis::RedisError;
@@ -61,10 +62,26 @@ impl RedisCatalog {
         future::try_join_all(writes).await.map(drop)
     }
 
-    /// Tests whether a write gets the confirmation that `catalog.redis.wait` asks for.
-    pub(super) async fn probe_confirmation(
+    /// Tests whether Redis accepts writes and confirms them. Remembers the problem, so that the watch
+    /// tests it again.
+    pub(super) async fn find_write_problem(
         &self,
     ) -> Result<Option<RedisStartupWarning>, RedisError> {
+        let problem = match self.write_probes().await {
+            Ok(()) => self.probe_confirmation().await?,
+            Err(error) => Some(refusal_warning(&error).ok_or(error)?),
+        };
+        self.write_problem().clone_from(&problem);
+        Ok(problem)
+    }
+
+    fn write_problem(&self) -> MutexGuard<'_, Option<RedisStartupWarning>> {
+        let problem = self.write_problem.lock();
+        problem.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tests whether a write gets the confirmation that `catalog.redis.wait` asks for.
+    async fn probe_confirmation(&self) -> Result<Option<RedisStartupWarning>, RedisError> {
         let Some(confirmed) = &self.confirmed else {
             return Ok(None);
         };
@@ -128,6 +145,11 @@ impl RedisCatalog {
         if let Some(stored) = self.mismatched_partitions() {
             let configured = self.partitions.count();
             warnings.push(RedisStartupWarning::Partitions { stored, configured });
+        }
+        // The server does not report this problem, so only a write shows whether it has ended.
+        let had_problem = self.write_problem().is_some();
+        if had_problem {
+            warnings.extend(self.find_write_problem().await.map_err(failed)?);
         }
         Ok(Watched {
             warnings: warnings.iter().map(ToString::to_string).collect(),
