@@ -178,8 +178,41 @@ mod tests {
         assert_eq!(Manifest::from_json(&bytes).unwrap(), manifest);
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with(r#"{"layout":2,"#), "{text}");
-        let later = text.replacen('{', r#"{"mood":"good","#, 1);
+        // A later release may add fields to every object.
+        let later = text.replace('{', r#"{"mood":"good","#);
+        assert!(later.matches("mood").count() > 3, "{later}");
         assert_eq!(Manifest::from_json(later.as_bytes()).unwrap(), manifest);
+    }
+
+    /// The manifest of version 0.1.0.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct PreviousManifest {
+        subject: SubjectId,
+        #[serde(flatten)]
+        record: PreviousRecord,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct PreviousRecord {
+        avatar_id: AvatarId,
+        version: Version,
+        uploaded_at: Timestamp,
+        source: Source,
+        renditions: Vec<Rendition>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        master: Option<Format>,
+        placeholder: Placeholder,
+    }
+
+    #[test]
+    fn this_release_and_the_previous_one_read_each_others_manifests() {
+        let previous: PreviousManifest = serde_json::from_str(PREVIOUS).unwrap();
+        assert_eq!(serde_json::to_string(&previous).unwrap(), PREVIOUS);
+        let mut manifest = Manifest::from_json(PREVIOUS.as_bytes()).unwrap();
+        manifest.record.reserved_at = Timestamp::from_unix_ms(1_800_000_000_007);
+        let bytes = manifest.to_json().unwrap();
+        let read: PreviousManifest = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(read, previous);
     }
 
     #[test]

@@ -195,3 +195,70 @@ async fn an_upload_that_the_previous_release_claimed_counts_as_not_committed() {
     assert_eq!(replaced.unwrap(), Replaced::NotPending);
     assert_eq!(catalog.get(&who).await.unwrap(), None);
 }
+
+/// Fields that the next release appends to a record.
+const NEXT_FIELDS: &[u8] = b"fields of the next release";
+
+/// Uploads an avatar as a replica of the next release does.
+async fn uploaded_by_the_next_release(catalog: &RedisCatalog, who: &SubjectId) -> Record {
+    let mut record = contract::record(1, 0);
+    record.avatar_id = AvatarId::random().unwrap();
+    let reserved = catalog.reserve(who, record.avatar_id, MINUTE).await;
+    Reservation {
+        version: record.version,
+        reserved_at: record.reserved_at,
+    } = reserved.unwrap();
+    let bytes = [&codec::encode(&record).unwrap(), NEXT_FIELDS].concat();
+    let retire_after = milliseconds(MINUTE);
+    let mut arguments = vec![who.as_str().as_bytes(), &bytes, retire_after.as_bytes()];
+    arguments.extend(precondition_arguments(&Precondition::Anything));
+    let keys = RedisCatalog::keys(catalog.partitions.of(who.as_str()));
+    let replace = &catalog.scripts.replace;
+    let ended: String = catalog
+        .change(replace, who, &keys, &arguments)
+        .await
+        .unwrap();
+    assert_eq!(ended, "committed");
+    record
+}
+
+#[tokio::test]
+async fn replicas_of_this_release_and_the_next_share_a_catalog() {
+    let server = RedisServer::start();
+    let (this, next) = (open(&server.url()).await, open(&server.url()).await);
+    let who = subject("42");
+    let partition = this.partitions.of("42");
+    uploaded(&this, &who).await;
+    let second = uploaded_by_the_next_release(&next, &who).await;
+
+    // This release reads the record, and Redis keeps the fields that it does not know.
+    assert_eq!(this.get(&who).await.unwrap().as_ref(), Some(&second));
+    let many = this.get_many(std::slice::from_ref(&who)).await.unwrap();
+    assert_eq!(many[0].as_ref().unwrap().as_ref(), Some(&second));
+    let entry = this.read_entry(&who).await.unwrap().unwrap();
+    assert!(entry.ends_with(NEXT_FIELDS));
+    assert_eq!(this.stats().await.unwrap().avatars, 1);
+    let events = contract::events(&this).await;
+    assert_eq!(events[1].change, Change::Updated(second.clone()));
+    let mut range = redis::cmd("XREVRANGE");
+    range.arg(partition.key("events")).arg("+").arg("-");
+    let stored: Vec<(String, HashMap<String, Vec<u8>>)> = this.link.run(&range).await.unwrap();
+    assert!(stored[0].1["event"].ends_with(NEXT_FIELDS));
+
+    // This release replaces the record, and the next release reads the result.
+    let third = uploaded(&this, &who).await;
+    assert!(third.version > second.version);
+    assert_eq!(next.get(&who).await.unwrap(), Some(third));
+    let events = contract::events(&next).await;
+    let previous = events[2].previous.as_ref().unwrap();
+    assert_eq!(previous.avatar_id, second.avatar_id);
+    assert_eq!(previous.objects.len(), second.renditions.len());
+
+    // This release removes a record of the next release.
+    let fourth = uploaded_by_the_next_release(&next, &who).await;
+    let removed = this.remove(&who, &Precondition::Anything, MINUTE).await;
+    let removed = removed.unwrap().unwrap().unwrap();
+    assert_eq!(removed.record, Some(fourth));
+    assert_eq!(removed.outstanding.len(), 4);
+    assert_eq!(next.stats().await.unwrap(), Stats::default());
+}
