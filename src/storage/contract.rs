@@ -1,5 +1,7 @@
 //! The contract suite: the cases that every adapter of the store must pass.
 
+use std::any::Any;
+
 use bytes::Bytes;
 
 use super::{RangedObject, Store, StoredUpload};
@@ -17,20 +19,47 @@ pub(crate) fn rendition(number: u8) -> ObjectKey {
     }
 }
 
-/// Runs the whole suite against an empty store and leaves it empty.
-pub(crate) async fn run(store: &dyn Store) {
-    what_was_put_is_read_back_whole(store).await;
-    a_range_of_an_object_is_read_alone(store).await;
-    a_missing_object_is_none(store).await;
-    a_put_may_be_repeated(store).await;
-    a_deleted_object_is_gone_and_may_be_deleted_again(store).await;
-    list_gives_an_avatars_objects_and_no_others(store).await;
-    the_objects_of_an_avatar_may_be_deleted_at_once(store).await;
-    objects_written_at_once_are_all_there(store).await;
-    uploads_are_listed_in_order_with_what_they_hold(store).await;
-    store.check().await.unwrap();
-    a_check_leaves_nothing_behind(store).await;
+/// An empty store, and the folder or server that it needs.
+pub(crate) struct Fixture {
+    pub(crate) store: Box<dyn Store>,
+    _owner: Box<dyn Any>,
 }
+
+impl Fixture {
+    pub(crate) fn new(store: impl Store, owner: impl Any) -> Self {
+        Self {
+            store: Box::new(store),
+            _owner: Box::new(owner),
+        }
+    }
+}
+
+/// Makes one test of each case for an adapter, so that a failure names the case. `$fixture` is an
+/// async function that returns a new [`Fixture`].
+macro_rules! contract_tests {
+    ($fixture:path) => {
+        $crate::storage::contract::contract_tests! { $fixture,
+            objects_are_read_back_completely,
+            a_range_of_an_object_is_read,
+            a_missing_object_is_none,
+            a_put_can_be_repeated,
+            a_deleted_object_is_gone_and_can_be_deleted_again,
+            a_listing_has_the_objects_of_one_avatar,
+            the_objects_of_an_avatar_can_be_deleted_concurrently,
+            concurrent_writes_all_succeed,
+            uploads_are_listed_in_order_with_their_totals,
+            a_check_leaves_nothing_behind,
+        }
+    };
+    ($fixture:path, $($case:ident,)*) => {
+        $(#[tokio::test]
+        async fn $case() {
+            let fixture = $fixture().await;
+            $crate::storage::contract::$case(&*fixture.store).await;
+        })*
+    };
+}
+pub(crate) use contract_tests;
 
 async fn read(store: &dyn Store, key: &ObjectKey) -> Option<Bytes> {
     let object = store.get(key).await.unwrap()?;
@@ -40,7 +69,7 @@ async fn read(store: &dyn Store, key: &ObjectKey) -> Option<Bytes> {
     Some(bytes)
 }
 
-async fn what_was_put_is_read_back_whole(store: &dyn Store) {
+pub(crate) async fn objects_are_read_back_completely(store: &dyn Store) {
     let key = rendition(1);
     for size in [0, 1, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 1_000_003] {
         let body: Bytes = (0..size).map(|at| (at % 251) as u8).collect();
@@ -50,7 +79,7 @@ async fn what_was_put_is_read_back_whole(store: &dyn Store) {
     store.delete(&key).await.unwrap();
 }
 
-async fn a_range_of_an_object_is_read_alone(store: &dyn Store) {
+pub(crate) async fn a_range_of_an_object_is_read(store: &dyn Store) {
     let key = rendition(8);
     let body: Bytes = (0..200_000).map(|at| (at % 251) as u8).collect();
     let total = body.len() as u64;
@@ -76,7 +105,7 @@ async fn a_range_of_an_object_is_read_alone(store: &dyn Store) {
                 let bytes = part.into_bytes().await.unwrap();
                 assert!(bytes == body[covered], "{range:?}");
             }
-            (RangedObject::Unsatisfiable { total: told }, None) => assert_eq!(told, total),
+            (RangedObject::Unsatisfiable { total: size }, None) => assert_eq!(size, total),
             _ => panic!("{range:?}"),
         }
     }
@@ -89,13 +118,13 @@ async fn a_range_of_an_object_is_read_alone(store: &dyn Store) {
     store.delete(&key).await.unwrap();
 }
 
-async fn a_missing_object_is_none(store: &dyn Store) {
+pub(crate) async fn a_missing_object_is_none(store: &dyn Store) {
     assert_eq!(read(store, &rendition(2)).await, None);
     let part = store.get_range(&rendition(2), 0..=0).await;
     assert!(part.unwrap().is_none());
 }
 
-async fn a_put_may_be_repeated(store: &dyn Store) {
+pub(crate) async fn a_put_can_be_repeated(store: &dyn Store) {
     let key = rendition(3);
     for _ in 0..2 {
         store.put(&key, Bytes::from_static(b"same")).await.unwrap();
@@ -104,7 +133,7 @@ async fn a_put_may_be_repeated(store: &dyn Store) {
     store.delete(&key).await.unwrap();
 }
 
-async fn a_deleted_object_is_gone_and_may_be_deleted_again(store: &dyn Store) {
+pub(crate) async fn a_deleted_object_is_gone_and_can_be_deleted_again(store: &dyn Store) {
     let key = rendition(4);
     store.put(&key, Bytes::from_static(b"x")).await.unwrap();
     for _ in 0..2 {
@@ -113,7 +142,7 @@ async fn a_deleted_object_is_gone_and_may_be_deleted_again(store: &dyn Store) {
     }
 }
 
-async fn list_gives_an_avatars_objects_and_no_others(store: &dyn Store) {
+pub(crate) async fn a_listing_has_the_objects_of_one_avatar(store: &dyn Store) {
     let one = AvatarId::from_bytes([5; 16]);
     let keys = [
         ObjectKey::Manifest { avatar: one },
@@ -137,7 +166,7 @@ async fn list_gives_an_avatars_objects_and_no_others(store: &dyn Store) {
     assert_eq!(store.list(one).await.unwrap(), []);
 }
 
-async fn the_objects_of_an_avatar_may_be_deleted_at_once(store: &dyn Store) {
+pub(crate) async fn the_objects_of_an_avatar_can_be_deleted_concurrently(store: &dyn Store) {
     let avatar = AvatarId::from_bytes([7; 16]);
     let variants = (0..16).map(|number| VariantName::new(format!("v{number}")).unwrap());
     let keys: Vec<_> = variants
@@ -162,7 +191,7 @@ async fn the_objects_of_an_avatar_may_be_deleted_at_once(store: &dyn Store) {
     }
 }
 
-async fn uploads_are_listed_in_order_with_what_they_hold(store: &dyn Store) {
+pub(crate) async fn uploads_are_listed_in_order_with_their_totals(store: &dyn Store) {
     assert_eq!(store.uploads(None).await.unwrap(), []);
     let begun = Timestamp::now();
     let ids: Vec<_> = (50..60)
@@ -218,7 +247,7 @@ async fn uploads_are_listed_in_order_with_what_they_hold(store: &dyn Store) {
     }
 }
 
-async fn objects_written_at_once_are_all_there(store: &dyn Store) {
+pub(crate) async fn concurrent_writes_all_succeed(store: &dyn Store) {
     let keys: Vec<_> = (10..42).map(rendition).collect();
     let writes = keys
         .iter()
@@ -232,7 +261,9 @@ async fn objects_written_at_once_are_all_there(store: &dyn Store) {
     }
 }
 
-async fn a_check_leaves_nothing_behind(store: &dyn Store) {
+pub(crate) async fn a_check_leaves_nothing_behind(store: &dyn Store) {
+    store.check().await.unwrap();
+    assert_eq!(store.uploads(None).await.unwrap(), []);
     for number in 0..=42 {
         assert_eq!(
             store

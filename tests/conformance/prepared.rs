@@ -20,9 +20,9 @@ use crate::{Faults, Store, report};
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/minio-init.sh");
 /// The result of a call that the server denies.
 const REFUSED: &str = "fails: 403 AccessDenied";
-/// The one test of the store that works in a prepared bucket. The others need a missing or
-/// differently configured bucket.
-const CONTRACT: &str = "storage::s3::tests::a_bucket_keeps_the_contract_of_a_store";
+/// The contract suite of the store works in a prepared bucket. The store's other tests need a missing
+/// or differently configured bucket.
+const CONTRACT: &str = "storage::s3::tests::contract_suite::";
 
 /// A bucket, and the key and secret of its user.
 struct Bucket<'a> {

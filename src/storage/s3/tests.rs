@@ -1,6 +1,6 @@
 use super::testing::{Fault, S3Server};
 use super::*;
-use crate::storage::contract;
+use crate::storage::contract::{self, Fixture};
 
 async fn open(server: &S3Server) -> S3Store {
     S3Store::open(&server.settings()).await.unwrap().0
@@ -13,10 +13,28 @@ async fn refused(settings: &S3Settings) -> S3StartError {
     }
 }
 
-#[tokio::test]
-async fn a_bucket_keeps_the_contract_of_a_store() {
+async fn bucket() -> Fixture {
     let server = S3Server::start().await;
-    contract::run(&open(&server).await).await;
+    Fixture::new(open(&server).await, server)
+}
+
+/// A bucket on a server without bucket policies.
+async fn bucket_without_policy() -> Fixture {
+    let server = S3Server::start_with_faults().await;
+    server.deny("?policy");
+    let mut settings = server.settings();
+    settings.public_access = PublicAccess::None;
+    let (store, warnings) = S3Store::open(&settings).await.unwrap();
+    assert_eq!(warnings, []);
+    Fixture::new(store, server)
+}
+
+mod contract_suite {
+    crate::storage::contract::contract_tests!(crate::storage::s3::tests::bucket);
+}
+
+mod contract_suite_without_policy {
+    crate::storage::contract::contract_tests!(crate::storage::s3::tests::bucket_without_policy);
 }
 
 #[tokio::test]
@@ -35,7 +53,7 @@ async fn objects_carry_the_type_and_cache_policy_of_their_key() {
 }
 
 #[tokio::test]
-async fn a_server_without_policies_is_used_without_public_access() {
+async fn a_server_without_policies_needs_public_access_none() {
     let server = S3Server::start_with_faults().await;
     server.deny("?policy");
     let mut settings = server.settings();
@@ -44,9 +62,7 @@ async fn a_server_without_policies_is_used_without_public_access() {
     assert!(matches!(error, S3StartError::NotPublic { .. }), "{error:?}");
     assert!(!error.is_transient());
     settings.public_access = PublicAccess::None;
-    let (store, warnings) = S3Store::open(&settings).await.unwrap();
-    assert_eq!(warnings, []);
-    contract::run(&store).await;
+    S3Store::open(&settings).await.unwrap();
 }
 
 #[tokio::test]

@@ -8,18 +8,21 @@
 //! holds space for them. The handle deletes the reserve on the first such failure, and refuses
 //! uploads until the reserve is written again.
 
-use std::fs::{self, File, TryLockError};
+mod file;
+
+use std::fs;
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, WriteTransaction};
+use redb::{Database, ReadableDatabase, WriteTransaction};
 use tracing::{info, warn};
 
-use super::tables::{self, Failure};
+use super::tables::Failure;
 use crate::private_files;
+pub use file::EmbeddedOpenError;
+use file::{create, failed, is_created, open_existing, sync_folders};
 
 /// Space for the transactions of deletes and sweeps on a full disk. A transaction that claims a whole
 /// batch of a large catalog writes about half of this.
@@ -35,41 +38,6 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause between two attempts of a read.
 const READ_PAUSE: Duration = Duration::from_millis(25);
-
-/// The catalog's file cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedOpenError {
-    /// Another process has the file open.
-    #[error(
-        "the catalog {} is in use by another process; stop that process, or give this one another data_dir",
-        path.display()
-    )]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file exists, but is not a valid catalog.
-    #[error(
-        "the catalog {path} is damaged, or is not a catalog; move it away (mv {path} {path}.damaged), then run `cameo rebuild`, which restores the avatars from the store",
-        path = path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The database's error.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The operating system failed to read or write the file.
-    #[error("the catalog {} cannot be opened", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// The open database file.
 pub(super) struct Handle {
@@ -362,95 +330,6 @@ fn is_usable(database: &Database) -> bool {
     usable().is_ok()
 }
 
-/// Whether the file exists and is not empty.
-fn is_created(path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
-        Ok(facts) => Ok(facts.len() > 0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Creates the complete file under another name and then renames it. So a crash or a full disk
-/// leaves nothing that looks like a damaged catalog.
-fn create(path: &Path) -> Result<(), EmbeddedOpenError> {
-    let io_failed = |source| failed(path, source);
-    // The lock lets only one of two processes create it.
-    let folder = File::open(folder_of(path)).map_err(io_failed)?;
-    folder.try_lock().map_err(|refused| match refused {
-        TryLockError::WouldBlock => EmbeddedOpenError::InUse { path: path.into() },
-        TryLockError::Error(source) => failed(path, source),
-    })?;
-    if is_created(path).map_err(io_failed)? {
-        return Ok(());
-    }
-    let new = path.with_extension("redb.new");
-    let created = create_at(&new).and_then(|()| fs::rename(&new, path).map_err(io_failed));
-    if created.is_err() {
-        // The first error is reported. If this fails too, the next start overwrites the file.
-        let _ = fs::remove_file(&new);
-    }
-    created
-}
-
-fn create_at(path: &Path) -> Result<(), EmbeddedOpenError> {
-    let mut options = private_files::options();
-    let options = options.read(true).write(true).create(true).truncate(true);
-    let file = options.open(path).map_err(|source| failed(path, source))?;
-    let database = open_file(path, file)?;
-    drop(database);
-    let file = File::open(path).map_err(|source| failed(path, source))?;
-    file.sync_all().map_err(|source| failed(path, source))
-}
-
-/// Opens a file that exists.
-fn open_existing(path: &Path) -> Result<Database, EmbeddedOpenError> {
-    let file = File::options().read(true).write(true).open(path);
-    open_file(path, file.map_err(|source| failed(path, source))?)
-}
-
-fn open_file(path: &Path, file: File) -> Result<Database, EmbeddedOpenError> {
-    let open = || -> Result<Database, Failure> {
-        let database = Builder::new().create_file(file)?;
-        // On a full disk an existing catalog can be opened only if nothing is written.
-        if !tables::are_current(&database)? {
-            transact(&database, tables::create)?;
-        }
-        Ok(database)
-    };
-    // The database panics on some damaged files.
-    let opened = catch_unwind(AssertUnwindSafe(open));
-    opened
-        .unwrap_or(Err(Failure::Panicked))
-        .map_err(|failure| sort(path, failure))
-}
-
-/// Distinguishes a file in use, a damaged file, and an error of the operating system.
-fn sort(path: &Path, failure: Failure) -> EmbeddedOpenError {
-    let path = path.to_owned();
-    if matches!(
-        failure,
-        Failure::Database(DatabaseError::DatabaseAlreadyOpen)
-    ) {
-        return EmbeddedOpenError::InUse { path };
-    }
-    match failure.io_kind() {
-        Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) | None => {
-            let source = Box::new(failure);
-            EmbeddedOpenError::Damaged { path, source }
-        }
-        Some(kind) => {
-            let source = io::Error::new(kind, failure);
-            EmbeddedOpenError::Io { path, source }
-        }
-    }
-}
-
-fn failed(path: &Path, source: io::Error) -> EmbeddedOpenError {
-    let path = path.to_owned();
-    EmbeddedOpenError::Io { path, source }
-}
-
 /// Describes an I/O error of the catalog's disk for an operator.
 fn reason(error: &io::Error) -> &'static str {
     reason_of(Some(error.kind()))
@@ -469,67 +348,5 @@ fn reason_of(kind: Option<io::ErrorKind>) -> &'static str {
     }
 }
 
-/// Syncs the file's folder and the folder above, so that their entries survive a power cut.
-fn sync_folders(path: &Path) -> io::Result<()> {
-    let folder = folder_of(path);
-    File::open(folder)?.sync_all()?;
-    match File::open(folder_of(folder)).and_then(|above| above.sync_all()) {
-        // The folder above may be unreadable. Then this process did not create the folder in it.
-        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The parent folder of a file or a folder.
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) => Path::new("."),
-        None => path,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_waits_until_the_file_is_reopened() {
-        let folder = tempfile::tempdir().unwrap();
-        let handle = Handle::open(&folder.path().join("catalog.redb")).unwrap();
-        // Two failures in a row keep the file closed until the next attempt to reopen it.
-        for _ in 0..2 {
-            let full = io::Error::from(io::ErrorKind::StorageFull);
-            let failed = handle.write_freeing(|_| -> Result<(), _> {
-                let full = io::Error::from(full.kind());
-                Err(Failure::Storage(redb::StorageError::Io(full)))
-            });
-            assert!(failed.is_err());
-        }
-        *handle.database.write().unwrap() = None;
-        let read = handle.read(|database| Ok(is_usable(database)));
-        assert!(read.unwrap());
-    }
-
-    #[test]
-    fn after_a_failed_write_uploads_are_refused_until_there_is_space_beside_the_reserve() {
-        let folder = tempfile::tempdir().unwrap();
-        let handle = Handle::open(&folder.path().join("catalog.redb")).unwrap();
-        let full = || io::Error::from(io::ErrorKind::StorageFull);
-        let failed = handle
-            .write(|_| -> Result<(), _> { Err(Failure::Storage(redb::StorageError::Io(full()))) });
-        assert!(failed.unwrap_err().is_io());
-        // The reserve stays for deletes. A folder in the test file's place makes the test fail.
-        assert!(handle.reserve_path().exists());
-        fs::create_dir(handle.test_path()).unwrap();
-        for _ in 0..2 {
-            std::thread::sleep(SPACE_TEST_INTERVAL);
-            let refused = handle.write(|_| Ok(())).unwrap_err();
-            assert!(matches!(refused, Failure::NoSpace(_)), "{refused:?}");
-        }
-        fs::remove_dir(handle.test_path()).unwrap();
-        std::thread::sleep(SPACE_TEST_INTERVAL);
-        handle.write(|_| Ok(())).unwrap();
-        assert!(handle.refusal_reason().is_none() && !handle.test_path().exists());
-    }
-}
+mod tests;
