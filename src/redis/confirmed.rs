@@ -12,7 +12,7 @@ use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::link::{Exclusive, Script, SlotMoves, Source, is_of_the_connection};
+use super::link::{Exclusive, Script, SlotMoves, Source, needs_new_connection};
 use crate::config::{RedisAddress, RedisConfirmation};
 
 /// The largest number of connections for confirmed writes. Further writes wait for a connection,
@@ -151,7 +151,7 @@ impl ConfirmedWrites {
                     continue;
                 }
                 // An idle connection may be broken, so the commands are sent again once.
-                Err(error) if is_of_the_connection(&error) && !is_repeated => {
+                Err(error) if needs_new_connection(&error) && !is_repeated => {
                     is_repeated = true;
                     self.lock().clear();
                     continue;
@@ -181,7 +181,7 @@ impl ConfirmedWrites {
             .try_into()
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))?;
         if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err())
-            && (is_of_the_connection(error) || error.is_cluster_error())
+            && (needs_new_connection(error) || error.is_cluster_error())
         {
             return Err(error.clone());
         }

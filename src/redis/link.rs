@@ -118,7 +118,7 @@ impl RedisLink {
     }
 
     /// Sends a command to every server that holds data, and returns all answers.
-    pub(crate) async fn ask_all<T: FromRedisValue>(&self, command: Cmd) -> RedisResult<Vec<T>> {
+    pub(crate) async fn query_all<T: FromRedisValue>(&self, command: Cmd) -> RedisResult<Vec<T>> {
         match &self.0 {
             Kind::Node(_) => Ok(vec![self.run(&command).await?]),
             Kind::Cluster(connection) => {
@@ -174,7 +174,7 @@ fn is_unknown_script(error: &RedisError) -> bool {
 
 /// Whether a master did not run the command because its slot is moving. The client follows only a
 /// few redirections (`ASK`, `MOVED`), and the slot may move on meanwhile.
-fn is_of_a_moving_slot(error: &RedisError) -> bool {
+fn is_moving_slot_error(error: &RedisError) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Server(
@@ -200,7 +200,7 @@ impl SlotMoves {
 
     /// Whether the error is of a moving slot and there is time for another attempt.
     fn has_time_for(&self, error: &RedisError) -> bool {
-        is_of_a_moving_slot(error) && self.has_time()
+        is_moving_slot_error(error) && self.has_time()
     }
 
     /// Whether there is time for another attempt.
@@ -249,7 +249,7 @@ impl Node {
             Ok(connection) => command.query_async(&mut connection.clone()).await,
             Err(error) => Err(error.clone()),
         };
-        if connection.is_err() || answer.as_ref().is_err_and(is_of_the_connection) {
+        if connection.is_err() || answer.as_ref().is_err_and(needs_new_connection) {
             let mut current = self.lock();
             if Arc::ptr_eq(&current, &attempt) {
                 *current = Arc::default();
@@ -284,7 +284,7 @@ fn sentinel_client(
 }
 
 /// Whether another connection may succeed: this one is broken, or its server is no longer the master.
-pub(super) fn is_of_the_connection(error: &RedisError) -> bool {
+pub(super) fn needs_new_connection(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_unrecoverable_error()
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)

@@ -141,7 +141,7 @@ pub enum RedisStartError {
 
 impl RedisStartError {
     /// Maps an error of the client to a case that says what to change.
-    pub(crate) fn sort(address: &str, source: RedisError) -> Self {
+    pub(crate) fn from_redis(address: &str, source: RedisError) -> Self {
         let address = address.to_string();
         match (source.kind(), source.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
@@ -150,12 +150,14 @@ impl RedisStartError {
             (ErrorKind::Server(ServerErrorKind::NoPerm), _) => Self::Permission { address, source },
             (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => Self::ReadOnly { address, source },
             (ErrorKind::Server(ServerErrorKind::Moved), _) => Self::ClusterNode { address },
-            _ if says(&source, "compiling script") => {
+            _ if message_contains(&source, "compiling script") => {
                 let version = "an unknown version without script flags".to_owned();
                 Self::TooOld { address, version }
             }
-            _ if says(&source, "appendonly is disabled") => Self::NoAof { address },
-            _ if says(&source, "unknown command") && says(&source, "WAITAOF") => {
+            _ if message_contains(&source, "appendonly is disabled") => Self::NoAof { address },
+            _ if message_contains(&source, "unknown command")
+                && message_contains(&source, "WAITAOF") =>
+            {
                 let version = "an unknown version without WAITAOF".to_owned();
                 Self::NoWaitaof { address, version }
             }
@@ -183,7 +185,7 @@ impl RedisStartError {
 }
 
 /// Whether the server's error message contains these words.
-fn says(error: &RedisError, words: &str) -> bool {
+fn message_contains(error: &RedisError, words: &str) -> bool {
     error.detail().is_some_and(|detail| detail.contains(words))
 }
 
@@ -256,7 +258,7 @@ impl RedisLink {
         address: &str,
         wait: Option<RedisConfirmation>,
     ) -> Result<Vec<RedisStartupWarning>, RedisStartError> {
-        let answers: Vec<String> = match self.ask_all(redis::cmd("INFO")).await {
+        let answers: Vec<String> = match self.query_all(redis::cmd("INFO")).await {
             Ok(answers) => answers,
             // Some hosted servers deny INFO or do not have it.
             Err(error) if is_denied(&error) => {
@@ -265,7 +267,7 @@ impl RedisLink {
                 }
                 return Ok(vec![RedisStartupWarning::DeniesInfo]);
             }
-            Err(error) => return Err(RedisStartError::sort(address, error)),
+            Err(error) => return Err(RedisStartError::from_redis(address, error)),
         };
         let mut warnings = BTreeSet::new();
         for answer in &answers {
@@ -291,7 +293,7 @@ impl RedisLink {
     /// the first script shows whether a server is new enough, because it has flags.
     async fn versions(&self) -> Result<Vec<Version>, RedisStartError> {
         let greetings: RedisResult<Vec<HashMap<String, redis::Value>>> =
-            self.ask_all(redis::cmd("HELLO")).await;
+            self.query_all(redis::cmd("HELLO")).await;
         let greetings = greetings.unwrap_or_default();
         Ok(greetings
             .into_iter()
@@ -309,7 +311,7 @@ impl RedisLink {
     /// If a server does not answer.
     pub(crate) async fn clock_skew(&self) -> RedisResult<f64> {
         let (asked_at, asked) = (SystemTime::now(), Instant::now());
-        let answers: Vec<(f64, f64)> = self.ask_all(redis::cmd("TIME")).await?;
+        let answers: Vec<(f64, f64)> = self.query_all(redis::cmd("TIME")).await?;
         let round_trip = asked.elapsed();
         let skews = answers
             .into_iter()
@@ -340,7 +342,8 @@ pub(crate) fn is_skewed(seconds: f64) -> bool {
 
 /// Whether the server denies the command to this client, or does not have it.
 fn is_denied(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || says(error, "unknown command")
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        || message_contains(error, "unknown command")
 }
 
 /// A major and a minor version.

@@ -12,7 +12,7 @@ local previous = add_up(sums, entry.record, current, -1)
 entry.deleted = math.max(entry.deleted, current.version)
 entry.record = ''
 save(subject, entry)
-retire_former(upload(subject, id), time + lease)
+retire_former(upload_name(subject, id), time + lease)
 append_event(subject, time, '', previous, time)
 save_sums(sums)
 return 1

@@ -1,5 +1,5 @@
 -- Deletes an upload from pending and retired, and its reservation.
-local name = upload(ARGV[1], ARGV[2])
+local name = upload_name(ARGV[1], ARGV[2])
 redis.call('ZREM', PENDING, name)
 redis.call('HDEL', RESERVED, name)
 redis.call('ZREM', RETIRED, name)

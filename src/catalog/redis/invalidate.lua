@@ -1,7 +1,7 @@
 -- Makes sure that an upload never becomes current. Returns 1 if the caller must remove its objects,
 -- and 0 if the upload is or was current.
 local subject, id, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local name = upload(subject, id)
+local name = upload_name(subject, id)
 if head_of(load(subject).record).id == id then
   return 0
 end

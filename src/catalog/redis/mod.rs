@@ -102,7 +102,7 @@ impl RedisCatalog {
         clock: &str,
     ) -> Result<(Self, Vec<RedisStartupWarning>), RedisStartError> {
         let address = settings.address.to_string();
-        let failed = |error| RedisStartError::sort(&address, error);
+        let failed = |error| RedisStartError::from_redis(&address, error);
         let link = RedisLink::connect(&settings.address)
             .await
             .map_err(failed)?;

@@ -27,7 +27,7 @@ local EVENTS, FLOOR = KEYS[7], KEYS[8]
 -- 2025-01-01 in Unix milliseconds. Version floors count from this time.
 local FLOOR_EPOCH_MS = 1735689600000
 
-local function upload(subject, id)
+local function upload_name(subject, id)
   return subject .. '\0' .. id
 end
 

@@ -70,7 +70,7 @@ impl Records for RedisCatalog {
         let paged = async {
             // A partition, and Redis's own cursor in its hash.
             let (partition, place) = from.0.split_once(':').unwrap_or(("0", "0"));
-            let number: u16 = partition.parse().map_err(|_| Failure::Answer)?;
+            let number: u16 = partition.parse().map_err(|_| Failure::InvalidAnswer)?;
             let mut scan = redis::cmd("HSCAN");
             scan.arg(Partition(number).key("subjects")).arg(place);
             scan.arg("COUNT").arg(PAGE);
@@ -164,7 +164,7 @@ impl Records for RedisCatalog {
                 "superseded" => Ok(Replaced::Superseded),
                 "not pending" => Ok(Replaced::NotPending),
                 "precondition failed" => Ok(Replaced::PreconditionFailed),
-                _ => Err(Failure::Answer),
+                _ => Err(Failure::InvalidAnswer),
             }
         };
         replaced
@@ -194,7 +194,7 @@ impl Records for RedisCatalog {
                 ("current", false) => Ok(Restored::Current(Some(avatar_id(&current)?))),
                 ("retired", _) => Ok(Restored::Retired),
                 ("known", _) => Ok(Restored::Known),
-                _ => Err(Failure::Answer),
+                _ => Err(Failure::InvalidAnswer),
             }
         };
         restored

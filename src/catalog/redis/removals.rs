@@ -66,7 +66,7 @@ impl Removals for RedisCatalog {
             if answer == [b"precondition failed"] {
                 return Ok(Err(PreconditionFailed));
             }
-            let (record, ids) = answer.split_first().ok_or(Failure::Answer)?;
+            let (record, ids) = answer.split_first().ok_or(Failure::InvalidAnswer)?;
             let record = values::record(record)?;
             let outstanding = ids
                 .iter()
@@ -206,7 +206,7 @@ impl Removals for RedisCatalog {
                 "expired" => Ok(UploadState::Expired),
                 "retired" => Ok(UploadState::Retired),
                 "unknown" => Ok(UploadState::Unknown),
-                _ => Err(Failure::Answer),
+                _ => Err(Failure::InvalidAnswer),
             }
         };
         found

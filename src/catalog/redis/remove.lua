@@ -36,7 +36,7 @@ if current.id ~= '' then
   entry.deleted = entry.last
   entry.record = ''
   save(subject, entry)
-  retire_former(upload(subject, current.id), time + lease)
+  retire_former(upload_name(subject, current.id), time + lease)
   append_event(subject, time, '', previous, time)
   answer[2] = current.id
   redis.call('SET', REMOVAL, record, 'PX', REPEATED_MS)

@@ -1,7 +1,7 @@
 -- Commits an upload. Returns 'committed', 'superseded', 'precondition failed' or 'not pending'.
 local subject, record, retire_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local head = head_of(record)
-local name = upload(subject, head.id)
+local name = upload_name(subject, head.id)
 local entry = load(subject)
 local current = head_of(entry.record)
 -- This repeats a step whose answer was lost.
@@ -44,7 +44,7 @@ redis.call('ZREM', PENDING, name)
 redis.call('ZREM', RETIRED_OF, name)
 redis.call('HDEL', RESERVED, name)
 if current.id ~= '' then
-  retire_former(upload(subject, current.id), time + retire_after)
+  retire_former(upload_name(subject, current.id), time + retire_after)
 end
 append_event(subject, time, record, previous, time + retire_after)
 save_sums(sums)

@@ -1,7 +1,7 @@
 -- Gives an upload its version and makes it pending. Returns the version and the reservation time.
 local subject, id = ARGV[1], ARGV[2]
 local within, seen = tonumber(ARGV[3]), tonumber(ARGV[4])
-local name = upload(subject, id)
+local name = upload_name(subject, id)
 local entry = load(subject)
 local found = reservation(name)
 -- This repeats a step whose answer was lost.

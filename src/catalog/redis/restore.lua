@@ -2,7 +2,7 @@
 -- the id that was current before.
 local subject, record, retire_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local head = head_of(record)
-local name = upload(subject, head.id)
+local name = upload_name(subject, head.id)
 local entry = load(subject)
 local current = head_of(entry.record)
 local time = now()
@@ -41,7 +41,7 @@ redis.call('HDEL', RESERVED, name)
 redis.call('ZREM', RETIRED, name)
 redis.call('ZREM', RETIRED_OF, name)
 if current.id ~= '' then
-  retire_former(upload(subject, current.id), due)
+  retire_former(upload_name(subject, current.id), due)
 end
 append_event(subject, time, record, previous, due)
 save_sums(sums)

@@ -1,6 +1,6 @@
 -- Returns the state of an upload.
 local subject, id = ARGV[1], ARGV[2]
-local name = upload(subject, id)
+local name = upload_name(subject, id)
 if head_of(load(subject).record).id == id then
   return 'current'
 end

@@ -88,7 +88,7 @@ impl<'a> Entry<'a> {
 }
 
 fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Failure> {
-    postcard::take_from_bytes(bytes).map_err(|_| Failure::Answer)
+    postcard::take_from_bytes(bytes).map_err(|_| Failure::InvalidAnswer)
 }
 
 /// Decodes a record in the answer of a script: bytes without a layout number, empty for no record.
@@ -102,7 +102,7 @@ pub(super) fn record(bytes: &[u8]) -> Result<Option<Record>, Failure> {
 /// Decodes the name of an upload in the scripts: its subject, a zero byte and its id.
 pub(super) fn outstanding(name: &[u8]) -> Result<Outstanding, Failure> {
     let end = name.iter().position(|byte| *byte == 0);
-    let (subject, id) = name.split_at(end.ok_or(Failure::Answer)?);
+    let (subject, id) = name.split_at(end.ok_or(Failure::InvalidAnswer)?);
     let subject = String::from_utf8_lossy(subject).into_owned();
     Ok(Outstanding {
         subject: SubjectId::new(subject)?,
@@ -111,7 +111,7 @@ pub(super) fn outstanding(name: &[u8]) -> Result<Outstanding, Failure> {
 }
 
 pub(super) fn avatar_id(bytes: &[u8]) -> Result<AvatarId, Failure> {
-    let bits = bytes.try_into().map_err(|_| Failure::Answer)?;
+    let bits = bytes.try_into().map_err(|_| Failure::InvalidAnswer)?;
     Ok(AvatarId::from_bytes(bits))
 }
 
@@ -120,7 +120,7 @@ pub(super) type StreamEntry = (String, HashMap<String, Vec<u8>>);
 
 /// Decodes the event in an entry of a stream.
 pub(super) fn event(fields: &HashMap<String, Vec<u8>>) -> Result<Event, Failure> {
-    let field = |name| fields.get(name).ok_or(Failure::Answer);
+    let field = |name| fields.get(name).ok_or(Failure::InvalidAnswer);
     let subject = String::from_utf8_lossy(field("subject")?).into_owned();
     Ok(codec::decode_event(
         SubjectId::new(subject)?,
@@ -191,7 +191,7 @@ pub(super) enum Failure {
     )]
     Partitions { stored: u16 },
     #[error("redis returned a value that the catalog does not write")]
-    Answer,
+    InvalidAnswer,
 }
 
 impl From<ConfirmError> for Failure {
@@ -215,7 +215,7 @@ impl Failure {
             | Self::Encode(_)
             | Self::Subject(_)
             | Self::Variant(_)
-            | Self::Answer => true,
+            | Self::InvalidAnswer => true,
         };
         let is_refusal = match &self {
             Self::Redis(error) => refusal_warning(error).is_some(),
@@ -280,6 +280,10 @@ mod tests {
         assert_eq!((entry.last, entry.deleted), (701, 7));
         assert_eq!(entry.record().unwrap(), Some(previous_record()));
         assert_eq!(entry.upgraded().unwrap(), None);
+        // The previous release reads two versions, and then a record that begins with its layout. So
+        // it finds an unknown layout, and does not misread the entry.
+        let previous: ((u64, u64, u8), &[u8]) = postcard::take_from_bytes(&upgraded).unwrap();
+        assert_eq!(previous.0, (0, 0, codec::LAYOUT));
     }
 
     #[test]

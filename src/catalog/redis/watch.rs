@@ -43,7 +43,7 @@ impl RedisCatalog {
         let mut info = redis::cmd("INFO");
         info.arg("replication");
         // If INFO is denied, the number of replicas is unknown.
-        let answers: Vec<String> = self.link.ask_all(info).await.unwrap_or_default();
+        let answers: Vec<String> = self.link.query_all(info).await.unwrap_or_default();
         let is_missing = |answer: &String| answer.lines().any(|line| line == "connected_slaves:0");
         if answers.iter().any(is_missing) {
             let reason = "redis has no replica that can confirm changes";

@@ -119,7 +119,7 @@ impl Store for DiskStore {
         let path = self.shared.root.join(key.to_string());
         let opened = self
             .blocking("open an object", move |_| {
-                let Some(mut file) = found(File::open(path))? else {
+                let Some(mut file) = none_if_missing(File::open(path))? else {
                     return Ok(None);
                 };
                 let len = file.metadata()?.len();
@@ -139,7 +139,7 @@ impl Store for DiskStore {
     ) -> Result<Option<RangedObject>, StoreError> {
         let path = self.shared.root.join(key.to_string());
         self.blocking("open a part of an object", move |_| {
-            let Some(mut file) = found(File::open(path))? else {
+            let Some(mut file) = none_if_missing(File::open(path))? else {
                 return Ok(None);
             };
             let total = file.metadata()?.len();
@@ -277,13 +277,13 @@ impl Shared {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let place = self.root.join(path);
-        if found(fs::remove_file(&place))?.is_none() {
+        if none_if_missing(fs::remove_file(&place))?.is_none() {
             return Ok(());
         }
         let folder = place.parent().unwrap_or(&self.root);
         // A concurrent delete may have removed the avatar's folder with its last object. Then the
         // parent folder is synced, so that the removal is durable.
-        if found(sync_directory(folder))?.is_none() {
+        if none_if_missing(sync_directory(folder))?.is_none() {
             return sync_directory(folder.parent().unwrap_or(&self.root));
         }
         // This fails if the folder is not empty, which is not an error.
@@ -294,7 +294,7 @@ impl Shared {
     fn list(&self, avatar: AvatarId) -> io::Result<Vec<ObjectKey>> {
         let mut keys = Vec::new();
         for prefix in ObjectKey::prefixes_of(avatar) {
-            let Some(entries) = found(fs::read_dir(self.root.join(&prefix)))? else {
+            let Some(entries) = none_if_missing(fs::read_dir(self.root.join(&prefix)))? else {
                 continue;
             };
             let before = keys.len();
@@ -327,7 +327,7 @@ impl Shared {
                 for name in names_in(&self.root.join(root).join(&id))? {
                     let path = format!("{root}/{id}/{name}");
                     // The file may be removed at the same time.
-                    if let Some(facts) = found(fs::metadata(self.root.join(&path)))? {
+                    if let Some(facts) = none_if_missing(fs::metadata(self.root.join(&path)))? {
                         let written = facts.modified()?.duration_since(UNIX_EPOCH);
                         let written = written.unwrap_or_default().as_millis();
                         let written = Timestamp::from_unix_ms(written as u64);
@@ -343,7 +343,7 @@ impl Shared {
 /// The names in a folder; empty if the folder does not exist.
 fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in found(fs::read_dir(folder))?.into_iter().flatten() {
+    for entry in none_if_missing(fs::read_dir(folder))?.into_iter().flatten() {
         names.extend(entry?.file_name().into_string());
     }
     Ok(names)
@@ -406,7 +406,7 @@ fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
 }
 
 /// Turns the error "not found" into `None`.
-fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

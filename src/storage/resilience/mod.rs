@@ -88,30 +88,30 @@ impl RetryingStore {
         }
     }
 
-    async fn ask<'a, T>(
+    async fn run<'a, T>(
         &'a self,
         operation: &'static str,
-        ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
+        start: impl Fn(&'a dyn Store) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
         if self.breaker.is_open() {
             return Err(StoreError::transient(operation, RetryError::Open));
         }
         // The breaker counts operations, not attempts. An upload writes about ten objects at once,
         // and retries hide a short failure of all of them.
-        let answer = self.keep_asking(operation, ask).await;
+        let answer = self.run_with_retries(operation, start).await;
         self.record_result(&answer);
         answer
     }
 
-    async fn keep_asking<'a, T>(
+    async fn run_with_retries<'a, T>(
         &'a self,
         operation: &'static str,
-        ask: impl Fn(&'a dyn Store) -> Answer<'a, T>,
+        start: impl Fn(&'a dyn Store) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
         let deadline = Instant::now() + self.policy.deadline;
         let mut attempt = 1;
         loop {
-            let answer = self.attempt(operation, deadline, ask(&*self.inner)).await;
+            let answer = self.attempt(operation, deadline, start(&*self.inner)).await;
             let error = match answer {
                 Err(error) if error.is_transient() && attempt < self.policy.attempts => error,
                 answer => return answer,
@@ -186,7 +186,7 @@ impl RetryingStore {
 #[async_trait]
 impl Store for RetryingStore {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
-        self.ask("write an object", |store| {
+        self.run("write an object", |store| {
             let (key, body) = (key.clone(), body.clone());
             Box::pin(async move { store.put(&key, body).await })
         })
@@ -195,7 +195,7 @@ impl Store for RetryingStore {
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
         let opened = self
-            .ask("open an object", |store| {
+            .run("open an object", |store| {
                 let key = key.clone();
                 Box::pin(async move { store.get(&key).await })
             })
@@ -209,7 +209,7 @@ impl Store for RetryingStore {
         range: RangeInclusive<u64>,
     ) -> Result<Option<RangedObject>, StoreError> {
         let opened = self
-            .ask("open a part of an object", |store| {
+            .run("open a part of an object", |store| {
                 let (key, range) = (key.clone(), range.clone());
                 Box::pin(async move { store.get_range(&key, range).await })
             })
@@ -225,7 +225,7 @@ impl Store for RetryingStore {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.ask("delete an object", |store| {
+        self.run("delete an object", |store| {
             let key = key.clone();
             Box::pin(async move { store.delete(&key).await })
         })
@@ -233,14 +233,14 @@ impl Store for RetryingStore {
     }
 
     async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
-        self.ask("list the objects of an avatar", |store| {
+        self.run("list the objects of an avatar", |store| {
             Box::pin(async move { store.list(avatar).await })
         })
         .await
     }
 
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-        self.ask("list uploads", |store| {
+        self.run("list uploads", |store| {
             Box::pin(async move { store.uploads(after).await })
         })
         .await

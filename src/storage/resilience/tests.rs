@@ -10,7 +10,7 @@ use crate::telemetry::Health;
 struct Flaky {
     failures: u32,
     failure: fn() -> Option<StoreError>,
-    asked: AtomicU32,
+    requests: AtomicU32,
 }
 
 impl Flaky {
@@ -18,16 +18,16 @@ impl Flaky {
         Arc::new(Self {
             failures,
             failure,
-            asked: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
         })
     }
 
-    fn asked(&self) -> u32 {
-        self.asked.load(Ordering::Relaxed)
+    fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     async fn answer(&self) -> Result<(), StoreError> {
-        if self.asked.fetch_add(1, Ordering::Relaxed) >= self.failures {
+        if self.requests.fetch_add(1, Ordering::Relaxed) >= self.failures {
             return Ok(());
         }
         match (self.failure)() {
@@ -126,17 +126,17 @@ async fn put(store: &RetryingStore) -> Result<(), StoreError> {
 async fn transient_errors_are_retried_and_permanent_errors_are_not() {
     let inner = Flaky::new(3, transient);
     put(&retrying(inner.clone())).await.unwrap();
-    assert_eq!(inner.asked(), 4);
+    assert_eq!(inner.requests(), 4);
 
     let inner = Flaky::new(9, transient);
     let store = retrying(inner.clone());
     put(&store).await.unwrap_err();
-    assert_eq!(inner.asked(), 4);
+    assert_eq!(inner.requests(), 4);
 
     let inner = Flaky::new(1, permanent);
     let store = retrying(inner.clone());
     put(&store).await.unwrap_err();
-    assert_eq!(inner.asked(), 1);
+    assert_eq!(inner.requests(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +147,7 @@ async fn an_operation_without_an_answer_ends_at_its_deadline() {
     let error = put(&store).await.unwrap_err();
     assert!(error.is_transient());
     assert!(begun.elapsed() <= RetryPolicy::default().deadline + Duration::from_millis(1));
-    assert!(inner.asked() >= 2);
+    assert!(inner.requests() >= 2);
 
     let object = retrying(Flaky::new(0, never))
         .get(&contract::rendition(1))
@@ -170,7 +170,7 @@ async fn an_open_breaker_refuses_operations_until_a_probe_succeeds() {
     for _ in 0..100 {
         put(&store).await.unwrap_err();
     }
-    assert_eq!(inner.asked(), 10 * 4, "operations are refused");
+    assert_eq!(inner.requests(), 10 * 4, "operations are refused");
     let (every, soon) = (
         RetryPolicy::default().probe_interval,
         Duration::from_millis(1),
@@ -178,13 +178,13 @@ async fn an_open_breaker_refuses_operations_until_a_probe_succeeds() {
     for tries in 1..=2 {
         tokio::time::sleep(every + soon).await;
         put(&store).await.unwrap_err();
-        assert_eq!(inner.asked(), 10 * 4 + tries, "a probe failed");
+        assert_eq!(inner.requests(), 10 * 4 + tries, "a probe failed");
     }
     tokio::time::sleep(every).await;
     put(&store).await.unwrap();
-    assert_eq!(inner.asked(), 10 * 4 + 3 + 1);
+    assert_eq!(inner.requests(), 10 * 4 + 3 + 1);
     tokio::time::sleep(every * 5).await;
-    assert_eq!(inner.asked(), 10 * 4 + 3 + 1, "the probes have ended");
+    assert_eq!(inner.requests(), 10 * 4 + 3 + 1, "the probes have ended");
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +214,7 @@ async fn a_probe_without_an_answer_does_not_delay_the_next() {
     for given_up in futures_util::future::join_all(fill).await {
         given_up.unwrap_err();
     }
-    assert_eq!(inner.asked(), 10 * 3);
+    assert_eq!(inner.requests(), 10 * 3);
     let probe_interval = RetryPolicy::default().probe_interval;
     tokio::time::sleep(probe_interval * 2 + Duration::from_millis(1)).await;
     put(&store).await.unwrap();
@@ -227,7 +227,7 @@ async fn a_short_failure_of_all_writes_of_an_upload_is_hidden() {
     for written in futures_util::future::join_all((0..10).map(|_| put(&store))).await {
         written.unwrap();
     }
-    assert_eq!(inner.asked(), 20, "each failed once");
+    assert_eq!(inner.requests(), 20, "each failed once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ pub(super) enum Failure {
     },
     /// The answer is invalid.
     #[error("invalid answer from s3: {0}")]
-    Answer(&'static str),
+    InvalidAnswer(&'static str),
     /// The bucket was deleted, and a task is creating it again.
     #[error("the bucket was deleted and is being created again")]
     Recovering,
@@ -50,7 +50,7 @@ impl Failure {
                         "SlowDown" | "RequestTimeout" | "OperationAborted"
                     )
             }
-            Self::Answer(_) => false,
+            Self::InvalidAnswer(_) => false,
         }
     }
 
@@ -64,7 +64,7 @@ impl Failure {
 
     /// Whether S3 refused the credentials. Garage has one code for every refusal, and gives the
     /// reason only in the message.
-    pub(super) fn is_of_the_credentials(&self) -> bool {
+    pub(super) fn is_credentials_error(&self) -> bool {
         const CODES: [&str; 7] = [
             "InvalidAccessKeyId",
             "NotSignedUp",
@@ -86,7 +86,7 @@ impl Failure {
     }
 
     /// Whether S3 refused the name of the bucket. Garage says this only in the message.
-    pub(super) fn is_of_the_bucket_name(&self) -> bool {
+    pub(super) fn is_bucket_name_error(&self) -> bool {
         matches!(self, Self::Refused { code, message, .. }
             if code == "InvalidBucketName" || message.contains("Invalid bucket name"))
     }

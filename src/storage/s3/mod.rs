@@ -140,10 +140,12 @@ impl S3Store {
         };
         let described = object.content_range.as_deref().and_then(content_range);
         let Some((answered, total)) = described else {
-            return Err(Failure::Answer("a part without a valid content-range"));
+            return Err(Failure::InvalidAnswer(
+                "a part without a valid content-range",
+            ));
         };
         if covered(range, total).as_ref() != Some(&answered) {
-            return Err(Failure::Answer("another range than requested"));
+            return Err(Failure::InvalidAnswer("another range than requested"));
         }
         let len = answered.end() - answered.start() + 1;
         Ok(Some(RangedObject::Part {
@@ -165,13 +167,13 @@ impl S3Store {
     async fn run_probe(&self, probe: &Probe) -> Result<PublicRead, Failure> {
         self.write_probe(probe).await?;
         let object = self.open_path(&probe.path).await?;
-        let object = object.ok_or(Failure::Answer(
+        let object = object.ok_or(Failure::InvalidAnswer(
             "an object that was just written does not exist",
         ))?;
         let body = object.body.collect().await;
         let body = body.map_err(|error| Failure::NoAnswer(error.into()))?;
         if body.into_bytes() != Probe::BODY {
-            return Err(Failure::Answer(
+            return Err(Failure::InvalidAnswer(
                 "the object read differs from the object written",
             ));
         }
@@ -323,7 +325,7 @@ fn length_of(object: &GetObjectOutput) -> Result<u64, Failure> {
     let len = object
         .content_length
         .and_then(|len| u64::try_from(len).ok());
-    len.ok_or(Failure::Answer("an object without a length"))
+    len.ok_or(Failure::InvalidAnswer("an object without a length"))
 }
 
 /// The offsets and the whole size in a `Content-Range`, such as `bytes 5-9/100`.
@@ -346,7 +348,7 @@ fn streamed(body: ByteStream, len: u64) -> Object {
                 Ok(Some((chunk, (body, left))))
             }
             Some(Err(error)) => Err(failed(Failure::NoAnswer(error.into()))),
-            None if left > 0 => Err(failed(Failure::Answer("an object that ends early"))),
+            None if left > 0 => Err(failed(Failure::InvalidAnswer("an object that ends early"))),
             None => Ok(None),
         }
     });

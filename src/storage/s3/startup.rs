@@ -251,8 +251,9 @@ impl Opening<'_> {
         for probe in &probes {
             let deleted = self.store.delete_path(&probe.path).await;
             if seen.is_ok() {
-                deleted
-                    .map_err(|failure| self.sort("delete objects", "s3:DeleteObject", failure))?;
+                deleted.map_err(|failure| {
+                    self.start_error("delete objects", "s3:DeleteObject", failure)
+                })?;
             }
         }
         seen?;
@@ -275,9 +276,9 @@ impl Opening<'_> {
             400 | 403 => match self.store.list_prefix("private/probe/").await {
                 Ok(_) => Ok(true),
                 Err(failure) if failure.code() == "NoSuchBucket" => Ok(false),
-                Err(failure) => Err(self.sort("list objects", "s3:ListBucket", failure)),
+                Err(failure) => Err(self.start_error("list objects", "s3:ListBucket", failure)),
             },
-            _ => Err(self.sort("look for the bucket", "s3:ListBucket", failure)),
+            _ => Err(self.start_error("look for the bucket", "s3:ListBucket", failure)),
         }
     }
 
@@ -299,7 +300,7 @@ impl Opening<'_> {
             Ok(_) => {}
             // Another replica has created it.
             Err(failure) if failure.code() == "BucketAlreadyOwnedByYou" => {}
-            Err(failure) => return Err(self.sort("create it", "s3:CreateBucket", failure)),
+            Err(failure) => return Err(self.start_error("create it", "s3:CreateBucket", failure)),
         }
         if self.settings.public_access == PublicAccess::Policy && self.is_aws() {
             // AWS blocks public policies of a new bucket by default. If the block cannot be removed,
@@ -334,22 +335,26 @@ impl Opening<'_> {
         let bucket = || self.settings.bucket.clone();
         for probe in [public, private] {
             let written = self.store.write_probe(probe).await;
-            written.map_err(|failure| self.sort("write objects", "s3:PutObject", failure))?;
+            written
+                .map_err(|failure| self.start_error("write objects", "s3:PutObject", failure))?;
         }
         for probe in [public, private] {
             match self.store.open_path(&probe.path).await {
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    let lost = Failure::Answer("an object that was just written does not exist");
-                    return Err(self.sort("read objects", "s3:GetObject", lost));
+                    let lost =
+                        Failure::InvalidAnswer("an object that was just written does not exist");
+                    return Err(self.start_error("read objects", "s3:GetObject", lost));
                 }
-                Err(failure) => return Err(self.sort("read objects", "s3:GetObject", failure)),
+                Err(failure) => {
+                    return Err(self.start_error("read objects", "s3:GetObject", failure));
+                }
             }
         }
         self.store
             .list_prefix("private/probe/")
             .await
-            .map_err(|failure| self.sort("list objects", "s3:ListBucket", failure))?;
+            .map_err(|failure| self.start_error("list objects", "s3:ListBucket", failure))?;
         if self.settings.public_access == PublicAccess::Policy {
             self.make_public(public).await?;
         }
@@ -398,7 +403,7 @@ impl Opening<'_> {
 
     fn without_policy(&self, failure: Failure) -> S3StartError {
         if failure.is_transient() {
-            self.sort("set the bucket's policy", "s3:PutBucketPolicy", failure)
+            self.start_error("set the bucket's policy", "s3:PutBucketPolicy", failure)
         } else {
             self.not_public(Some(failure))
         }
@@ -447,7 +452,7 @@ impl Opening<'_> {
     }
 
     /// Maps an error of S3 to a case that says what to change.
-    fn sort(
+    fn start_error(
         &self,
         action: &'static str,
         permission: &'static str,
@@ -470,18 +475,18 @@ impl Opening<'_> {
             return S3StartError::Region { bucket, actual };
         }
         let code = failure.code().to_owned();
-        let is_of_the_credentials = failure.is_of_the_credentials();
-        let is_of_the_bucket_name = failure.is_of_the_bucket_name();
+        let is_credentials_error = failure.is_credentials_error();
+        let is_bucket_name_error = failure.is_bucket_name_error();
         let (is_transient, status) = (failure.is_transient(), failure.status());
         let source = failure.into();
         match code.as_str() {
-            _ if is_of_the_credentials => S3StartError::Credentials {
+            _ if is_credentials_error => S3StartError::Credentials {
                 endpoint,
                 code,
                 source,
             },
             "RequestTimeTooSkewed" => S3StartError::Clock { endpoint, source },
-            _ if is_of_the_bucket_name => S3StartError::BucketName { bucket, source },
+            _ if is_bucket_name_error => S3StartError::BucketName { bucket, source },
             "BucketAlreadyExists" => S3StartError::OtherOwner { bucket, source },
             _ if is_transient => S3StartError::NotReady { endpoint, source },
             _ if status == 403 => S3StartError::Permission {

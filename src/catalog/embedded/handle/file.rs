@@ -106,11 +106,11 @@ fn open_file(path: &Path, file: File) -> Result<Database, EmbeddedOpenError> {
     let opened = catch_unwind(AssertUnwindSafe(open));
     opened
         .unwrap_or(Err(Failure::Panicked))
-        .map_err(|failure| sort(path, failure))
+        .map_err(|failure| open_error(path, failure))
 }
 
 /// Distinguishes a file in use, a damaged file, and an error of the operating system.
-fn sort(path: &Path, failure: Failure) -> EmbeddedOpenError {
+fn open_error(path: &Path, failure: Failure) -> EmbeddedOpenError {
     let path = path.to_owned();
     if matches!(
         failure,
