@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 SIZES = {"full": 1024, "large": 512, "medium": 256, "small": 128, "thumbnail": 64}
 
 
-class Way:
+class Pipeline:
     def __init__(self, name, command):
         self.name = name
         self.cpu, self.peak, self.size = [], 0.0, 0.0
@@ -50,11 +50,11 @@ class Way:
         self.process.wait()
 
 
-def ways(cameo, picture, format_):
-    python, node = sys.executable, ["node", str(HERE / "way_sharp.mjs")]
-    pillow, pyvips = [python, str(HERE / "way_pillow.py")], [python, str(HERE / "way_pyvips.py")]
+def pipelines(cameo, picture, format_):
+    python, node = sys.executable, ["node", str(HERE / "run_sharp.mjs")]
+    pillow, pyvips = [python, str(HERE / "run_pillow.py")], [python, str(HERE / "run_pyvips.py")]
     return [
-        ("cameo", [cameo, "--way", f"cameo-{format_}", picture]),
+        ("cameo", [cameo, "--pipeline", f"cameo-{format_}", picture]),
         ("sharp, shared decode", [*node, "shared", format_, picture]),
         ("sharp, clone()", [*node, "clone", format_, picture]),
         ("Pillow, common use", [*pillow, "common", format_, picture]),
@@ -65,19 +65,19 @@ def ways(cameo, picture, format_):
 
 def measure(cameo, picture, format_, rounds, reference):
     rows = []
-    running = [Way(*way) for way in ways(cameo, str(picture), format_)]
-    for way in running:
+    running = [Pipeline(*pipeline) for pipeline in pipelines(cameo, str(picture), format_)]
+    for pipeline in running:
         with tempfile.TemporaryDirectory() as folder:
-            taken = way.round(folder)
-            quality = ssim.of_folder(Path(folder), format_, SIZES, reference) if taken else 0.0
-        way.cpu.clear()
-        rows.append((way, taken, quality))
+            supported = pipeline.round(folder)
+            quality = ssim.of_folder(Path(folder), format_, SIZES, reference) if supported else 0.0
+        pipeline.cpu.clear()
+        rows.append((pipeline, supported, quality))
     for _ in range(rounds):
-        for way, taken, _ in rows:
-            if taken:
-                way.round()
-    for way in running:
-        way.finish()
+        for pipeline, supported, _ in rows:
+            if supported:
+                pipeline.round()
+    for pipeline in running:
+        pipeline.finish()
     return rows
 
 
@@ -98,14 +98,14 @@ def main():
             print("| | CPU ms | ratio of Cameo | peak MB | output kB | SSIM |")
             print("| --- | --- | --- | --- | --- | --- |")
             ours = statistics.median(rows[0][0].cpu)
-            for way, taken, quality in rows:
-                if not taken:
-                    print(f"| {way.name} | not supported | | | | |")
+            for pipeline, supported, quality in rows:
+                if not supported:
+                    print(f"| {pipeline.name} | not supported | | | | |")
                     continue
-                cpu = statistics.median(way.cpu)
+                cpu = statistics.median(pipeline.cpu)
                 print(
-                    f"| {way.name} | {cpu:.0f} | {ours / cpu:.2f} | {way.peak:.0f} "
-                    f"| {way.size:.0f} | {quality:.4f} |",
+                    f"| {pipeline.name} | {cpu:.0f} | {ours / cpu:.2f} | {pipeline.peak:.0f} "
+                    f"| {pipeline.size:.0f} | {quality:.4f} |",
                     flush=True,
                 )
 

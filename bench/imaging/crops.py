@@ -139,7 +139,7 @@ def main(cameo, count=4, seed=1):
                 Path(folder, str(number)).mkdir(exist_ok=True)
             lines = [f"{folder}/{n}\t{x},{y},{e},{e}\t{px}\n" for n, (x, y, e, px) in enumerate(wanted)]
             done = subprocess.run(
-                [cameo, "--way", "fixture", str(path)], input="".join(lines), text=True,
+                [cameo, "--pipeline", "fixture", str(path)], input="".join(lines), text=True,
                 capture_output=True,
             )
             if done.returncode:

@@ -72,7 +72,7 @@ def main(cameo, fixtures):
             continue
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(
-                [cameo, "--way", "fixture", str(path)], input=f"{folder}\n", text=True,
+                [cameo, "--pipeline", "fixture", str(path)], input=f"{folder}\n", text=True,
                 check=True, stdout=subprocess.DEVNULL,
             )
             found = Image.open(Path(folder, "medium.png")).convert("RGBA")

@@ -1,24 +1,25 @@
-//! What one upload costs, beside what the plain way costs in the same run.
+//! Compares the cost of an upload with that of a straightforward pipeline, in the same run.
 //!
 //! ```text
 //! cargo bench -p cameo-imaging --bench imaging -- [--rounds N] [PICTURE]
 //! cargo bench -p cameo-imaging --bench imaging -- --start
 //! ```
 //!
-//! `PICTURE`, else `CAMEO_BENCH_PHOTO`, else `target/bench/phone-12mp.jpg`, which
-//! `scripts/bench-photo.sh` makes, is any picture that Cameo takes; the plain way reads JPEG only.
+//! `PICTURE` is any picture that Cameo accepts; the straightforward pipeline reads only JPEG. The
+//! default is `CAMEO_BENCH_PHOTO`, or else `target/bench/phone-12mp.jpg`, which
+//! `scripts/bench-photo.sh` makes.
 //!
-//! Every way runs in a process of its own, one thread, the rounds of all ways interleaved. CPU is
-//! the thread's, in ms, the median of the rounds, and that of the processes that it starts for AVIF,
-//! which the kernel counts in steps of 10 ms; peak is the largest resident size of the process itself
-//! less what it had before its first picture.
+//! Every pipeline runs on one thread in a process of its own. The rounds of all pipelines are
+//! interleaved. CPU is the processor time of the thread in ms (median of the rounds), including the
+//! processes that it starts for AVIF, which the kernel counts in steps of 10 ms. Peak memory is the
+//! largest resident size of the process minus the size before its first picture.
 //!
 //! `--start` measures what it costs that AVIF is decoded in a process of its own: starting it,
 //! shutting it in, a picture of 16 × 16 px, and its end.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a benchmark prints what it finds, and stops where it finds nothing"
+    reason = "a benchmark prints its figures, and a panic ends it"
 )]
 
 use std::io::{BufRead, BufReader, Write};
@@ -46,13 +47,13 @@ const EDGES: [(&str, u32); 5] = [
 
 const BOTH: &[Format] = &[Format::Webp, Format::Jpeg];
 
-/// What is measured: a name, whether it is the plain way, and the formats made.
-const WAYS: [(&str, bool, &[Format]); 5] = [
+/// The pipelines: a name, whether it is the straightforward one, and the formats of the output.
+const PIPELINES: [(&str, bool, &[Format]); 5] = [
     ("plain", true, BOTH),
     ("cameo", false, BOTH),
     ("cameo-webp", false, &[Format::Webp]),
     ("cameo-jpeg", false, &[Format::Jpeg]),
-    // Not measured: what bench/imaging/rightness.py and crops.py look at.
+    // Not measured: bench/imaging/rightness.py and crops.py use this one.
     (FIXTURE, false, &[Format::Png]),
 ];
 
@@ -63,10 +64,10 @@ const DECODE_AV1: &str = "--decode-av1";
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
-    if let [flag, way, picture] = arguments.as_slice()
-        && flag == "--way"
+    if let [flag, pipeline, picture] = arguments.as_slice()
+        && flag == "--pipeline"
     {
-        return serve(way, Path::new(picture));
+        return serve(pipeline, Path::new(picture));
     }
     if arguments == ["--start"] {
         return start();
@@ -90,7 +91,7 @@ fn main() {
         });
     assert!(
         picture.is_file(),
-        "{} is not there; scripts/bench-photo.sh makes one",
+        "{} does not exist; scripts/bench-photo.sh makes a photo",
         picture.display()
     );
     compare(&picture, rounds);
@@ -98,14 +99,14 @@ fn main() {
 
 fn compare(picture: &Path, rounds: usize) {
     let is_jpeg = fs::read(picture).unwrap().starts_with(b"\xff\xd8");
-    let mut ways: Vec<Way> = WAYS
+    let mut pipelines: Vec<Pipeline> = PIPELINES
         .iter()
         .filter(|(name, plain, _)| (is_jpeg || !plain) && *name != FIXTURE)
-        .map(|(name, ..)| Way::start(name, picture))
+        .map(|(name, ..)| Pipeline::start(name, picture))
         .collect();
     for _ in 0..rounds {
-        for way in &mut ways {
-            way.round();
+        for pipeline in &mut pipelines {
+            pipeline.round();
         }
     }
     println!("{}, {rounds} rounds, one thread", picture.display());
@@ -113,7 +114,7 @@ fn compare(picture: &Path, rounds: usize) {
         "{:<12} {:>8} {:>10} {:>10}",
         "", "CPU ms", "peak MB", "kB out"
     );
-    let measured: Vec<_> = ways.into_iter().map(Way::finish).collect();
+    let measured: Vec<_> = pipelines.into_iter().map(Pipeline::finish).collect();
     for found in &measured {
         println!(
             "{:<12} {:>8.1} {:>10.1} {:>10.1}",
@@ -126,14 +127,14 @@ fn compare(picture: &Path, rounds: usize) {
     }
     if let (Some(both), Some(webp)) = (of("cameo"), of("cameo-webp")) {
         println!(
-            "WebP and JPEG / WebP alone: {:.2}",
+            "WebP and JPEG / only WebP: {:.2}",
             both.cpu_ms / webp.cpu_ms
         );
     }
 }
 
-/// A process that goes one of the ways, once for each line that it is sent.
-struct Way {
+/// A process that runs one of the pipelines once for each line that it receives.
+struct Pipeline {
     name: &'static str,
     child: Child,
     ask: ChildStdin,
@@ -150,17 +151,17 @@ struct Measured {
     output_kb: f64,
 }
 
-impl Way {
+impl Pipeline {
     fn start(name: &'static str, picture: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--way", name])
+            .args(["--pipeline", name])
             .arg(picture)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let (ask, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut way = Self {
+        let mut pipeline = Self {
             name,
             child,
             ask,
@@ -170,9 +171,9 @@ impl Way {
             output_kb: 0.0,
         };
         // The first round warms up caches and buffers.
-        way.round();
-        way.cpu_ms.clear();
-        way
+        pipeline.round();
+        pipeline.cpu_ms.clear();
+        pipeline
     }
 
     fn round(&mut self) {
@@ -205,7 +206,10 @@ impl Way {
 }
 
 fn serve(name: &str, picture: &Path) {
-    let (_, plain, formats) = WAYS.into_iter().find(|way| way.0 == name).unwrap();
+    let (_, plain, formats) = PIPELINES
+        .into_iter()
+        .find(|pipeline| pipeline.0 == name)
+        .unwrap();
     let mut recipe = recipe(formats);
     if name == FIXTURE {
         recipe
@@ -218,7 +222,8 @@ fn serve(name: &str, picture: &Path) {
     let mut workspace = Workspace::new(av1());
     let mut resizer = Resizer::new();
     for line in std::io::stdin().lines() {
-        // A folder for the files, or nothing; then a crop and the edge of the medium variant.
+        // A line has an optional folder for the files, then a crop and the edge of the medium
+        // variant.
         let line = line.unwrap();
         let mut words = line.split('\t');
         let folder = words.next().unwrap_or_default();
@@ -229,9 +234,9 @@ fn serve(name: &str, picture: &Path) {
         let mut files = Vec::new();
         let before = cpu_ns();
         let output = if plain {
-            plain_way(&upload, &recipe, &mut resizer)
+            run_plain(&upload, &recipe, &mut resizer)
         } else {
-            files = cameo_way(&upload, &recipe, crop, &mut workspace);
+            files = run_cameo(&upload, &recipe, crop, &mut workspace);
             files.iter().map(|(_, bytes)| bytes.len()).sum()
         };
         let cpu_ms = (cpu_ns() - before) as f64 / 1e6;
@@ -306,8 +311,8 @@ fn recipe(formats: &[Format]) -> Recipe {
     }
 }
 
-/// Gives the files made, by names such as `medium.webp`.
-fn cameo_way(
+/// Runs Cameo. Returns the files with names such as `medium.webp`.
+fn run_cameo(
     upload: &Bytes,
     recipe: &Recipe,
     crop: Option<Crop>,
@@ -332,9 +337,10 @@ fn cameo_way(
     files
 }
 
-/// The whole picture by zune-jpeg, then `fast_image_resize` from size to size, then libwebp and the
-/// JPEG encoder; gives the number of bytes made. It does less: no orientation, no profile, no placeholder.
-fn plain_way(upload: &Bytes, recipe: &Recipe, resizer: &mut Resizer) -> usize {
+/// The straightforward pipeline: decodes the whole picture with zune-jpeg, resizes it from size to
+/// size with `fast_image_resize`, and encodes with libwebp and the JPEG encoder. It does less than
+/// Cameo: no orientation, no colour profile, no placeholder. Returns the number of output bytes.
+fn run_plain(upload: &Bytes, recipe: &Recipe, resizer: &mut Resizer) -> usize {
     let cursor = zune_jpeg::zune_core::bytestream::ZCursor::new(&upload[..]);
     let mut decoder = zune_jpeg::JpegDecoder::new(cursor);
     let pixels = decoder.decode().unwrap();
@@ -365,12 +371,12 @@ fn plain_way(upload: &Bytes, recipe: &Recipe, resizer: &mut Resizer) -> usize {
     total
 }
 
-/// What the kernel says that this thread has run, and the processes that it has waited for, in ns.
+/// The processor time in ns of this thread, and of the processes that it has waited for.
 fn cpu_ns() -> u64 {
     let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     let own: u64 = stat.split_whitespace().next().unwrap().parse().unwrap();
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // cutime and cstime, the 16th and 17th; the second is a name in brackets.
+    // These are cutime and cstime, fields 16 and 17. The second field is a name in parentheses.
     let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
     let ticks: u64 = fields
         .skip(13)

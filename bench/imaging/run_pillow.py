@@ -1,4 +1,4 @@
-"""Pillow: `way_pillow.py common|best webp|jpeg PICTURE`. See compare.py for the protocol."""
+"""Pillow: `run_pillow.py common|best webp|jpeg PICTURE`. See compare.py for the protocol."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-// sharp: `node way_sharp.mjs shared|clone webp|jpeg PICTURE`. See compare.py for the protocol.
+// sharp: `node run_sharp.mjs shared|clone webp|jpeg PICTURE`. See compare.py for the protocol.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import sharp from 'sharp';

@@ -1,4 +1,4 @@
-"""pyvips: `way_pyvips.py thumbnail webp|jpeg PICTURE`. See compare.py for the protocol."""
+"""pyvips: `run_pyvips.py thumbnail webp|jpeg PICTURE`. See compare.py for the protocol."""
 
 import os
 import re
