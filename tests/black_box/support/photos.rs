@@ -125,7 +125,7 @@ pub(crate) fn portrait_upright(edge: u32) -> RgbImage {
     square(&decoded(PORTRAIT).rotate90(), edge)
 }
 
-/// The same without applying the orientation, so it lies on its side.
+/// The same portrait without its orientation applied, so it is on its side.
 pub(crate) fn portrait_sideways(edge: u32) -> RgbImage {
     square(&decoded(PORTRAIT), edge)
 }
