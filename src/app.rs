@@ -15,7 +15,8 @@ use cameo_imaging::{self as imaging, Av1, Pool, Recipe, Target};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::auth::Verifier;
+use crate::access::Access;
+use crate::auth::{SharedSecret, Verifier};
 use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
@@ -107,6 +108,7 @@ impl App {
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
         let warnings = catalog.warnings.clone();
+        let access = Access::new(config.environment, store.objects_url.clone());
         let service = Arc::new(combine(config, store, catalog, &metrics, av1)?);
         service.report_startup_warnings(warnings);
         let mut pause = FIRST_PAUSE;
@@ -145,13 +147,13 @@ impl App {
         let readiness = Arc::<Readiness>::default();
         let http = http::AppState::new(http::Parts {
             service: Arc::clone(&service),
-            verifier: Verifier::new(&config.auth, secret)?,
+            access,
+            verifier: Verifier::new(&config.auth, SharedSecret::new(secret)?),
             limiter: limiter.clone(),
             cookie_name: config.auth.cookie_name.clone(),
             trusted_origins: trusted_origins(config),
             delivery: config.delivery,
             primary_variant: config.images.primary_variant.clone(),
-            environment: config.environment,
             docs: config.http.docs,
             metrics,
             metrics_at: match metrics_listener {
@@ -212,7 +214,7 @@ pub(crate) fn combine(
     av1: &Av1,
 ) -> anyhow::Result<Service> {
     let pool = Pool::new(config.processing.workers, av1).context("threads for pictures")?;
-    let settings = settings(config, accepted_formats(config, av1), store.objects_url);
+    let settings = settings(config, accepted_formats(config, av1));
     let store = Arc::new(MeteredStore::new(store.store, metrics));
     let catalog = Arc::new(MeteredCatalog::new(catalog.catalog, metrics));
     let metrics = metrics.clone();
@@ -483,7 +485,7 @@ fn accepted_formats(config: &Config, av1: &Av1) -> Vec<SourceFormat> {
     formats
 }
 
-fn settings(config: &Config, formats: Vec<SourceFormat>, objects_url: String) -> Settings {
+fn settings(config: &Config, formats: Vec<SourceFormat>) -> Settings {
     let (upload, images) = (&config.upload, &config.images);
     let target = |(name, edge_px): &(_, u32)| Target {
         name: Clone::clone(name),
@@ -513,6 +515,5 @@ fn settings(config: &Config, formats: Vec<SourceFormat>, objects_url: String) ->
         retire_after: config.lifecycle.retire_after,
         upload_deadline: config.lifecycle.upload_deadline,
         orphan_grace: config.lifecycle.orphan_grace,
-        objects_url,
     }
 }

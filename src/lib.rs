@@ -15,7 +15,8 @@
 //! | `private_files` | files and folders that only their owner may read; a leaf |
 //! | [`redis`] | the connection that the adapters of a fleet share |
 //! | [`service`] | what the program does: upload, read, remove, sweep, maintain |
-//! | [`auth`] | who somebody is |
+//! | [`auth`] | who made a request |
+//! | [`access`] | who may do and see what, and links to images |
 //! | [`http`] | the route table, what guards it, how answers look |
 //! | [`app`] | the composition root: the only place that chooses adapters |
 //! | [`server`] | connections, the sweep, an end in order |
@@ -51,6 +52,7 @@
 //! store's own folder, and no C code that parses what a stranger sent. Decoders are Rust, but not
 //! all of them are safe Rust; [`cameo_imaging`] says which use `unsafe`, and where they run.
 
+pub mod access;
 pub mod app;
 pub mod auth;
 pub mod avatar;

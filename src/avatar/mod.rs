@@ -4,12 +4,14 @@
 //! by construction: every [`SubjectId`] is a legal user id, and every [`ObjectKey`] names an object
 //! that this program could have written.
 
+mod account;
 mod event;
 mod ids;
 mod key;
 mod record;
 mod time;
 
+pub use account::Account;
 pub use cameo_imaging::{
     Format, InvalidVariantName, Placeholder, Rendition, Source, SourceFormat, VariantName,
 };

@@ -13,11 +13,13 @@ use tracing::{Instrument, error, info};
 use super::conditions::{self, ReadCondition};
 use super::docs::{DeleteProblems, ReadProblems, UploadForm, UploadProblems};
 use super::dto::{Avatar, Deleted, SizeQuery};
+use super::image::StoredImage;
 use super::negotiate::Accepts;
-use super::permit::{Deleting, Permit, Permitted, ReadTarget, Uploading};
+use super::permit::{Deleting, Permit, Permitted, Uploading};
 use super::picture::Picture;
 use super::problem::{Code, Problem};
 use super::query::Query;
+use super::target::ReadTarget;
 use super::{AppState, cross_origin, image};
 use crate::avatar::{AvatarId, ObjectKey, Record, Rendition};
 use crate::config::DeliveryMode;
@@ -25,12 +27,12 @@ use crate::service::{self, Size, Upload};
 
 /// Upload or replace an avatar
 ///
-/// The picture comes as the part `file`, `image` or `avatar` of a form, or as the bare bytes with
-/// an `image/*` content type. Its name and declared type are ignored: the bytes decide. Without a
-/// crop the largest centred square is taken.
+/// The picture is the part `file`, `image` or `avatar` of a form, or the whole body with an
+/// `image/*` content type. The service ignores its name and its declared type and recognises the
+/// format by the bytes. Without a crop it uses the largest centred square.
 ///
-/// Conditions are checked before the body is read and before the request counts against a limit,
-/// and again in the step that makes the upload the current avatar.
+/// Conditions are checked before the body is read and before the request counts against a rate
+/// limit, and again in the step that makes the upload the current avatar.
 #[utoipa::path(
     method(post, put),
     path = "/api/v1/users/{user_id}/avatar",
@@ -39,8 +41,8 @@ use crate::service::{self, Size, Upload};
     params(
         ("user_id" = String, Path, description = "A user id, or `me`: the token's subject"),
         ("crop" = Option<String>, Query, description = "`x,y,width,height` in pixels of the upright picture", example = "10,10,400,400"),
-        ("If-Match" = Option<String>, Header, description = "Only replace the avatar that has one of these entity tags, of whichever representation; `*`: any"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is no avatar yet. An upload supports no list of entity tags here and answers 400 to one"),
+        ("If-Match" = Option<String>, Header, description = "Replace the avatar only if one of its representations has one of these entity tags; `*`: only if there is an avatar"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: upload only if there is no avatar yet. An upload does not support a list of entity tags here; the answer is 400"),
     ),
     request_body(content((UploadForm = "multipart/form-data"), (super::docs::Bytes = "image/*"))),
     responses((status = 200, description = "The avatar", body = Avatar), UploadProblems),
@@ -57,12 +59,12 @@ pub(super) async fn upload(
         crop: picture.crop,
         precondition: permit.precondition.clone(),
     };
-    // Dropped with this handler, when the client hangs up. The upload is then given up, unless its
-    // commit has begun: that, and the line that tells of it, come to their end.
-    let (_waiting, hung_up) = oneshot::channel::<()>();
+    // This handler is dropped when the client hangs up, and this sender with it. The upload is then
+    // given up, unless its commit has begun. The commit and its audit line always complete.
+    let (_connected, hung_up) = oneshot::channel::<()>();
     let service = Arc::clone(&app.service);
     let subject = permit.subject.clone();
-    let uploaded = to_the_end(async move {
+    let uploaded = run_to_end(async move {
         let given_up = async { drop(hung_up.await) };
         let uploaded = service.upload(picture.admission, upload, given_up).await;
         let uploaded = uploaded.map_err(Problem::from);
@@ -70,7 +72,7 @@ pub(super) async fn upload(
         uploaded
     });
     let record = uploaded.await?;
-    let avatar = Avatar::of(&app.service, &subject, &record, &app.primary_size());
+    let avatar = Avatar::of(&app.access, &subject, &record, &app.primary_size());
     Ok((
         [(ETAG, conditions::json_tag(record.avatar_id, None))],
         Json(avatar.uploaded()),
@@ -80,8 +82,8 @@ pub(super) async fn upload(
 
 /// Read an avatar
 ///
-/// As JSON where `Accept` prefers it; otherwise the image itself, in the best format that is
-/// accepted. JSON, JSON of a chosen size, and each image have entity tags of their own.
+/// The answer is JSON if `Accept` prefers it; otherwise it is the image itself, in the best format
+/// that `Accept` allows. JSON, JSON with `?size=`, and each image have entity tags of their own.
 #[utoipa::path(
     get,
     path = "/api/v1/users/{user_id}/avatar",
@@ -90,10 +92,10 @@ pub(super) async fn upload(
     params(
         ("user_id" = String, Path, description = "A user id, or `me`: the token's subject"),
         SizeQuery,
-        ("If-None-Match" = Option<String>, Header, description = "The entity tags of what the caller has"),
-        ("If-Match" = Option<String>, Header, description = "Only answer the representation with one of these entity tags"),
-        ("Range" = Option<String>, Header, description = "One range of bytes of the image; JSON is always answered in full", example = "bytes=0-1023"),
-        ("If-Range" = Option<String>, Header, description = "The entity tag that the range is of"),
+        ("If-None-Match" = Option<String>, Header, description = "The entity tags of the representations that the caller has"),
+        ("If-Match" = Option<String>, Header, description = "Answer only a representation that has one of these entity tags"),
+        ("Range" = Option<String>, Header, description = "One range of bytes of the image. JSON is always complete", example = "bytes=0-1023"),
+        ("If-Range" = Option<String>, Header, description = "The entity tag of the representation that the range belongs to"),
     ),
     responses(
         (status = 200, description = "The avatar, or its image", content(
@@ -102,20 +104,20 @@ pub(super) async fn upload(
             (super::docs::Bytes = "image/jpeg"),
             (super::docs::Bytes = "image/png"),
         )),
-        (status = 206, description = "The part of the image that `Range` asks for", content(
+        (status = 206, description = "The range of the image", content(
             (super::docs::Bytes = "image/webp"),
             (super::docs::Bytes = "image/jpeg"),
             (super::docs::Bytes = "image/png"),
         )),
-        (status = 302, description = "The image's URL, where `delivery.mode` is `redirect`"),
-        (status = 304, description = "The caller has it"),
+        (status = 302, description = "The URL of the image, if `delivery.mode` is `redirect`"),
+        (status = 304, description = "The caller has the representation"),
         ReadProblems,
     ),
     security((), ("bearer" = []), ("cookie" = [])),
 )]
 pub(super) async fn read(
     State(app): State<AppState>,
-    whose: ReadTarget,
+    target: ReadTarget,
     Query(query): Query<SizeQuery>,
     method: Method,
     headers: HeaderMap,
@@ -126,7 +128,7 @@ pub(super) async fn read(
     } else {
         Shown::Image
     };
-    let cache = match (whose.is_me, shown) {
+    let cache = match (target.is_me, shown) {
         (true, _) => "private, no-cache".to_owned(),
         (false, Shown::Json) => "no-cache".to_owned(),
         (false, Shown::Image) => {
@@ -134,10 +136,10 @@ pub(super) async fn read(
             format!("public, max-age={max_age}, stale-while-revalidate=60")
         }
     };
-    let is_public_image = !whose.is_me && shown == Shown::Image;
+    let is_public_image = !target.is_me && shown == Shown::Image;
     let reading = Reading {
         app,
-        whose,
+        target,
         query,
         accepts,
         method,
@@ -150,8 +152,8 @@ pub(super) async fn read(
             headers.extend(HeaderValue::from_str(&cache).map(|value| (CACHE_CONTROL, value)));
             response
         }
-        // Caches keep this answer as they keep an avatar: a first upload is seen as soon as a later
-        // one is.
+        // Caches keep this answer for as long as they keep an avatar. So a first upload is visible
+        // as soon as a later one is.
         Err(problem) if problem.code == Code::AvatarNotFound => problem
             .with_header(VARY, "Accept")
             .with_header(CACHE_CONTROL, &cache)
@@ -164,7 +166,7 @@ pub(super) async fn read(
     response
 }
 
-/// What a reader is shown.
+/// What a read answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
     Json,
@@ -174,7 +176,7 @@ enum Shown {
 /// A read of an avatar.
 struct Reading {
     app: AppState,
-    whose: ReadTarget,
+    target: ReadTarget,
     query: SizeQuery,
     accepts: Accepts,
     method: Method,
@@ -184,7 +186,7 @@ struct Reading {
 impl Reading {
     async fn answer(self, shown: Shown) -> Result<Response, Problem> {
         let app = &self.app;
-        let record = app.service.current(&self.whose.subject).await?;
+        let record = app.service.current(&self.target.subject).await?;
         let size = self.query.choose(&record)?;
         match shown {
             Shown::Json => {
@@ -192,11 +194,11 @@ impl Reading {
                 let mut response = match conditions::of_read(&self.headers, &tag) {
                     ReadCondition::Holds => {
                         let size = size.unwrap_or_else(|| app.primary_size());
-                        let subject = &self.whose.subject;
-                        Json(Avatar::of(&app.service, subject, &record, &size)).into_response()
+                        let subject = &self.target.subject;
+                        Json(Avatar::of(&app.access, subject, &record, &size)).into_response()
                     }
                     ReadCondition::NotModified => StatusCode::NOT_MODIFIED.into_response(),
-                    ReadCondition::Failed => return Err(other_representation()),
+                    ReadCondition::Failed => return Err(conditions::other_representation()),
                 };
                 let tag = HeaderValue::from_str(&tag);
                 response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
@@ -209,58 +211,44 @@ impl Reading {
         }
     }
 
-    /// The image in the best format that the reader takes: streamed, or the URL of it.
+    /// The image in the best format that the reader accepts: its bytes, or a redirect to its URL.
     async fn image(&self, record: &Record, size: &Size) -> Result<Response, Problem> {
         let app = &self.app;
-        let Some(rendition) = best(record, size, &self.accepts) else {
-            return Err(Problem::new(Code::AvatarNotFound, "there is no avatar"));
-        };
+        let missing = || Problem::new(Code::AvatarNotFound, "there is no avatar");
+        let rendition = best(record, size, &self.accepts).ok_or_else(missing)?;
         let key = ObjectKey::of_rendition(record.avatar_id, rendition);
         if app.delivery.mode == DeliveryMode::Redirect {
-            // Conditions are about the image, which another address answers.
-            let location = [(LOCATION, app.service.url_of(&key))];
+            // The conditions are about the image, which another URL answers.
+            let location = [(LOCATION, app.access.link_to(&key))];
             return Ok((StatusCode::FOUND, location).into_response());
         }
-        let tag = conditions::image_tag(&key);
-        match conditions::of_read(&self.headers, &tag) {
-            ReadCondition::Failed => return Err(other_representation()),
-            ReadCondition::NotModified => {
-                let mut response = StatusCode::NOT_MODIFIED.into_response();
-                image::mark(response.headers_mut(), &tag);
-                return Ok(response);
-            }
-            ReadCondition::Holds => {}
-        }
-        if let Some(response) = image::answer(app, &key, &self.method, &self.headers).await? {
+        let image = StoredImage::of_record(&app.service, key.clone());
+        if let Some(response) = image::respond(&image, &self.method, &self.headers).await? {
             return Ok(response);
         }
         app.metrics.missed_an_object();
-        error!(%key, "a record names an object that is not there");
-        Err(Problem::new(Code::AvatarNotFound, "there is no avatar"))
+        error!(%key, "a record names an object that does not exist");
+        Err(missing())
     }
 }
 
-/// The rendition of `size` in the best format that the reader accepts; in the primary format where
-/// the reader accepts none, because a picture is a better answer than an error.
+/// The rendition of `size` in the first stored format that the reader accepts. If the reader
+/// accepts none, it is in the primary format, because an image is a better answer than an error.
 fn best<'a>(record: &'a Record, size: &Size, accepts: &Accepts) -> Option<&'a Rendition> {
     let primary = record.renditions.first()?;
     let formats = record.renditions.iter().map(|one| one.format);
     let format = formats
         .into_iter()
-        .find(|format| accepts.takes(*format))
+        .find(|format| accepts.accepts(*format))
         .unwrap_or(primary.format);
     Some(service::pick(record, size, format).unwrap_or(primary))
 }
 
-pub(super) fn other_representation() -> Problem {
-    let detail = "If-Match names no entity tag of what is answered here";
-    Problem::new(Code::PreconditionFailed, detail)
-}
-
 /// Delete an avatar
 ///
-/// Every file of it is gone when this answers, and those of earlier avatars of the user that were
-/// still kept. `If-Match` is checked before the request counts against a limit.
+/// The service answers after it has removed every file of the avatar, and the files of the user's
+/// earlier avatars that were still kept. `If-Match` is checked before the request counts against a
+/// rate limit.
 #[utoipa::path(
     delete,
     path = "/api/v1/users/{user_id}/avatar",
@@ -268,9 +256,9 @@ pub(super) fn other_representation() -> Problem {
     tag = "avatars",
     params(
         ("user_id" = String, Path, description = "A user id, or `me`: the token's subject"),
-        ("If-Match" = Option<String>, Header, description = "Only delete the avatar that has one of these entity tags; `*`: any"),
+        ("If-Match" = Option<String>, Header, description = "Delete the avatar only if one of its representations has one of these entity tags; `*`: only if there is an avatar"),
     ),
-    responses((status = 200, description = "It is gone", body = Deleted), DeleteProblems),
+    responses((status = 200, description = "The avatar is deleted", body = Deleted), DeleteProblems),
     security(("bearer" = []), ("cookie" = [])),
 )]
 pub(super) async fn delete(
@@ -278,7 +266,7 @@ pub(super) async fn delete(
     permit: Permit<Deleting>,
 ) -> Result<Json<Deleted>, Problem> {
     let service = Arc::clone(&app.service);
-    let removed = to_the_end(async move {
+    let removed = run_to_end(async move {
         let removed = service.remove(&permit.subject, &permit.precondition).await;
         let removed = removed.map_err(Problem::from);
         audit(
@@ -294,18 +282,18 @@ pub(super) async fn delete(
     }))
 }
 
-/// Does a change to its end, whether or not the client still waits for it.
-async fn to_the_end<T: Send + 'static>(
+/// Runs a change to its end, even if the client hangs up meanwhile.
+async fn run_to_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    // It ends by itself: every step of it has a deadline of its own.
+    // The task needs no owner: each of its steps has a deadline.
     match tokio::spawn(change.in_current_span()).await {
         Ok(done) => done,
         Err(died) => Err(service::Error::Internal(Box::new(died)).into()),
     }
 }
 
-/// One line for every change, or attempt at one, by somebody who may.
+/// Logs a permitted change and its outcome.
 fn audit<A: Permitted>(permit: &Permit<A>, outcome: Result<AvatarId, &Problem>) {
     let (avatar_id, outcome) = match outcome {
         Ok(avatar) => (Some(avatar), "done"),

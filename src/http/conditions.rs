@@ -1,5 +1,5 @@
-//! Conditional requests and ranges (RFC 9110, sections 13 and 14): entity tags, what a request
-//! expects of the current avatar, and which part of an image it asks for.
+//! Conditional requests and ranges (RFC 9110, sections 13 and 14): entity tags, the conditions of
+//! reads and changes, and the range of an image that a request asks for.
 
 use std::ops::RangeInclusive;
 
@@ -10,7 +10,8 @@ use super::problem::{Code, Problem};
 use crate::avatar::{AvatarId, ObjectKey, PUBLIC_ROOT, VariantName};
 use crate::service::{Precondition, Size};
 
-/// The entity tag of an avatar as JSON. `size` is what `?size=` asked for: it changes `avatar_url`.
+/// The entity tag of an avatar as JSON. `size` is the value of `?size=`, which changes
+/// `avatar_url`.
 pub(super) fn json_tag(avatar: AvatarId, size: Option<&Size>) -> String {
     match size {
         None => format!("\"{avatar}\""),
@@ -26,12 +27,12 @@ pub(super) fn image_tag(key: &ObjectKey) -> String {
     format!("\"{}-{file}\"", key.avatar())
 }
 
-/// How the conditions of a read come out.
+/// The result of a read's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadCondition {
-    /// They hold, or there are none.
+    /// All conditions hold, or there are none.
     Holds,
-    /// The reader has this representation already: 304.
+    /// The reader has this representation: 304.
     NotModified,
     /// `If-Match` names other representations: 412.
     Failed,
@@ -54,50 +55,57 @@ pub(super) fn of_read(headers: &HeaderMap, tag: &str) -> ReadCondition {
     }
 }
 
-/// What an upload or a delete expects of the current avatar (`If-Match`, `If-None-Match: *`).
+/// The problem of a read whose `If-Match` does not match: 412.
+pub(super) fn other_representation() -> Problem {
+    let detail = "If-Match names no entity tag of the representation at this URL";
+    Problem::new(Code::PreconditionFailed, detail)
+}
+
+/// The condition of an upload or a delete on the current avatar (`If-Match`, `If-None-Match: *`).
 ///
-/// `If-Match` may name any representation of the avatar: each of them changes with the avatar.
+/// `If-Match` can name any representation of the avatar, because all of them change together.
 ///
 /// # Errors
-/// 400 where a condition cannot be parsed or is not supported. Ignoring it would change an avatar
-/// against the caller's will.
+/// 400 if a condition cannot be parsed or is not supported. A change that ignored it could
+/// overwrite an avatar against the caller's will.
 pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     let refused = |detail: &str| Err(Problem::new(Code::MalformedRequest, detail));
     let (Ok(matching), Ok(none_matching)) =
         (tags(headers, &IF_MATCH), tags(headers, &IF_NONE_MATCH))
     else {
-        return refused("If-Match or If-None-Match holds no list of quoted entity tags and no *");
+        return refused("If-Match and If-None-Match must be * or a list of quoted entity tags");
     };
     match (matching, none_matching) {
         (None, None) => Ok(Precondition::Anything),
         (None, Some(Tags::Any)) => Ok(Precondition::Absent),
         (Some(Tags::Any), None) => Ok(Precondition::Present),
         (Some(Tags::List(tags)), None) => {
-            // If-Match compares strongly: a weak tag never matches, nor does one of something else.
+            // If-Match compares strongly: a weak tag never matches. A tag of another service does
+            // not match either.
             let avatars = tags.iter().filter_map(EntityTag::avatar);
             Ok(Precondition::OneOf(avatars.collect()))
         }
-        _ => refused("a change takes If-Match, or If-None-Match: *, and not both"),
+        _ => refused("a change supports If-Match or If-None-Match: *, but not both"),
     }
 }
 
-/// The part of an image that a request asks for.
+/// The range of an image that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RangeRequest {
-    /// The bytes at these offsets, as far as there are any.
+    /// The bytes at these offsets, as far as the image has them.
     Offsets(RangeInclusive<u64>),
-    /// The last so many bytes.
+    /// The last bytes of the image, this many.
     Last(u64),
 }
 
-/// The single range of bytes that a request asks for, of the representation with this entity tag.
+/// The range of bytes that a request asks for, of the representation with this entity tag.
 ///
-/// `None` stands for the whole representation: where there is no range, several, or one that cannot
-/// be parsed, and where `If-Range` names another representation.
-pub(super) fn part(headers: &HeaderMap, tag: &str) -> Option<RangeRequest> {
+/// `None` means the whole representation: the request has no range, several ranges or a range that
+/// cannot be parsed, or its `If-Range` names another representation.
+pub(super) fn range(headers: &HeaderMap, tag: &str) -> Option<RangeRequest> {
     if headers.contains_key(IF_RANGE) {
         let known = only(headers, &IF_RANGE)?;
-        // A date never matches: representations have none.
+        // A date never matches, because representations have no Last-Modified.
         let (known, rest) = entity_tag(known.as_bytes())?;
         if !known.is(tag) || !rest.trim_ascii().is_empty() {
             return None;
@@ -118,23 +126,23 @@ pub(super) fn part(headers: &HeaderMap, tag: &str) -> Option<RangeRequest> {
     }
 }
 
-/// A whole number. One that is too large to count with stands for the largest.
+/// A whole number. A number above `u64::MAX` becomes `u64::MAX`.
 fn offset(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// The value of a header that is there once.
+/// The value of a header that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-/// An entity tag as a request names it (RFC 9110, section 8.8.3).
+/// An entity tag in a request (RFC 9110, section 8.8.3).
 #[derive(Debug, PartialEq, Eq)]
 struct EntityTag<'a> {
     is_weak: bool,
-    /// What is between the quotes.
+    /// The bytes between the quotes.
     opaque: &'a [u8],
 }
 
@@ -149,7 +157,7 @@ impl EntityTag<'_> {
         self.opaque == tag.trim_matches('"').as_bytes()
     }
 
-    /// The avatar that this is a strong entity tag of.
+    /// The avatar whose strong entity tag this is.
     fn avatar(&self) -> Option<AvatarId> {
         let text = std::str::from_utf8(self.opaque).ok()?;
         let (id, rest) = match text.split_once('-') {
@@ -175,7 +183,7 @@ enum Tags<'a> {
 
 struct Malformed;
 
-/// The entity tags in a header; `None` where the header is not there.
+/// The entity tags in a header; `None` if there is no such header.
 fn tags<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Tags<'h>>, Malformed> {
     if !headers.contains_key(name) {
         return Ok(None);
@@ -209,7 +217,7 @@ fn skip_separators(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// The entity tag that `text` begins with, and what follows it.
+/// The entity tag at the start of `text`, and the text after it.
 fn entity_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (is_weak, quoted) = match text.strip_prefix(b"W/") {
         Some(quoted) => (true, quoted),
@@ -262,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_has_the_representation_is_told_so_and_no_other() {
+    fn only_a_tag_of_the_same_representation_is_not_modified() {
         let tag = image_tag(&image());
         for (given, expected) in [
             (tag.clone(), ReadCondition::NotModified),
@@ -303,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_takes_every_tag_of_the_avatar_and_no_weak_or_foreign_one() {
+    fn a_change_accepts_every_strong_tag_of_the_avatar_and_no_other() {
         let read = |name: HeaderName, value: &str| precondition(&with(&[(name, value)]));
         let expected = |ids: &[AvatarId]| Precondition::OneOf(ids.to_vec());
         assert_eq!(
@@ -330,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_a_change_that_cannot_be_honoured_are_refused() {
+    fn unsupported_and_malformed_conditions_of_a_change_are_refused() {
         let tag = json_tag(ID, None);
         for fields in [
             vec![(IF_NONE_MATCH, tag.as_str())],
@@ -348,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_range_is_a_part_and_anything_else_the_whole() {
+    fn only_a_single_valid_range_selects_a_part() {
         for (range, expected) in [
             ("bytes=0-99", Some(RangeRequest::Offsets(0..=99))),
             ("BYTES=5-5", Some(RangeRequest::Offsets(5..=5))),
@@ -369,12 +377,12 @@ mod tests {
             ("lines=0-1", None),
             ("", None),
         ] {
-            let found = part(&with(&[(RANGE, range)]), "\"tag\"");
+            let found = super::range(&with(&[(RANGE, range)]), "\"tag\"");
             assert_eq!(found, expected, "{range}");
         }
-        assert_eq!(part(&HeaderMap::new(), "\"tag\""), None);
+        assert_eq!(range(&HeaderMap::new(), "\"tag\""), None);
         let twice = with(&[(RANGE, "bytes=0-1"), (RANGE, "bytes=0-1")]);
-        assert_eq!(part(&twice, "\"tag\""), None);
+        assert_eq!(range(&twice, "\"tag\""), None);
     }
 
     #[test]
@@ -387,13 +395,13 @@ mod tests {
             ("Sat, 31 Jan 2026 09:30:00 GMT", false),
         ] {
             let headers = with(&[(RANGE, "bytes=0-1"), (IF_RANGE, known)]);
-            assert_eq!(part(&headers, "\"tag\"").is_some(), is_part, "{known}");
+            assert_eq!(range(&headers, "\"tag\"").is_some(), is_part, "{known}");
         }
     }
 
     proptest! {
         #[test]
-        fn entity_tags_survive_any_list_that_they_are_in(
+        fn every_list_of_entity_tags_is_read_back(
             opaques in proptest::collection::vec("[!#-~]{0,20}", 1..6),
             weak: Vec<bool>,
             separator in "[ \t]{0,2},[ ,\t]{0,3}",
@@ -430,7 +438,7 @@ mod tests {
                 headers.insert(name, value.clone());
             }
             of_read(&headers, "\"tag\"");
-            part(&headers, "\"tag\"");
+            range(&headers, "\"tag\"");
             let _ = precondition(&headers);
         }
     }

@@ -1,5 +1,5 @@
-//! Which pages of other origins may read answers: those of the configured origins what the API
-//! says, any page a public image.
+//! Cross-origin access by browsers. Pages of the configured origins may read all responses of the
+//! API; pages of any origin may read public images.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Marks an answer that pages of any origin may read.
+/// Marks a response that pages of any origin may read.
 #[derive(Clone, Copy)]
 struct AnyOrigin;
 
-/// Lets pages of the trusted origins call the API from a browser, cookies included.
+/// The layer that lets pages of the trusted origins call the API, with cookies.
 pub(super) fn cors(trusted_origins: &[String]) -> CorsLayer {
     let origins = trusted_origins
         .iter()
@@ -46,13 +46,13 @@ pub(super) fn cors(trusted_origins: &[String]) -> CorsLayer {
         .max_age(Duration::from_hours(1))
 }
 
-/// Opens an answer about a public image to pages of any origin.
+/// Marks the response to a request for a public image: pages of any origin may read it.
 pub(super) fn open_to_any_origin(response: &mut Response) {
     response.extensions_mut().insert(AnyOrigin);
 }
 
-/// Writes the headers of an answer that is open to any origin. It runs outside of [`cors`] and
-/// replaces what that says of the answer: a cache must not keep a copy for each origin.
+/// Writes the headers of a marked response. It runs after [`cors`] and replaces the headers of that
+/// layer, so that a cache keeps one copy for all origins.
 pub(super) fn finish(response: &mut Response) {
     if response.extensions_mut().remove::<AnyOrigin>().is_none() {
         return;

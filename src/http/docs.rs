@@ -1,4 +1,5 @@
-//! The OpenAPI document: what the route table does not say by itself.
+//! Parts of the OpenAPI document that the annotations of the handlers refer to: schemas, tags,
+//! security schemes, and the problems of each operation.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +17,15 @@ use super::problem::{Code, ProblemBody, title};
 #[openapi(
     info(
         title = "Cameo",
-        description = "Avatars: one upload in, every size out.",
+        description = "Avatar service: users upload one picture and get it in every size and format.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     components(schemas(ProblemBody, Code, UserId)),
     modifiers(&Schemes),
     tags(
-        (name = "avatars", description = "Upload, read and delete"),
-        (name = "files", description = "The images themselves, where the service keeps them"),
-        (name = "operations", description = "For whoever runs the service"),
+        (name = "avatars", description = "Upload, read and delete avatars"),
+        (name = "files", description = "Images, if the service delivers them itself"),
+        (name = "operations", description = "Health, metrics and documentation"),
     ),
 )]
 pub(super) struct Document;
@@ -46,7 +47,7 @@ impl Modify for Schemes {
 
 /// An upload as a form.
 #[derive(ToSchema)]
-#[allow(dead_code)] // only described, never made: the form is read as it comes
+#[allow(dead_code)] // only a schema: the form is read part by part
 pub(super) struct UploadForm {
     /// The picture. The part may also be called `image` or `avatar`.
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
@@ -56,7 +57,7 @@ pub(super) struct UploadForm {
     crop: Option<String>,
 }
 
-/// A user id: 1 to 128 of `A-Z a-z 0-9 . _ ~ @ : + - |`, not only dots.
+/// A user id: 1 to 128 characters of `A-Z a-z 0-9 . _ ~ @ : + - |`, not only dots.
 #[derive(ToSchema)]
 #[schema(
     value_type = String,
@@ -65,16 +66,16 @@ pub(super) struct UploadForm {
     max_length = 128,
     example = "42"
 )]
-#[allow(dead_code)] // only described
+#[allow(dead_code)] // only a schema
 pub(super) struct UserId(String);
 
-/// Bytes of an image.
+/// The bytes of an image.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
-#[allow(dead_code)] // only described
+#[allow(dead_code)] // only a schema
 pub(super) struct Bytes(Vec<u8>);
 
-/// Declares a set of problems that an operation may answer.
+/// Declares sets of problems that operations can answer.
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident: [$($code:ident),* $(,)?];)*) => {$(
         $(#[$doc])*
@@ -89,7 +90,7 @@ macro_rules! problems {
 }
 
 problems! {
-    /// What an upload may answer.
+    /// The problems of an upload.
     UploadProblems: [
         MissingFile, MalformedRequest, UnsupportedFormat, DimensionsTooSmall, DimensionsTooLarge,
         InvalidCrop, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
@@ -98,25 +99,25 @@ problems! {
         TooManyFrames, TooComplex, RateLimited, Internal, Overloaded, StorageUnavailable,
         CatalogUnavailable,
     ];
-    /// What a read may answer.
+    /// The problems of a read.
     ReadProblems: [
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, AvatarNotFound,
         PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable, CatalogUnavailable,
     ];
-    /// What a delete may answer.
+    /// The problems of a delete.
     DeleteProblems: [
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
         AvatarNotFound, PreconditionFailed, RateLimited, Internal, StorageUnavailable, CatalogUnavailable,
     ];
-    /// What reading a file may answer.
+    /// The problems of reading a file.
     FileProblems: [
         NotFound, PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable,
     ];
-    /// What reading the metrics may answer.
+    /// The problems of reading the metrics.
     MetricsProblems: [NotFound, Internal];
-    /// What every route may answer.
+    /// The problems of every route.
     MalformedProblems: [MalformedRequest];
-    /// What a route that can be switched off may answer.
+    /// The problems of a route that can be switched off.
     NotFoundProblems: [NotFound];
 }
 
@@ -157,7 +158,7 @@ fn example(code: Code) -> Value {
     })
 }
 
-/// An example of what a problem's detail says.
+/// An example of a problem's detail.
 fn detail(code: Code) -> &'static str {
     match code {
         Code::MissingFile => "the form has no part named file, image or avatar",
@@ -172,13 +173,13 @@ fn detail(code: Code) -> &'static str {
         Code::UnsupportedMediaType => {
             "found \"application/json\"; send multipart/form-data, or a picture as image/*"
         }
-        Code::RangeNotSatisfiable => "the image has 9312 bytes, and none of them in the range",
+        Code::RangeNotSatisfiable => "the image has 9312 bytes, and none of them is in the range",
         Code::PreconditionFailed => "the current avatar is not the one that the request expects",
-        Code::FileTooLarge => "the file is larger than 5.0 MiB",
+        Code::FileTooLarge => "6291456 bytes; at most 5242880",
         Code::RateLimited => {
             "the upload quota of this user is used up: 5 at once, then one every 12 s"
         }
         Code::Internal => "an internal error",
-        _ => "what was found, and what is allowed",
+        _ => "what was found and what is allowed",
     }
 }

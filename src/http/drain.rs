@@ -1,8 +1,8 @@
-//! Refusing an upload without cutting the line.
+//! Reads and discards the rest of a refused request's body.
 //!
-//! A client that is still sending when the connection is closed sees a reset, and never the answer
-//! that says why. So what is left of a refused body is read and thrown away: so much and so long,
-//! and no further.
+//! A client that still sends its body when the connection is closed gets a reset, and does not see
+//! the response with the reason. So the rest of a refused body is read and discarded, up to a size
+//! and for a limited time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,14 +14,14 @@ use axum::http::header::EXPECT;
 use futures_util::StreamExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-/// The most that is thrown away for one request.
+/// The most bytes that are discarded for one request.
 const MAX_BYTES: usize = 64 << 20;
-/// The longest that it may take.
+/// The longest time for which a body is discarded.
 const MAX_TIME: Duration = Duration::from_secs(10);
 
-/// Has the request's body drained where it is dropped unread.
+/// Makes the request discard the rest of its body when the body is dropped before its end.
 pub(super) fn when_dropped(request: Request) -> Request {
-    // Whoever asks first sends nothing where the answer is no.
+    // A client that sends `Expect: 100-continue` sends no body after a refusal.
     if request.headers().contains_key(EXPECT) || request.body().is_end_stream() {
         return request;
     }
@@ -69,7 +69,7 @@ impl Drop for Drained {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        // Nobody has to stop this task: it ends by itself, with the connection at the latest.
+        // The task needs no owner: it ends after `MAX_TIME`, or with the connection.
         runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
             let mut left = MAX_BYTES;
             let mut chunks = body.into_data_stream();

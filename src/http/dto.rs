@@ -1,4 +1,4 @@
-//! What goes over the wire.
+//! JSON bodies of responses, and the query of a read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem};
-use crate::avatar::{Format, ObjectKey, Record, SubjectId, VariantName};
-use crate::service::{self, Service, Size};
+use crate::access::Access;
+use crate::avatar::{Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
+use crate::service::{self, Size};
 
 /// An avatar.
 #[derive(Serialize, ToSchema)]
@@ -16,21 +17,21 @@ pub(super) struct Avatar {
     /// The user's id.
     #[schema(value_type = super::docs::UserId)]
     pub user_id: String,
-    /// The id of the upload: 26 characters of base32, fresh for every upload.
+    /// The id of the upload: 26 characters of base32, new for every upload.
     #[schema(pattern = "^[a-z2-7]{26}$", example = "c4vwquylsaznpkfz4fijhxgcoq")]
     pub avatar_id: String,
-    /// Counts the user's uploads; never goes back.
+    /// Grows with every upload of the user, and never decreases.
     #[schema(example = 3)]
     pub version: u64,
-    /// The image to show where one is enough.
+    /// The image to show if one is enough.
     pub avatar_url: String,
-    /// The primary format in every size.
+    /// The images in the primary format, by size.
     pub variants: BTreeMap<String, String>,
-    /// Every image there is.
+    /// All images, in all formats and sizes.
     pub images: Vec<Image>,
-    /// What to show until an image has loaded.
+    /// A placeholder to show until an image has loaded.
     pub placeholder: PlaceholderDto,
-    /// What was uploaded.
+    /// Facts about the uploaded picture.
     pub metadata: Metadata,
     /// Only in the answer to an upload.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,27 +42,27 @@ pub(super) struct Avatar {
 /// One image of an avatar.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Image {
-    /// The size that it was made for.
+    /// The size that the image was made for.
     #[schema(example = "medium")]
     pub variant: String,
     /// `webp`, `jpeg` or `png`.
     #[schema(example = "webp")]
     pub format: String,
-    /// Its true width in pixels: less than the variant's where the picture had less.
+    /// Its width in pixels. It is smaller than the variant's if the picture was smaller.
     pub width: u32,
-    /// Its true height in pixels.
+    /// Its height in pixels.
     pub height: u32,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Where it is.
+    /// Its URL.
     pub url: String,
-    /// Whether it moves; left out where it does not.
+    /// Whether it is animated; absent if it is not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub animated: bool,
 }
 
-/// What to show until an image has loaded.
+/// A placeholder to show until an image has loaded.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Placeholder)]
 pub(super) struct PlaceholderDto {
@@ -72,7 +73,7 @@ pub(super) struct PlaceholderDto {
     pub color: String,
 }
 
-/// What was uploaded.
+/// Facts about the uploaded picture.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Metadata {
     /// Its size in bytes.
@@ -85,18 +86,18 @@ pub(super) struct Metadata {
     pub format: String,
     /// Whether it had more than one frame.
     pub animated: bool,
-    /// When it came: RFC 3339, UTC.
+    /// The time of the upload: RFC 3339, UTC.
     #[schema(format = DateTime)]
     pub uploaded_at: String,
 }
 
-/// What a delete did.
+/// The result of a delete.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Deleted {
-    /// In words.
+    /// The result in words.
     pub message: &'static str,
-    /// How many publicly readable files were removed: the avatar's, and those of earlier ones that
-    /// were still kept.
+    /// The number of removed files that anyone could read: those of the avatar, and those of
+    /// earlier avatars that were still kept.
     pub files_deleted: usize,
 }
 
@@ -104,22 +105,26 @@ pub(super) struct Deleted {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SizeQuery {
-    /// A variant's name, or pixels, at least 1: the smallest variant that covers them.
+    /// The name of a variant, or a number of pixels, at least 1: the smallest variant that has at
+    /// least so many pixels a side.
     #[param(example = "medium")]
     pub size: Option<String>,
 }
 
 impl SizeQuery {
-    /// The size asked for, of those that the record has.
+    /// The requested size, if the record has it; `None` if the query names none.
+    ///
+    /// # Errors
+    /// 400 if the record has no such size.
     pub(super) fn choose(&self, record: &Record) -> Result<Option<Size>, Problem> {
         let Some(text) = &self.size else {
             return Ok(None);
         };
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            // More than can be counted is more than any variant has.
+            // A number above `u32::MAX` is larger than every variant.
             return match text.parse().unwrap_or(u32::MAX) {
                 0 => {
-                    let detail = "a size of 0 pixels shows nothing; give at least 1";
+                    let detail = "the size is 0 pixels; at least 1";
                     Err(Problem::new(Code::MalformedRequest, detail))
                 }
                 px => Ok(Some(Size::Pixels(px))),
@@ -135,7 +140,7 @@ impl SizeQuery {
                     .map(|one| one.variant.as_str())
                     .collect();
                 let names = Vec::from_iter(names).join(", ");
-                let detail = format!("there is no size {text:?}; give pixels or one of {names}");
+                let detail = format!("there is no size {text:?}; send pixels or one of {names}");
                 Err(Problem::new(Code::MalformedRequest, detail))
             }
         }
@@ -143,12 +148,10 @@ impl SizeQuery {
 }
 
 impl Avatar {
-    /// The record as the API shows it; `size` chooses `avatar_url`.
-    pub(super) fn of(service: &Service, subject: &SubjectId, record: &Record, size: &Size) -> Self {
+    /// The JSON form of a record; `size` selects `avatar_url`.
+    pub(super) fn of(access: &Access, subject: &SubjectId, record: &Record, size: &Size) -> Self {
         let id = record.avatar_id;
-        let url = |rendition: &crate::avatar::Rendition| {
-            service.url_of(&ObjectKey::of_rendition(id, rendition))
-        };
+        let url = |rendition: &Rendition| access.link_to(&ObjectKey::of_rendition(id, rendition));
         let primary = record
             .renditions
             .first()
@@ -197,7 +200,7 @@ impl Avatar {
         }
     }
 
-    /// The same, as the answer to an upload.
+    /// The same with the message that answers an upload.
     pub(super) fn uploaded(mut self) -> Self {
         self.message = Some("Avatar uploaded and processed successfully");
         self

@@ -1,8 +1,7 @@
-//! What every response gets: an id, safe headers, rate-limit headers, problems in one shape, one
-//! line in the log.
+//! The outermost layer: it gives every request an id and a context, and every response its common
+//! headers, the headers of rate limits, the body of a problem, and a line in the log.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -19,13 +18,14 @@ use futures_util::FutureExt;
 use hyper::body::Body as _;
 use tracing::{Instrument, debug, error, info, info_span};
 
+use super::context::RequestContext;
 use super::problem::{Code, Problem, ProblemBody, title};
 use super::{AppState, cross_origin, drain, host};
-use crate::avatar::AvatarId;
-use crate::limits::{Action, Caller, Decision, Verdict};
+use crate::avatar::{Account, AvatarId};
+use crate::limits::{Decision, Verdict};
 
-/// Routes that machines ask again and again.
-const WATCHED: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
+/// Routes that monitoring requests every few seconds.
+const PROBED: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -34,59 +34,25 @@ const NOSNIFF: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("nosniff"),
 );
 
-/// What a page may do: show itself, which is Swagger UI, and speak to this service. No page of
-/// another site may frame it.
+/// The policy for pages, which are those of Swagger UI: they may load their own files and call this
+/// service, and no page of another site may frame them.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'",
 );
 
-/// What is known of one request, shared between the envelope and the extractors.
-#[derive(Clone)]
-pub(super) struct RequestContext(Arc<Inner>);
-
-struct Inner {
-    request_id: String,
-    /// The change that is asked for.
-    attempted: OnceLock<Action>,
-    rate: OnceLock<(Caller, Decision)>,
-}
-
-impl RequestContext {
-    /// The id that the request came with or was given.
-    pub(super) fn request_id(&self) -> &str {
-        &self.0.request_id
-    }
-
-    /// Has the answer counted as that of a change.
-    pub(super) fn attempt(&self, action: Action) {
-        let _ = self.0.attempted.set(action);
-    }
-
-    /// Has the answer tell how the caller's limit stands.
-    pub(super) fn tell_rate(&self, caller: Caller, decision: Decision) {
-        // The first limit that a request meets is the one that it is told.
-        let _ = self.0.rate.set((caller, decision));
-    }
-}
-
-/// The outermost layer.
+/// Handles a request from its first byte to the last byte of its response.
 pub(super) async fn wrap(
     State(app): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let request_id = request_id(&request);
-    let context = RequestContext(Arc::new(Inner {
-        request_id,
-        attempted: OnceLock::new(),
-        rate: OnceLock::new(),
-    }));
+    let context = RequestContext::new(request_id(&request));
     request.extensions_mut().insert(context.clone());
     let method = request.method().clone();
-    // The route, not the path: user ids have no place in every line of a log.
+    // The log has the route and not the path, because the path holds user ids.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let request = drain::when_dropped(request);
@@ -113,7 +79,7 @@ pub(super) async fn wrap(
     let _entered = span.enter();
     let mut problem = response.extensions_mut().remove::<Problem>();
     if response.status() == StatusCode::NOT_FOUND && response.body().is_end_stream() {
-        // The documentation's files answer with nothing but a status.
+        // The documentation's files answer 404 without a body.
         problem = problem.or(Some(Problem::new(
             Code::NotFound,
             "there is nothing at this address",
@@ -121,32 +87,29 @@ pub(super) async fn wrap(
     }
     let code = problem.as_ref().map(|problem| problem.code.name());
     if let Some(problem) = problem {
-        report(&problem);
-        write(&mut response, problem, &context);
+        log_cause(&problem);
+        write_problem(&mut response, problem, context.request_id());
     }
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(context.request_id()) {
-        headers.insert(REQUEST_ID, id);
-    }
-    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    add_common_headers(headers, context.request_id());
     if is_page(headers) {
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
     }
     cross_origin::finish(&mut response);
-    if let Some((caller, decision)) = context.0.rate.get() {
-        tell_rate(&mut response, caller, decision);
+    if let Some((account, decision)) = context.rate() {
+        write_rate(response.headers_mut(), account, decision);
     }
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
     app.metrics
         .answered(method.as_str(), route, status, elapsed);
-    if let Some(action) = context.0.attempted.get() {
+    if let Some(action) = context.attempted() {
         app.metrics.changed(action.name(), code.unwrap_or("done"));
     }
     let elapsed_ms = elapsed.as_millis() as u64;
     // Successful probes come every few seconds. They are logged at debug level.
-    if response.status().is_success() && WATCHED.contains(&route) {
+    if response.status().is_success() && PROBED.contains(&route) {
         debug!(target: "cameo::access", %method, route, status, code, elapsed_ms, "answered");
     } else {
         info!(target: "cameo::access", %method, route, status, code, elapsed_ms, "answered");
@@ -159,37 +122,31 @@ fn is_page(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with(b"text/html"))
 }
 
-/// Gives an answer outside of the main routes the headers that every answer has.
-pub(super) fn dress(request: &Request, answer: impl IntoResponse) -> Response {
-    let mut response = answer.into_response();
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&request_id(request)) {
-        headers.insert(REQUEST_ID, id);
-    }
-    headers.insert(NOSNIFF.0, NOSNIFF.1);
+/// Completes a response besides the main routes with the headers that every response has.
+pub(super) fn finish(request: &Request, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    add_common_headers(response.headers_mut(), &request_id(request));
     response
 }
 
-/// Answers a request outside of the main routes with a problem.
+/// Refuses a request besides the main routes with a problem.
 pub(super) fn refuse(request: &Request, problem: Problem) -> Response {
-    let context = RequestContext(Arc::new(Inner {
-        request_id: request_id(request),
-        attempted: OnceLock::new(),
-        rate: OnceLock::new(),
-    }));
+    let request_id = request_id(request);
     let mut response = problem.code.status().into_response();
-    write(&mut response, problem, &context);
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(context.request_id()) {
-        headers.insert(REQUEST_ID, id);
-    }
-    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    write_problem(&mut response, problem, &request_id);
+    add_common_headers(response.headers_mut(), &request_id);
     response
 }
 
-/// The id that a gateway gave, where it is harmless, or a new one.
+/// Adds the headers that every response has.
+fn add_common_headers(headers: &mut HeaderMap, request_id: &str) {
+    headers.extend(HeaderValue::from_str(request_id).map(|id| (REQUEST_ID, id)));
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+}
+
+/// The id in the request's header if it is safe to log, or a new one.
 fn request_id(request: &Request) -> String {
-    let harmless = |id: &&str| {
+    let is_safe = |id: &&str| {
         (1..=128).contains(&id.len())
             && id
                 .bytes()
@@ -199,7 +156,7 @@ fn request_id(request: &Request) -> String {
         .headers()
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok());
-    match given.filter(harmless) {
+    match given.filter(is_safe) {
         Some(id) => id.to_owned(),
         None => AvatarId::random()
             .map(|bits| bits.to_string())
@@ -207,8 +164,8 @@ fn request_id(request: &Request) -> String {
     }
 }
 
-/// Logs what the operator should know of a problem.
-fn report(problem: &Problem) {
+/// Logs the cause of a problem with its whole chain of sources.
+fn log_cause(problem: &Problem) {
     if let Some(cause) = &problem.cause {
         let mut chain = cause.to_string();
         let mut source = cause.source();
@@ -221,7 +178,8 @@ fn report(problem: &Problem) {
     }
 }
 
-fn write(response: &mut Response, problem: Problem, context: &RequestContext) {
+/// Makes a response that of a problem: its headers and its body.
+fn write_problem(response: &mut Response, problem: Problem, request_id: &str) {
     let status = problem.code.status();
     let body = ProblemBody {
         kind: "about:blank",
@@ -229,9 +187,9 @@ fn write(response: &mut Response, problem: Problem, context: &RequestContext) {
         status: status.as_u16(),
         code: problem.code,
         detail: problem.detail,
-        request_id: context.request_id().to_owned(),
+        request_id: request_id.to_owned(),
     };
-    // A struct of texts and numbers always becomes JSON.
+    // Strings and numbers can always be written as JSON.
     *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());
     let headers = response.headers_mut();
     headers.remove(axum::http::header::CONTENT_LENGTH);
@@ -239,12 +197,13 @@ fn write(response: &mut Response, problem: Problem, context: &RequestContext) {
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
-    let says_how_long = problem
+    let has_cache_control = problem
         .headers
         .iter()
         .any(|(name, _)| name == CACHE_CONTROL);
-    if matches!(status.as_u16(), 404 | 405) && !says_how_long {
-        // Caches may keep an answer of these statuses that says nothing (RFC 9110, section 15.1).
+    if matches!(status.as_u16(), 404 | 405) && !has_cache_control {
+        // Without the header, a cache may keep responses of these statuses (RFC 9110, section
+        // 15.1).
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     headers.extend(problem.headers);
@@ -256,18 +215,19 @@ fn write(response: &mut Response, problem: Problem, context: &RequestContext) {
     }
 }
 
-/// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10). The draft has
-/// no word for GCRA, where `q` requests are possible at once and come back evenly over `w` seconds,
-/// so that almost twice `q` fit into a span of `w`. Two parameters with the vendor's prefix, which
-/// the draft allows, say so.
-fn tell_rate(response: &mut Response, caller: &Caller, decision: &Decision) {
+/// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
+///
+/// The draft cannot describe GCRA, which allows `q` requests at once and restores them evenly over
+/// `w` seconds, so that a span of `w` seconds can hold almost twice `q`. Two parameters with a
+/// vendor prefix, which the draft permits, describe it.
+fn write_rate(headers: &mut HeaderMap, account: &Account, decision: &Decision) {
     let Decision { policy, quota, .. } = decision;
     let (remaining, next_in) = match decision.verdict {
         Verdict::Allowed { remaining, next_in } => (remaining, whole_seconds(next_in)),
         Verdict::Denied { retry_after } => (0, whole_seconds(retry_after)),
     };
     let (count, window) = (quota.count, quota.per.as_secs());
-    let key = BASE64.encode(caller.name().as_bytes());
+    let key = BASE64.encode(account.name().as_bytes());
     let interval = quota.interval_in_seconds();
     let policy_line = format!(
         "\"{policy}\";q={count};w={window};pk=:{key}:;cameo-algorithm=\"gcra\";cameo-interval={interval}"
@@ -277,12 +237,12 @@ fn tell_rate(response: &mut Response, caller: &Caller, decision: &Decision) {
         HeaderValue::from_str(&policy_line),
         HeaderValue::from_str(&state_line),
     ) {
-        response.headers_mut().insert(RATE_LIMIT_POLICY, policy);
-        response.headers_mut().insert(RATE_LIMIT, state);
+        headers.insert(RATE_LIMIT_POLICY, policy);
+        headers.insert(RATE_LIMIT, state);
     }
 }
 
-/// Rounded up: whoever comes back then does not come too early.
+/// Whole seconds, rounded up, so that a client that waits for them is not too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

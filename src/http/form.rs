@@ -1,8 +1,9 @@
-//! Multipart forms, read in such a way that no form costs more than its bytes.
+//! Multipart forms, parsed in time that is linear in their size.
 //!
-//! The parser searches all that it has buffered whenever it gets more, as long as it looks for the
-//! end of a preamble or of a part's head. So it gets at most [`MAX_HEAD_BYTES`] while it looks for
-//! one, and bytes that trickle in are collected before it gets them.
+//! While the parser looks for the end of a preamble or of a part's head, it searches its whole
+//! buffer again for each chunk that it gets. Small chunks and a long head would make this
+//! quadratic. So the parser gets at most [`MAX_HEAD_BYTES`] while it looks for such an end, and
+//! small chunks are joined before it gets them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,17 +17,17 @@ use tokio::time::{Instant, timeout_at};
 use super::incoming::IncomingBody;
 use super::problem::{Code, Problem};
 
-/// The most that may precede a part's data: the preamble and the part's head.
+/// The most bytes before a part's data: the preamble and the part's head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// How long bytes of a head are collected.
-const COLLECT: Duration = Duration::from_millis(10);
-/// The allowance while the parser reads a part's data.
+/// How long small chunks of a head are joined.
+const JOIN_TIME: Duration = Duration::from_millis(10);
+/// The value of `head_left` while the parser reads a part's data.
 const NOT_IN_HEAD: usize = usize::MAX;
 
-/// The parts of a form, one after another.
+/// A form, read part by part.
 pub(super) struct Form<'a> {
     parts: Multipart<'a>,
-    /// How much more the parser may get before it has found the end of a head.
+    /// How many more bytes the parser gets until it has found the end of a head.
     head_left: Arc<AtomicUsize>,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// The next part. The one before it must have been read to its end.
+    /// The next part; `None` at the end. The part before must have been read to its end.
     pub(super) async fn next(&mut self) -> Result<Option<Part<'a>>, Problem> {
         self.head_left.store(MAX_HEAD_BYTES, Ordering::Relaxed);
         let field = self.parts.next_field().await;
@@ -58,22 +59,22 @@ impl<'a> Form<'a> {
 pub(super) struct Part<'a>(Field<'a>);
 
 impl Part<'_> {
-    /// Its name.
+    /// The name of the part.
     pub(super) fn name(&self) -> Option<&str> {
         self.0.name()
     }
 
-    /// Whether it is a file.
+    /// Whether the part is a file.
     pub(super) fn is_file(&self) -> bool {
         self.0.file_name().is_some()
     }
 
-    /// The next bytes of its data; `None` at the end.
+    /// The next bytes of the part's data; `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Problem> {
         self.0.chunk().await.map_err(problem)
     }
 
-    /// Reads it to its end and keeps nothing.
+    /// Reads the part to its end and discards it.
     pub(super) async fn skip(mut self) -> Result<(), Problem> {
         while self.chunk().await?.is_some() {}
         Ok(())
@@ -82,7 +83,7 @@ impl Part<'_> {
 
 /// A body, chunk by chunk.
 pub(super) trait Chunks: Send {
-    /// The next bytes; `None` at the end. Nothing is lost where this is cancelled.
+    /// The next bytes; `None` at the end. Cancelling it loses no bytes.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Problem>> + Send;
 }
 
@@ -92,11 +93,11 @@ impl Chunks for IncomingBody {
     }
 }
 
-/// What the parser gets of a body.
+/// The chunks of a body as the parser gets them.
 struct Pieces<'a, B> {
     body: &'a mut B,
     head_left: Arc<AtomicUsize>,
-    /// What was read and not passed on.
+    /// Bytes of the body that the parser has not got yet.
     rest: Bytes,
 }
 
@@ -109,9 +110,10 @@ impl<'a, B: Chunks> Pieces<'a, B> {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        // The parser takes all that is ready before it looks at it. So nothing is, at first.
+        // The parser takes chunks for as long as they are ready, and searches only then. So this
+        // function is not ready at first.
         tokio::task::yield_now().await;
-        // While it looks for its first boundary it asks twice before it looks.
+        // While the parser looks for its first boundary, it asks twice before it searches.
         for _ in 0..2 {
             if self.head_left() == Some(0) {
                 tokio::task::yield_now().await;
@@ -127,11 +129,12 @@ impl<'a, B: Chunks> Pieces<'a, B> {
         let Some(mut piece) = self.read().await? else {
             return Ok(None);
         };
-        // The parser may find the end of a head whenever this waits, in what it has already.
+        // While this function waits, the parser can find the end of a head in the bytes that it
+        // has. So `head_left` is read again after each wait.
         if let Some(left) = self.head_left() {
             let wanted = left.min(MAX_HEAD_BYTES - left);
             if piece.len() < wanted {
-                piece = self.collect(piece, wanted).await?;
+                piece = self.join(piece, wanted).await?;
             }
         }
         if let Some(left) = self.head_left() {
@@ -141,7 +144,7 @@ impl<'a, B: Chunks> Pieces<'a, B> {
         Ok(Some(piece))
     }
 
-    /// How much more the parser may get; `None` where it reads a part's data.
+    /// How many more bytes the parser gets; `None` while it reads a part's data.
     fn head_left(&self) -> Option<usize> {
         let left = self.head_left.load(Ordering::Relaxed);
         (left != NOT_IN_HEAD).then_some(left)
@@ -155,37 +158,39 @@ impl<'a, B: Chunks> Pieces<'a, B> {
         }
     }
 
-    /// Collects so many bytes, or those that arrive within [`COLLECT`].
-    async fn collect(&mut self, begin: Bytes, wanted: usize) -> Result<Bytes, Problem> {
-        let until = Instant::now() + COLLECT;
-        let mut collected = BytesMut::from(begin);
-        while collected.len() < wanted {
+    /// Joins `first` with the chunks after it, up to so many bytes or for [`JOIN_TIME`].
+    async fn join(&mut self, first: Bytes, wanted: usize) -> Result<Bytes, Problem> {
+        let until = Instant::now() + JOIN_TIME;
+        let mut joined = BytesMut::from(first);
+        while joined.len() < wanted {
             match timeout_at(until, self.body.next()).await {
                 Ok(more) => match more? {
-                    Some(more) => collected.extend_from_slice(&more),
+                    Some(more) => joined.extend_from_slice(&more),
                     None => break,
                 },
                 Err(_) => break,
             }
         }
-        Ok(collected.freeze())
+        Ok(joined.freeze())
     }
 }
 
-/// Why the parser gets no more bytes.
+/// The problem because of which the parser gets no more bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.detail)]
 struct Refused(Problem);
 
 fn problem(error: multer::Error) -> Problem {
-    let broken = "the multipart form is broken or ended early";
-    let broken = || Problem::new(Code::MalformedRequest, broken);
+    let malformed = || {
+        let detail = "the multipart form is malformed or ended early";
+        Problem::new(Code::MalformedRequest, detail)
+    };
     match error {
         multer::Error::StreamReadFailed(cause) => match cause.downcast::<Refused>() {
             Ok(refused) => refused.0,
-            Err(_) => broken(),
+            Err(_) => malformed(),
         },
-        _ => broken(),
+        _ => malformed(),
     }
 }
 
@@ -195,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// A body that arrives in these chunks, each after a pause.
+    /// A body that arrives in chunks, each after a pause.
     struct Script {
         chunks: std::vec::IntoIter<Bytes>,
         pause: Duration,
@@ -260,17 +265,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_form_gives_the_same_parts_however_it_is_cut() {
+    async fn the_chunks_of_a_form_do_not_change_its_parts() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut data: Vec<_> = std::iter::repeat_with(|| random.u8(..))
                 .take(3000)
                 .collect();
-            // What nearly ends a part is a part of it.
+            // Data that resembles a boundary is data.
             data.extend_from_slice(b"\r\n--frontie\r\n--\r");
             let body = form(random.usize(..9000), random.usize(..5000), &data);
-            let most = random.usize(1..2000);
-            let sizes = std::iter::repeat_with(|| random.usize(1..=most));
+            let max_size = random.usize(1..2000);
+            let sizes = std::iter::repeat_with(|| random.usize(1..=max_size));
             let pause = Duration::from_millis(seed % 3 * 4);
             let mut script = Script::new(&body, sizes, pause);
             let parts = parts(&mut script).await.unwrap();
@@ -306,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_trickles_in_is_searched_rarely() {
+    async fn a_head_in_single_bytes_is_searched_rarely() {
         let body = vec![b'p'; 100_000];
         let mut script = Script::new(&body, std::iter::repeat(1), Duration::from_millis(1));
         let pieces = Pieces {

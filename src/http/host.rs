@@ -7,25 +7,26 @@ use axum::http::uri::Authority;
 
 use super::problem::{Code, Problem};
 
-/// Checks that a request names its host once and in a valid form. Proxies that choose between two
-/// hosts in different ways can be led past their access rules.
+/// Checks that a request has exactly one `Host`, in a valid form. If a request has two, a proxy and
+/// this service could use different ones, and a client could bypass the access rules of the proxy.
 ///
 /// # Errors
-/// 400
+/// 400 `malformed_request`
 pub(super) fn check(request: &Request) -> Result<(), Problem> {
     let hosts: Vec<_> = request.headers().get_all(HOST).iter().collect();
     let refused = |detail: &str| Err(Problem::new(Code::MalformedRequest, detail));
     match hosts[..] {
-        // HTTP/1.0 knows no Host.
+        // HTTP/1.0 does not require Host.
         [] if request.version() < Version::HTTP_11 => Ok(()),
         [] => refused("the request has no Host header; HTTP/1.1 needs one"),
         [host] if is_valid(host.as_bytes()) => Ok(()),
-        [_] => refused("the Host header is no host with an optional port"),
+        [_] => refused("the Host header is not a host with an optional port"),
         _ => refused("the request has more than one Host header; send one"),
     }
 }
 
-/// A host that is not empty and, after a colon, no port or a number that a port can have.
+/// Whether a field is a host that is not empty, optionally followed by a colon and a port. The port
+/// may be empty.
 fn is_valid(field: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(field) else {
         return false;
@@ -47,7 +48,7 @@ mod tests {
     use axum::body::Body;
 
     #[test]
-    fn a_request_names_its_host_once() {
+    fn a_request_has_exactly_one_valid_host() {
         let check = |version, hosts: &[&str]| {
             let mut request = Request::builder().version(version);
             for host in hosts {

@@ -1,4 +1,5 @@
-//! The body of an upload while it arrives: how fast it must be, and what is reserved for it.
+//! The body of an upload while it arrives: its minimum rate, and the memory that is reserved for
+//! it.
 
 use std::time::Duration;
 
@@ -10,26 +11,26 @@ use tokio::time::Instant;
 use super::problem::{Code, Problem};
 use crate::service::{Admission, Interruption};
 
-/// How long a body of no bytes may take. [`WHOLE_BYTES_PER_SECOND`] adds to it.
-const WHOLE: Duration = Duration::from_secs(20);
-/// One megabit per second, about: each second that a body may take on top of [`WHOLE`] is good for
-/// so many bytes of `upload.max_bytes`. The default of 5 MiB gives one minute in total.
-const WHOLE_BYTES_PER_SECOND: u64 = 128 * 1024;
-/// How long a body may stop arriving.
+/// The time limit of a whole body, without the part that [`BASE_BYTES_PER_SECOND`] adds.
+const BASE_TIME: Duration = Duration::from_secs(20);
+/// Adds one second to the time limit of a whole body for so many bytes of `upload.max_bytes`, which
+/// is about one megabit per second. The default of 5 MiB gives one minute in total.
+const BASE_BYTES_PER_SECOND: u64 = 128 * 1024;
+/// The longest pause of a body.
 const STALL: Duration = Duration::from_secs(10);
-/// The lowest average rate of all but the first [`STALL`]: half of what the slowest mobile networks
-/// carry. A body that is slower is sent to occupy memory.
+/// The minimum average rate of a body after the first [`STALL`]: half of the rate of the slowest
+/// mobile networks. A slower body would only occupy memory.
 const MIN_BYTES_PER_SECOND: usize = 8 * 1024;
-/// A body below this rate is slow. It is ended if others wait for its memory.
+/// A body below this rate is slow. It is ended if other uploads wait for its memory.
 const SLOW_BYTES_PER_SECOND: usize = 64 * 1024;
-/// How long a body may stay below that rate before it counts as slow.
+/// How long a body can stay below that rate before it counts as slow.
 const SLOW_AFTER: Duration = Duration::from_secs(5);
-/// The most bytes that one read gives; memory for them is reserved first. The server's buffer for a
-/// connection is no larger.
+/// The most bytes of one read. Memory for them is reserved before the read. The server's buffer for
+/// a connection is not larger.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A body that is read no faster than memory is reserved for it, and no slower than
-/// [`BodyRateLimit`] demands.
+/// The body of an upload. It is read only as fast as memory is reserved for it, and it is ended if
+/// it arrives more slowly than [`BodyRateLimit`] allows.
 pub(super) struct IncomingBody {
     chunks: BodyDataStream,
     rate: BodyRateLimit,
@@ -39,7 +40,7 @@ pub(super) struct IncomingBody {
 }
 
 impl IncomingBody {
-    /// A body of at most `max_bytes`, which holds an upload of at most `upload_max_bytes`.
+    /// A body of at most `max_bytes`, with a picture of at most `upload_max_bytes`.
     pub(super) fn new(
         body: Body,
         admission: Admission,
@@ -57,13 +58,17 @@ impl IncomingBody {
         }
     }
 
-    /// The next bytes; `None` at the end. Nothing is lost where this is cancelled.
+    /// The next bytes; `None` at the end. Cancelling it loses no bytes.
+    ///
+    /// # Errors
+    /// 400 if the body ends early, 408 if it is too slow, 413 if it is too large, 503 if there is
+    /// no memory for it in time.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let ahead = (self.rate.bytes + CHUNK_BYTES).min(self.max_bytes);
         let waits_since = Instant::now();
         self.admission.hold(ahead).await?;
         self.rate.exclude(waits_since);
-        // Without a timer where the next bytes have arrived already.
+        // Bytes that have already arrived need no timer.
         let chunk = match self.chunks.next().now_or_never() {
             Some(chunk) => chunk,
             None => self.wait().await?,
@@ -86,7 +91,7 @@ impl IncomingBody {
         let more = self.admission.wait_for(self.chunks.next(), deadline);
         more.await.map_err(|why| {
             let detail = match why {
-                Interruption::TimedOut => self.rate.reproach(),
+                Interruption::TimedOut => self.rate.timeout_detail(),
                 Interruption::Revoked => format!(
                     "the body arrived at less than {SLOW_BYTES_PER_SECOND} bytes a second while \
                      other uploads waited for memory"
@@ -102,7 +107,7 @@ impl IncomingBody {
     }
 }
 
-/// The problem of an upload that is larger than `max` bytes; `found` where its size is known.
+/// The problem of an upload that is larger than `max` bytes. `found` is its size, if it is known.
 pub(super) fn too_large(found: Option<usize>, max: usize) -> Problem {
     let detail = match found {
         Some(found) => format!("{found} bytes; at most {max}"),
@@ -111,71 +116,79 @@ pub(super) fn too_large(found: Option<usize>, max: usize) -> Problem {
     Problem::new(Code::FileTooLarge, detail)
 }
 
-/// How fast a body must arrive.
+/// The minimum rate of a body.
 struct BodyRateLimit {
-    whole: Duration,
-    begun: Instant,
+    /// The time limit of the whole body.
+    time_limit: Duration,
+    started: Instant,
+    /// When the last bytes arrived.
     last: Instant,
+    /// How many bytes have arrived.
     bytes: usize,
-    /// When it counts as slow unless more of it arrives.
+    /// When the body counts as slow unless more of it arrives.
     slow_after: Instant,
 }
 
 impl BodyRateLimit {
-    /// The limit for a body that begins now.
+    /// The limit of a body that starts now.
     fn new(upload_max_bytes: usize) -> Self {
         let now = Instant::now();
         Self {
-            whole: WHOLE + Duration::from_secs(upload_max_bytes as u64 / WHOLE_BYTES_PER_SECOND),
-            begun: now,
+            time_limit: BASE_TIME
+                + Duration::from_secs(upload_max_bytes as u64 / BASE_BYTES_PER_SECOND),
+            started: now,
             last: now,
             bytes: 0,
             slow_after: now + SLOW_AFTER,
         }
     }
 
+    /// Records that so many bytes have arrived.
     fn arrived(&mut self, bytes: usize) {
         let now = Instant::now();
-        // A fast body earns no more than SLOW_AFTER, and a slow one owes no more than that.
-        let owes = now.checked_sub(SLOW_AFTER).unwrap_or(now);
+        // Bytes move `slow_after` by the time that they take at the slow rate. It stays within
+        // SLOW_AFTER of now, so that neither a fast nor a slow start counts for long.
+        let earliest = now.checked_sub(SLOW_AFTER).unwrap_or(now);
         let earned = time_of(bytes, SLOW_BYTES_PER_SECOND);
-        self.slow_after = (self.slow_after.max(owes) + earned).min(now + SLOW_AFTER);
+        self.slow_after = (self.slow_after.max(earliest) + earned).min(now + SLOW_AFTER);
         self.last = now;
         self.bytes += bytes;
     }
 
-    /// Does not count the time since `since`: this service did not read the body then.
+    /// Excludes the time since `since`, in which this service did not read the body.
     fn exclude(&mut self, since: Instant) {
         let excluded = since.elapsed();
-        self.begun += excluded;
+        self.started += excluded;
         self.last += excluded;
         self.slow_after += excluded;
     }
 
-    /// When more of it must have arrived.
+    /// When more bytes must have arrived.
     fn deadline(&self) -> Instant {
-        (self.begun + self.whole)
+        (self.started + self.time_limit)
             .min(self.last + STALL)
             .min(self.earned())
     }
 
-    /// Until when the bytes that arrived are enough.
+    /// When the average rate falls below the minimum unless more bytes arrive.
     fn earned(&self) -> Instant {
-        self.begun + STALL + time_of(self.bytes, MIN_BYTES_PER_SECOND)
+        self.started + STALL + time_of(self.bytes, MIN_BYTES_PER_SECOND)
     }
 
-    fn reproach(&self) -> String {
+    /// Says which of the limits the body exceeded at its deadline.
+    fn timeout_detail(&self) -> String {
         let ended = self.deadline();
-        if ended == self.begun + self.whole {
-            format!("the body did not arrive within {} s", self.whole.as_secs())
+        if ended == self.started + self.time_limit {
+            let seconds = self.time_limit.as_secs();
+            format!("the body did not arrive within {seconds} s")
         } else if ended == self.last + STALL {
-            format!("nothing of the body arrived for {} s", STALL.as_secs())
+            format!("no byte of the body arrived for {} s", STALL.as_secs())
         } else {
             format!(
-                "{} bytes of the body arrived in {} s; at least {MIN_BYTES_PER_SECOND} a second \
-                 have to",
+                "{} bytes of the body arrived in {} s; at least {MIN_BYTES_PER_SECOND} bytes a \
+                 second",
                 self.bytes,
-                (ended - self.begun).as_secs()
+                (ended - self.started).as_secs()
             )
         }
     }
@@ -191,15 +204,15 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    /// How long a body may go on that sends `piece` bytes every `pause` for ever, and what is said
-    /// in the end.
+    /// The time after which a body is ended that sends `piece` bytes every `pause`, and the detail
+    /// of its problem.
     async fn read(max: usize, piece: usize, pause: Duration) -> (Duration, String) {
         let mut rate = BodyRateLimit::new(max);
         let begun = Instant::now();
         loop {
             let arrives = Instant::now() + pause;
             if arrives > rate.deadline() {
-                return (rate.deadline() - begun, rate.reproach());
+                return (rate.deadline() - begun, rate.timeout_detail());
             }
             tokio::time::sleep_until(arrives).await;
             rate.arrived(piece);
@@ -210,7 +223,7 @@ mod tests {
     async fn a_body_that_stalls_is_ended() {
         let (after, why) = read(5 * MIB, MIB, Duration::from_secs(11)).await;
         assert_eq!(after.as_secs(), 10);
-        assert_eq!(why, "nothing of the body arrived for 10 s");
+        assert_eq!(why, "no byte of the body arrived for 10 s");
     }
 
     #[tokio::test(start_paused = true)]
@@ -219,9 +232,9 @@ mod tests {
         assert_eq!(after.as_secs(), 10);
         assert_eq!(
             why,
-            "1 bytes of the body arrived in 10 s; at least 8192 a second have to"
+            "1 bytes of the body arrived in 10 s; at least 8192 bytes a second"
         );
-        // Half as fast as it must be: 10 s, and a second for each 8192 bytes.
+        // At half the minimum rate: 10 s, and one more second for each 8192 bytes.
         let (after, _) = read(5 * MIB, 4096, Duration::from_secs(1)).await;
         assert!((19..=21).contains(&after.as_secs()), "{after:?}");
     }
@@ -246,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_is_slow_five_seconds_after_it_became_slow_whatever_came_before() {
+    async fn a_body_counts_as_slow_after_five_slow_seconds_even_after_a_fast_start() {
         let mut rate = BodyRateLimit::new(5 * MIB);
         rate.arrived(4 * MIB);
         let since = Instant::now();

@@ -12,11 +12,11 @@ use super::problem::{Code, Problem};
 use crate::service::{Load, Share};
 use crate::telemetry::Exposition;
 
-/// What does the service count and measure of itself?
+/// Metrics
 ///
-/// In the text format of Prometheus, or in that of `OpenMetrics` where `Accept` asks for it;
-/// `docs/metrics.md` in the source lists all metrics. Where `http.metrics_bind` is set they are
-/// answered there, and not here.
+/// The text format is that of Prometheus, or that of `OpenMetrics` if `Accept` asks for it.
+/// `docs/metrics.md` in the source lists all metrics. If `http.metrics_bind` is set, the metrics are
+/// at that address and not at this one.
 #[utoipa::path(
     get,
     path = "/metrics",

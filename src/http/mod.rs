@@ -1,9 +1,26 @@
-//! The program over HTTP: the route table, what guards it, and how answers look.
+//! The HTTP surface: the route table, the extractors that guard it, and the form of responses.
+//!
+//! | modules | what they are |
+//! | --- | --- |
+//! | this one | the route table |
+//! | `avatars`, `files`, `health`, `metrics` | handlers, one file for each group of routes |
+//! | `caller`, `target`, `rate`, `permit` | who asks, for whose avatar, and whether they may |
+//! | `query`, `conditions`, `negotiate`, `host` | what else a request says |
+//! | `picture`, `form`, `incoming`, `drain` | the body of an upload |
+//! | `image`, `dto`, `problem`, `cross_origin` | what responses look like |
+//! | `envelope`, `context` | what every request and response has |
+//! | `dependencies`, `readiness`, `startup` | whether the service can do its work, and what answers until it can |
+//! | `connection` | connections with long-lived answers |
+//! | `docs`, `openapi` | the OpenAPI document |
+//! | `state` | what every handler can use |
 
 mod avatars;
+mod caller;
 mod conditions;
 mod connection;
+mod context;
 mod cross_origin;
+mod dependencies;
 mod docs;
 mod drain;
 mod dto;
@@ -21,10 +38,11 @@ mod permit;
 mod picture;
 mod problem;
 mod query;
+mod rate;
+mod readiness;
 mod startup;
-
-use std::ops::Deref;
-use std::sync::Arc;
+mod state;
+mod target;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -39,86 +57,13 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use connection::{ConnectionHandle, Listener};
 pub(crate) use files::ROOT as FILES_ROOT;
-pub use startup::{Needed, Readiness, Startup};
+pub use readiness::{Needed, Readiness, Startup};
 pub(crate) use startup::{is_health_check, refuse_connection, starting_router};
+pub use state::{AppState, MetricsAt, Parts};
 
-use crate::auth::Verifier;
-use crate::avatar::VariantName;
-use crate::config::{Delivery, Environment};
-use crate::limits::Limiter;
-use crate::service::{Service, Size};
-use crate::telemetry::Metrics;
 use problem::{Code, Problem};
 
-/// What every handler may use.
-#[derive(Clone)]
-pub struct AppState(Arc<Shared>);
-
-struct Shared {
-    parts: Parts,
-    checked: health::Checked,
-}
-
-/// The parts of an [`AppState`].
-pub struct Parts {
-    /// What the program does.
-    pub service: Arc<Service>,
-    /// Who is believed.
-    pub verifier: Verifier,
-    /// How often anyone may do what; `None` where limits are off.
-    pub limiter: Option<Arc<dyn Limiter>>,
-    /// The cookie that holds a token.
-    pub cookie_name: String,
-    /// Origins that browsers may call from, and write from with a cookie.
-    pub trusted_origins: Vec<String>,
-    /// How images are answered.
-    pub delivery: Delivery,
-    /// What `avatar_url` points to.
-    pub primary_variant: VariantName,
-    /// Whether figures are shown to anyone (development) or to operators alone.
-    pub environment: Environment,
-    /// Whether `/docs` and `/openapi.json` are answered.
-    pub docs: bool,
-    /// What is counted.
-    pub metrics: Metrics,
-    /// Who answers `/metrics`.
-    pub metrics_at: MetricsAt,
-    /// Whether the program has begun to shut down, and whether anybody asks.
-    pub readiness: Arc<Readiness>,
-}
-
-/// Who answers `/metrics`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricsAt {
-    /// The main address.
-    Main,
-    /// An address of its own ([`metrics_router`]).
-    ItsOwn,
-}
-
-impl AppState {
-    /// Puts the parts together.
-    pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared {
-            parts,
-            checked: health::Checked::default(),
-        }))
-    }
-
-    fn primary_size(&self) -> Size {
-        Size::Variant(self.primary_variant.clone())
-    }
-}
-
-impl Deref for AppState {
-    type Target = Parts;
-
-    fn deref(&self) -> &Parts {
-        &self.0.parts
-    }
-}
-
-/// The whole HTTP surface, and with it the OpenAPI document.
+/// The routes of the main address, from which the OpenAPI document is made too.
 fn table(metrics: MetricsAt) -> OpenApiRouter<AppState> {
     match metrics {
         MetricsAt::Main => without_metrics().merge(metrics_alone()),
@@ -141,33 +86,33 @@ fn without_metrics() -> OpenApiRouter<AppState> {
         .routes(routes!(health::overview))
 }
 
-/// The OpenAPI 3.1 document of the whole surface.
+/// The OpenAPI 3.1 document of all routes.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     openapi::complete(table(MetricsAt::Main).into_openapi())
 }
 
-/// Everything that answers, from the request's first byte read to the answer's last.
+/// The service of the main address: the routes, the documentation, and the layers around them.
 pub fn router(app: AppState) -> Router {
     let (routes, document) = table(app.metrics_at).split_for_parts();
-    let most = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
+    let max_body_bytes = app.service.settings().max_upload_bytes + picture::FORM_OVERHEAD_BYTES;
     let routes = if app.docs {
         routes.merge(
             SwaggerUi::new("/docs")
                 .url("/openapi.json", openapi::complete(document))
-                // Its badge would ask a validator on the internet.
+                // The badge of a validator would load it from the internet.
                 .config(Config::default().validator_url("none")),
         )
     } else {
         routes
     };
     with_fallbacks(routes)
-        .layer(DefaultBodyLimit::max(most))
+        .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(cross_origin::cors(&app.trusted_origins))
         .layer(middleware::from_fn_with_state(app.clone(), envelope::wrap))
         .with_state(app)
 }
 
-/// Where to begin
+/// Start page
 ///
 /// Redirects to the documentation.
 #[utoipa::path(
@@ -192,8 +137,8 @@ fn nothing_here() -> Problem {
     Problem::new(Code::NotFound, "there is nothing at this address")
 }
 
-/// What answers at an address of the metrics' own, where there is one: the metrics, and
-/// `/health/avatar` with its figures.
+/// The service of the address in `http.metrics_bind`: the metrics, and `/health/avatar` with its
+/// figures.
 pub fn metrics_router(app: AppState) -> Router {
     let (routes, _) = metrics_alone().split_for_parts();
     let routes = routes.route("/health/avatar", get(health::overview_for_operators));
@@ -206,7 +151,7 @@ fn with_fallbacks(routes: Router<AppState>) -> Router<AppState> {
     routes
         .fallback(async || nothing_here())
         .method_not_allowed_fallback(async |method: Method| {
-            let detail = format!("{method} means nothing here; Allow tells what does");
+            let detail = format!("{method} is not supported here; see the header Allow");
             Problem::new(Code::MethodNotAllowed, detail)
         })
 }

@@ -1,17 +1,27 @@
-//! Which representation a reader prefers.
+//! Content negotiation: the representation that a reader prefers.
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
 use crate::avatar::Format;
 
-/// What a reader takes (`Accept`, RFC 9110, section 12.5.1).
+/// The media types that a reader accepts (`Accept`, RFC 9110, section 12.5.1).
 pub(super) struct Accepts {
-    /// Type, subtype and quality in thousandths, in the order given.
-    ranges: Vec<(String, String, u16)>,
+    ranges: Vec<MediaRange>,
+}
+
+/// One media range of `Accept`.
+struct MediaRange {
+    /// The type, in lower case; `*` for any.
+    kind: String,
+    /// The subtype, in lower case; `*` for any.
+    subtype: String,
+    /// In thousandths.
+    quality: u16,
 }
 
 impl Accepts {
+    /// The `Accept` headers of a request. Without one, a reader accepts everything.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let lines = headers
             .get_all(ACCEPT)
@@ -19,16 +29,16 @@ impl Accepts {
             .filter_map(|value| value.to_str().ok());
         let ranges = lines
             .flat_map(|line| line.split(','))
-            .filter_map(range)
+            .filter_map(media_range)
             .collect();
         Self { ranges }
     }
 
-    /// Whether the reader asks for JSON rather than for an image.
+    /// Whether the reader prefers JSON to an image.
     ///
-    /// JSON needs a range of its own. At equal quality an image with a range of its own comes
-    /// first, and one that only `*/*` accepts comes last: `application/json, text/plain, */*` is
-    /// what common HTTP clients send where they expect JSON.
+    /// Only a range that names `application` can ask for JSON; `*/*` asks for an image. At equal
+    /// quality a range that names `image` is preferred to JSON, and JSON is preferred to `*/*`:
+    /// common HTTP clients that expect JSON send `application/json, text/plain, */*`.
     pub(super) fn prefers_json(&self) -> bool {
         let json = match self.most_specific("application", "json") {
             Some((rank, quality)) if rank > Rank::Any => quality,
@@ -45,21 +55,22 @@ impl Accepts {
         json > 0 && json > named && json >= any
     }
 
-    /// Whether the reader names `OpenMetrics` and does not prefer plain text.
+    /// Whether the reader asks for `OpenMetrics` and does not prefer plain text.
     pub(super) fn prefers_open_metrics(&self) -> bool {
-        let open = self.quality(|range| range.0 == "application" && range.1 == "openmetrics-text");
-        let plain = self.quality(|range| range.0 == "text" && range.1 == "plain");
+        let open = self.named_quality("application", "openmetrics-text");
+        let plain = self.named_quality("text", "plain");
         open > 0 && open >= plain
     }
 
-    /// The best quality of the ranges that fit; 0 where none does.
-    fn quality(&self, fits: impl Fn(&&(String, String, u16)) -> bool) -> u16 {
-        let fitting = self.ranges.iter().filter(fits);
-        fitting.map(|range| range.2).max().unwrap_or(0)
+    /// The highest quality of the ranges that name exactly this media type; 0 if there is none.
+    fn named_quality(&self, kind: &str, subtype: &str) -> u16 {
+        let named = self.ranges.iter();
+        let named = named.filter(|range| range.kind == kind && range.subtype == subtype);
+        named.map(|range| range.quality).max().unwrap_or(0)
     }
 
-    /// Whether the reader takes images of this format.
-    pub(super) fn takes(&self, format: Format) -> bool {
+    /// Whether the reader accepts images of this format.
+    pub(super) fn accepts(&self, format: Format) -> bool {
         if self.ranges.is_empty() {
             return true;
         }
@@ -67,19 +78,22 @@ impl Accepts {
         decisive.is_some_and(|(_, quality)| quality > 0)
     }
 
-    /// The most specific range that a media type fits, with its quality: that range decides.
+    /// The most specific range that includes a media type, and its quality. This range decides.
     fn most_specific(&self, kind: &str, subtype: &str) -> Option<(Rank, u16)> {
-        let rank = |(given, sub, quality): &(String, String, u16)| match (&**given, &**sub) {
-            (given, sub) if given == kind && sub == subtype => Some((Rank::Type, *quality)),
-            (given, "*") if given == kind => Some((Rank::Kind, *quality)),
-            ("*", "*") => Some((Rank::Any, *quality)),
-            _ => None,
+        let rank = |range: &MediaRange| {
+            let rank = match (&*range.kind, &*range.subtype) {
+                (given, sub) if given == kind && sub == subtype => Rank::Type,
+                (given, "*") if given == kind => Rank::Kind,
+                ("*", "*") => Rank::Any,
+                _ => return None,
+            };
+            Some((rank, range.quality))
         };
         self.ranges.iter().filter_map(rank).max()
     }
 }
 
-/// How specific a range is.
+/// How specific a media range is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// `*/*`
@@ -90,7 +104,8 @@ enum Rank {
     Type,
 }
 
-fn range(text: &str) -> Option<(String, String, u16)> {
+/// Parses one media range; `None` if it is malformed.
+fn media_range(text: &str) -> Option<MediaRange> {
     let mut parts = text.split(';').map(str::trim);
     let (kind, subtype) = parts.next()?.split_once('/')?;
     let quality = parts
@@ -99,25 +114,25 @@ fn range(text: &str) -> Option<(String, String, u16)> {
         .map(|(_, quality)| quality)
         .map_or(Some(1.0), |quality| quality.parse::<f32>().ok())?;
     let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
-    Some((
-        kind.to_ascii_lowercase(),
-        subtype.to_ascii_lowercase(),
+    Some(MediaRange {
+        kind: kind.to_ascii_lowercase(),
+        subtype: subtype.to_ascii_lowercase(),
         quality,
-    ))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn accepts(text: &str) -> Accepts {
+    fn parse(text: &str) -> Accepts {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, text.parse().unwrap());
         Accepts::of(&headers)
     }
 
     #[test]
-    fn json_is_for_those_who_ask_for_it() {
+    fn only_a_reader_who_prefers_json_gets_it() {
         for (accept, json) in [
             ("application/json", true),
             ("application/json, text/plain, */*", true),
@@ -128,14 +143,14 @@ mod tests {
             ("text/html,application/xhtml+xml,*/*;q=0.8", false),
             ("application/json;q=0", false),
             ("application/*", true),
-            // The most specific range decides, wherever it stands.
+            // The most specific range decides, whatever the order.
             ("application/json;q=0, application/*", false),
             (
                 "application/*, application/json;q=0.1, image/*;q=0.5",
                 false,
             ),
             ("application/*;q=0.1, application/json, image/*;q=0.5", true),
-            // What accepts everything accepts images.
+            // `*/*` accepts images.
             ("application/json;q=0.5, */*", false),
             ("application/json;q=0.5, */*;q=0.8", false),
             ("application/json;q=0.9, text/plain, */*;q=0.8", true),
@@ -143,7 +158,7 @@ mod tests {
             ("application/json, image/*, */*", false),
             ("application/json, image/*;q=0, */*", true),
             ("application/json;q=0.5, image/webp;q=0.1, */*", false),
-            // The name of a parameter has no case.
+            // Parameter names are case-insensitive.
             ("application/json;Q=0.5, image/webp;q=0.6", false),
             (
                 "application/json;charset=utf-8;Q=0, image/webp;q=0.6",
@@ -151,13 +166,13 @@ mod tests {
             ),
             ("nonsense", false),
         ] {
-            assert_eq!(accepts(accept).prefers_json(), json, "{accept}");
+            assert_eq!(parse(accept).prefers_json(), json, "{accept}");
         }
         assert!(!Accepts::of(&HeaderMap::new()).prefers_json());
     }
 
     #[test]
-    fn the_most_specific_range_decides_whether_a_format_is_taken() {
+    fn the_most_specific_range_decides_whether_a_format_is_accepted() {
         for (accept, webp, jpeg) in [
             ("*/*", true, true),
             ("image/webp", true, false),
@@ -166,15 +181,15 @@ mod tests {
             ("image/jpeg, */*;q=0.1", true, true),
             ("text/html", false, false),
         ] {
-            let accepts = accepts(accept);
-            assert_eq!(accepts.takes(Format::Webp), webp, "{accept}");
-            assert_eq!(accepts.takes(Format::Jpeg), jpeg, "{accept}");
+            let accepts = parse(accept);
+            assert_eq!(accepts.accepts(Format::Webp), webp, "{accept}");
+            assert_eq!(accepts.accepts(Format::Jpeg), jpeg, "{accept}");
         }
-        assert!(Accepts::of(&HeaderMap::new()).takes(Format::Png));
+        assert!(Accepts::of(&HeaderMap::new()).accepts(Format::Png));
     }
 
     #[test]
-    fn open_metrics_is_for_those_who_ask_for_it() {
+    fn only_a_reader_who_names_open_metrics_gets_it() {
         for (accept, open) in [
             (
                 "application/openmetrics-text; version=1.0.0, text/plain;version=0.0.4;q=0.5",
@@ -190,7 +205,7 @@ mod tests {
             ("*/*", false),
             ("application/*", false),
         ] {
-            assert_eq!(accepts(accept).prefers_open_metrics(), open, "{accept}");
+            assert_eq!(parse(accept).prefers_open_metrics(), open, "{accept}");
         }
         assert!(!Accepts::of(&HeaderMap::new()).prefers_open_metrics());
     }

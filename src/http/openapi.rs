@@ -1,6 +1,7 @@
-//! Completes the OpenAPI document. The route table's annotations say what differs between routes;
-//! this module adds what follows by a rule: operation ids that are unique, response headers, user
-//! ids, examples, and the security of operations that need none.
+//! Completes the OpenAPI document. The annotations of the handlers describe what differs between
+//! routes; this module adds what a rule determines: unique operation ids, response headers, the
+//! schema of user ids, examples, and an empty list of security schemes for operations that are open
+//! to anyone.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ const PROBLEM: &str = "application/problem+json";
 
 use super::docs::MalformedProblems;
 
-/// Adds everything that follows by a rule to a document made from the route table.
+/// Adds everything that a rule determines to a document that was made from the route table.
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     let mut server = Server::new("/");
     server.description = Some("The service that serves this document".to_owned());
@@ -62,8 +63,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
     .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
-/// A handler of two methods has one id in its annotation. Ids must be unique, so the second
-/// method gets an id of its own.
+/// Makes the id of an operation unique. A handler of two methods has one id in its annotation, so
+/// the second method gets an id of its own.
 fn name(method: &str, operation: &mut Operation) {
     let Some(id) = &mut operation.operation_id else {
         return;
@@ -90,7 +91,7 @@ fn refine(parameter: &mut Parameter) {
     }
 }
 
-/// Every route refuses a request that is not HTTP as it should be.
+/// Adds the problem of a malformed request, which every route can answer.
 fn add_malformed(operation: &mut Operation) {
     let responses = &mut operation.responses.responses;
     for (status, response) in MalformedProblems::responses() {
@@ -112,27 +113,27 @@ const fn text(description: &'static str, example: &'static str) -> HeaderDoc {
     }
 }
 
-/// Every response header that this service sets on purpose.
+/// The response headers of this service.
 const HEADERS: &[(&str, HeaderDoc)] = &[
     (
         "Accept-Ranges",
-        text("The image can be read in part.", "bytes"),
+        text("A range of the image can be requested.", "bytes"),
     ),
     (
         "Access-Control-Allow-Origin",
-        text("Public images are readable by pages of every origin.", "*"),
+        text("Pages of every origin may read public images.", "*"),
     ),
     (
         "Cache-Control",
         text(
-            "How long a cache may keep the answer.",
+            "How long a cache may keep the response.",
             "public, max-age=300, stale-while-revalidate=60",
         ),
     ),
     (
         "Content-Range",
         text(
-            "Which bytes of the image the answer holds; with 416, how many the image has.",
+            "The range of the image in this response; with 416, the size of the image.",
             "bytes 0-99/9312",
         ),
     ),
@@ -161,20 +162,21 @@ const HEADERS: &[(&str, HeaderDoc)] = &[
         "RateLimit",
         text(
             "The state of the quota that counted this request \
-             (draft-ietf-httpapi-ratelimit-headers-10): `r` requests are possible now, one \
-             more in `t` seconds at the latest; `pk` is whose quota it is, in base64. Missing from \
-             an answer that is given before the request is counted, such as 412 where a condition \
-             fails before the body is read.",
+             (draft-ietf-httpapi-ratelimit-headers-10): `r` requests are possible now, and one \
+             more in `t` seconds at the latest; `pk` is the owner of the quota, in base64. Absent \
+             if the request is refused before it is counted, for instance with 412 because a \
+             condition fails before the body is read.",
             "\"upload\";r=4;t=12;pk=:NDI=:",
         ),
     ),
     (
         "RateLimit-Policy",
         text(
-            "The quota that counted this request: `q` requests at once, restored one by one, \
-             evenly over `w` seconds (GCRA), one every `cameo-interval` seconds. Any span of `w` \
-             seconds can therefore hold almost twice `q` requests. `upload` and `delete` are a \
-             user's quotas, `service_upload` and `service_delete` those of a service or an admin.",
+            "The quota that counted this request (GCRA): `q` requests are possible at once, and \
+             they are restored evenly over `w` seconds, one every `cameo-interval` seconds. Any \
+             span of `w` seconds can therefore hold almost twice `q` requests. `upload` and \
+             `delete` are the quotas of a user, `service_upload` and `service_delete` those of a \
+             service or an admin.",
             "\"upload\";q=5;w=60;pk=:NDI=:;cameo-algorithm=\"gcra\";cameo-interval=12",
         ),
     ),
@@ -182,36 +184,39 @@ const HEADERS: &[(&str, HeaderDoc)] = &[
         "Retry-After",
         HeaderDoc {
             kind: Type::Integer,
-            description: "After how many seconds the request can succeed.",
+            description: "The number of seconds after which the request can succeed.",
             example: "12",
         },
     ),
     (
         "Vary",
-        text("Which request headers the answer depends on.", "Accept"),
+        text(
+            "The request headers that the response depends on.",
+            "Accept",
+        ),
     ),
     (
         "WWW-Authenticate",
         text(
-            "How to authenticate, and what is wrong with the token that was sent (RFC 6750).",
+            "How to authenticate, and why the token of the request is refused (RFC 6750).",
             "Bearer realm=\"cameo\", error=\"invalid_token\", \
              error_description=\"the token has expired\"",
         ),
     ),
     (
         "X-Content-Type-Options",
-        text("The declared content type is the true one.", "nosniff"),
+        text("A browser must not guess another content type.", "nosniff"),
     ),
     (
         "X-Request-Id",
         text(
-            "The request's id: the one it came with, or a new one.",
+            "The id of the request: the one in its `X-Request-Id`, or a new one.",
             "hu2wnwr6uxrqzi7x3ftj5dpjeu",
         ),
     ),
 ];
 
-/// Headers that every answer can have.
+/// Headers that every response can have.
 const EVERYWHERE: [&str; 4] = [
     "Access-Control-Allow-Origin",
     "Vary",
@@ -279,7 +284,7 @@ fn add_headers(method: &str, operation: &mut Operation) {
                 "302" => names.extend(["Cache-Control"]),
                 _ => {}
             }
-            // An answer about a public image, whatever its status.
+            // Every response to a request for a public image has it, whatever its status.
             names.insert("Cross-Origin-Resource-Policy");
             if matches!(status.as_str(), "206" | "416") {
                 names.insert("Content-Range");
@@ -302,7 +307,7 @@ fn refer_to(names: &BTreeSet<&str>, response: &mut Response) {
     }
 }
 
-/// Gives each JSON answer that has no example the one of its schema.
+/// Gives each JSON response without an example the example of its schema.
 fn add_examples(operation: &mut Operation) {
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else {

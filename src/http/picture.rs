@@ -1,4 +1,4 @@
-//! The body of an upload: a multipart form, or the bare bytes of a picture.
+//! The body of an upload: a multipart form, or the bytes of a picture.
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -12,20 +12,28 @@ use super::form::{Form, Part};
 use super::incoming::{IncomingBody, too_large};
 use super::problem::{Code, Problem};
 use super::query::Query;
-use crate::service::{Account, Admission, Crop};
+use crate::avatar::Account;
+use crate::service::{Admission, Crop};
 
-/// What a form may take beside its picture: boundaries, part headers, small fields.
+/// The most bytes of a form besides its picture: boundaries, part headers, small fields.
 pub(super) const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
-/// The longest `crop` that makes sense: four numbers of ten digits.
+/// The longest `crop`: four numbers of ten digits, and some spaces.
 const CROP_BYTES: usize = 64;
-const CROP: Limits = Limits {
-    most: CROP_BYTES,
-    expected: CROP_BYTES,
+const CROP: PartSize = PartSize {
+    max_bytes: CROP_BYTES,
+    expected_bytes: CROP_BYTES,
 };
-/// The names that the part with the picture may have.
+/// The possible names of the part with the picture.
 const FILE_PARTS: [&str; 3] = ["file", "image", "avatar"];
 
-/// A picture that somebody sent, and the room that is reserved for it.
+/// An uploaded picture, and the memory that is reserved for it.
+///
+/// The extractor of a [`Permit`](super::permit::Permit) must run before this one: it leaves the
+/// account that the memory counts against in the request's extensions.
+///
+/// # Errors
+/// 400 and 415 if the request is no upload, 413 if the body is too large, 408 if it is too slow,
+/// 503 if there is no memory for it in time.
 pub(super) struct Picture {
     pub(super) bytes: Bytes,
     pub(super) crop: Option<Crop>,
@@ -37,8 +45,11 @@ struct CropQuery {
     crop: Option<String>,
 }
 
-enum Shape {
+/// What the body of an upload is.
+enum BodyKind {
+    /// A multipart form.
     Form,
+    /// The bytes of the picture.
     Bare,
 }
 
@@ -50,40 +61,40 @@ impl FromRequest<AppState> for Picture {
             let detail = "the request has no body; send a picture";
             return Err(Problem::new(Code::MissingFile, detail));
         }
-        let shape = shape(&request)?;
-        let most = app.service.settings().max_upload_bytes;
-        let overhead = match shape {
-            Shape::Form => FORM_OVERHEAD_BYTES,
-            Shape::Bare => 0,
+        let kind = body_kind(&request)?;
+        let max_upload_bytes = app.service.settings().max_upload_bytes;
+        let overhead = match kind {
+            BodyKind::Form => FORM_OVERHEAD_BYTES,
+            BodyKind::Bare => 0,
         };
         let declared = request.headers().get(CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if let Some(declared) = declared.filter(|declared| *declared > most + overhead) {
-            return Err(too_large(Some(declared), most));
+        if let Some(declared) = declared.filter(|declared| *declared > max_upload_bytes + overhead)
+        {
+            return Err(too_large(Some(declared), max_upload_bytes));
         }
         let (mut parts, body) = request.into_parts();
         let Query(query) = Query::<CropQuery>::from_request_parts(&mut parts, app).await?;
         let crop = query.crop.as_deref().map(parse_crop).transpose()?;
-        let boundary = match shape {
-            Shape::Form => Some(boundary(&parts)?),
-            Shape::Bare => None,
+        let boundary = match kind {
+            BodyKind::Form => Some(boundary(&parts)?),
+            BodyKind::Bare => None,
         };
-        // Who uploads: the extractor of the permit has put it there.
         let account = parts.extensions.remove::<Account>();
         let account = account.ok_or_else(|| Problem::new(Code::Internal, "an internal error"))?;
-        // Not a byte of the body is read before there is memory for it.
-        let max_bytes = most + overhead;
+        // No byte of the body is read before memory is reserved for it.
+        let max_bytes = max_upload_bytes + overhead;
         let expected = declared.unwrap_or(max_bytes);
         let admission = app.service.admit(account, expected).await?;
-        let limits = Limits {
-            most,
-            expected: expected.min(most),
+        let size = PartSize {
+            max_bytes: max_upload_bytes,
+            expected_bytes: expected.min(max_upload_bytes),
         };
-        let mut body = IncomingBody::new(body, admission, max_bytes, most);
+        let mut body = IncomingBody::new(body, admission, max_bytes, max_upload_bytes);
         let (bytes, crop) = match boundary {
-            None => (read_bare(&mut body, limits).await?, crop),
+            None => (read_bare(&mut body, size).await?, crop),
             Some(boundary) => {
-                let form = read_form(Form::new(&mut body, boundary), limits).await?;
+                let form = read_form(Form::new(&mut body, boundary), size).await?;
                 (form.file, form.crop.or(crop))
             }
         };
@@ -99,7 +110,8 @@ impl FromRequest<AppState> for Picture {
     }
 }
 
-fn shape(request: &Request) -> Result<Shape, Problem> {
+/// The kind of a request's body, by its declared type.
+fn body_kind(request: &Request) -> Result<BodyKind, Problem> {
     let text = |name| {
         let value = request.headers().get(name);
         let value = value.and_then(|value| value.to_str().ok());
@@ -115,9 +127,9 @@ fn shape(request: &Request) -> Result<Shape, Problem> {
     }
     let kind = text(CONTENT_TYPE);
     match kind.split(';').next().unwrap_or_default().trim_end() {
-        "multipart/form-data" => Ok(Shape::Form),
-        "application/octet-stream" => Ok(Shape::Bare),
-        kind if kind.starts_with("image/") => Ok(Shape::Bare),
+        "multipart/form-data" => Ok(BodyKind::Form),
+        "application/octet-stream" => Ok(BodyKind::Bare),
+        kind if kind.starts_with("image/") => Ok(BodyKind::Bare),
         "" => Err(unsupported("no content type".to_owned())),
         kind => Err(unsupported(format!("{kind:?}"))),
     }
@@ -130,62 +142,58 @@ fn boundary(parts: &Parts) -> Result<String, Problem> {
     multer::parse_boundary(kind).map_err(|_| malformed("the multipart form has no boundary"))
 }
 
-/// What a part may be.
+/// The size of a part of a form, or of a body without a form.
 #[derive(Clone, Copy)]
-struct Limits {
-    /// The most bytes.
-    most: usize,
-    /// As many as are likely: what room is taken for at once, so that it is taken once.
-    expected: usize,
+struct PartSize {
+    max_bytes: usize,
+    /// The capacity of the buffer at first. With the right size it is allocated once.
+    expected_bytes: usize,
 }
 
-async fn read_bare(body: &mut IncomingBody, limits: Limits) -> Result<Bytes, Problem> {
-    let mut bytes = BytesMut::with_capacity(limits.expected);
+async fn read_bare(body: &mut IncomingBody, size: PartSize) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::with_capacity(size.expected_bytes);
     while let Some(chunk) = body.next().await? {
-        append(&mut bytes, &chunk, limits.most)?;
+        append(&mut bytes, &chunk, size.max_bytes)?;
     }
     Ok(bytes.freeze())
 }
 
-/// What a form holds of an upload.
+/// The fields of a form that belong to an upload.
 struct Fields {
     file: Bytes,
     crop: Option<Crop>,
 }
 
-async fn read_form(mut form: Form<'_>, limits: Limits) -> Result<Fields, Problem> {
-    let most = limits.most;
-    let (mut file, mut crop, mut other_file) = (None, None, None);
+async fn read_form(mut form: Form<'_>, size: PartSize) -> Result<Fields, Problem> {
+    let (mut file, mut crop, mut has_other_file) = (None, None, false);
     while let Some(part) = form.next().await? {
         match part.name() {
             Some(name) if FILE_PARTS.contains(&name) => {
                 if file.is_some() {
                     return Err(malformed("the form has more than one picture; send one"));
                 }
-                file = Some(read_part(part, limits, || too_large(None, most)).await?);
+                file = Some(read_part(part, size, || too_large(None, size.max_bytes)).await?);
             }
             Some("crop") => {
                 let text = read_part(part, CROP, || invalid_crop("…")).await?;
                 crop = Some(parse_crop(&String::from_utf8_lossy(&text))?);
             }
-            // Other fields of a form are none of this service's business.
+            // Other fields are ignored.
             _ => {
-                if part.is_file() {
-                    other_file = Some(());
-                }
+                has_other_file |= part.is_file();
                 part.skip().await?;
             }
         }
     }
-    match (file, other_file) {
-        (Some(file), _) => Ok(Fields { file, crop }),
-        (None, None) => {
-            let detail = "the form has no picture; send it as the part \"file\"";
-            Err(Problem::new(Code::MissingFile, detail))
-        }
-        (None, Some(())) => {
+    match file {
+        Some(file) => Ok(Fields { file, crop }),
+        None if has_other_file => {
             let detail = "the form's file has another name; send it as the part \"file\", \
                           \"image\" or \"avatar\"";
+            Err(Problem::new(Code::MissingFile, detail))
+        }
+        None => {
+            let detail = "the form has no picture; send it as the part \"file\"";
             Err(Problem::new(Code::MissingFile, detail))
         }
     }
@@ -193,19 +201,19 @@ async fn read_form(mut form: Form<'_>, limits: Limits) -> Result<Fields, Problem
 
 async fn read_part(
     mut part: Part<'_>,
-    limits: Limits,
-    refusal: impl Fn() -> Problem,
+    size: PartSize,
+    too_large: impl Fn() -> Problem,
 ) -> Result<Bytes, Problem> {
-    let mut bytes = BytesMut::with_capacity(limits.expected);
+    let mut bytes = BytesMut::with_capacity(size.expected_bytes);
     while let Some(chunk) = part.chunk().await? {
-        append(&mut bytes, &chunk, limits.most).map_err(|_| refusal())?;
+        append(&mut bytes, &chunk, size.max_bytes).map_err(|_| too_large())?;
     }
     Ok(bytes.freeze())
 }
 
-fn append(bytes: &mut BytesMut, chunk: &[u8], most: usize) -> Result<(), Problem> {
-    if bytes.len() + chunk.len() > most {
-        return Err(too_large(None, most));
+fn append(bytes: &mut BytesMut, chunk: &[u8], max_bytes: usize) -> Result<(), Problem> {
+    if bytes.len() + chunk.len() > max_bytes {
+        return Err(too_large(None, max_bytes));
     }
     bytes.extend_from_slice(chunk);
     Ok(())
@@ -230,7 +238,7 @@ fn parse_crop(text: &str) -> Result<Crop, Problem> {
 
 fn invalid_crop(text: &str) -> Problem {
     let shown: String = text.chars().take(CROP_BYTES).collect();
-    let detail = format!("the crop is {shown:?}; give x,y,width,height in whole pixels");
+    let detail = format!("the crop is {shown:?}; send x,y,width,height in whole pixels");
     Problem::new(Code::InvalidCrop, detail)
 }
 

@@ -1,7 +1,7 @@
-//! Errors as the client sees them: `application/problem+json` (RFC 9457) with a stable code.
+//! Error responses: `application/problem+json` (RFC 9457) with a stable code.
 //!
-//! A [`Problem`] is turned into its body by the envelope, which knows the request's id; what it
-//! holds for the operator is logged there, once.
+//! A handler returns a [`Problem`]. The envelope makes the response body from it, because the
+//! envelope knows the request's id, and logs its cause, once.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Denied;
 use crate::auth::TokenError;
 use crate::service::{self, PictureError};
 
-/// A stable name for what went wrong, for programs to decide by.
+/// The stable name of a problem, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the names say it, and the details say the rest
+#[allow(missing_docs)] // the names are the documentation
 pub(super) enum Code {
     MissingFile,
     MalformedRequest,
@@ -52,7 +53,7 @@ pub(super) enum Code {
 }
 
 impl Code {
-    /// The name on the wire.
+    /// The name in responses, metrics and logs.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::MissingFile => "missing_file",
@@ -87,7 +88,7 @@ impl Code {
         }
     }
 
-    /// The status that the code always comes with.
+    /// The status of every response with this code.
     pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::MissingFile
@@ -119,29 +120,29 @@ impl Code {
     }
 }
 
-/// What went wrong with a request.
+/// Why a request failed.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) code: Code,
     pub(super) detail: String,
     pub(super) retry_after: Option<Duration>,
-    /// What `WWW-Authenticate` says (RFC 6750, section 3).
+    /// The value of `WWW-Authenticate` (RFC 6750, section 3).
     pub(super) challenge: Option<&'static str>,
-    /// Further headers of the answer.
+    /// Further headers of the response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// For the log alone.
+    /// The cause. It is logged, and the client does not see it.
     pub(super) cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Problem {
-    /// A problem, with what was found and what is allowed.
+    /// A problem. `detail` tells the client what was found and what is allowed.
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
             detail: detail.into(),
             retry_after: None,
-            // Each 401 has a challenge. Without a token in the request there is no error to name,
-            // but a challenge has at least one parameter (RFC 6750, section 3).
+            // Every 401 has a challenge. If the request has no token, the challenge names no error;
+            // but it needs at least one parameter (RFC 6750, section 3).
             challenge: (code.status() == StatusCode::UNAUTHORIZED)
                 .then_some("Bearer realm=\"cameo\""),
             headers: Vec::new(),
@@ -149,7 +150,7 @@ impl Problem {
         }
     }
 
-    /// Tells when to try again.
+    /// Sets `Retry-After`.
     #[must_use]
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
@@ -163,7 +164,7 @@ impl Problem {
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub(super) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         let value = HeaderValue::from_str(value);
@@ -171,6 +172,8 @@ impl Problem {
         self
     }
 
+    /// Sets the cause, which is logged.
+    #[must_use]
     pub(super) fn caused_by(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
         self.cause = Some(Arc::new(cause));
         self
@@ -181,18 +184,18 @@ impl Problem {
 #[derive(Serialize, ToSchema)]
 #[schema(title = "Problem")]
 pub(super) struct ProblemBody {
-    /// Always `about:blank`: the code says more than an address could.
+    /// Always `about:blank`: `code` is the type.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The status in words.
     pub title: String,
     /// The status.
     pub status: u16,
-    /// What went wrong, for programs.
+    /// The problem's stable name, for programs.
     pub code: Code,
     /// What was found and what is allowed, for people.
     pub detail: String,
-    /// The request's id, to be told to whoever runs the service.
+    /// The request's id. The operator of the service finds the request in the logs by it.
     pub request_id: String,
 }
 
@@ -204,8 +207,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The status in the words of RFC 9110, section 15. The `http` crate still has those of its
-/// predecessors for two of them.
+/// The reason phrase of a status in RFC 9110, section 15. For two statuses the `http` crate has
+/// those of earlier standards.
 pub(super) fn title(status: StatusCode) -> &'static str {
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => "Content Too Large",
@@ -214,7 +217,7 @@ pub(super) fn title(status: StatusCode) -> &'static str {
     }
 }
 
-/// How long a caller is asked to leave a dependency that fails alone.
+/// When a client should try again if the store, the catalog or the system fails.
 const DEPENDENCY_RETRY: Duration = Duration::from_secs(2);
 
 impl From<service::Error> for Problem {
@@ -228,7 +231,7 @@ impl From<service::Error> for Problem {
             Error::Overloaded { retry_after } => {
                 Self::new(Code::Overloaded, text).retry_after(retry_after)
             }
-            // Nobody is there to read it.
+            // The client has hung up, so nobody reads this response.
             Error::GivenUp => Self::new(Code::RequestTimeout, text),
             Error::PreconditionFailed => Self::new(Code::PreconditionFailed, text),
             Error::Superseded => Self::new(Code::Superseded, text),
@@ -258,7 +261,8 @@ impl From<PictureError> for Problem {
             Error::TooManyPixels { .. } => Code::TooManyPixels,
             Error::TooManyFrames { .. } => Code::TooManyFrames,
             Error::TooComplex { .. } => Code::TooComplex,
-            // Whoever gave up is not there to read this; the pool gives up when it closes.
+            // Work is cancelled when the client hangs up, and when the service shuts down. In the
+            // second case a client reads this response.
             Error::Cancelled => {
                 return Self::new(Code::Overloaded, "the service is shutting down")
                     .retry_after(DEPENDENCY_RETRY);
@@ -275,6 +279,18 @@ impl From<PictureError> for Problem {
             }
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let problem = Self::new(Code::Forbidden, denied.to_string());
+        match denied {
+            Denied::MissingScope => problem.challenge(
+                "Bearer realm=\"cameo\", error=\"insufficient_scope\", scope=\"avatars:write\"",
+            ),
+            Denied::NotOwner | Denied::NotOperator => problem,
+        }
     }
 }
 
@@ -301,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_system_without_room_is_overloaded_and_says_when_to_try_again() {
+    fn a_system_without_resources_is_overloaded_and_names_when_to_try_again() {
         let error = PictureError::Overloaded {
             reason: "no process to be had".to_owned(),
         };

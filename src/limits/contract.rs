@@ -1,13 +1,14 @@
-//! What every adapter must do. Quotas come back so slowly here that no test waits for them.
+//! The contract suite: every adapter passes every case of it. Its quotas are restored so slowly
+//! that time does not matter to a test.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Action, Caller, Decision, Limiter, Verdict};
-use crate::avatar::SubjectId;
+use super::{Action, Decision, Limiter, Verdict};
+use crate::avatar::{Account, SubjectId};
 use crate::config::{Limits, Quota, WhenRedisIsDown};
 
-/// The limits that the suite expects an adapter to count by.
+/// The limits that the suite expects an adapter to have.
 pub(super) fn limits(when_redis_is_down: WhenRedisIsDown) -> Limits {
     let quota = |count| Quota {
         count: NonZeroU32::new(count).unwrap(),
@@ -22,22 +23,35 @@ pub(super) fn limits(when_redis_is_down: WhenRedisIsDown) -> Limits {
     }
 }
 
-/// Holds an adapter, which has counted nothing yet, to all of it.
-pub(super) async fn check(limiter: &dyn Limiter) {
-    a_quota_is_there_at_once_and_then_used_up(limiter).await;
-    each_quota_counts_for_itself(limiter).await;
-    a_service_has_one_quota_for_all_its_users(limiter).await;
+/// Declares one test for each case of the suite. `$open` is a future of a limiter that has counted
+/// nothing yet, and of what must live as long as it.
+macro_rules! contract_tests {
+    ($open:expr) => {
+        crate::limits::contract::contract_tests! { $open;
+            a_whole_quota_can_be_used_at_once,
+            each_quota_counts_for_itself,
+            a_service_has_one_quota_for_all_its_users,
+        }
+    };
+    ($open:expr; $($case:ident,)*) => {$(
+        #[tokio::test]
+        async fn $case() {
+            let (limiter, _guard) = $open.await;
+            crate::limits::contract::$case(&limiter).await;
+        }
+    )*};
+}
+pub(super) use contract_tests;
+
+fn user(name: &str) -> Account {
+    Account::User(SubjectId::new(name).unwrap())
 }
 
-fn user(name: &str) -> Caller {
-    Caller::User(SubjectId::new(name).unwrap())
+fn service(name: &str) -> Account {
+    Account::Service(name.into())
 }
 
-fn service(name: &str) -> Caller {
-    Caller::Service(name.to_owned())
-}
-
-async fn a_quota_is_there_at_once_and_then_used_up(limiter: &dyn Limiter) {
+pub(super) async fn a_whole_quota_can_be_used_at_once(limiter: &dyn Limiter) {
     let interval = Duration::from_mins(20);
     for left in (0..3).rev() {
         let decision = limiter.check(Action::Upload, &user("at-once")).await;
@@ -56,20 +70,21 @@ async fn a_quota_is_there_at_once_and_then_used_up(limiter: &dyn Limiter) {
     }
 }
 
-/// Attempts until one is denied: how many were not, and what the last answer said.
-async fn use_up(limiter: &dyn Limiter, action: Action, caller: &Caller) -> (u32, Decision) {
+/// Attempts an action until it is denied. Returns how many attempts were allowed, and the last
+/// decision.
+async fn use_up(limiter: &dyn Limiter, action: Action, account: &Account) -> (u32, Decision) {
     for used in 0..100 {
-        let decision = limiter.check(action, caller).await;
+        let decision = limiter.check(action, account).await;
         if matches!(decision.verdict, Verdict::Denied { .. }) {
             return (used, decision);
         }
     }
-    panic!("{caller:?} is never denied");
+    panic!("{account:?} is never denied");
 }
 
-async fn each_quota_counts_for_itself(limiter: &dyn Limiter) {
-    // One name, and still a user and a service.
-    for (action, caller, count, policy) in [
+pub(super) async fn each_quota_counts_for_itself(limiter: &dyn Limiter) {
+    // A user and a service with the same name have different accounts.
+    for (action, account, count, policy) in [
         (Action::Upload, user("same"), 3, "upload"),
         (Action::Delete, user("same"), 4, "delete"),
         (Action::Upload, service("same"), 5, "service_upload"),
@@ -77,14 +92,14 @@ async fn each_quota_counts_for_itself(limiter: &dyn Limiter) {
         (Action::Upload, user("other"), 3, "upload"),
         (Action::Upload, service("other"), 5, "service_upload"),
     ] {
-        let (used, decision) = use_up(limiter, action, &caller).await;
-        assert_eq!((used, decision.policy), (count, policy), "{caller:?}");
-        assert_eq!(decision.quota.count.get(), count, "{caller:?}");
+        let (used, decision) = use_up(limiter, action, &account).await;
+        assert_eq!((used, decision.policy), (count, policy), "{account:?}");
+        assert_eq!(decision.quota.count.get(), count, "{account:?}");
     }
 }
 
-async fn a_service_has_one_quota_for_all_its_users(limiter: &dyn Limiter) {
-    // A subject of a service need not be a user id.
+pub(super) async fn a_service_has_one_quota_for_all_its_users(limiter: &dyn Limiter) {
+    // The subject of a service need not be a user id.
     let odd = service("svc/main app {1}");
     assert_eq!(use_up(limiter, Action::Delete, &odd).await.0, 6);
     assert_eq!(use_up(limiter, Action::Delete, &odd).await.0, 0);

@@ -1,4 +1,4 @@
-//! Limits counted in this process alone, by `governor`.
+//! Rate limits that this process counts for itself, with `governor`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,17 +9,18 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota as Rate, RateLimiter};
 
-use super::{Action, Caller, CountedBy, Decision, Limiter, Verdict, quota_for};
+use super::{Action, CountedBy, Decision, Limiter, Verdict, quota_for};
+use crate::avatar::Account;
 use crate::config::{Limits, Quota};
 
-/// At this number of callers those who have their whole quota are forgotten at once, and otherwise
-/// now and then.
-const MANY_CALLERS: usize = 100_000;
+/// The number of accounts per counter above which each attempt first forgets the accounts whose
+/// whole quota is restored. Below it, [`Limiter::forget_idle`] does so from time to time.
+const MANY_ACCOUNTS: usize = 100_000;
 
 type Counter<C> =
     RateLimiter<String, DefaultKeyedStateStore<String>, C, StateInformationMiddleware>;
 
-/// Limits counted in this process alone.
+/// Rate limits that this process counts for itself.
 pub struct LocalLimiter<C: Clock = DefaultClock> {
     limits: Limits,
     upload: Counter<C>,
@@ -30,7 +31,7 @@ pub struct LocalLimiter<C: Clock = DefaultClock> {
 }
 
 impl LocalLimiter {
-    /// Counts by these limits, each subject from zero.
+    /// A limiter with these limits. No account has used any of its quota yet.
     pub fn new(limits: Limits) -> Self {
         Self::with_clock(limits, DefaultClock::default())
     }
@@ -39,7 +40,7 @@ impl LocalLimiter {
 impl<C: Clock + Clone> LocalLimiter<C> {
     fn with_clock(limits: Limits, clock: C) -> Self {
         let counter = |quota: Quota| {
-            // Only a rate of one in no time at all is refused, and no setting gives one.
+            // `with_period` refuses only a period of zero, and no setting gives one.
             let rate = Rate::with_period(interval(quota))
                 .unwrap_or_else(|| Rate::per_second(quota.count))
                 .allow_burst(quota.count);
@@ -56,12 +57,12 @@ impl<C: Clock + Clone> LocalLimiter<C> {
         }
     }
 
-    const fn counter(&self, action: Action, caller: &Caller) -> &Counter<C> {
-        match (action, caller) {
-            (Action::Upload, Caller::User(_)) => &self.upload,
-            (Action::Delete, Caller::User(_)) => &self.delete,
-            (Action::Upload, Caller::Service(_)) => &self.service_upload,
-            (Action::Delete, Caller::Service(_)) => &self.service_delete,
+    const fn counter(&self, action: Action, account: &Account) -> &Counter<C> {
+        match (action, account) {
+            (Action::Upload, Account::User(_)) => &self.upload,
+            (Action::Delete, Account::User(_)) => &self.delete,
+            (Action::Upload, Account::Service(_)) => &self.service_upload,
+            (Action::Delete, Account::Service(_)) => &self.service_delete,
         }
     }
 }
@@ -72,16 +73,17 @@ where
     C: Clock + Clone + Send + Sync + 'static,
     C::Instant: Send + Sync,
 {
-    async fn check(&self, action: Action, caller: &Caller) -> Decision {
-        let (policy, quota) = quota_for(&self.limits, action, caller);
-        let counter = self.counter(action, caller);
-        if counter.len() > MANY_CALLERS {
+    async fn check(&self, action: Action, account: &Account) -> Decision {
+        let (policy, quota) = quota_for(&self.limits, action, account);
+        let counter = self.counter(action, account);
+        if counter.len() > MANY_ACCOUNTS {
             counter.retain_recent();
         }
-        let verdict = match counter.check_key(&caller.name().to_owned()) {
+        let verdict = match counter.check_key(&account.name().to_owned()) {
             Ok(state) => Verdict::Allowed {
                 remaining: state.remaining_burst_capacity(),
-                // The counter does not say how far the next one is; it is never further.
+                // The counter does not say when the next attempt is restored. One interval is the
+                // upper bound.
                 next_in: interval(quota),
             },
             Err(not_until) => Verdict::Denied {
@@ -113,7 +115,7 @@ where
     }
 }
 
-/// The time in which one attempt comes back.
+/// The time in which one attempt is restored.
 fn interval(Quota { count, per }: Quota) -> Duration {
     per / NonZeroU32::get(count)
 }
@@ -146,18 +148,17 @@ mod tests {
         (LocalLimiter::with_clock(limits, clock.clone()), clock)
     }
 
-    fn user() -> Caller {
-        Caller::User(SubjectId::new("42").unwrap())
+    fn user() -> Account {
+        Account::User(SubjectId::new("42").unwrap())
     }
 
-    #[tokio::test]
-    async fn it_meets_the_contract() {
+    contract::contract_tests!(async {
         let limits = contract::limits(WhenRedisIsDown::CountLocally);
-        contract::check(&LocalLimiter::new(limits)).await;
-    }
+        (LocalLimiter::new(limits), ())
+    });
 
     #[tokio::test]
-    async fn a_quota_may_be_used_at_once_and_comes_back_evenly() {
+    async fn a_quota_may_be_used_at_once_and_is_restored_evenly() {
         let (limiter, clock) = limiter();
         let who = user();
         let interval = Duration::from_secs(12);
@@ -194,10 +195,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_has_the_whole_quota_again_is_forgotten() {
+    async fn an_account_with_its_whole_quota_is_forgotten() {
         let (limiter, clock) = limiter();
         limiter.check(Action::Upload, &user()).await;
-        let service = Caller::Service("main".to_owned());
+        let service = Account::Service("main".into());
         limiter.check(Action::Delete, &service).await;
         limiter.forget_idle();
         assert_eq!(limiter.upload.len() + limiter.service_delete.len(), 2);

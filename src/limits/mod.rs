@@ -1,4 +1,7 @@
-//! How often anyone may do what.
+//! Rate limits: how often an account may upload and delete.
+//!
+//! [`Limiter`] is the port. [`RedisLimiter`] counts for all replicas together, [`LocalLimiter`] for
+//! this process alone.
 
 #[cfg(test)]
 mod contract;
@@ -12,10 +15,10 @@ use async_trait::async_trait;
 pub use self::redis::RedisLimiter;
 pub use local::LocalLimiter;
 
-use crate::avatar::SubjectId;
+use crate::avatar::Account;
 use crate::config::{Limits, Quota};
 
-/// What is counted.
+/// An action that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Uploading or replacing an avatar.
@@ -25,7 +28,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The name in metrics and in the log: `upload`, `delete`.
+    /// The name in metrics and in logs: `upload`, `delete`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Upload => "upload",
@@ -34,84 +37,57 @@ impl Action {
     }
 }
 
-/// Whose quota an attempt counts against. Users on the one hand, services and admins on the other
-/// are counted apart, even where they have the same name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Caller {
-    /// A user who changes the avatar that is its own.
-    User(SubjectId),
-    /// A service or an admin, by the subject of its token, whosever avatar it changes.
-    Service(String),
-}
-
-impl Caller {
-    /// The user's id, or the subject of the token.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::User(subject) => subject.as_str(),
-            Self::Service(name) => name,
-        }
-    }
-
-    /// What a caller is, for people: `user`, `service`.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::User(_) => "user",
-            Self::Service(_) => "service",
-        }
+/// The quota for an action of an account, and its name in headers, Redis keys and settings.
+const fn quota_for(limits: &Limits, action: Action, account: &Account) -> (&'static str, Quota) {
+    match (action, account) {
+        (Action::Upload, Account::User(_)) => ("upload", limits.upload),
+        (Action::Delete, Account::User(_)) => ("delete", limits.delete),
+        (Action::Upload, Account::Service(_)) => ("service_upload", limits.service_upload),
+        (Action::Delete, Account::Service(_)) => ("service_delete", limits.service_delete),
     }
 }
 
-/// The quota that counts an action of a caller, with its name in headers, keys and settings.
-const fn quota_for(limits: &Limits, action: Action, caller: &Caller) -> (&'static str, Quota) {
-    match (action, caller) {
-        (Action::Upload, Caller::User(_)) => ("upload", limits.upload),
-        (Action::Delete, Caller::User(_)) => ("delete", limits.delete),
-        (Action::Upload, Caller::Service(_)) => ("service_upload", limits.service_upload),
-        (Action::Delete, Caller::Service(_)) => ("service_delete", limits.service_delete),
-    }
-}
-
-/// Counts what each caller does.
+/// Counts the attempts of each account.
 ///
-/// Every attempt counts, however it ends. The algorithm is GCRA (a leaky bucket): the whole quota
-/// may be used at once, and comes back one by one, evenly over its period. In a span as long as the
-/// period, almost twice the quota is therefore possible: the whole of it at once, and what comes
-/// back meanwhile.
+/// Every allowed attempt counts, whether or not the request succeeds in the end. The algorithm is
+/// GCRA, a leaky bucket: the whole quota can be used at once, and it is restored one attempt at a
+/// time, evenly over the quota's period. Any span as long as the period can therefore hold almost
+/// twice the quota: the whole quota at once, and the attempts that are restored meanwhile.
 #[async_trait]
 pub trait Limiter: Send + Sync + 'static {
-    /// Counts one attempt, or says how long it must wait; a refused attempt does not count.
-    async fn check(&self, action: Action, caller: &Caller) -> Decision;
+    /// Counts one attempt and allows it, or denies it. A denied attempt does not count.
+    async fn check(&self, action: Action, account: &Account) -> Decision;
 
-    /// Whether it did not count as it should when it was last asked.
+    /// Whether the last attempt could not be counted in the configured way.
     fn falls_back(&self) -> bool;
 
-    /// Lets go of whatever counts nothing any more. To be called now and then.
+    /// Forgets the accounts whose whole quota is restored. The sweep calls this.
     fn forget_idle(&self);
 }
 
-/// What became of an attempt.
+/// The decision about an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The name of the quota that counted: that of its setting, `upload`, `service_delete`.
+    /// The name of the quota that applies; its setting has the same name: `upload`,
+    /// `service_delete`.
     pub policy: &'static str,
-    /// What is allowed.
+    /// The quota that applies.
     pub quota: Quota,
-    /// Whether this attempt is, and how the count stands.
+    /// Whether the attempt is allowed, and how much of the quota is left.
     pub verdict: Verdict,
-    /// Who counted it.
+    /// The counter that decided.
     pub counted_by: CountedBy,
 }
 
-/// Who counted an attempt.
+/// The counter that decided about an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CountedBy {
-    /// Redis, for all replicas together.
+    /// Redis, which counts for all replicas together.
     Redis,
-    /// This process, for itself.
+    /// This process, which counts for itself.
     Process,
-    /// Nobody: Redis does not, and nothing is allowed without it.
-    Nobody,
+    /// No counter: Redis cannot count, and the configuration denies every attempt then.
+    NoCounter,
 }
 
 impl CountedBy {
@@ -120,7 +96,7 @@ impl CountedBy {
         match self {
             Self::Redis => "redis",
             Self::Process => "local",
-            Self::Nobody => "none",
+            Self::NoCounter => "none",
         }
     }
 }
@@ -128,16 +104,16 @@ impl CountedBy {
 /// Whether an attempt is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is.
+    /// The attempt is allowed.
     Allowed {
-        /// How many more are, right now.
+        /// How many more attempts are allowed at this moment.
         remaining: u32,
-        /// When there is one more, at the latest.
+        /// Upper bound on the time until one more attempt is restored.
         next_in: Duration,
     },
-    /// It is not.
+    /// The attempt is denied.
     Denied {
-        /// When one is again.
+        /// Time until the next attempt is allowed.
         retry_after: Duration,
     },
 }

@@ -1,7 +1,7 @@
--- One attempt against a leaky bucket (GCRA), by Redis's own clock, in microseconds.
+-- Counts one attempt with GCRA (a leaky bucket), by Redis's own clock, in microseconds.
 --
--- The key holds when the whole quota will be there again, and goes by itself then; after it, the
--- attempt that was counted last, so that one whose answer was lost may be sent again.
+-- The key holds the time at which the whole quota is restored, and expires then. After the time it
+-- holds the last counted attempt, so that an attempt whose answer was lost can be sent again.
 local interval, count, attempt = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -11,7 +11,8 @@ restored = tonumber(restored) or now
 if last == attempt then
   return { 1, math.max(restored - now, 0) }
 end
--- Later than a whole quota away only where the clock was set back, as by a change of the master.
+-- The time is more than a whole quota ahead only if the clock was set back, for instance by a
+-- failover to another master.
 restored = math.min(math.max(restored, now), now + interval * count) + interval
 local wait = restored - now - interval * count
 if wait > 0 then

@@ -1,4 +1,4 @@
-//! Limits counted in Redis, for all replicas together.
+//! Rate limits that Redis counts for all replicas together.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,26 +7,27 @@ use async_trait::async_trait;
 use redis::RedisResult;
 use tracing::{info, warn};
 
-use super::{Action, Caller, CountedBy, Decision, Limiter, LocalLimiter, Verdict, quota_for};
+use super::{Action, CountedBy, Decision, Limiter, LocalLimiter, Verdict, quota_for};
+use crate::avatar::Account;
 use crate::config::{Limits, Partitions, Quota, WhenRedisIsDown};
 use crate::redis::{RedisLink, Script};
 
-/// When to try again where nobody can count.
+/// When a client should try again if no counter can count.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Limits counted in Redis, for all replicas together and by Redis's clock.
+/// Rate limits that Redis counts for all replicas together, by its own clock.
 pub struct RedisLimiter {
     link: RedisLink,
     partitions: Partitions,
     script: Script,
     limits: Limits,
     local: LocalLimiter,
-    /// Whether the last attempt could not be counted, so that an outage is told once.
+    /// Whether Redis could not count the last attempt. An outage is logged once, by this flag.
     is_down: AtomicBool,
 }
 
 impl RedisLimiter {
-    /// Counts by these limits, over the catalog's connection.
+    /// A limiter with these limits that uses the catalog's connection.
     pub fn new(link: RedisLink, partitions: Partitions, limits: Limits) -> Self {
         Self {
             link,
@@ -38,15 +39,16 @@ impl RedisLimiter {
         }
     }
 
-    /// Counts an attempt; once, however often it is sent.
+    /// Counts an attempt. `attempt` identifies it, so that a repeat after a lost answer counts
+    /// once.
     async fn count(
         &self,
         policy: &'static str,
         quota: Quota,
-        caller: &Caller,
+        account: &Account,
         attempt: u64,
     ) -> RedisResult<Verdict> {
-        let name = caller.name();
+        let name = account.name();
         let key = self
             .partitions
             .of(name)
@@ -63,7 +65,8 @@ impl RedisLimiter {
         }
         let used = time.as_micros().div_ceil(interval.as_micros().max(1));
         let used = u32::try_from(used).unwrap_or(u32::MAX);
-        // The last one used comes back first, the others an interval after each other.
+        // `time` is the time until the whole quota is restored. One attempt is restored in each
+        // interval, so the first of them is restored before the others.
         let others = interval.saturating_mul(used.saturating_sub(1));
         Ok(Verdict::Allowed {
             remaining: quota.count.get().saturating_sub(used),
@@ -74,16 +77,16 @@ impl RedisLimiter {
 
 #[async_trait]
 impl Limiter for RedisLimiter {
-    async fn check(&self, action: Action, caller: &Caller) -> Decision {
-        let (policy, quota) = quota_for(&self.limits, action, caller);
+    async fn check(&self, action: Action, account: &Account) -> Decision {
+        let (policy, quota) = quota_for(&self.limits, action, account);
         let counted = match getrandom::u64() {
-            Ok(attempt) => self.count(policy, quota, caller, attempt).await,
+            Ok(attempt) => self.count(policy, quota, account, attempt).await,
             Err(error) => Err(std::io::Error::other(error).into()),
         };
         match counted {
             Ok(verdict) => {
                 if self.is_down.swap(false, Ordering::Relaxed) {
-                    info!("redis counts the limits again");
+                    info!("redis counts the rate limits again");
                 }
                 Decision {
                     policy,
@@ -96,17 +99,17 @@ impl Limiter for RedisLimiter {
                 if !self.is_down.swap(true, Ordering::Relaxed) {
                     let error = &error as &dyn std::error::Error;
                     let when_down = self.limits.when_redis_is_down;
-                    warn!(error, ?when_down, "redis does not count the limits");
+                    warn!(error, ?when_down, "redis cannot count the rate limits");
                 }
                 match self.limits.when_redis_is_down {
-                    WhenRedisIsDown::CountLocally => self.local.check(action, caller).await,
+                    WhenRedisIsDown::CountLocally => self.local.check(action, account).await,
                     WhenRedisIsDown::Deny => Decision {
                         policy,
                         quota,
                         verdict: Verdict::Denied {
                             retry_after: RETRY_AFTER,
                         },
-                        counted_by: CountedBy::Nobody,
+                        counted_by: CountedBy::NoCounter,
                     },
                 }
             }
@@ -150,8 +153,8 @@ mod tests {
         RedisLimiter::new(link, Partitions::new(16).unwrap(), limits(when_down))
     }
 
-    fn user(name: &str) -> Caller {
-        Caller::User(SubjectId::new(name).unwrap())
+    fn user(name: &str) -> Account {
+        Account::User(SubjectId::new(name).unwrap())
     }
 
     async fn allowed(limiter: &RedisLimiter, action: Action, who: &str) -> bool {
@@ -159,13 +162,12 @@ mod tests {
         matches!(decision.verdict, Verdict::Allowed { .. })
     }
 
-    #[tokio::test]
-    async fn it_meets_the_contract() {
+    contract::contract_tests!(async {
         let server = RedisServer::start();
         let mut limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
         limiter.limits = contract::limits(WhenRedisIsDown::Deny);
-        contract::check(&limiter).await;
-    }
+        (limiter, server)
+    });
 
     #[tokio::test]
     async fn two_replicas_share_one_quota() {
@@ -194,12 +196,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_quota_comes_back_evenly_and_leaves_nothing_behind() {
+    async fn a_quota_is_restored_evenly_and_its_key_expires() {
         let server = RedisServer::start();
         let limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
         assert!(allowed(&limiter, Action::Delete, "42").await);
         assert!(allowed(&limiter, Action::Delete, "42").await);
-        // By Redis's clock, which nobody can set: an interval of 200 ms is waited for.
+        // Redis counts by its own clock, which a test cannot set. The interval is 200 ms.
         while !allowed(&limiter, Action::Delete, "42").await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_clock_set_back_does_not_lock_anybody_out() {
+    async fn a_clock_that_was_set_back_denies_no_longer_than_one_interval() {
         let server = RedisServer::start();
         let limiter = limiter(&server.url(), WhenRedisIsDown::Deny).await;
         let key = limiter.partitions.of("42").key("limit:upload:42");
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_redis_each_replica_counts_or_all_is_denied() {
+    async fn without_redis_each_replica_counts_or_everything_is_denied() {
         let mut server = RedisServer::start();
         let counting = limiter(&server.url(), WhenRedisIsDown::CountLocally).await;
         let denying = limiter(&server.url(), WhenRedisIsDown::Deny).await;
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cluster_counts_too() {
+    async fn a_cluster_counts_every_account() {
         let cluster = RedisCluster::start();
         let limiter = limiter(&cluster.url(), WhenRedisIsDown::Deny).await;
         for number in 0..32 {

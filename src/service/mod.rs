@@ -25,7 +25,7 @@ mod read;
 mod remove;
 mod sweep;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod upload;
 mod watch;
 
@@ -78,8 +78,6 @@ pub struct Settings {
     /// How long the objects of a complete upload are kept after its deadline if the outcome of its
     /// commit is unknown.
     pub orphan_grace: Duration,
-    /// What an object's public URL begins with, without a closing slash.
-    pub objects_url: String,
 }
 
 /// The functions of the program, on one store and one catalog.
@@ -126,11 +124,6 @@ impl Service {
     /// The settings.
     pub const fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Where anyone may read a public object.
-    pub fn url_of(&self, key: &ObjectKey) -> String {
-        format!("{}/{key}", self.settings.objects_url)
     }
 
     /// The resources that uploads use and wait for at this moment.

@@ -12,7 +12,7 @@ use crate::storage::{DiskStore, Store};
 use crate::telemetry::Metrics;
 
 /// A store and a catalog. Several services can share them.
-pub(super) struct Parts {
+pub(crate) struct Parts {
     pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<DiskStore>,
     pub(super) catalog: Arc<dyn Catalog>,
@@ -21,7 +21,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = DiskStore::open(folder.path().join("store")).unwrap();
         let (catalog, clock) = contract::embedded(folder.path());
@@ -33,7 +33,7 @@ impl Parts {
         }
     }
 
-    pub(super) fn service(&self) -> Service {
+    pub(crate) fn service(&self) -> Service {
         self.service_on(self.store.clone())
     }
 
@@ -76,7 +76,6 @@ impl Parts {
             retire_after: Duration::from_secs(1),
             upload_deadline: minute,
             orphan_grace: Duration::from_hours(24),
-            objects_url: String::new(),
         };
         let pool = Pool::new(1, &Av1::new("none".into(), Vec::new())).unwrap();
         Service::new(store, catalog, pool, settings, Metrics::new())

@@ -106,7 +106,7 @@ async fn an_unavailable_redis_is_reported_and_used_again_when_it_is_back() {
     assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
     assert_eq!(
         refused.json()["detail"],
-        "upload requests cannot be counted now, so none is let through"
+        "upload requests cannot be counted at the moment, so all of them are refused"
     );
     service.backend().start_redis();
     let again = service.anonymous().avatar("42").await.ok();

@@ -77,7 +77,7 @@ pub(crate) async fn run(folder: &Path) -> Counted {
 fn count_fallbacks(fleet: &Fleet) -> usize {
     let replicas = (0..REPLICAS).map(|number| fleet.replica(number));
     replicas
-        .map(|replica| replica.count_log_lines("redis does not count the limits"))
+        .map(|replica| replica.count_log_lines("redis cannot count the rate limits"))
         .sum()
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Error;
+pub use crate::avatar::Account;
 use crate::avatar::SubjectId;
 pub(super) use pool::Reservation;
 use pool::{MemoryPool, Outcome};
@@ -43,15 +44,6 @@ const SLOTS_PER_WORKER: usize = 8;
 pub(super) const SLOT_TIME: Duration = Duration::from_millis(100);
 /// How long an upload waits for memory before a slow body is ended, and how often that is repeated.
 const REVOKE_AFTER: Duration = Duration::from_secs(1);
-
-/// The account on which an upload counts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Account {
-    /// A user's own.
-    User(SubjectId),
-    /// A service's or an admin's, by the name in its token.
-    Service(Arc<str>),
-}
 
 /// The resources that uploads share.
 pub(super) struct Budget {

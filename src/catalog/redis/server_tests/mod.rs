@@ -7,12 +7,12 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use super::*;
-use crate::avatar::{AvatarId, Record, Version};
+use crate::avatar::{Account, AvatarId, Record, Version};
 use crate::catalog::{
     Claimed, InitialState, Precondition, Records, Removals, Removed, Replaced, contract,
 };
 use crate::config::{Limits, Quota, WhenRedisIsDown};
-use crate::limits::{Action, Caller, Limiter, RedisLimiter, Verdict};
+use crate::limits::{Action, Limiter, RedisLimiter, Verdict};
 use crate::redis::testing::{Program, RedisCluster, RedisServer};
 use crate::telemetry::Health;
 
@@ -195,7 +195,7 @@ async fn at_maxmemory_uploads_are_refused_and_deletes_and_the_sweep_continue() {
     assert_eq!(catalog.get(&who).await.unwrap(), Some(kept.clone()));
     let limiter = RedisLimiter::new(catalog.link().clone(), catalog.partitions, limits());
     let decision = limiter
-        .check(Action::Delete, &Caller::User(who.clone()))
+        .check(Action::Delete, &Account::User(who.clone()))
         .await;
     assert!(matches!(decision.verdict, Verdict::Allowed { .. }) && !limiter.falls_back());
     let removed = remove(&catalog, &who).await.unwrap().unwrap();

@@ -1,0 +1,69 @@
+//! What the envelope and the extractors share about one request.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::problem::{Code, Problem};
+use crate::avatar::Account;
+use crate::limits::{Action, Decision};
+
+/// What is known about one request. The envelope makes it; extractors add to it; the envelope then
+/// writes headers, metrics and the log line from it. Clones share it.
+#[derive(Clone)]
+pub(super) struct RequestContext(Arc<Inner>);
+
+struct Inner {
+    request_id: String,
+    attempted: OnceLock<Action>,
+    rate: OnceLock<(Account, Decision)>,
+}
+
+impl RequestContext {
+    /// The context of a request with this id.
+    pub(super) fn new(request_id: String) -> Self {
+        Self(Arc::new(Inner {
+            request_id,
+            attempted: OnceLock::new(),
+            rate: OnceLock::new(),
+        }))
+    }
+
+    /// The request's id: the one that it came with, or a new one.
+    pub(super) fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// The change that the request attempts.
+    pub(super) fn attempted(&self) -> Option<Action> {
+        self.0.attempted.get().copied()
+    }
+
+    /// Records that the request attempts a change, whether or not it may.
+    pub(super) fn attempt(&self, action: Action) {
+        // A request attempts one change, so the first action stays.
+        let _ = self.0.attempted.set(action);
+    }
+
+    /// The rate limit that counted the request, and its decision.
+    pub(super) fn rate(&self) -> Option<&(Account, Decision)> {
+        self.0.rate.get()
+    }
+
+    /// Records the decision of a rate limit. If several limits count a request, the first one
+    /// stays.
+    pub(super) fn set_rate(&self, account: Account, decision: Decision) {
+        let _ = self.0.rate.set((account, decision));
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let context = parts.extensions.get::<Self>().cloned();
+        // Every route is inside the envelope, which inserts the context.
+        context.ok_or_else(|| Problem::new(Code::Internal, "an internal error"))
+    }
+}

@@ -1,0 +1,99 @@
+//! Extractors: whose avatar a request is about, and whether the caller may change it.
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use serde::Deserialize;
+
+use super::AppState;
+use super::caller::Caller;
+use super::problem::{Code, Problem};
+use crate::access;
+use crate::auth::Principal;
+use crate::avatar::SubjectId;
+
+/// The user whose avatar is read. Anyone may read it.
+///
+/// # Errors
+/// 400 if the path names no valid user id; 401 if it says `me` and there is no valid token.
+pub(super) struct ReadTarget {
+    /// The user.
+    pub(super) subject: SubjectId,
+    /// Whether the path says `me`. The answer then depends on the caller.
+    pub(super) is_me: bool,
+}
+
+impl FromRequestParts<AppState> for ReadTarget {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let (subject, is_me) = match UserInPath::of(parts, app).await? {
+            UserInPath::Id(subject) => (subject, false),
+            UserInPath::Me => {
+                let Caller(principal) = Caller::from_request_parts(parts, app).await?;
+                (own_subject(&principal)?, true)
+            }
+        };
+        Ok(Self { subject, is_me })
+    }
+}
+
+/// A caller who may change the avatar of a user.
+///
+/// # Errors
+/// 401 without a valid token; 400 if the path names no valid user id; 403 if the caller may not
+/// change this user's avatar.
+pub(super) struct Change {
+    /// The caller.
+    pub(super) principal: Principal,
+    /// The user.
+    pub(super) subject: SubjectId,
+}
+
+impl FromRequestParts<AppState> for Change {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Caller(principal) = Caller::from_request_parts(parts, app).await?;
+        let subject = match UserInPath::of(parts, app).await? {
+            UserInPath::Id(subject) => subject,
+            UserInPath::Me => own_subject(&principal)?,
+        };
+        access::may_change(&principal, &subject)?;
+        Ok(Self { principal, subject })
+    }
+}
+
+/// The user that the path names.
+enum UserInPath {
+    /// `me`: the token's subject.
+    Me,
+    Id(SubjectId),
+}
+
+impl UserInPath {
+    /// Reads the parameter `user_id` of the route.
+    async fn of(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Parameters {
+            user_id: String,
+        }
+        let path = Path::<Parameters>::from_request_parts(parts, app).await;
+        // A path that is not UTF-8 after decoding names no user id. The empty string is no valid
+        // one.
+        let user_id = path.map_or_else(|_| String::new(), |Path(parameters)| parameters.user_id);
+        if user_id == "me" {
+            return Ok(Self::Me);
+        }
+        SubjectId::new(user_id)
+            .map(Self::Id)
+            .map_err(|invalid| Problem::new(Code::InvalidUserId, invalid.to_string()))
+    }
+}
+
+/// The user id of a caller.
+fn own_subject(principal: &Principal) -> Result<SubjectId, Problem> {
+    principal.subject.clone().ok_or_else(|| {
+        let detail = "the token's subject is not a user id";
+        Problem::new(Code::InvalidUserId, detail)
+    })
+}
