@@ -59,6 +59,8 @@ pub mod avatar;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod directions;
 pub mod http;
 pub mod limits;
 mod private_files;
