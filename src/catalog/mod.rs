@@ -26,7 +26,8 @@
 //! number of milliseconds since 2025 whenever the catalog may have lost data: the catalog is new
 //! while the store holds uploads, another Redis process answers than before, or a rebuild ran.
 //!
-//! If two records compete for a subject, the one with the greater [`Record::rank`] wins. This is the
+//! If two records compete for a subject, the one with the greater
+//! [`Record::rank`](crate::avatar::Record::rank) wins. This is the
 //! later reservation, unless the versions show that the floor has risen in between. So a rebuild
 //! never undoes an upload that was made after a loss. This holds even if the new server's clock is
 //! behind the lost server's clock.

@@ -34,8 +34,8 @@ impl Fixture {
     }
 }
 
-/// Makes one test of each case for an adapter, so that a failure names the case. `$fixture` is an
-/// async function that returns a new [`Fixture`].
+/// Makes one test of each case for an adapter, so that a failure names the case. `$fixture` is a
+/// function that returns a future of a new [`Fixture`].
 macro_rules! contract_tests {
     ($fixture:path) => {
         $crate::storage::contract::contract_tests! { $fixture,

@@ -356,6 +356,6 @@ fn decode_previous_event(subject: SubjectId, bytes: &[u8]) -> Result<Event, Deco
 }
 
 #[cfg(test)]
-mod neighbours;
+mod neighbour_tests;
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,4 @@
+use std::future::{Ready, ready};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -32,14 +33,14 @@ impl Fixture for EmbeddedFixture {
     }
 }
 
-async fn fixture() -> EmbeddedFixture {
+fn fixture() -> Ready<EmbeddedFixture> {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, clock) = contract::embedded(folder.path());
-    EmbeddedFixture {
+    ready(EmbeddedFixture {
         catalog,
         clock,
         _folder: folder,
-    }
+    })
 }
 
 contract::contract_tests!(crate::catalog::embedded::tests::fixture);

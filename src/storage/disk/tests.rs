@@ -1,10 +1,12 @@
+use std::future::{Ready, ready};
+
 use super::*;
 use crate::storage::contract::{self, Fixture};
 
-async fn fixture() -> Fixture {
+fn fixture() -> Ready<Fixture> {
     let folder = tempfile::tempdir().unwrap();
     let store = DiskStore::open(folder.path().join("store")).unwrap();
-    Fixture::new(store, folder)
+    ready(Fixture::new(store, folder))
 }
 
 mod contract_suite {

@@ -1,3 +1,4 @@
+use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -106,10 +107,10 @@ fn retrying(inner: Arc<dyn Store>) -> RetryingStore {
     RetryingStore::new(inner, RetryPolicy::default(), Metrics::new())
 }
 
-async fn fixture() -> Fixture {
+fn fixture() -> Ready<Fixture> {
     let folder = tempfile::tempdir().unwrap();
     let inner = DiskStore::open(folder.path()).unwrap();
-    Fixture::new(retrying(Arc::new(inner)), folder)
+    ready(Fixture::new(retrying(Arc::new(inner)), folder))
 }
 
 mod contract_suite {
