@@ -27,10 +27,9 @@
 //! while the store holds uploads, another Redis process answers than before, or a rebuild ran.
 //!
 //! If two records compete for a subject, the one with the greater
-//! [`Record::rank`](crate::avatar::Record::rank) wins. This is the
-//! later reservation, unless the versions show that the floor has risen in between. So a rebuild
-//! never undoes an upload that was made after a loss. This holds even if the new server's clock is
-//! behind the lost server's clock.
+//! [`Record::rank`](crate::avatar::Record::rank) wins. This is the later reservation, unless the
+//! versions show that the floor has risen in between. So a rebuild never undoes an upload that was
+//! made after a loss. This holds even if the new server's clock is behind the lost server's clock.
 //!
 //! # Time
 //!

@@ -9,6 +9,7 @@ mod client;
 mod error;
 mod policy;
 mod recovery;
+mod start_error;
 mod startup;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -34,8 +35,8 @@ use crate::config::{PublicAccess, S3Credentials};
 use crate::telemetry::Health;
 use error::{Failure, sdk_error};
 use recovery::Recovery;
+pub use start_error::{S3StartError, S3StartupWarning};
 use startup::Probe;
-pub use startup::{S3StartError, S3StartupWarning};
 
 /// The largest number of objects in a page of a listing. Some servers return larger pages by default,
 /// and a page is held in memory.
