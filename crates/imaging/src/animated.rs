@@ -1,18 +1,18 @@
-//! The animated twins of an animation's stills.
+//! Makes the animated renditions of an upload.
 
 use super::color::Conversion;
 use super::decode::{self, DecodeRequest, Header};
 use super::encode::Animation;
 use super::geometry::Window;
-use super::sizes::{Give, Size};
+use super::sizes::{Emit, Size};
 use super::{Control, Error, Recipe, Workspace};
 
-/// The most pixels that the frames of all twins may have together, for encoding is what costs: 40
-/// frames of 1024 × 1024.
+/// The pixel limit for the frames of all animated renditions together, because encoding is the
+/// costly part: 40 frames of 1024 × 1024.
 const MAX_PIXELS: u64 = 42_000_000;
 
-/// Makes an animated WebP of each variant, cropped as the stills are, with the upload's timing.
-/// The largest variants are left out as far as all together would be too much.
+/// Makes an animated WebP of each variant, with the crop of the stills and the timing of the
+/// upload. If all variants together exceed [`MAX_PIXELS`], the largest ones are left out.
 ///
 /// # Errors
 ///
@@ -24,14 +24,14 @@ pub(super) fn make(
     recipe: &Recipe,
     control: &Control,
     workspace: &mut Workspace,
-    give: &mut Give<'_>,
+    emit: &mut Emit<'_>,
 ) -> Result<(), Error> {
     let sizes = choose(header, request, recipe);
     let Some(largest) = sizes.first().map(|size| size.edge_px) else {
         return Ok(());
     };
     let mut animations: Vec<Animation> = Vec::new();
-    // The colours of all frames mean the same.
+    // All frames have the same colour space.
     let mut conversion = None;
     let window = Window::from(request.square);
     decode::animate(bytes, header, control, &mut |frame| {
@@ -54,12 +54,12 @@ pub(super) fn make(
         Ok(())
     })?;
     for (size, animation) in sizes.iter().zip(animations) {
-        size.give_moving(animation.finish()?, give)?;
+        size.emit_animated(animation.finish()?, emit)?;
     }
     Ok(())
 }
 
-/// The sizes to make, from the largest.
+/// The sizes to make, from the largest to the smallest.
 pub(super) fn choose<'a>(
     header: &Header,
     request: &DecodeRequest,

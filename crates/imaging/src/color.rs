@@ -1,4 +1,4 @@
-//! Into sRGB, which is what every rendition is in, unmarked.
+//! Converts colours to sRGB. Every rendition is in sRGB and carries no profile.
 
 use moxcms::{
     CicpColorPrimaries, CicpProfile, ColorProfile, DataColorSpace, MatrixCoefficients,
@@ -9,29 +9,31 @@ use super::Error;
 use super::decode::Colors;
 use super::raster::{Layout, Raster};
 
-/// The way into sRGB from what the channels of a picture mean.
+/// A conversion to sRGB from the colour space of a picture.
 pub(super) struct Conversion(Option<Transform>);
 
 type Transform = std::sync::Arc<moxcms::Transform8BitExecutor>;
 
 impl Conversion {
-    /// The way from `colors` in pixels of `layout`. Where nothing says what the channels mean, or
-    /// what does is broken or for other channels, they are taken as sRGB, grey or plain inks.
+    /// The conversion from `colors` in pixels of `layout`. Without a usable profile, the channels
+    /// are treated as sRGB, grey or plain inks. A profile is unusable if it is broken or made for
+    /// other channels.
     pub(super) fn of(colors: &Colors, layout: Layout) -> Self {
         let transform = transform_of(colors, layout);
         Self(transform.filter(|transform| layout != Layout::Rgb || moves_colors(transform)))
     }
 
-    /// Whether the colours are those of sRGB as they are.
+    /// Whether the colours are sRGB already, so that nothing has to be converted.
     pub(super) const fn is_none(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Converts a picture of the layout that this was made for to RGB, or RGBA where it has alpha.
+    /// Converts a picture of the layout that this conversion was made for to RGB, or to RGBA if it
+    /// has alpha.
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`] where a profile that was accepted cannot be applied.
+    /// [`Error::Internal`] if a profile that was accepted cannot be applied.
     pub(super) fn apply(&self, raster: Raster) -> Result<Raster, Error> {
         let target = if raster.layout.has_alpha() {
             Layout::Rgba
@@ -56,8 +58,8 @@ impl Conversion {
     }
 }
 
-/// Whether a transform from RGB to RGB changes anything by more than its own rounding. Many files
-/// carry a profile that says sRGB in other words.
+/// Whether a transform from RGB to RGB changes any colour by more than its rounding error. Many
+/// files carry an sRGB profile in other words.
 fn moves_colors(transform: &Transform) -> bool {
     let steps = [0, 32, 64, 96, 128, 160, 192, 224, 255_u8];
     let colors: Vec<u8> = steps
@@ -101,7 +103,7 @@ fn transform_of(colors: &Colors, layout: Layout) -> Option<Transform> {
             moxcms::Layout::Rgba,
             moxcms::Layout::Rgba,
         ),
-        // moxcms takes four inks in the layout of four channels.
+        // moxcms expects four inks in its layout of four channels.
         Layout::Cmyk => (
             DataColorSpace::Cmyk,
             moxcms::Layout::Rgba,
@@ -121,11 +123,12 @@ fn transform_of(colors: &Colors, layout: Layout) -> Option<Transform> {
         .ok()
 }
 
-/// `None` for what is sRGB already.
+/// The colour profile of these code points; `None` if they mean sRGB.
 fn coded_profile(primaries: u8, transfer: u8) -> Option<ColorProfile> {
     let color_primaries = CicpColorPrimaries::try_from(primaries).ok()?;
-    // The curve of television (1, 6, 14, 15) is meant for the same screens as sRGB's (13), and so
-    // is hybrid log-gamma (18) where there is no more light to show; 2 is no curve at all.
+    // The transfer curves of television (1, 6, 14, 15) are meant for the same screens as that of
+    // sRGB (13). So is hybrid log-gamma (18) on a screen without extra brightness. 2 means that no
+    // curve is specified.
     let transfer_characteristics = match transfer {
         1 | 2 | 6 | 13 | 14 | 15 | 18 => TransferCharacteristics::Srgb,
         other => TransferCharacteristics::try_from(other).ok()?,
@@ -170,7 +173,7 @@ fn without_profile(raster: Raster, target: Layout) -> Raster {
     }
 }
 
-/// The light that a coloured ink and black let through together.
+/// The light that passes through a coloured ink and black together.
 fn under_inks(ink: u8, key: u8) -> u8 {
     let light = u32::from(255 - ink) * u32::from(255 - key);
     ((light + 127) / 255) as u8
@@ -202,7 +205,7 @@ mod tests {
     fn a_wide_gamut_is_brought_into_srgb() {
         let profile = Colors::Profile(ColorProfile::new_display_p3().encode().unwrap());
         let red = to_srgb(one(Layout::Rgb, &[200, 60, 60]), &profile).unwrap();
-        // Computed with the published matrices of Display P3 and sRGB.
+        // Computed from the published matrices of Display P3 and sRGB.
         for (found, expected) in red.pixels.iter().zip([217_u8, 42, 52]) {
             assert!(found.abs_diff(expected) <= 2, "{:?}", red.pixels);
         }

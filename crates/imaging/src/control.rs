@@ -1,4 +1,4 @@
-//! When to stop: a deadline for one picture, and a way to give it up.
+//! Ends work early: a deadline for one picture, and a token that cancels it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,30 +6,29 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 
-/// A flag that whoever asked for a picture raises when they no longer wait for it. Clones share
-/// the flag.
+/// A flag that the caller sets when it no longer needs a picture. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// A token that nobody has cancelled.
+    /// A token that is not cancelled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives the picture up. Work that waits is dropped; work that runs ends at its next stage.
+    /// Cancels the picture. Waiting work is dropped; running work ends at its next check.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the picture was given up.
+    /// Whether the picture was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What ends the work on one picture early. It is asked between stages, and while rows are
-/// decoded.
+/// The conditions that end the work on one picture early. They are checked between stages and while
+/// rows are decoded.
 #[derive(Clone, Debug)]
 pub struct Control {
     deadline: Option<Instant>,
@@ -37,16 +36,16 @@ pub struct Control {
 }
 
 impl Control {
-    /// Work that starts now and may take `budget`.
+    /// A control for work that starts now and may take `budget`.
     pub fn starting_now(budget: Duration, cancel: CancelToken) -> Self {
         Self {
-            // A budget beyond what the clock can hold is none.
+            // If the clock cannot represent the deadline, there is none.
             deadline: Instant::now().checked_add(budget),
             cancel,
         }
     }
 
-    /// Work that nothing ends early.
+    /// A control without a deadline and with a token that is never cancelled.
     pub fn unlimited() -> Self {
         Self {
             deadline: None,
@@ -54,17 +53,17 @@ impl Control {
         }
     }
 
-    /// How much time is left; `None` where nothing ends the work but its end.
+    /// The time that is left; `None` without a deadline.
     pub(super) fn left(&self) -> Option<Duration> {
         self.deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether the work may go on.
+    /// Checks whether the work may continue.
     ///
     /// # Errors
     ///
-    /// [`Error::Cancelled`] once the token is raised, [`Error::TooComplex`] past the deadline.
+    /// [`Error::Cancelled`] if the token is cancelled; [`Error::TooComplex`] after the deadline.
     pub fn check(&self) -> Result<(), Error> {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);

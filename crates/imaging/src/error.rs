@@ -1,18 +1,18 @@
-//! Why a picture was not taken.
+//! The errors of this crate.
 
 use super::Crop;
 use crate::SourceFormat;
 
-/// Why a picture was not taken. The text is for the person who sent it: it says what was found and
-/// what is allowed, and nothing of the inside.
+/// Why a picture was refused. The text is for the person who sent it: it says what was found and
+/// what is allowed, and nothing about the inside of the program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not a picture, or not of a kind that is taken.
+    /// The bytes are not a picture, or a picture of a format that is not accepted.
     #[error("{found} is not taken; send {}", list(.allowed))]
     UnsupportedFormat {
-        /// What the bytes are, in words, such as `a PDF document`.
+        /// The kind of the bytes in words, such as `a PDF document`.
         found: String,
-        /// The formats taken.
+        /// The formats that are accepted.
         allowed: Vec<SourceFormat>,
     },
     /// A side is shorter than the limit.
@@ -35,59 +35,59 @@ pub enum Error {
         /// The limit.
         max_edge_px: u32,
     },
-    /// The crop is empty or not inside the picture.
+    /// The crop is empty or not within the picture.
     #[error("the crop {},{},{},{} does not lie within the upright picture of {width} × {height} px", crop.x, crop.y, crop.width, crop.height)]
     InvalidCrop {
-        /// The crop asked for.
+        /// The requested crop.
         crop: Crop,
         /// The upright picture's width.
         width: u32,
         /// The upright picture's height.
         height: u32,
     },
-    /// The headers are of a taken format, but what follows is broken or incomplete.
+    /// The headers are those of an accepted format, but the data is damaged or incomplete.
     #[error("the {} cannot be decoded: {reason}", .format.label())]
     Corrupt {
-        /// What the bytes claim to be.
+        /// The format of the headers.
         format: SourceFormat,
-        /// What is wrong, in words that are safe to show.
+        /// The fault, in words that are safe to show.
         reason: &'static str,
     },
-    /// The picture, or the frames of an animation together, have more pixels than is taken.
+    /// The picture, or all frames of an animation together, have too many pixels.
     #[error("{pixels} pixels to decode; at most {max_pixels}")]
     TooManyPixels {
-        /// Pixels found, all frames together.
+        /// The number of pixels in all frames together.
         pixels: u64,
         /// The limit.
         max_pixels: u64,
     },
-    /// The animation is too long.
+    /// The animation has too many frames.
     #[error("{frames} frames; at most {max_frames}")]
     TooManyFrames {
-        /// Frames found.
+        /// The number of frames.
         frames: u32,
         /// The limit.
         max_frames: u32,
     },
-    /// More work than a picture needs.
+    /// The picture takes more work than a picture needs.
     #[error("the picture takes more work than a picture needs: {reason}")]
     TooComplex {
-        /// What is too much, in words that are safe to show.
+        /// The reason, in words that are safe to show.
         reason: &'static str,
     },
-    /// Whoever asked has given up.
+    /// The caller cancelled the work.
     #[error("nobody waits for the picture any more")]
     Cancelled,
-    /// The system has no room for the work now; the same picture may be taken later.
+    /// The system lacks resources for the work now. The same picture may be accepted later.
     #[error("there is no room for the picture now")]
     Overloaded {
-        /// What happened, for the log alone.
+        /// The cause, for the log only.
         reason: String,
     },
-    /// A fault of this program: an encoder refused, or a worker died.
+    /// A fault of this program: an encoder failed, or a worker panicked.
     #[error("the picture could not be processed")]
     Internal {
-        /// What happened, for the log alone.
+        /// The cause, for the log only.
         reason: String,
     },
 }

@@ -1,20 +1,20 @@
-//! Work that another thread does meanwhile.
+//! Runs work on another thread of the pool.
 
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use super::Error;
 
-/// What another thread is asked to do.
+/// Work for another thread.
 pub(super) type Task = Box<dyn FnOnce() + Send>;
 
-/// Someone who may have time.
+/// Something that may run tasks on idle threads.
 pub(super) trait Executor {
-    /// Takes a task if someone is free to begin it now. A task that was taken is done or, where it
-    /// panics, dropped; it never waits for whoever offered it.
+    /// Accepts a task if a thread is idle now, and returns whether it did. An accepted task never
+    /// waits for the thread that offered it. If it panics, it is dropped.
     fn offer(&self, task: Task) -> bool;
 }
 
-/// Nobody has time.
+/// An executor without threads: it accepts nothing.
 pub(super) struct Inline;
 
 impl Executor for Inline {
@@ -23,24 +23,24 @@ impl Executor for Inline {
     }
 }
 
-/// A file that another thread encodes.
+/// A file that another thread is encoding.
 pub(super) struct BackgroundEncode(Receiver<Result<Vec<u8>, Error>>);
 
 impl BackgroundEncode {
-    /// `None` where nobody is free; `work` is then not done.
+    /// Starts the work. Returns `None` if no thread is idle; `work` is then not done.
     pub(super) fn begin(
         executor: &dyn Executor,
         work: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static,
     ) -> Option<Self> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let task = Box::new(move || {
-            // Where nobody waits any more, the file goes with the channel.
+            // If the receiver is gone, the file is dropped.
             let _ = sender.send(work());
         });
         executor.offer(task).then_some(Self(receiver))
     }
 
-    /// The file if it is done.
+    /// The file if it is finished.
     pub(super) fn poll(self) -> Result<Result<Vec<u8>, Error>, Self> {
         match self.0.try_recv() {
             Ok(file) => Ok(file),
@@ -55,10 +55,10 @@ impl BackgroundEncode {
 }
 
 impl Drop for BackgroundEncode {
-    /// Waits for work that nobody needs any more: what is reserved for the picture is given back
-    /// only when nothing of it is in use.
+    /// Waits for the end of the work even if its result is not needed: the memory reserved for a
+    /// picture is released only when no thread uses it.
     fn drop(&mut self) {
-        // It answers, or its end of the channel goes, or it has answered already.
+        // The task sends a result, is dropped, or has already answered.
         let _ = self.0.recv();
     }
 }

@@ -1,7 +1,7 @@
-//! What processing a picture takes in memory at its peak, told from its headers.
+//! Estimates peak memory from the headers.
 //!
-//! Every figure is an upper bound for the worst that a picture can show, which is noise; the tests
-//! of `process/memory` measure what is really taken, and those figures without a source are theirs.
+//! Every figure is an upper bound for the worst case, which is a picture of noise. The tests in
+//! `process/memory` measure the real memory; figures without another source come from them.
 
 use super::Recipe;
 use super::animated;
@@ -9,7 +9,7 @@ use super::decode::{DecodeRequest, Header};
 use super::encode::THOROUGH_UP_TO_PX;
 use crate::Format;
 
-/// What is made of a picture, in pixels.
+/// The sizes and kinds of output of a picture.
 pub(super) struct MemoryEstimate<'a> {
     recipe: Option<&'a Recipe>,
     header: &'a Header,
@@ -17,7 +17,7 @@ pub(super) struct MemoryEstimate<'a> {
 }
 
 impl<'a> MemoryEstimate<'a> {
-    /// What a recipe asks for.
+    /// The output that a recipe requests.
     pub(super) const fn by(
         recipe: &'a Recipe,
         header: &'a Header,
@@ -30,7 +30,7 @@ impl<'a> MemoryEstimate<'a> {
         }
     }
 
-    /// All that could be asked for but animated twins: one size, and a master of it.
+    /// The largest possible output without animated renditions: one size, and a master of it.
     pub(super) const fn all(header: &'a Header, request: &'a DecodeRequest) -> Self {
         Self {
             recipe: None,
@@ -39,15 +39,15 @@ impl<'a> MemoryEstimate<'a> {
         }
     }
 
-    /// What making it takes at its peak, the decoded picture included: an upper bound.
+    /// Upper bound on the peak memory of making the output, the decoded picture included.
     pub(super) fn memory_bytes(&self) -> u64 {
         let (header, request) = (self.header, self.request);
         let largest = u64::from(request.edge_px).pow(2);
-        // What a stage needs is gone when the next begins.
+        // The memory of a stage is free when the next one begins.
         let decoding = header.memory_bytes(request);
         let resizing = header.result_bytes(request) + self.resizing_bytes();
         let thorough = largest.min(u64::from(THOROUGH_UP_TO_PX).pow(2));
-        // The largest in two formats at once, or two that are encoded thoroughly.
+        // The largest variant in two formats at once, or two variants that are encoded thoroughly.
         let encoding = (largest * self.encoder_pixel_bytes())
             .max(thorough * 2 * token_pixel_bytes(self.recipe));
         let stills = decoding.max(resizing).max(encoding);
@@ -58,8 +58,8 @@ impl<'a> MemoryEstimate<'a> {
             .saturating_add(FIXED_BYTES)
     }
 
-    /// Beside the picture that is resized: its colours counted by their alpha, the picture in one
-    /// direction, and what comes out, before it is turned upright and after.
+    /// Memory of resizing, beside the source: its colours weighted by alpha, the picture resized in
+    /// one direction, and the result before and after it is turned upright.
     fn resizing_bytes(&self) -> u64 {
         let decoded = u64::from(self.header.decoded_edge_px(self.request));
         let largest = u64::from(self.request.edge_px);
@@ -67,13 +67,13 @@ impl<'a> MemoryEstimate<'a> {
         decoded * (weighed + largest * 4) + largest * largest * 8
     }
 
-    /// For each pixel of the largest size, while it is encoded in two formats at once: a lossless
-    /// encoder, which alpha has, compares whole pictures.
+    /// Bytes per pixel of the largest size while it is encoded in two formats at once. Pictures
+    /// with alpha need more: their lossless encoder compares whole pictures.
     const fn encoder_pixel_bytes(&self) -> u64 {
         if self.header.alpha { 40 } else { 10 }
     }
 
-    /// The files, which are all there before the first of them is stored.
+    /// The encoded files; all of them may exist before the first one is stored.
     fn files_bytes(&self) -> u64 {
         let edge = self.request.square.edge;
         let Some(recipe) = self.recipe else {
@@ -93,9 +93,9 @@ impl<'a> MemoryEstimate<'a> {
         pixels * file_pixel_bytes(recipe) + master
     }
 
-    /// Animated twins, beside the files of the stills: the canvas and a frame some times over, and
-    /// of all twins the frames that their encoders compare and those that are encoded; while the
-    /// largest is put together, its file once more.
+    /// Memory of animated renditions, beside the files of the stills: several copies of the canvas
+    /// and of a frame; for all renditions, the frames that their encoders compare and the encoded
+    /// ones; and a second copy of the largest file while it is assembled.
     fn animated_bytes(&self) -> u64 {
         let (header, request) = (self.header, self.request);
         let Some(recipe) = self.recipe.filter(|recipe| recipe.animated) else {
@@ -114,11 +114,11 @@ impl<'a> MemoryEstimate<'a> {
         canvas * 16
             + self.resizing_bytes()
             + largest * (self.encoder_pixel_bytes() + file)
-            + all * (TWIN_PIXEL_BYTES + file)
+            + all * (ANIMATED_PIXEL_BYTES + file)
     }
 }
 
-/// For a pixel in one file of each format, of noise.
+/// Bytes per pixel of files of noise, in all formats of a recipe together.
 fn file_pixel_bytes(recipe: &Recipe) -> u64 {
     let bytes = recipe.formats.iter().map(|format| match format {
         Format::Png => 4,
@@ -129,13 +129,13 @@ fn file_pixel_bytes(recipe: &Recipe) -> u64 {
     bytes.sum()
 }
 
-/// The same of all formats.
+/// Bytes per pixel of the files in all formats.
 const ANY_FILE_PIXEL_BYTES: u64 = 4 + 4 + 3;
 
-/// Up to which a file of noise is as small as is said of the usual ones.
+/// The quality up to which a file of noise stays within the usual figures.
 const USUAL_QUALITY: u8 = 90;
 
-/// What a pixel of noise is to libwebp, where it encodes thoroughly, before it is packed.
+/// Bytes per pixel of noise in libwebp before it is packed, at the thorough setting.
 fn token_pixel_bytes(recipe: Option<&Recipe>) -> u64 {
     match recipe {
         Some(recipe) if recipe.webp_quality <= USUAL_QUALITY => 26,
@@ -145,14 +145,14 @@ fn token_pixel_bytes(recipe: Option<&Recipe>) -> u64 {
 
 const MASTER_PIXEL_BYTES: u64 = 3;
 
-/// The canvases of an encoder of animations.
-const TWIN_PIXEL_BYTES: u64 = 16;
+/// Bytes per pixel of the canvases of an animation encoder.
+const ANIMATED_PIXEL_BYTES: u64 = 16;
 
-/// Of each frame in an animation's file.
+/// Bytes per pixel of each frame in an animated file.
 const FRAME_PIXEL_BYTES: u64 = 2;
 
-/// How many times over a profile is held while its tables become a transform's.
+/// The number of copies of a profile while its tables become a transform.
 const CONVERSIONS: u64 = 7;
 
-/// The tables of decoders, transforms and encoders.
+/// The tables of decoders, transforms and encoders, in bytes.
 const FIXED_BYTES: u64 = 4 << 20;

@@ -1,9 +1,9 @@
-//! What part of a picture becomes the avatar.
+//! Chooses the part of a picture that becomes the avatar.
 
 use super::raster::Raster;
 use super::{Crop, Error};
 
-/// A square of whole pixels inside a picture.
+/// A square of whole pixels within a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Square {
     pub(super) x: u32,
@@ -12,11 +12,12 @@ pub(super) struct Square {
 }
 
 impl Square {
-    /// The largest centred square of an upright picture of `width` by `height`, or of `crop` in it.
+    /// Chooses the largest centred square of an upright picture of `width` by `height`, or of
+    /// `crop`.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidCrop`] where the crop is empty or leaves the picture.
+    /// [`Error::InvalidCrop`] if the crop is empty or not within the picture.
     pub(super) fn choose(width: u32, height: u32, crop: Option<Crop>) -> Result<Self, Error> {
         let crop = crop.unwrap_or(Crop {
             x: 0,
@@ -43,8 +44,8 @@ impl Square {
     }
 }
 
-/// Where the square lies in what was decoded, which may be smaller than what was stored and
-/// reach beyond the square: in pixels of the decoded picture, not whole ones.
+/// The position of the square in the decoded picture, which may be smaller than the stored picture
+/// and larger than the square. In pixels of the decoded picture, with fractions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Window {
     pub(super) x: f64,
@@ -53,7 +54,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// All of a square raster.
+    /// The whole of a square raster.
     pub(super) fn of(raster: &Raster) -> Self {
         Self {
             x: 0.0,

@@ -1,17 +1,18 @@
-//! From an upload's bytes to renditions: pure, synchronous, and all of it bounded.
+//! The imaging pipeline: from the bytes of an upload to renditions.
 //!
-//! Bytes and a [`Recipe`] go in, renditions come out one by one. Nothing here names the network,
-//! the store, the configuration file or an asynchronous runtime.
+//! It takes bytes and a [`Recipe`] and emits renditions one by one. It is pure and synchronous, and
+//! its time and memory are bounded. It knows no network, store, configuration file or asynchronous
+//! runtime.
 //!
-//! The way of one picture: `probe` reads headers only and refuses by [`Limits`]; `process`
-//! decodes, turns upright, converts to sRGB, crops, resizes from large to small and encodes; the
-//! [`Pool`] gives it threads of its own.
+//! The steps of one picture: [`probe`] reads only the headers and applies the [`Limits`].
+//! [`process()`] decodes the picture, turns it upright, converts it to sRGB, crops it, resizes it
+//! from large to small, and encodes it. The [`Pool`] runs this on its own threads.
 //!
 //! # Unsafe code
 //!
-//! This crate has `unsafe` in one module, which calls libwebp to encode WebP; libwebp is C, and sees
-//! pixels but never an upload's bytes. The libraries that work on uploads are Rust. Most of them run
-//! in the process that serves:
+//! This crate has `unsafe` in one module, which calls libwebp to encode WebP. libwebp is C; it reads
+//! pixels but never the bytes of an upload. The libraries that read uploads are in Rust. Most of them
+//! run in the process that serves:
 //!
 //! | library | work | `unsafe` |
 //! | --- | --- | --- |
@@ -22,7 +23,7 @@
 //! | `png`, with `fdeflate`, `flate2` and `miniz_oxide` | decodes and encodes PNG | no, but for parts of `flate2` and the checksums (`crc32fast`, `simd-adler32`) |
 //! | `gif`, with `weezl` | decodes GIF | no |
 //! | `heifer-isobmff`, `heifer-hevc-dec` | read HEIF and decode HEVC | no |
-//! | the WebP decoder, in this crate | decodes WebP | no |
+//! | `cameo-webp-decode` | decodes WebP | no |
 //! | `re_rav1d` | decodes AV1 | yes, much; it runs in a process of its own that can do nothing else |
 //!
 //! A fault in the unsafe code of a library of the first group could harm the process that serves.
@@ -60,47 +61,47 @@ pub use vocabulary::{
     Format, InvalidVariantName, Placeholder, Rendition, Source, SourceFormat, VariantName,
 };
 
-/// What may come in. Checked against headers, before anything is decoded.
+/// The accepted uploads. The limits are checked against headers, before anything is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The formats taken.
+    /// The accepted formats.
     pub formats: Vec<SourceFormat>,
-    /// The least width and height in pixels.
+    /// The minimum width and height in pixels.
     pub min_edge_px: u32,
-    /// The greatest width and height in pixels.
+    /// The maximum width and height in pixels.
     pub max_edge_px: u32,
-    /// The most frames that an animation may have, where the recipe keeps them
+    /// The maximum number of frames of an animation. It applies if the recipe keeps the frames
     /// ([`Recipe::animated`]).
     pub max_frames: u32,
 }
 
-/// What is made of a picture.
+/// The outputs to make from a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
-    /// What may come in.
+    /// The accepted uploads.
     pub limits: Limits,
     /// The sizes to make, in any order.
     pub variants: Vec<Target>,
-    /// The encodings to make of each; the first is the primary one.
+    /// The encodings of each size; the first is the primary one.
     pub formats: Vec<Format>,
     /// 1 to 100
     pub webp_quality: u8,
     /// 1 to 100
     pub jpeg_quality: u8,
-    /// What shows through transparent places where a format has no alpha: sRGB red, green, blue.
+    /// The background of transparent pixels in formats without alpha: sRGB red, green, blue.
     pub background: [u8; 3],
-    /// Whether animated uploads give animated twins beside the stills.
+    /// Whether animated uploads get animated renditions beside the stills.
     pub animated: bool,
-    /// Whether a master is made from which variants can be made again.
+    /// Whether a master is made, from which variants can be made again.
     pub keep_master: bool,
 }
 
 /// A square size to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its name.
+    /// The name of the variant.
     pub name: VariantName,
-    /// Its width and height in pixels, where the picture has as many.
+    /// Its width and height in pixels. It is smaller if the picture is.
     pub edge_px: u32,
 }
 
@@ -108,32 +109,32 @@ pub struct Target {
 /// centred square in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crop {
-    /// From the left edge.
+    /// Distance from the left edge.
     pub x: u32,
-    /// From the upper edge.
+    /// Distance from the upper edge.
     pub y: u32,
-    /// Across.
+    /// Number of columns.
     pub width: u32,
-    /// Down.
+    /// Number of rows.
     pub height: u32,
 }
 
-/// What a picture's headers say.
+/// The contents of a picture's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// What the bytes are, whatever they were called.
+    /// The format of the bytes; the file name does not matter.
     pub format: SourceFormat,
     /// The upright picture's width in pixels.
     pub width: u32,
     /// The upright picture's height in pixels.
     pub height: u32,
-    /// How many frames the headers claim; 1 for a still.
+    /// The number of frames that the headers claim; 1 for a still.
     pub frames: u32,
-    /// An upper bound of the bytes that processing takes at its peak, beside the upload itself.
+    /// Upper bound on the peak memory of processing in bytes, without the upload itself.
     pub memory_bytes: u64,
 }
 
-/// One thing made, given out as soon as it is encoded.
+/// One output, emitted as soon as it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// A rendition and its bytes.
@@ -142,11 +143,11 @@ pub enum Output {
     Master(Format, Vec<u8>),
 }
 
-/// What is known once everything has been given out.
+/// The result after all outputs were emitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Processed {
-    /// What came in.
+    /// The upload.
     pub source: Source,
-    /// What to show until a rendition has loaded.
+    /// The placeholder that is shown until a rendition has loaded.
     pub placeholder: Placeholder,
 }

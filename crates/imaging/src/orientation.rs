@@ -1,16 +1,16 @@
-//! Which way up a stored picture is, and turning it.
+//! The orientation of a stored picture, and turning it upright.
 
 use super::geometry::Square;
 use super::raster::Raster;
 
-/// The eight ways a picture may lie, as EXIF numbers them (CIPA DC-008, tag 0x0112).
+/// The eight orientations of EXIF (CIPA DC-008, tag 0x0112).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Orientation {
-    /// Whether rows and columns are exchanged; done first.
+    /// Whether rows and columns are exchanged; applied first.
     transpose: bool,
-    /// Whether columns then run backwards.
+    /// Whether columns are then reversed.
     mirror: bool,
-    /// Whether rows then run backwards.
+    /// Whether rows are then reversed.
     flip: bool,
 }
 
@@ -25,7 +25,7 @@ impl Orientation {
         }
     }
 
-    /// EXIF's number, 1 to 8; anything else is taken as upright, as viewers do.
+    /// The orientation of an EXIF number, 1 to 8. Other numbers mean upright, as in viewers.
     pub(super) const fn from_exif(value: u16) -> Self {
         match value {
             2 => Self::new(false, true, false),
@@ -39,47 +39,47 @@ impl Orientation {
         }
     }
 
-    /// This, and then a quarter turn to the left, `quarters` times.
+    /// This orientation, followed by quarter turns to the left.
     pub(super) const fn then_rotated_left(self, quarters: u8) -> Self {
         let mut turned = self;
         let mut left = quarters % 4;
         while left > 0 {
-            // A turn to the left exchanges rows and columns and then reverses the rows; what was
-            // reversed before changes its direction with them.
+            // A turn to the left exchanges rows and columns and then reverses the rows. An earlier
+            // reversal changes its direction.
             turned = Self::new(!turned.transpose, turned.flip, !turned.mirror);
             left -= 1;
         }
         turned
     }
 
-    /// This, and then left and right exchanged.
+    /// This orientation, followed by an exchange of left and right.
     pub(super) const fn then_mirrored(self) -> Self {
         Self::new(self.transpose, !self.mirror, self.flip)
     }
 
-    /// This, and then top and bottom exchanged.
+    /// This orientation, followed by an exchange of top and bottom.
     pub(super) const fn then_flipped(self) -> Self {
         Self::new(self.transpose, self.mirror, !self.flip)
     }
 
-    /// Finds the orientation in EXIF data: a TIFF header and its first directory, with or without
+    /// Reads the orientation from EXIF data: a TIFF header and its first directory, with or without
     /// the `Exif\0\0` that JPEG puts before it. Broken data means upright.
     pub(super) fn from_exif_data(data: &[u8]) -> Self {
         let tiff = data.strip_prefix(b"Exif\0\0").unwrap_or(data);
         orientation_tag(tiff).map_or(Self::UPRIGHT, Self::from_exif)
     }
 
-    /// This of what has its rows and columns exchanged already.
+    /// The orientation that remains for a picture whose rows and columns are already exchanged.
     pub(super) const fn transposed(self) -> Self {
         Self::new(!self.transpose, self.mirror, self.flip)
     }
 
-    /// Whether rows become columns.
+    /// Whether rows and columns are exchanged.
     pub(super) const fn transposes(self) -> bool {
         self.transpose
     }
 
-    /// Whether what are then rows run backwards.
+    /// Whether rows are reversed.
     pub(super) const fn flips(self) -> bool {
         self.flip
     }
@@ -93,7 +93,8 @@ impl Orientation {
         }
     }
 
-    /// Where a square of the upright picture lies in the stored picture of `width` by `height`.
+    /// The position of a square of the upright picture in the stored picture of `width` by
+    /// `height`.
     pub(super) const fn to_stored(self, square: Square, width: u32, height: u32) -> Square {
         let (upright_width, upright_height) = self.upright_size(width, height);
         let x = if self.mirror {
@@ -134,7 +135,7 @@ impl Orientation {
         }
     }
 
-    /// Goes by blocks, which keeps both the rows read and the rows written in the cache.
+    /// Works by blocks, so that the rows read and the rows written stay in the cache.
     fn turn<const N: usize>(self, stored: &Raster) -> Vec<u8> {
         let (source, _) = stored.pixels.as_chunks::<N>();
         let (stored_width, stored_height) = (stored.width as usize, stored.height as usize);
@@ -164,7 +165,7 @@ impl Orientation {
     }
 }
 
-/// In pixels a side.
+/// The edge of a block in pixels.
 const BLOCK: usize = 32;
 
 fn orientation_tag(tiff: &[u8]) -> Option<u16> {

@@ -1,9 +1,9 @@
-//! What to show until a rendition has loaded.
+//! Makes the placeholder that is shown until a rendition has loaded.
 
 use super::raster::{Layout, Raster};
 use crate::Placeholder;
 
-/// The longest side in pixels that `ThumbHash` takes.
+/// The longest side in pixels that `ThumbHash` accepts.
 pub(super) const MAX_EDGE_PX: u32 = 100;
 
 /// Makes the placeholder of an RGB or RGBA picture of at most [`MAX_EDGE_PX`] a side.
@@ -29,8 +29,8 @@ pub(super) fn placeholder(raster: &Raster) -> Placeholder {
     }
 }
 
-/// The mean of the most frequent colours that look alike: those that share the upper three bits of
-/// each channel. Transparent pixels do not count.
+/// The mean of the most frequent group of similar colours: colours that share the upper three bits
+/// of each channel. Transparent pixels are ignored.
 fn dominant_color(rgba: &[u8]) -> [u8; 3] {
     let mut boxes = vec![[0_u32; 4]; 512];
     for &[red, green, blue, alpha] in rgba.as_chunks::<4>().0 {

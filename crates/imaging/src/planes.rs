@@ -1,22 +1,22 @@
-//! Luma and chroma apart, as JPEG and lossy WebP hold pictures.
+//! Luma and chroma planes, the form in which JPEG and lossy WebP store pictures.
 
 use super::raster::{Layout, Raster};
 
-/// A picture in the colours of JFIF (ITU-T T.871): luma, and by how much blue and red differ from
-/// it, eight bits each of the full range. Chroma covers the same picture as luma does, with as many
-/// samples or fewer in each direction, each in the middle of the luma samples that it stands for.
+/// A picture in JFIF's colours (ITU-T T.871): luma and the differences of blue and red from it,
+/// eight bits each, full range. Chroma covers the same area as luma with as many samples or fewer;
+/// each sample lies in the middle of its luma samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Planes {
-    /// In the layout of grey pictures, as all three are.
+    /// All three planes have the layout of grey pictures.
     pub(super) luma: Raster,
-    /// Blue and red, of the same size.
+    /// The differences of blue and red, of the same size.
     pub(super) chroma: [Raster; 2],
-    /// How many luma samples a sample of chroma stands for, across and down.
+    /// The number of luma samples per sample of chroma, across and down.
     pub(super) shared: (u32, u32),
 }
 
-/// Pixels, or planes where a decoder gives them and whoever encodes takes them: there is half as
-/// much to resize and to turn, and nothing to convert.
+/// Pixels, or planes if the decoder gives them and the encoders accept them. Planes have half as
+/// much data to resize and turn, and need no conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Picture {
     Pixels(Raster),
@@ -24,7 +24,7 @@ pub(super) enum Picture {
 }
 
 impl Picture {
-    /// In pixels.
+    /// The width in pixels.
     pub(super) const fn width(&self) -> u32 {
         match self {
             Self::Pixels(raster) => raster.width,
@@ -32,7 +32,7 @@ impl Picture {
         }
     }
 
-    /// The picture in pixels, converted where it is in planes.
+    /// The picture in pixels; planes are converted.
     pub(super) fn into_pixels(self) -> Raster {
         match self {
             Self::Pixels(raster) => raster,
@@ -41,17 +41,17 @@ impl Picture {
     }
 }
 
-/// Bits behind the point of the factors below.
+/// The fractional bits of the factors below.
 const POINT: u32 = 16;
 
-/// A factor as an integer.
+/// Converts a factor to fixed point.
 const fn fixed(factor: f64) -> i32 {
     (factor * (1 << POINT) as f64 + 0.5) as i32
 }
 
 impl Planes {
-    /// The picture in RGB, the pixels that share a sample of chroma all with its colour: averaged
-    /// again they give the same chroma.
+    /// Converts to RGB. All pixels that share a sample of chroma get its colour, so averaging them
+    /// gives the same chroma again.
     pub(super) fn to_rgb(&self) -> Raster {
         let (width, height) = (self.luma.width as usize, self.luma.height);
         let (across, down) = (self.shared.0 as usize, self.shared.1 as usize);
@@ -78,8 +78,8 @@ impl Planes {
         }
     }
 
-    /// The same picture in the range of television (ITU-R BT.601), as WebP has it: 16 to 235 for
-    /// luma and 16 to 240 for chroma.
+    /// The picture in the limited range of ITU-R BT.601, which WebP uses: 16 to 235 for luma and 16
+    /// to 240 for chroma.
     pub(super) fn in_studio_range(&self) -> Self {
         let narrow = |plane: &Raster, steps: u16| Raster {
             pixels: plane
@@ -87,7 +87,7 @@ impl Planes {
                 .iter()
                 .map(|&sample| {
                     let steps = u16::from(sample) * steps + 127;
-                    // By 255, exactly, in a way that fits the vectors of every processor.
+                    // An exact division by 255 that vector instructions can do.
                     (((steps + 1 + (steps >> 8)) >> 8) + 16) as u8
                 })
                 .collect(),
@@ -102,12 +102,12 @@ impl Planes {
     }
 }
 
-/// The colour of one sample of luma and of each chroma: red, green and blue.
+/// Red, green and blue of one sample of luma and of each chroma.
 pub(super) fn rgb_of([luma, blue, red]: [u8; 3]) -> [u8; 3] {
     offsets(blue, red).map(|offset| (i32::from(luma) + offset).clamp(0, 255) as u8)
 }
 
-/// What is added to luma for red, green and blue.
+/// The differences of red, green and blue from luma.
 fn offsets(blue: u8, red: u8) -> [i32; 3] {
     let (blue, red) = (i32::from(blue) - 128, i32::from(red) - 128);
     let half = 1 << (POINT - 1);

@@ -1,4 +1,4 @@
-//! The way of one picture, from its bytes to everything that is made of it.
+//! Processes one picture, from its bytes to all outputs.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use crate::{Format, Source};
 /// The longest side of a master in pixels.
 const MASTER_EDGE_PX: u32 = 2048;
 
-/// Reads what a picture's headers say, cheaply and without decoding. What processing may take is
-/// given for one variant as large as the picture, in every format; [`probe_for`] knows better.
+/// Reads the headers of a picture without decoding it. The memory estimate assumes one variant as
+/// large as the picture, in every format; [`probe_for`] is more exact.
 ///
 /// # Errors
 ///
-/// In this order: [`Error::UnsupportedFormat`] for what is no picture or of a kind that is not
-/// taken; [`Error::DimensionsTooLarge`], [`Error::DimensionsTooSmall`], whatever else the headers
-/// say; [`Error::UnsupportedFormat`] for a kind of the format that is not taken, [`Error::Corrupt`]
-/// for headers that are not whole, [`Error::TooComplex`].
+/// In this order: [`Error::UnsupportedFormat`] for bytes that are no picture or of a format that is
+/// not accepted; [`Error::DimensionsTooLarge`] and [`Error::DimensionsTooSmall`], whatever else the
+/// headers say; [`Error::UnsupportedFormat`] for an unsupported kind of the format;
+/// [`Error::Corrupt`] for incomplete or damaged headers; [`Error::TooComplex`].
 pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
     let header = decode::header(bytes, limits)?;
     let edge = header.width.min(header.height);
@@ -43,12 +43,13 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
     Ok(describe(&header, &MemoryEstimate::all(&header, &request)))
 }
 
-/// The same for what is going to be made of the picture: [`Probe::memory_bytes`] is what it takes.
+/// Reads the headers of a picture for a recipe. [`Probe::memory_bytes`] is the estimate for the
+/// outputs of the recipe.
 ///
 /// # Errors
 ///
-/// As [`probe`], then [`Error::TooManyFrames`] and [`Error::TooManyPixels`] where the recipe keeps
-/// the frames, then [`Error::InvalidCrop`].
+/// As [`probe`], then [`Error::TooManyFrames`] and [`Error::TooManyPixels`] if the recipe keeps the
+/// frames, then [`Error::InvalidCrop`].
 pub fn probe_for(bytes: &[u8], recipe: &Recipe, crop: Option<Crop>) -> Result<Probe, Error> {
     let header = header_for(bytes, recipe)?;
     let request = request(&header, recipe, crop)?;
@@ -58,7 +59,7 @@ pub fn probe_for(bytes: &[u8], recipe: &Recipe, crop: Option<Crop>) -> Result<Pr
     ))
 }
 
-/// Reads the headers of a picture that a recipe is for.
+/// Reads the headers of a picture and checks the limits of a recipe.
 fn header_for(bytes: &[u8], recipe: &Recipe) -> Result<Header, Error> {
     let header = decode::header(bytes, &recipe.limits)?;
     if recipe.animated {
@@ -78,7 +79,7 @@ fn describe(header: &Header, made: &MemoryEstimate<'_>) -> Probe {
     }
 }
 
-/// What is needed of a picture for a recipe.
+/// The part of a picture that a recipe needs.
 fn request(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<DecodeRequest, Error> {
     let (width, height) = header.orientation.upright_size(header.width, header.height);
     let square = Square::choose(width, height, crop)?;
@@ -98,17 +99,16 @@ fn request(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Decod
     })
 }
 
-/// Makes everything that `recipe` asks for of the picture in `bytes` and hands each thing to `emit`
-/// as soon as it is encoded: the master first, then the variants from the largest to the smallest,
-/// then animated twins. A variant larger than the picture has the picture's own size. The same
+/// Makes all outputs of `recipe` from the picture in `bytes` and passes each to `emit` as soon as
+/// it is encoded: the master first, then the variants from the largest to the smallest, then
+/// animated renditions. A variant larger than the picture has the picture's own size. The same
 /// input gives the same bytes.
 ///
 /// # Errors
 ///
-/// As [`probe_for`], then [`Error::Corrupt`] for a picture of which any row is
-/// missing or damaged, [`Error::TooComplex`] past the deadline of `control`, and
-/// [`Error::Cancelled`] where `control` or `emit` ends the work. What was given out before an error
-/// stands for nothing.
+/// As [`probe_for`], then [`Error::Corrupt`] if any row of the picture is missing or damaged,
+/// [`Error::TooComplex`] after the deadline of `control`, and [`Error::Cancelled`] if `control` or
+/// `emit` ends the work. After an error, discard the outputs that were emitted before.
 pub fn process(
     bytes: Bytes,
     recipe: &Recipe,
@@ -120,8 +120,8 @@ pub fn process(
     process_with(bytes, recipe, crop, control, workspace, &Inline, emit)
 }
 
-/// The same with someone who may encode the largest variant meanwhile, which may then come later
-/// than smaller ones.
+/// Processes a picture with an executor that may encode the largest variant in the background. That
+/// variant may then come later than smaller ones.
 pub(super) fn process_with(
     bytes: Bytes,
     recipe: &Recipe,
@@ -149,7 +149,7 @@ pub(super) fn process_with(
     drop(bytes);
     control.check()?;
 
-    // What is costly by the pixel comes after the picture has become small, and the large one goes
+    // Steps that cost time per pixel come after the picture is small. The large picture is dropped
     // before anything is encoded.
     let Decoded {
         raster,
@@ -160,7 +160,7 @@ pub(super) fn process_with(
     drop(raster);
     let level = in_srgb(upright, &colors)?;
 
-    let mut give = |output| match emit(output) {
+    let mut emit = |output| match emit(output) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Cancelled),
     };
@@ -174,41 +174,41 @@ pub(super) fn process_with(
             &level
         };
         let (format, bytes) = encode::encode_master(master)?;
-        give(Output::Master(format, bytes))?;
+        emit(Output::Master(format, bytes))?;
     }
     let mut level = Arc::new(level);
-    let mut elsewhere = None;
+    let mut background = None;
     for (index, size) in Size::all(recipe, square.edge).into_iter().enumerate() {
         if level.width() > size.edge_px {
             level = Arc::new(shrink(&level, size.edge_px, workspace)?);
         }
         for (number, &format) in recipe.formats.iter().enumerate() {
             control.check()?;
-            // The largest in the primary format takes longer than all that comes after it.
+            // The largest variant in the primary format takes longer than all later ones.
             if (index, number) == (0, 0) && recipe.formats.len() * recipe.variants.len() > 1 {
                 let (level, recipe) = (Arc::clone(&level), recipe.clone());
                 let work = move || encode::encode(&level, format, &recipe);
-                elsewhere =
+                background =
                     BackgroundEncode::begin(executor, work).map(|work| (size.clone(), work));
-                if elsewhere.is_some() {
+                if background.is_some() {
                     continue;
                 }
             }
-            size.give_still(format, encode::encode(&level, format, recipe)?, &mut give)?;
-            if let Some((size, work)) = elsewhere.take() {
+            size.emit_still(format, encode::encode(&level, format, recipe)?, &mut emit)?;
+            if let Some((size, work)) = background.take() {
                 match work.poll() {
-                    Ok(file) => size.give_still(recipe.formats[0], file?, &mut give)?,
-                    Err(work) => elsewhere = Some((size, work)),
+                    Ok(file) => size.emit_still(recipe.formats[0], file?, &mut emit)?,
+                    Err(work) => background = Some((size, work)),
                 }
             }
         }
     }
-    if let Some((size, work)) = elsewhere {
-        size.give_still(recipe.formats[0], work.wait()?, &mut give)?;
+    if let Some((size, work)) = background {
+        size.emit_still(recipe.formats[0], work.wait()?, &mut emit)?;
     }
     if let Some(bytes) = moving {
         animated::make(
-            &bytes, &header, &request, recipe, control, workspace, &mut give,
+            &bytes, &header, &request, recipe, control, workspace, &mut emit,
         )?;
     }
     let small = match placeholder::MAX_EDGE_PX {
@@ -221,7 +221,7 @@ pub(super) fn process_with(
     })
 }
 
-/// An upright picture in sRGB: RGB, or RGBA where anything shows through, or planes.
+/// Converts an upright picture to sRGB: RGB, RGBA if any pixel is transparent, or planes.
 fn in_srgb(upright: Picture, colors: &Colors) -> Result<Picture, Error> {
     let raster = match upright {
         Picture::Pixels(raster) => {
@@ -241,7 +241,7 @@ fn in_srgb(upright: Picture, colors: &Colors) -> Result<Picture, Error> {
     Ok(Picture::Pixels(raster))
 }
 
-/// The square picture at `edge_px`, less than it has.
+/// Shrinks the square picture to `edge_px`, which is less than its own edge.
 fn shrink(level: &Picture, edge_px: u32, workspace: &mut Workspace) -> Result<Picture, Error> {
     let raster = match level {
         Picture::Pixels(raster) => raster,

@@ -1,13 +1,13 @@
-//! Pixels in memory.
+//! Rasters: pixels in memory.
 
-/// What the bytes of one pixel mean, one byte a channel. Alpha is straight.
+/// The channels of one pixel, one byte each. Alpha is straight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     Gray,
     GrayAlpha,
     Rgb,
     Rgba,
-    /// 0 is no ink, 255 full ink.
+    /// Inks: 0 is no ink, 255 full ink.
     Cmyk,
 }
 
@@ -27,7 +27,7 @@ impl Layout {
     }
 }
 
-/// A picture: rows from the top, without padding, `width × height × channels` bytes.
+/// A picture: rows from the top without padding, `width × height × channels` bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Raster {
     pub(super) width: u32,
@@ -37,12 +37,12 @@ pub(super) struct Raster {
 }
 
 impl Raster {
-    /// Bytes that a picture of this shape takes.
+    /// The size in bytes of a picture of this shape.
     pub(super) const fn len_of(width: u32, height: u32, layout: Layout) -> usize {
         width as usize * height as usize * layout.channels()
     }
 
-    /// Takes `pixels` as a picture; `None` where their number does not fit the shape.
+    /// Makes a picture of `pixels`; `None` if their number does not fit the shape.
     pub(super) fn new(width: u32, height: u32, layout: Layout, pixels: Vec<u8>) -> Option<Self> {
         (pixels.len() == Self::len_of(width, height, layout)).then_some(Self {
             width,
@@ -57,7 +57,7 @@ impl Raster {
         self.width as usize * self.layout.channels()
     }
 
-    /// Keeps `width` columns from `left` on, or as many of them as there are, and nothing else.
+    /// Crops to `width` columns from `left` on, or to as many as there are.
     pub(super) fn keep_columns(&mut self, left: u32, width: u32) {
         let left = left.min(self.width);
         let width = width.min(self.width - left);
@@ -72,8 +72,7 @@ impl Raster {
         self.width = width;
     }
 
-    /// Turns a picture whose alpha is full everywhere into one without: encoding an alpha
-    /// channel costs more than all the colours.
+    /// Drops the alpha channel if it is fully opaque: encoding alpha costs more than all colours.
     pub(super) fn drop_opaque_alpha(&mut self) {
         let (channels, layout) = match self.layout {
             Layout::Rgba => (4, Layout::Rgb),
@@ -98,8 +97,8 @@ impl Raster {
         self.layout = layout;
     }
 
-    /// Makes what nobody sees black: colours under full transparency are not part of the picture,
-    /// and may be what somebody meant to cut out.
+    /// Makes fully transparent pixels black. Their colours are not part of the picture and may show
+    /// content that somebody cut out.
     pub(super) fn forget_hidden_colors(&mut self) {
         let channels = match self.layout {
             Layout::Rgba => 4,
@@ -113,8 +112,8 @@ impl Raster {
         }
     }
 
-    /// An RGB picture with `background` showing through where this one, of layout RGBA, is
-    /// transparent.
+    /// Converts this picture, of layout RGBA, to RGB, with `background` showing through transparent
+    /// pixels.
     pub(super) fn flattened(&self, background: [u8; 3]) -> Self {
         debug_assert_eq!(self.layout, Layout::Rgba);
         let mut pixels = Vec::with_capacity(self.pixels.len() / 4 * 3);

@@ -1,4 +1,4 @@
-//! Making pictures smaller.
+//! Makes pictures smaller.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -10,13 +10,13 @@ use super::orientation::Orientation;
 use super::planes::{Picture, Planes};
 use super::raster::{Layout, Raster};
 
-/// What one worker keeps from picture to picture, so that it need not be made again.
+/// Buffers that one worker reuses from picture to picture.
 pub struct Workspace {
     resizer: Resizer,
     av1: Av1,
 }
 
-/// The most that a worker keeps of its buffers between pictures.
+/// The size limit of the buffers that a worker keeps between pictures.
 const MAX_KEPT_BYTES: usize = 8 << 20;
 
 impl Workspace {
@@ -33,12 +33,13 @@ impl Workspace {
         &self.av1
     }
 
-    /// Resizes what `window` shows of `raster` to a square of `edge_px`, with a Lanczos filter of
-    /// three lobes. Colours count by their alpha, so nothing bleeds out of transparent places.
+    /// Resizes the part of `raster` in `window` to a square of `edge_px`, with a Lanczos filter of
+    /// three lobes. Colours are weighted by alpha, so that colours of transparent pixels do not
+    /// bleed.
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`] where the window leaves the raster.
+    /// [`Error::Internal`] if the window is not within the raster.
     pub(super) fn resize(
         &mut self,
         raster: &Raster,
@@ -49,7 +50,7 @@ impl Workspace {
         self.resize_part(raster, [x, y, edge, edge], (edge_px, edge_px))
     }
 
-    /// The same for pixels or planes, and turns the square upright. Chroma comes out with half the
+    /// Resizes pixels or planes, and turns the square upright. The resulting chroma has half the
     /// samples of luma in each direction, rounded up.
     pub(super) fn resize_picture(
         &mut self,
@@ -68,7 +69,7 @@ impl Workspace {
         let Window { x, y, edge } = window;
         let luma = self.resize_plane(&planes.luma, [x, y, edge, edge], orientation, edge_px)?;
         let chroma_px = edge_px.div_ceil(2);
-        // An odd edge leaves the last sample half empty.
+        // With an odd edge, the last sample is half empty.
         let edge = edge * f64::from(chroma_px * 2) / f64::from(edge_px);
         let (across, down) = (f64::from(planes.shared.0), f64::from(planes.shared.1));
         let mut resize_chroma = |plane: &Raster| {
@@ -85,10 +86,10 @@ impl Workspace {
         }))
     }
 
-    /// Resizes a part (left, top, width and height) of a plane to an upright square: down the
-    /// columns, and once rows and columns are exchanged, down the columns again. A filter that goes
-    /// along the rows of single bytes takes five times as long as one that goes down whole rows at
-    /// once, and most photos have to be turned anyway.
+    /// Resizes a part (left, top, width and height) of a plane to an upright square: first along
+    /// the columns, then, with rows and columns exchanged, along the columns again. A filter along
+    /// rows of single bytes takes five times as long as one along columns, which processes whole
+    /// rows at once. And most photos have to be turned anyway.
     fn resize_plane(
         &mut self,
         plane: &Raster,
@@ -96,7 +97,7 @@ impl Workspace {
         orientation: Orientation,
         edge_px: u32,
     ) -> Result<Raster, Error> {
-        // As many columns as the filter's lobes reach.
+        // The number of columns that the lobes of the filter cover.
         let reach = 3.0 * (width / f64::from(edge_px)).max(1.0) + 1.0;
         let begin = (left - reach).floor().max(0.0);
         let end = (left + width + reach).ceil().min(f64::from(plane.width));
@@ -150,7 +151,7 @@ impl Workspace {
         self.resizer
             .resize(&source, &mut target, &options)
             .map_err(|error| internal(&error))?;
-        // What one huge picture needed is not kept for all the others.
+        // The buffers of one huge picture are not kept for later ones.
         if self.resizer.size_of_internal_buffers() > MAX_KEPT_BYTES {
             self.resizer.reset_internal_buffers();
         }
@@ -188,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Planes, turned as they are resized, come out as the pixels do, in every orientation.
+    /// Planes that are turned while they are resized match the pixels, in every orientation.
     #[test]
     fn planes_are_resized_and_turned_as_pixels_are() {
         let plane = |width: u32, height: u32, seed: u32| {
@@ -233,7 +234,7 @@ mod tests {
                 let most = (found.pixels.iter().zip(&expected.pixels))
                     .map(|(a, b)| a.abs_diff(*b))
                     .max();
-                // Each direction is rounded by itself, in another order.
+                // The directions are rounded separately and in another order.
                 assert!(most <= Some(2), "orientation {number}: {most:?}");
             }
         }

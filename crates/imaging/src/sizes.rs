@@ -1,13 +1,12 @@
-//! The sizes that are made of a picture.
+//! The sizes that are made from a picture.
 
 use super::{Error, Output, Recipe, Target};
 use crate::{Format, Rendition};
 
-/// Takes what is made.
-pub(super) type Give<'a> = dyn FnMut(Output) -> Result<(), Error> + 'a;
+/// Receives each output.
+pub(super) type Emit<'a> = dyn FnMut(Output) -> Result<(), Error> + 'a;
 
-/// A size that is made, and the variants that have it: several, where the picture is smaller than
-/// they are.
+/// A size to make, and its variants: several if the picture is smaller than they are.
 #[derive(Clone)]
 pub(super) struct Size<'a> {
     pub(super) edge_px: u32,
@@ -15,7 +14,7 @@ pub(super) struct Size<'a> {
 }
 
 impl<'a> Size<'a> {
-    /// The sizes to make of a square of `edge_px`, from the largest.
+    /// The sizes to make from a square of `edge_px`, from the largest to the smallest.
     pub(super) fn all(recipe: &'a Recipe, edge_px: u32) -> Vec<Self> {
         let mut targets: Vec<&Target> = recipe.variants.iter().collect();
         targets.sort_by_key(|target| std::cmp::Reverse(target.edge_px));
@@ -29,27 +28,27 @@ impl<'a> Size<'a> {
             .collect()
     }
 
-    /// Gives a still's file out, once for each variant.
-    pub(super) fn give_still(
+    /// Emits the file of a still, once for each variant.
+    pub(super) fn emit_still(
         &self,
         format: Format,
         file: Vec<u8>,
-        give: &mut Give<'_>,
+        emit: &mut Emit<'_>,
     ) -> Result<(), Error> {
-        self.give(format, file, false, give)
+        self.emit_all(format, file, false, emit)
     }
 
-    /// Gives an animated WebP out, once for each variant.
-    pub(super) fn give_moving(&self, file: Vec<u8>, give: &mut Give<'_>) -> Result<(), Error> {
-        self.give(Format::Webp, file, true, give)
+    /// Emits an animated WebP, once for each variant.
+    pub(super) fn emit_animated(&self, file: Vec<u8>, emit: &mut Emit<'_>) -> Result<(), Error> {
+        self.emit_all(Format::Webp, file, true, emit)
     }
 
-    fn give(
+    fn emit_all(
         &self,
         format: Format,
         file: Vec<u8>,
         animated: bool,
-        give: &mut Give<'_>,
+        emit: &mut Emit<'_>,
     ) -> Result<(), Error> {
         let rendition = |target: &Target| Rendition {
             variant: target.name.clone(),
@@ -63,8 +62,8 @@ impl<'a> Size<'a> {
             return Ok(());
         };
         for target in others {
-            give(Output::Rendition(rendition(target), file.clone()))?;
+            emit(Output::Rendition(rendition(target), file.clone()))?;
         }
-        give(Output::Rendition(rendition(last), file))
+        emit(Output::Rendition(rendition(last), file))
     }
 }

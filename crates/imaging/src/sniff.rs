@@ -1,8 +1,8 @@
-//! What bytes are, by what they begin with: never by a name or a declared type.
+//! Detects the format of bytes by their content, never by a name or a declared type.
 
 use crate::SourceFormat;
 
-/// A format that this program can take.
+/// The format of the bytes, if this crate can decode it.
 pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
     for (names, format) in [(HEIC, SourceFormat::Heic), (AVIF, SourceFormat::Avif)] {
         if brands(bytes).iter().any(|brand| names.contains(&brand)) {
@@ -10,7 +10,7 @@ pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
         }
     }
     let mime = infer::get(bytes)?.mime_type();
-    // `infer` looks at few bytes; the whole signature must be there.
+    // `infer` checks only a few bytes; here the whole signature must match.
     let format = match mime {
         "image/jpeg" => SourceFormat::Jpeg,
         "image/png" if bytes.starts_with(b"\x89PNG\r\n\x1a\n") => SourceFormat::Png,
@@ -23,7 +23,7 @@ pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
     Some(format)
 }
 
-/// What bytes that are not taken are, in words for the person who sent them.
+/// Names the kind of refused bytes in words, for the person who sent them.
 pub(super) fn describe(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "an empty file".to_owned();
@@ -48,13 +48,14 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     }
 }
 
-/// Brands of pictures in HEVC (ISO/IEC 23008-12, annex B): `infer` knows neither those of several
-/// layers, nor of ten bits behind a general brand.
+/// Brands of HEVC pictures (ISO/IEC 23008-12, annex B). `infer` does not know those of several
+/// layers, nor those of ten bits behind a general brand.
 const HEIC: &[&[u8; 4]] = &[b"heic", b"heix", b"heim", b"heis"];
-/// Brands of pictures and sequences in AV1 (AVIF, 6).
+/// Brands of AV1 pictures and sequences (AVIF, 6).
 const AVIF: &[&[u8; 4]] = &[b"avif", b"avis"];
 
-/// The major brand, a version that is no brand, and what else the file is compatible with.
+/// The brands of a file: the major brand, a version number (which matches no brand), and the
+/// compatible brands.
 fn brands(bytes: &[u8]) -> &[[u8; 4]] {
     let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
         return &[];

@@ -1,17 +1,17 @@
-//! The words for pictures: formats, named sizes, and what was made of an upload.
+//! The vocabulary for pictures: formats, named sizes, and the results of processing.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// An encoding that renditions are written in.
+/// The encoding of a rendition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `image/webp`
     Webp,
-    /// `image/jpeg`; has no alpha, so pictures are flattened on the configured background
+    /// `image/jpeg`; it has no alpha, so pictures are flattened on the configured background
     Jpeg,
     /// `image/png`
     Png,
@@ -30,7 +30,7 @@ impl Format {
         }
     }
 
-    /// The ending of an object's file name, without the dot.
+    /// The file extension of an object, without the dot.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Webp => "webp",
@@ -39,7 +39,7 @@ impl Format {
         }
     }
 
-    /// The format whose files have this ending.
+    /// The format with this file extension.
     pub fn from_extension(extension: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -56,7 +56,7 @@ impl Format {
     }
 }
 
-/// An encoding that uploads may come in.
+/// The encoding of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceFormat {
@@ -116,16 +116,16 @@ impl SourceFormat {
 #[serde(try_from = "String", into = "String")]
 pub struct VariantName(String);
 
-/// The text is no variant name.
+/// The text is not a variant name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a variant's name has 1 to 32 characters of a-z 0-9 _ - and begins with a letter")]
 pub struct InvalidVariantName;
 
 impl VariantName {
-    /// Takes `text` as a variant's name.
+    /// Makes a variant name of `text`.
     ///
     /// # Errors
-    /// [`InvalidVariantName`] where it is empty, too long, or has another character.
+    /// [`InvalidVariantName`] if it is empty, too long, or has another character.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidVariantName> {
         let text = text.into();
         let legal =
@@ -177,22 +177,22 @@ impl From<VariantName> for String {
 /// One variant in one format, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendition {
-    /// The size that it was made for.
+    /// The variant that it was made for.
     pub variant: VariantName,
     /// Its encoding.
     pub format: Format,
-    /// Its true width in pixels: less than the variant's where the picture had less.
+    /// Its width in pixels: less than the variant's if the picture is smaller.
     pub width: u32,
-    /// Its true height in pixels.
+    /// Its height in pixels.
     pub height: u32,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Whether it moves.
+    /// Whether it is animated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub animated: bool,
 }
 
-/// What to show until the picture has loaded.
+/// The placeholder that is shown until the picture has loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placeholder {
     /// The `ThumbHash` of the smallest rendition, about 25 bytes

@@ -1,17 +1,17 @@
-//! What an AV1 stream says of itself: its sequence header (AV1 Bitstream & Decoding Process
-//! Specification, 5.5).
+//! Reads the sequence header of an AV1 stream (AV1 Bitstream & Decoding Process Specification,
+//! 5.5).
 
 use super::{Chroma, Shape};
 
-/// The header of a stream, as far as decoding a still picture needs it.
+/// The sequence header, as far as decoding a still picture needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sequence {
-    /// No frame is larger.
+    /// The largest frame size.
     pub(crate) max_width: u32,
     pub(crate) max_height: u32,
     pub(crate) bit_depth: u8,
     pub(crate) chroma: Chroma,
-    /// Code points of ITU-T H.273; 2 where nothing is said.
+    /// Code points of ITU-T H.273; 2 if the stream does not state them.
     pub(crate) primaries: u8,
     pub(crate) transfer: u8,
     pub(crate) matrix: u8,
@@ -22,7 +22,7 @@ pub(crate) struct Sequence {
 const SEQUENCE_HEADER: u8 = 1;
 
 impl Sequence {
-    /// The first sequence header of a stream; `None` where there is none, or half of one.
+    /// Reads the first sequence header of a stream; `None` if it is missing or incomplete.
     pub(crate) fn read(stream: &[u8]) -> Option<Self> {
         let mut rest = stream;
         loop {
@@ -44,7 +44,7 @@ impl Sequence {
         }
     }
 
-    /// A picture of this stream with these sides.
+    /// The shape of a picture of this stream with these sides.
     pub(crate) fn shape(&self, width: u32, height: u32) -> Shape {
         Shape {
             width,
@@ -89,7 +89,7 @@ impl Sequence {
     }
 }
 
-/// Timing and operating points, which tell a still picture nothing.
+/// Skips timing and operating points, which do not affect a still picture.
 fn operating_points(bits: &mut Bits<'_>) -> Option<()> {
     let mut delay_bits = None;
     if bits.flag()? {
@@ -124,7 +124,7 @@ fn operating_points(bits: &mut Bits<'_>) -> Option<()> {
     Some(())
 }
 
-/// Tools for predicting from other frames, of which a still picture uses none.
+/// Skips the tools for prediction from other frames, which a still picture does not use.
 fn inter_tools(bits: &mut Bits<'_>) -> Option<()> {
     bits.take(4)?; // interintra, masked compound, warped motion, dual filter
     let order_hints = bits.flag()?;
@@ -193,7 +193,7 @@ impl ColorConfig {
     }
 }
 
-/// A number of up to eight bytes, seven bits in each, the lowest first (4.10.5).
+/// Reads a number of up to eight bytes, seven bits each, the lowest first (4.10.5).
 fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut value = 0_u64;
     for (index, &byte) in bytes.iter().take(8).enumerate() {
@@ -205,14 +205,14 @@ fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     None
 }
 
-/// Bits from the highest of each byte on.
+/// Reads bits from the highest bit of each byte on.
 struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl Bits<'_> {
-    /// A number of `count` bits, at most 32.
+    /// Reads a number of `count` bits, at most 32.
     fn take(&mut self, count: u32) -> Option<u32> {
         let mut value = 0;
         for _ in 0..count {
@@ -227,7 +227,7 @@ impl Bits<'_> {
         self.take(1).map(|bit| bit == 1)
     }
 
-    /// Passes over a number in a variable length code (4.10.3).
+    /// Skips a number in a variable length code (4.10.3).
     fn skip_uvlc(&mut self) -> Option<()> {
         let mut zeros = 0;
         while !self.flag()? {
@@ -244,7 +244,7 @@ impl Bits<'_> {
 mod tests {
     use super::*;
 
-    /// Writes numbers of so many bits each.
+    /// Writes numbers of the given numbers of bits.
     fn bits(numbers: &[(u32, u32)]) -> Vec<u8> {
         let all: Vec<u8> = numbers
             .iter()
@@ -259,7 +259,7 @@ mod tests {
             .collect()
     }
 
-    /// A temporal delimiter, then a sequence header of these bits.
+    /// A temporal delimiter, followed by a sequence header of these bits.
     fn stream(numbers: &[(u32, u32)]) -> Vec<u8> {
         let payload = bits(numbers);
         [&[0x12, 0, 0x0a, payload.len() as u8][..], &payload].concat()
@@ -403,7 +403,7 @@ mod tests {
             (7, 4),
             (63, 8),
             (31, 8),
-            // Frame ids, tools, order hints, screen content chosen by the frame.
+            // Frame ids, tools, order hints, and screen content chosen by the frame.
             (1, 1),
             (0, 7),
             (0, 3),
@@ -431,7 +431,7 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(Sequence::read(&whole[..length]), None, "{length}");
         }
-        // A length that no machine has, and one that does not end.
+        // A length that exceeds any memory, and one that does not end.
         for length in [[0xff; 8], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]] {
             let bytes = [&[0x0a][..], &length, &whole[4..]].concat();
             assert_eq!(Sequence::read(&bytes), None);

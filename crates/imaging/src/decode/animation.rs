@@ -1,26 +1,26 @@
-//! Frames put upon one another, for the formats whose decoders give them apart.
+//! Composes frames, for the formats whose decoders give them separately.
 
 use crate::raster::{Layout, Raster};
 
-/// A moment of an animation, as it is shown.
+/// A composed frame of an animation.
 pub(crate) struct Frame<'a> {
     /// The whole picture.
     pub(crate) canvas: &'a Raster,
     pub(crate) duration_ms: u32,
-    /// How often the animation plays; 0 is for ever.
+    /// How often the animation plays; 0 means for ever.
     pub(crate) plays: u32,
     pub(crate) colors: &'a super::Colors,
 }
 
-/// The least duration that is meant: programs show less as a tenth of a second, and files rely on
-/// it.
+/// The shortest duration that viewers use. They show a shorter frame for a tenth of a second, and
+/// files rely on that.
 const MIN_MS: u32 = 11;
 
-/// The longest that a frame is worth waiting for. A WebP file can say four hours for one, and 24
-/// days for all together.
+/// The longest duration of a frame. A WebP file can state four hours for a frame and 24 days in
+/// total.
 const MAX_MS: u32 = 10 * 60 * 1000;
 
-/// A frame's duration as programs show it.
+/// The duration of a frame as viewers show it.
 pub(super) fn shown_ms(duration_ms: u32) -> u32 {
     if duration_ms < MIN_MS {
         100
@@ -29,7 +29,7 @@ pub(super) fn shown_ms(duration_ms: u32) -> u32 {
     }
 }
 
-/// A part of the canvas, in its pixels.
+/// A part of the canvas, in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Area {
     pub(super) x: usize,
@@ -38,33 +38,22 @@ pub(super) struct Area {
     pub(super) height: usize,
 }
 
-impl Area {
-    /// All of a picture.
-    pub(super) const fn whole(width: u32, height: u32) -> Self {
-        Self {
-            x: 0,
-            y: 0,
-            width: width as usize,
-            height: height as usize,
-        }
-    }
-}
-
-/// What becomes of a frame's area before the next frame.
+/// The state of a frame's area before the next frame is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disposal {
-    /// It stays.
+    /// The area keeps the frame.
     Keep,
-    /// It becomes transparent.
+    /// The area becomes transparent.
     Clear,
-    /// It becomes what it was before.
+    /// The area becomes what it was before the frame.
     Restore,
 }
 
-/// The picture on which frames are drawn: RGBA, transparent at first.
+/// The picture on which frames are drawn: RGBA, at first transparent.
 pub(super) struct Canvas {
     raster: Raster,
-    /// What the last frame asked for, where, and what was there before where that matters.
+    /// The disposal and the area of the last frame, and the pixels below it if they have to be
+    /// restored.
     pending: Option<(Disposal, Area, Vec<u8>)>,
 }
 
@@ -82,8 +71,9 @@ impl Canvas {
         }
     }
 
-    /// Disposes of the frame before, and draws the next from rows of RGBA `pixels`. With `over`,
-    /// what is there shows through where they are transparent. What lies outside is left out.
+    /// Disposes of the previous frame and draws the next one from rows of RGBA `pixels`. With
+    /// `over`, the canvas shows through where they are transparent. Pixels outside the canvas are
+    /// ignored.
     pub(super) fn draw(&mut self, area: Area, pixels: &[u8], over: bool, disposal: Disposal) {
         self.dispose();
         let before = match disposal {
@@ -116,7 +106,7 @@ impl Canvas {
         }
     }
 
-    /// The canvas as it is to be shown.
+    /// The canvas with the last frame.
     pub(super) const fn raster(&self) -> &Raster {
         &self.raster
     }
@@ -153,7 +143,7 @@ impl Canvas {
     }
 }
 
-/// Draws straight-alpha pixels over others.
+/// Blends pixels with straight alpha over others.
 fn blend(target: &mut [u8], source: &[u8]) {
     let (target, _) = target.as_chunks_mut::<4>();
     let (source, _) = source.as_chunks::<4>();

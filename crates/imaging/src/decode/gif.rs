@@ -1,4 +1,4 @@
-//! GIF (87a and 89a), decoded by `gif`.
+//! Decodes GIF (87a and 89a) with the `gif` crate.
 
 use std::io::Cursor;
 
@@ -10,7 +10,7 @@ use crate::control::Control;
 use crate::geometry::Window;
 use crate::orientation::Orientation;
 
-/// The size in the logical screen descriptor, which comes first.
+/// Reads the size in the logical screen descriptor, the first block.
 pub(super) fn claimed_size(bytes: &[u8]) -> Option<Size> {
     let &[w0, w1, h0, h1] = bytes.get(6..10)? else {
         return None;
@@ -32,7 +32,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     if width == 0 || height == 0 {
         return Err(HeaderError::Broken("its header gives no size"));
     }
-    // Where there is none at all, the dimensions still decide first, and decoding tells.
+    // A file without frames gets here too: its dimensions are checked first, and decoding reports
+    // the fault.
     let frames = count_frames(bytes, 13 + palette_len(flags)).max(1);
     let pixels = u64::from(width) * u64::from(height);
     Ok(Header {
@@ -43,8 +44,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
         frames,
         alpha: true,
         profile_bytes: 0,
-        // The canvas in four channels, a frame that may cover it, and what it covers; and the frame
-        // in the one channel that it is stored in.
+        // The canvas in four channels, a frame of the same size, and the pixels below it; and the
+        // frame in its stored form, with one channel.
         memory: Memory {
             fixed_bytes: pixels * 13,
             scaled_bytes: 0,
@@ -61,13 +62,13 @@ const fn palette_len(flags: u8) -> usize {
     }
 }
 
-/// Counts the frames without decoding them. Each takes some bytes, so that their number is bounded
-/// by the size of the file.
+/// Counts the frames without decoding them. Each frame takes some bytes, so the size of the file
+/// bounds their number.
 fn count_frames(bytes: &[u8], mut at: usize) -> u32 {
     let mut frames = 0_u32;
     loop {
         let after = match bytes.get(at) {
-            // An image: its descriptor, its palette, the code size, its data.
+            // An image: descriptor, palette, code size, data.
             Some(0x2c) => match bytes.get(at + 9) {
                 Some(&flags) => {
                     frames = frames.saturating_add(1);
@@ -75,7 +76,7 @@ fn count_frames(bytes: &[u8], mut at: usize) -> u32 {
                 }
                 None => break,
             },
-            // An extension: its label, its data.
+            // An extension: label, data.
             Some(0x21) => at + 2,
             _ => break,
         };
@@ -106,7 +107,7 @@ pub(super) fn decode(
     })
 }
 
-/// Gives every frame to `visit`.
+/// Passes every frame to `visit`.
 pub(super) fn animate(
     bytes: &[u8],
     header: &Header,
@@ -121,7 +122,7 @@ pub(super) fn animate(
         };
         let plays = match frames.decoder.repeat() {
             gif::Repeat::Infinite => 0,
-            // The file says how often it is played again.
+            // The file states the number of repetitions.
             gif::Repeat::Finite(again) => u32::from(again) + 1,
         };
         visit(Frame {
@@ -143,7 +144,7 @@ impl<'a> Frames<'a> {
     fn open(bytes: &'a [u8], header: &Header) -> Result<Self, Error> {
         let mut options = gif::DecodeOptions::new();
         options.set_color_output(gif::ColorOutput::RGBA);
-        // A frame lies within the screen, whose size was checked.
+        // A frame lies within the screen, and the size of the screen was checked.
         options.check_frame_consistency(true);
         options.set_memory_limit(gif::MemoryLimit::Unlimited);
         Ok(Self {
@@ -154,7 +155,7 @@ impl<'a> Frames<'a> {
         })
     }
 
-    /// Draws the next frame and gives its duration in ms; `None` after the last.
+    /// Draws the next frame and returns its duration in ms; `None` after the last one.
     fn next(&mut self) -> Result<Option<u32>, Error> {
         let frame = self
             .decoder

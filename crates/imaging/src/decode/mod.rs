@@ -1,5 +1,5 @@
-//! From bytes to pixels: one file for each format, each in two steps. `header` reads as little as
-//! it can and refuses what is too much; `decode` then does the work.
+//! Decodes bytes to pixels. Each format has a file and two steps: `header` reads as little as
+//! possible and refuses pictures over the limits; `decode` does the work.
 
 mod animation;
 mod gif;
@@ -19,7 +19,7 @@ use super::raster::Raster;
 use super::{Error, Limits, sniff};
 use crate::SourceFormat;
 
-/// What a picture's headers say, as far as decoding needs to know.
+/// The headers of a picture, as far as decoding needs them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) format: SourceFormat,
@@ -27,47 +27,47 @@ pub(super) struct Header {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) orientation: Orientation,
-    /// 1 for a still.
+    /// The number of frames; 1 for a still.
     pub(super) frames: u32,
-    /// Whether any of it may be transparent.
+    /// Whether any pixel may be transparent.
     pub(super) alpha: bool,
-    /// What its ICC profile takes, as it is kept, at most.
+    /// Upper bound on the size of the ICC profile in memory.
     pub(super) profile_bytes: u64,
     pub(super) memory: Memory,
 }
 
-/// What decoding takes at its peak, from above.
+/// Upper bound on peak decode memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Memory {
-    /// Whatever is wanted of the picture.
+    /// Bytes whatever part of the picture is decoded.
     pub(super) fixed_bytes: u64,
-    /// For the whole picture at its full size; less with the square of the scale.
+    /// Bytes for the whole picture at full size; they shrink with the square of the scale.
     pub(super) scaled_bytes: u64,
-    /// For each pixel that comes out, unless the whole picture does and takes more.
+    /// Bytes per output pixel; the full-picture figure applies if it is larger.
     pub(super) pixel_bytes: u64,
 }
 
-/// What to decode of a picture.
+/// The part of a picture to decode, and its detail.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeRequest {
-    /// The part that is needed, in pixels of the stored picture.
+    /// The part, in pixels of the stored picture.
     pub(super) square: Square,
-    /// The edge that the part must still have after decoding, if it has it at all.
+    /// The edge that the part needs after decoding, in pixels. A smaller part keeps its own size.
     pub(super) edge_px: u32,
     pub(super) chroma: Chroma,
 }
 
-/// How much of the colours' detail is needed.
+/// The required resolution of chroma.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chroma {
-    /// All that there is.
+    /// Full resolution.
     Whole,
-    /// Half of luma's in each direction, which is what lossy WebP and JPEG keep.
+    /// Half of the resolution of luma in each direction, as lossy WebP and JPEG store it.
     Halved,
 }
 
 impl Header {
-    /// How long a side of what is wanted is once it is decoded, in pixels.
+    /// The edge of the requested part after decoding, in pixels.
     pub(super) fn decoded_edge_px(&self, request: &DecodeRequest) -> u32 {
         let edge = request.square.edge;
         match self.format {
@@ -77,7 +77,7 @@ impl Header {
         }
     }
 
-    /// What decoding what is wanted takes at its peak, its result included: an upper bound.
+    /// Upper bound on the memory that decoding takes at its peak, its result included.
     pub(super) fn memory_bytes(&self, request: &DecodeRequest) -> u64 {
         let decoded = u64::from(self.decoded_edge_px(request));
         let scaled_bytes = self.scaled_bytes(request);
@@ -87,8 +87,8 @@ impl Header {
             .saturating_add(self.profile_bytes + scaled_bytes + of_result)
     }
 
-    /// What of that is left when it is done: pixels, of the whole picture where frames are drawn on
-    /// it, or planes, which are always those of the whole picture.
+    /// The memory of the result: pixels (of the whole picture if frames are drawn on it), or planes
+    /// (always of the whole picture).
     pub(super) fn result_bytes(&self, request: &DecodeRequest) -> u64 {
         let pixels = match self.format {
             SourceFormat::Gif | SourceFormat::Webp => {
@@ -100,16 +100,16 @@ impl Header {
     }
 
     fn scaled_bytes(&self, request: &DecodeRequest) -> u64 {
-        // Rounded up, for blocks that reach beyond the edge.
+        // Rounded up, because blocks may reach beyond the edge.
         let decoded = u64::from(self.decoded_edge_px(request)) + 8;
         self.memory.scaled_bytes * decoded.pow(2) / u64::from(request.square.edge).pow(2)
     }
 }
 
-/// What came out: at least the part that was wanted, in pixels where a decoder gives nothing else.
+/// The decoded picture: at least the requested part.
 pub(super) struct Decoded<P = Raster> {
     pub(super) raster: P,
-    /// Where in the raster the wanted square lies.
+    /// The position of the requested square in the raster.
     pub(super) window: Window,
     pub(super) colors: Colors,
 }
@@ -124,18 +124,18 @@ impl From<Decoded> for Decoded<Picture> {
     }
 }
 
-/// What the channels of a picture mean.
+/// The colour space of a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Colors {
-    /// Nothing says.
+    /// The file does not say.
     Unmarked,
     /// An embedded ICC profile.
     Profile(Vec<u8>),
     /// Code points of ITU-T H.273.
     Coded {
-        /// Which red, green and blue.
+        /// The primaries.
         primaries: u8,
-        /// How light they are.
+        /// The transfer characteristics.
         transfer: u8,
     },
 }
@@ -146,7 +146,7 @@ impl From<Option<Vec<u8>>> for Colors {
     }
 }
 
-/// A profile larger than any real one: printers' profiles with four inks reach 2 to 3 MB.
+/// The size limit of ICC profiles. Printers' profiles with four inks reach 2 to 3 MB.
 const MAX_PROFILE_BYTES: usize = 4 << 20;
 
 /// Reads the headers.
@@ -176,7 +176,7 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
             Ok(header)
         }
         Err(refusal) => {
-            // The size decides before anything else that the header says.
+            // The size is checked before anything else in the header.
             if let Some(size) = Size::claimed(bytes, format) {
                 size.check(limits)?;
             }
@@ -189,18 +189,18 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
     }
 }
 
-/// Why a header was not taken; [`header`] says it in full.
+/// Why a header is refused. [`header`] turns it into an [`Error`].
 #[derive(Debug)]
 enum HeaderError {
-    /// A kind of the format that is not taken, in words.
+    /// A kind of the format that is not supported, in words.
     Kind(&'static str),
-    /// Not a whole header.
+    /// The header is damaged or incomplete.
     Broken(&'static str),
-    /// More work than a picture needs.
+    /// The picture takes more work than a picture needs.
     Complex(&'static str),
 }
 
-/// The width and height of a picture as it is stored, and its orientation.
+/// The stored width and height of a picture, and its orientation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Size {
     width: u32,
@@ -217,8 +217,8 @@ impl Size {
         }
     }
 
-    /// Reads the size that a header claims and nothing else, for a header that is refused for
-    /// another reason. `None` where it claims no size.
+    /// Reads only the size that a header claims. It is used for a header that is refused for
+    /// another reason. `None` if the header claims no size.
     fn claimed(bytes: &[u8], format: SourceFormat) -> Option<Self> {
         let size = match format {
             SourceFormat::Jpeg => jpeg::claimed_size(bytes),
@@ -230,7 +230,7 @@ impl Size {
         size.filter(|size| size.width > 0 && size.height > 0)
     }
 
-    /// Checks the sides of the upright picture.
+    /// Checks the sides of the upright picture against the limits.
     fn check(self, limits: &Limits) -> Result<(), Error> {
         let (width, height) = self.orientation.upright_size(self.width, self.height);
         if width.max(height) > limits.max_edge_px {
@@ -251,8 +251,8 @@ impl Size {
     }
 }
 
-/// Checks how many frames a picture has, and how large they are together. Call it only where the
-/// frames are kept: a still needs the first frame alone.
+/// Checks the number of frames and their total size. It is called only if the frames are kept: a
+/// still needs only the first one.
 ///
 /// # Errors
 ///
@@ -275,14 +275,14 @@ pub(super) fn check_frames(header: &Header, limits: &Limits) -> Result<(), Error
     Ok(())
 }
 
-/// The most pixels that the frames of an animation may have together: 200 frames of 800 × 800.
+/// The pixel limit for all frames of an animation together: 200 frames of 800 × 800.
 const MAX_ANIMATION_PIXELS: u64 = 128_000_000;
 
-/// Decodes what is wanted of a picture whose header was taken.
+/// Decodes the requested part of a picture whose header was accepted.
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] where any row cannot be decoded, and what `control` says.
+/// [`Error::Corrupt`] if any row cannot be decoded; the errors of `control`.
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
@@ -300,11 +300,11 @@ pub(super) fn decode(
     decoded.map(Decoded::from)
 }
 
-/// Gives every frame of an animation whose header was taken to `visit`, as it is shown.
+/// Passes every composed frame of an animation whose header was accepted to `visit`.
 ///
 /// # Errors
 ///
-/// As [`decode`], and what `visit` says.
+/// As [`decode`]; the errors of `visit`.
 pub(super) fn animate(
     bytes: &[u8],
     header: &Header,

@@ -1,4 +1,4 @@
-//! Baseline JPEG with 4:2:0 chroma, which every program reads.
+//! Encodes baseline JPEG with 4:2:0 chroma, which every program reads.
 
 use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling, compress_raw};
 
@@ -12,12 +12,12 @@ pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Error> {
     encode_as(raster, quality, Subsampling::S420)
 }
 
-/// The same with a colour of its own for each pixel, for what is to be worked on again.
+/// Encodes with full chroma resolution, for pictures that are processed again.
 pub(super) fn encode_full_chroma(raster: &Raster, quality: u8) -> Result<Vec<u8>, Error> {
     encode_as(raster, quality, Subsampling::S444)
 }
 
-/// Encodes planes of halved chroma at a quality of 1 to 100.
+/// Encodes planes with halved chroma at a quality of 1 to 100.
 pub(super) fn encode_planes(planes: &Planes, quality: u8) -> Result<Vec<u8>, Error> {
     debug_assert_eq!(planes.shared, (2, 2));
     let [blue, red] = &planes.chroma;

@@ -1,4 +1,4 @@
-//! From pixels to a file's bytes, without a word beside the pixels.
+//! Encodes pixels to files that contain no metadata.
 
 mod jpeg;
 mod png;
@@ -13,12 +13,12 @@ use super::raster::{Layout, Raster};
 use super::{Error, Recipe};
 use crate::Format;
 
-/// Encodes a picture that this program drew: `width × height` pixels in sRGB, three bytes each, in
+/// Encodes a picture that a program drew: `width × height` pixels in sRGB, three bytes each, in
 /// rows from the top.
 ///
 /// # Errors
 ///
-/// [`Error::Internal`] where the number of bytes is another one, or the encoder refuses.
+/// [`Error::Internal`] if the number of bytes does not fit the size, or if the encoder fails.
 pub fn encode_rgb(
     width: u32,
     height: u32,
@@ -33,11 +33,11 @@ pub fn encode_rgb(
     encode(&Picture::Pixels(raster), format, recipe)
 }
 
-/// Encodes an sRGB picture, RGB or RGBA or in planes.
+/// Encodes an sRGB picture in RGB, RGBA or planes.
 ///
 /// # Errors
 ///
-/// [`Error::Internal`] where the encoder refuses, which is a fault of this program.
+/// [`Error::Internal`] if the encoder fails, which is a fault of this program.
 pub(super) fn encode(picture: &Picture, format: Format, recipe: &Recipe) -> Result<Vec<u8>, Error> {
     match (format, picture) {
         (Format::Webp, Picture::Pixels(raster)) => webp::encode(raster, recipe.webp_quality),
@@ -52,8 +52,8 @@ pub(super) fn encode(picture: &Picture, format: Format, recipe: &Recipe) -> Resu
     }
 }
 
-/// Encodes a picture so that any variant can be made of it again: near to lossless, and small
-/// enough to keep.
+/// Encodes a picture from which variants can be made again: nearly lossless, and small enough to
+/// keep.
 pub(super) fn encode_master(picture: &Picture) -> Result<(Format, Vec<u8>), Error> {
     match picture {
         Picture::Pixels(raster) if raster.layout == Layout::Rgba => {

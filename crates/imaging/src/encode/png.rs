@@ -1,4 +1,4 @@
-//! PNG, 8 bits a channel.
+//! Encodes PNG with 8 bits per channel.
 
 use png::{BitDepth, ColorType, Compression, Encoder};
 

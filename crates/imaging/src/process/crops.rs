@@ -1,8 +1,8 @@
 //! Crops, compared with the same part of a full decode by another library.
 //!
-//! The pictures are noise of several sizes, so that no part looks like another. A crop is right if
-//! it is near to what the other library gives, and nearer to it than to the same part moved by one
-//! pixel of the output in any direction.
+//! The pictures are noise of several sizes, so that no two parts look alike. A crop is right if it
+//! is close to the result of the other library, and closer to it than to the same part moved by one
+//! output pixel in any direction.
 
 use ::image::imageops::{self, FilterType};
 use ::image::{DynamicImage, Rgba32FImage};
@@ -14,23 +14,23 @@ use super::*;
 use crate::Target;
 use crate::VariantName;
 
-/// An upload, and what it shows.
+/// An upload, and the picture that it shows.
 struct Case {
     name: String,
     bytes: Vec<u8>,
-    /// All of the upright picture, as the other library decodes it.
+    /// The whole upright picture, as the other library decodes it.
     expected: DynamicImage,
-    /// The greatest mean difference of a right crop, of 255: what lossy coding and another filter
-    /// for chroma change.
+    /// The largest mean difference (of 255) of a right crop: the effect of lossy coding and of
+    /// another chroma filter.
     tolerance: f32,
-    /// What is made of it. A JPEG shares colours among pixels, which changes pictures of few colours
-    /// too much to be compared.
+    /// The format of the result. A JPEG subsamples chroma, which changes pictures of few colours
+    /// too much for a comparison.
     formats: &'static [Format],
-    /// Whether the transparency of what comes out counts as right.
+    /// Whether the alpha of the result is compared.
     any_alpha: bool,
 }
 
-/// A PNG takes pixels, and a JPEG planes where the decoder gives them: two ways through the program.
+/// PNG uses pixels, and JPEG uses planes if the decoder gives them: two paths through the program.
 const BOTH: &[Format] = &[Format::Png, Format::Jpeg];
 const ONLY_PNG: &[Format] = &[Format::Png];
 
@@ -41,7 +41,7 @@ fn check(case: &Case, count: usize, random: &mut fastrand::Rng) -> Vec<String> {
     let shorter = width.min(height);
     let mut wrong = Vec::new();
     for index in 0..count {
-        // Some as large as they can be, some small.
+        // Some crops have the largest possible size, some are small.
         let edge = match index % 4 {
             0 => shorter,
             1 => random.u32(shorter * 2 / 3..=shorter),
@@ -116,9 +116,9 @@ fn check_one(
         .map(|by| difference(&found, &expected, by))
         .into_iter()
         .fold(f32::INFINITY, f32::min);
-    // It shares its colours among pixels, which counts where few are left.
+    // A JPEG subsamples chroma, which matters in small pictures.
     let coded = if format == Format::Jpeg { 3.0 } else { 0.0 };
-    // Where nothing changes from pixel to pixel, a move cannot be seen.
+    // A shift is invisible if neighbouring pixels are equal.
     let flat =
         difference(&expected, &expected, (1, 0)).min(difference(&expected, &expected, (0, 1)));
     if near > case.tolerance + coded || (near * 1.3 > moved && flat > 2.0) {
@@ -127,7 +127,7 @@ fn check_one(
     Ok(())
 }
 
-/// The mean difference of two pictures, of 255, where the other one is moved by some pixels.
+/// The mean difference (of 255) of two pictures, the second one moved by some pixels.
 fn difference(one: &Rgba32FImage, other: &Rgba32FImage, (right, down): (i32, i32)) -> f32 {
     let (mut sum, mut count) = (0.0, 0.0);
     for (x, y, pixel) in one.enumerate_pixels() {
@@ -146,7 +146,7 @@ fn difference(one: &Rgba32FImage, other: &Rgba32FImage, (right, down): (i32, i32
     sum * 255.0 / count
 }
 
-/// Colours counted by their alpha, as they must be to be resized.
+/// Premultiplies colours by alpha, as resizing requires.
 fn premultiplied(picture: &DynamicImage) -> Rgba32FImage {
     let mut picture = picture.to_rgba32f();
     for pixel in picture.pixels_mut() {
@@ -168,7 +168,7 @@ fn on_white(premultiplied: &mut Rgba32FImage) {
     }
 }
 
-/// A plane of noise whose finest grain is `finest` pixels.
+/// A plane of noise with details of at least `finest` pixels.
 fn noise(width: usize, height: usize, finest: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     let mut plane = vec![128.0_f32; width * height];
     for grain in [finest, finest * 2, finest * 4, finest * 8] {
@@ -193,7 +193,7 @@ fn noise(width: usize, height: usize, finest: usize, random: &mut fastrand::Rng)
         .collect()
 }
 
-/// A picture with fine light and dark and coarser colours, in RGB.
+/// A picture with fine luma and coarser chroma, in RGB.
 fn picture(width: usize, height: usize, finest: usize, random: &mut fastrand::Rng) -> Vec<[u8; 3]> {
     let [light, blue, red] = [finest, 9, 9].map(|finest| noise(width, height, finest, random));
     let shift = |light: u8, color: u8| {
@@ -210,7 +210,7 @@ fn picture(width: usize, height: usize, finest: usize, random: &mut fastrand::Rn
         .collect()
 }
 
-/// By a decoder that has nothing to do with the one that is used.
+/// Decodes with a decoder that is independent of the one in use.
 fn by_zune(bytes: &[u8], inverted: bool) -> Option<DynamicImage> {
     use zune_jpeg::zune_core::bytestream::ZCursor;
     use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -238,13 +238,13 @@ fn by_zune(bytes: &[u8], inverted: bool) -> Option<DynamicImage> {
     Some(DynamicImage::ImageRgb8(rgb))
 }
 
-/// What four inks leave of white light.
+/// The colour of four inks on white paper.
 fn by_inks([cyan, magenta, yellow, key]: [u8; 4]) -> [u8; 3] {
     let left = |ink: u8| f32::from(255 - ink) * f32::from(255 - key) / 255.0;
     [cyan, magenta, yellow].map(|ink| left(ink).round() as u8)
 }
 
-/// What was encoded: grey, RGB or four inks.
+/// The encoded samples: grey, RGB or four inks.
 fn of_source(width: usize, height: usize, stored: &[u8], inverted: bool) -> DynamicImage {
     let rgb = match stored.len() / (width * height) {
         1 => stored.iter().flat_map(|&gray| [gray; 3]).collect(),
@@ -269,7 +269,7 @@ fn turned(mut stored: DynamicImage, orientation: u8) -> DynamicImage {
     stored
 }
 
-/// How a JPEG is coded.
+/// The coding of a JPEG.
 #[derive(Clone, Copy, Debug)]
 enum Coding {
     Baseline,
@@ -277,7 +277,7 @@ enum Coding {
     Progressive,
 }
 
-/// The sampling factors of a JPEG's channels: usual ones first.
+/// The sampling factors of a JPEG's channels; usual ones come first.
 const THREE: [[(u8, u8); 3]; 10] = [
     [(1, 1), (1, 1), (1, 1)],
     [(2, 1), (1, 1), (1, 1)],
@@ -346,8 +346,8 @@ fn jpeg(
     let bytes = encoder
         .encode()
         .unwrap_or_else(|error| panic!("{name}: {error}"));
-    // It decodes chroma that is finer than luma to something else. What such a picture shows is
-    // known, as far as coding kept it.
+    // The other library decodes chroma finer than luma incorrectly. The source of such a picture is
+    // known, apart from coding losses.
     let (expected, tolerance) = if rare {
         (of_source(width, height, &stored, adobe), 9.0)
     } else {
@@ -421,16 +421,16 @@ fn any_picture(random: &mut fastrand::Rng) -> (u32, u32, Vec<[u8; 3]>) {
     (width as u32, height as u32, pixels)
 }
 
-/// How a PNG is stored.
+/// The storage of a PNG.
 #[derive(Clone, Copy, Debug)]
 struct Stored {
     color: png::ColorType,
     depth: u8,
-    /// Whether a colour, or entries of the palette, are said to be transparent.
+    /// Whether a colour or palette entries are transparent.
     keyed: bool,
 }
 
-/// A PNG and what it shows, both made from the same samples.
+/// A PNG and its pixels, both made from the same samples.
 fn png(stored: Stored, orientation: u8, random: &mut fastrand::Rng) -> Case {
     use png::ColorType;
 
@@ -516,7 +516,7 @@ fn png(stored: Stored, orientation: u8, random: &mut fastrand::Rng) -> Case {
     }
 }
 
-/// A row of samples of some bits each.
+/// Packs a row of samples of the given bit depth.
 fn packed(samples: &[u32], depth: u8) -> Vec<u8> {
     let samples_of_byte = usize::from(8 / depth.min(8));
     match depth {
@@ -573,7 +573,7 @@ fn every_crop_of_every_kind_of_png_shows_what_was_stored() {
     assert_none(&wrong, crops);
 }
 
-/// A GIF whose one frame covers a part of it.
+/// A GIF whose only frame covers a part of it.
 fn gif(random: &mut fastrand::Rng) -> Case {
     let (width, height, pixels) = any_picture(random);
     let (left, top) = (random.u32(0..width / 4), random.u32(0..height / 4));
@@ -618,7 +618,7 @@ fn gif(random: &mut fastrand::Rng) -> Case {
     }
 }
 
-/// A WebP of three kinds, decoded by `image-webp`.
+/// WebP of three kinds, decoded by `image-webp`.
 fn webp(kind: usize, orientation: u8, random: &mut fastrand::Rng) -> Case {
     let (width, height, pixels) = any_picture(random);
     let encoded = if kind == 0 {
@@ -689,7 +689,7 @@ fn every_crop_of_a_gif_and_of_every_kind_of_webp_shows_what_another_decoder_show
     assert_none(&wrong, crops);
 }
 
-/// All of them show the same face as a JPEG that another library decodes.
+/// All fixtures show the same face as a JPEG that another library decodes.
 #[test]
 fn every_crop_of_the_fixtures_shows_the_same_part_of_the_face() {
     let fixtures = fixtures();
@@ -698,7 +698,7 @@ fn every_crop_of_the_fixtures_shows_the_same_part_of_the_face() {
     let (mut wrong, mut crops) = (Vec::new(), 0);
     for (name, bytes) in &fixtures {
         let other_colors = ["display-p3", "adobe", "coded", "gray", "inks", "one-bit"];
-        // Their first frames are not all of the face.
+        // Their first frames show only a part of the face.
         let other_parts = ["moving.gif", "moving.png", "moving.webp"];
         if other_colors.iter().any(|other| name.starts_with(other))
             || other_parts.contains(&name.as_str())
@@ -707,7 +707,7 @@ fn every_crop_of_the_fixtures_shows_the_same_part_of_the_face() {
         }
         let probe = probe(bytes, &recipe().limits).unwrap();
         let (width, height) = (probe.width, probe.height);
-        // What Pillow made transparent is not the face's.
+        // Pixels that Pillow made transparent are not compared.
         let transparent = ["alpha", "palette", "gray-alpha", "premultiplied"];
         let any_alpha = transparent.iter().any(|kind| name.starts_with(kind));
         let case = Case {
@@ -724,7 +724,7 @@ fn every_crop_of_the_fixtures_shows_the_same_part_of_the_face() {
     assert_none(&wrong, crops);
 }
 
-/// HEIC in one tile and in several.
+/// HEIC with one tile and with several.
 #[test]
 fn every_crop_of_a_heic_shows_what_was_stored() {
     let mut random = fastrand::Rng::with_seed(19);
@@ -751,7 +751,7 @@ fn every_crop_of_a_heic_shows_what_was_stored() {
     assert_none(&wrong, crops);
 }
 
-/// The samples of a rare sampling are decoded on a way of their own, which knows an end too.
+/// Rare samplings use a decoding path of their own, which must refuse incomplete data too.
 #[test]
 fn a_jpeg_of_a_rare_sampling_that_is_cut_off_is_corrupt() {
     let mut random = fastrand::Rng::with_seed(23);
@@ -773,7 +773,7 @@ fn a_jpeg_of_a_rare_sampling_that_is_cut_off_is_corrupt() {
     }
 }
 
-/// Three stripes of ink, as Adobe's programs store them: the square shows the middle.
+/// Three stripes of ink, stored like Adobe's programs do. The square shows the middle.
 #[test]
 fn the_middle_of_a_picture_of_inks_is_its_middle() {
     let inks = [

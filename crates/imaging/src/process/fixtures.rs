@@ -1,4 +1,4 @@
-//! The pictures in `tests/fixtures` through the whole way.
+//! Processes the pictures in `tests/fixtures` completely.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn fixture(name: &str) -> Vec<u8> {
     fixtures().remove(name).unwrap()
 }
 
-/// The mean difference of two pictures' colours, where both are opaque.
+/// The mean difference of the colours of two pictures, over pixels that are opaque in both.
 fn difference(one: &Raster, other: &Raster) -> f64 {
     assert_eq!((one.width, one.height), (other.width, other.height));
     let pixels = |raster: &Raster| -> Vec<[u8; 4]> {
@@ -77,14 +77,13 @@ fn every_fixture_is_taken_upright_and_without_a_word_of_its_own() {
     }
 }
 
-/// What a rendition may be made of: nothing here can hold a word.
+/// The parts that a rendition may contain. None of them can hold text.
 const NEEDED: [&str; 16] = [
     "E0", "DB", "C0", "C4", "DA", "DD", "IHDR", "IDAT", "IEND", "VP8 ", "VP8L", "VP8X", "ALPH",
     "ANIM", "ANMF", "end",
 ];
 
-/// The segments of a JPEG file by their markers, the chunks of a PNG or WebP file, and what comes
-/// after its end.
+/// The markers of a JPEG file or the chunks of a PNG or WebP file, and the bytes after its end.
 fn parts_of(bytes: &[u8]) -> Vec<String> {
     let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut parts = Vec::new();
@@ -167,7 +166,7 @@ fn however_it_is_stored_it_is_the_same_picture() {
         println!("{name} {found:.2}");
         assert!(found <= most, "{name} differs by {found}");
     }
-    // What would be there if colours were not converted or pictures not turned.
+    // The colours without conversion and the picture without rotation.
     for (name, least) in [
         ("display-p3.jpg", 2.0),
         ("adobe-rgb.jpg", 2.0),
@@ -195,7 +194,7 @@ fn a_profile_is_applied_in_every_format_alike() {
 }
 
 #[test]
-fn an_animation_has_twins_with_its_timing() {
+fn an_animation_has_animated_renditions_with_its_timing() {
     for (name, frames, plays, first_ms, second_ms) in [
         ("moving.gif", 5, None, 70, 100),
         ("moving.png", 6, Some(3), 100, 200),
@@ -206,7 +205,7 @@ fn an_animation_has_twins_with_its_timing() {
             ..recipe()
         };
         let (_, outputs) = run(&fixture(name), &recipe, None).unwrap();
-        let mut twins = 0;
+        let mut animated = 0;
         for output in &outputs {
             let Output::Rendition(rendition, bytes) = output else {
                 panic!("no master was asked for")
@@ -214,7 +213,7 @@ fn an_animation_has_twins_with_its_timing() {
             if !rendition.animated {
                 continue;
             }
-            twins += 1;
+            animated += 1;
             let mut decoder =
                 image_webp::WebPDecoder::new(std::io::Cursor::new(&bytes[..])).unwrap();
             assert_eq!(decoder.dimensions(), (rendition.width, rendition.height));
@@ -232,7 +231,7 @@ fn an_animation_has_twins_with_its_timing() {
                 "{name}"
             );
         }
-        assert_eq!(twins, 3, "{name}");
+        assert_eq!(animated, 3, "{name}");
     }
 }
 

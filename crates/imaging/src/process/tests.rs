@@ -1,4 +1,4 @@
-//! Whole pictures through the whole way. The pictures are made here.
+//! Processes generated pictures completely.
 
 use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 
@@ -95,7 +95,7 @@ const GREEN: [u8; 3] = [30, 180, 30];
 const BLUE: [u8; 3] = [30, 30, 220];
 const YELLOW: [u8; 3] = [220, 220, 30];
 
-/// Red, green above blue, yellow.
+/// Quarters: red and green above blue and yellow.
 fn quarters(width: usize, height: usize) -> Vec<u8> {
     let mut pixels = Vec::new();
     for y in 0..height {
@@ -128,7 +128,7 @@ fn jpeg(width: usize, height: usize, orientation: u8) -> Vec<u8> {
         .unwrap()
 }
 
-/// The corners of a picture of quarters, clockwise from the upper left.
+/// The corners of a picture with quarters, clockwise from the upper left.
 fn corners(raster: &Raster) -> [&[u8]; 4] {
     let (near, far) = (raster.width / 4, raster.width * 3 / 4);
     [(near, near), (far, near), (far, far), (near, far)].map(|(x, y)| pixel(raster, x, y))
@@ -169,7 +169,7 @@ fn every_variant_comes_in_every_format_from_the_largest_to_the_smallest() {
 
 #[test]
 fn a_jpeg_comes_upright_whichever_way_it_lies() {
-    // The corners of the stored quarters as each orientation shows them.
+    // The corners of the stored quarters in each orientation.
     let shown = [
         [RED, GREEN, YELLOW, BLUE],
         [GREEN, RED, BLUE, YELLOW],
@@ -317,7 +317,7 @@ fn limits_are_checked_before_anything_is_decoded() {
 #[test]
 fn four_inks_become_colours_however_they_are_stored() {
     use libjpeg_turbo_rs::ColorSpace;
-    // Yellow and magenta over one another, and no cyan or black: red.
+    // Yellow and magenta together, without cyan and black: red.
     let inks = [0_u8, 255, 255, 0];
     for space in [ColorSpace::Cmyk, ColorSpace::Ycck] {
         for adobe in [true, false] {
@@ -371,7 +371,7 @@ fn given_up_work_ends() {
     assert_eq!((result, given), (Err(Error::Cancelled), 1));
 }
 
-/// Quarters as HEIC, with what the container says about turning.
+/// Quarters as HEIC, with transformations in the container.
 fn heic(width: usize, height: usize, alpha: u8) -> Vec<u8> {
     let data = quarters(width, height)
         .as_chunks::<3>()
@@ -397,7 +397,7 @@ fn a_heic_picture_is_taken_at_every_scale() {
         (probe.format, probe.width, probe.height),
         (SourceFormat::Heic, 600, 450)
     );
-    // 200 px are made at half the size, 300 px at the whole.
+    // 200 px are decoded at half the size, 300 px at full size.
     for edge_px in [200, 300] {
         let mut recipe = recipe();
         recipe.variants[1].edge_px = edge_px;

@@ -1,4 +1,4 @@
-//! What a tile is coded in, and how it is decoded.
+//! The codecs of tiles, and how they decode.
 
 use heifer_hevc_dec::decoder::{DecodeOptions, decode_picture};
 use heifer_hevc_dec::nal::{NalHeader, NalUnit, NalUnitType, split_annex_b};
@@ -14,7 +14,7 @@ use crate::av1::{Av1, Chroma, Decoder, Sequence};
 use crate::control::Control;
 use crate::{Error, av1};
 
-/// What the tiles of a picture are coded in.
+/// The codec of the tiles of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Codec {
     Hevc,
@@ -22,7 +22,7 @@ pub(super) enum Codec {
 }
 
 impl Codec {
-    /// By the type of an item.
+    /// The codec of an item type.
     pub(super) const fn of(item_type: [u8; 4]) -> Option<Self> {
         match &item_type {
             b"hvc1" => Some(Self::Hevc),
@@ -31,7 +31,7 @@ impl Codec {
         }
     }
 
-    /// What HEIF with this inside is called.
+    /// The format name of HEIF with this codec.
     pub(super) const fn format(self) -> SourceFormat {
         match self {
             Self::Hevc => SourceFormat::Heic,
@@ -39,7 +39,7 @@ impl Codec {
         }
     }
 
-    /// The same in words.
+    /// A description in words, for a file that claims another format.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Hevc => "a HEIC picture by the name of AVIF",
@@ -48,17 +48,17 @@ impl Codec {
     }
 }
 
-/// What the samples of a tile are: all tiles of a picture are of one kind, so that what decoding
-/// takes is known from the first.
+/// The kind of samples of a tile. All tiles of a picture have the same kind, so the first one
+/// determines the memory of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Samples {
     chroma: Chroma,
-    /// Of luma, and of colour.
+    /// The bit depths of luma and of chroma.
     bit_depth: [u8; 2],
 }
 
 impl Samples {
-    /// As the configuration of a tile in HEVC says; its stream is held to it.
+    /// Reads the kind from the configuration of an HEVC tile; its stream must match.
     pub(super) fn of_hevc(file: &HeifFile<'_>, tile: ItemId) -> Result<Self, HeaderError> {
         let config = file.hevc_config(tile).map_err(|_| BROKEN)?;
         let config = config.ok_or(HeaderError::Broken(
@@ -77,8 +77,8 @@ impl Samples {
         }
     }
 
-    /// What a pixel of a tile in HEVC takes while it is decoded: its samples, 16 bits each, and what
-    /// predicting and filtering them needs (measured).
+    /// Bytes per pixel of an HEVC tile while it is decoded: its samples, 16 bits each, and the data
+    /// for prediction and filtering (measured).
     pub(super) const fn hevc_pixel_bytes(self) -> u64 {
         match self.chroma {
             Chroma::None | Chroma::Quarter => 8,
@@ -88,8 +88,8 @@ impl Samples {
     }
 }
 
-/// What holding the stream of a tile in HEVC takes, of a file of so many bytes: joined from its
-/// pieces, in the form that the decoder takes, and without the bytes that keep its units apart.
+/// Upper bound on the memory for the stream of an HEVC tile in a file of this size: joined from its
+/// extents, in the form that the decoder expects, and without emulation prevention bytes.
 pub(super) fn hevc_stream_bytes(file: &HeifFile<'_>, tile: ItemId, file_bytes: usize) -> u64 {
     let extents = file
         .item(tile)
@@ -97,7 +97,7 @@ pub(super) fn hevc_stream_bytes(file: &HeifFile<'_>, tile: ItemId, file_bytes: u
         .and_then(|item| item.location.as_ref())
         .filter(|location| location.construction_method == ConstructionMethod::File)
         .map_or(&[][..], |location| &location.extents);
-    // Without a length it goes on to the end.
+    // Without a length it extends to the end.
     let whole = extents.is_empty() || extents.iter().any(|extent| extent.length == 0);
     let length = extents
         .iter()
@@ -115,12 +115,12 @@ pub(super) fn hevc_stream_bytes(file: &HeifFile<'_>, tile: ItemId, file_bytes: u
         ),
         _ => (1, 0),
     };
-    // Lengths of one or two bytes become marks of four, in front of units that may be empty.
+    // Lengths of one or two bytes become start codes of four, in front of units that may be empty.
     let marked = data * 4_u64.div_ceil(prefix) + sets;
     data + marked * 2
 }
 
-/// By `chroma_format_idc` (ITU-T H.265, 6.2).
+/// The sampling of a `chroma_format_idc` (ITU-T H.265, 6.2).
 const fn chroma_of_hevc(format: u8) -> Option<Chroma> {
     Some(match format {
         0 => Chroma::None,
@@ -131,8 +131,8 @@ const fn chroma_of_hevc(format: u8) -> Option<Chroma> {
     })
 }
 
-/// What the stream of a tile in AV1 says of itself, where that is not at odds with the tile's size:
-/// an encoder may round the greatest size up to whole blocks, and no more.
+/// Reads the sequence header of an AV1 tile. `None` if it contradicts the size of the tile: an
+/// encoder may round the maximum size up to whole blocks, and no more.
 pub(super) fn sequence(
     file: &HeifFile<'_>,
     tile: ItemId,
@@ -153,14 +153,14 @@ const MIXED: HeaderError = HeaderError::Broken("its tiles are not of one kind");
 const OTHER_PICTURE: HeaderError =
     HeaderError::Broken("it holds another picture than its header says");
 
-/// What decodes the tiles of a picture, one after the other.
+/// The decoder of the tiles of a picture; it decodes one after the other.
 pub(super) enum Tiles {
     Hevc(Samples),
     Av1(Samples, Decoder),
 }
 
 impl Tiles {
-    /// Gets ready for a picture of a file of so many bytes.
+    /// Makes a decoder for a picture in a file of this size.
     pub(super) fn open(
         file: &HeifFile<'_>,
         picture: &Picture,
@@ -182,7 +182,7 @@ impl Tiles {
         }
     }
 
-    /// Decodes a tile of `picture`, which may become one of half the size afterwards.
+    /// Decodes a tile of `picture`. The caller may halve the result afterwards.
     pub(super) fn decode(
         &mut self,
         file: &HeifFile<'_>,
@@ -233,8 +233,8 @@ fn hevc(
     let padded = |length: u32| u64::from(length) + u64::from(PADDING_PX);
     let options = DecodeOptions {
         max_pixels: padded(width).saturating_mul(padded(height)),
-        // They smooth single pixels at the edges of blocks, of which nothing is left at half the
-        // size, and take a seventh of the time. No pixel is predicted from a smoothed one.
+        // The filters smooth single pixels at the edges of blocks, which are invisible at half the
+        // size, and take a seventh of the time. No prediction uses filtered pixels.
         skip_loop_filters: halved,
         ..DecodeOptions::default()
     };
@@ -254,11 +254,12 @@ fn hevc(
     Ok(frame.into())
 }
 
-/// The most units of a stream: the highest level allows 600 slices. The decoder notes each.
+/// The limit on the units of a stream: the highest level allows 600 slices. The decoder records
+/// each unit.
 const MAX_UNITS: usize = 4096;
 
-/// Checks a stream of HEVC before it is decoded: no more units than a picture has, and no parameter
-/// set that is at odds with `samples`.
+/// Checks an HEVC stream before it is decoded: it has no more units than a picture needs, and no
+/// parameter set that contradicts `samples`.
 fn agree(stream: &[u8], samples: Samples) -> Result<(), HeaderError> {
     let begins = memchr::memmem::find_iter(stream, &[0, 0, 1]);
     if begins.take(MAX_UNITS + 1).count() > MAX_UNITS {
@@ -266,7 +267,7 @@ fn agree(stream: &[u8], samples: Samples) -> Result<(), HeaderError> {
     }
     for unit in split_annex_b(stream) {
         let header = NalHeader::parse(unit).map_err(|_| DAMAGED)?;
-        // The decoder takes those before the first slice.
+        // The decoder uses the parameter sets before the first slice.
         if header.unit_type.is_slice() {
             break;
         }
@@ -326,7 +327,7 @@ mod tests {
             chroma: Chroma::Quarter,
             bit_depth: [8; 2],
         };
-        // Access unit delimiters, of which nothing is asked.
+        // Access unit delimiters, which need no check.
         let pieces = |count| b"\0\0\x01\x46\x01".repeat(count);
         assert!(agree(&pieces(MAX_UNITS), samples).is_ok());
         let refused = agree(&pieces(MAX_UNITS + 1), samples);

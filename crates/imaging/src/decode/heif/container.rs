@@ -1,6 +1,6 @@
-//! The container (ISO/IEC 14496-12, 8.11), counted before it is read: what `heifer-isobmff` keeps
-//! of a file, and how long it takes to join it, goes by what the file's tables claim. A few bytes
-//! may claim 65,535 extents that take no bytes at all.
+//! Counts the tables of the container (ISO/IEC 14496-12, 8.11) before they are read. The memory and
+//! time that `heifer-isobmff` needs depend on the claims of the tables: a few bytes may claim
+//! 65,535 extents that hold no bytes.
 
 use heifer_isobmff::{BoxIter, HeifFile, RawBox};
 
@@ -8,31 +8,32 @@ use super::{BROKEN, HeaderError, MAX_TILES, is_sequence};
 use crate::decode::Size;
 use crate::orientation::Orientation;
 
-/// A picture in as many tiles as may be, and what goes with it. Phones write about 60.
+/// The limit on items: a picture in as many tiles as possible, and its metadata. Phones write about
+/// 60.
 const MAX_ITEMS: usize = MAX_TILES + 64;
-/// Phones write about ten.
+/// The limit on properties. Phones write about ten.
 const MAX_PROPERTIES: usize = 2048;
-/// Of all items with their properties: about four for each tile.
+/// The limit on associations of items with properties: about four per tile.
 const MAX_ASSOCIATIONS: usize = 4 * MAX_ITEMS;
-/// From all items to others: tiles of a picture, and what is said about it.
+/// The limit on references between items: to the tiles of a picture and from its metadata.
 const MAX_REFERENCES: usize = 2 * MAX_ITEMS;
-/// Pieces of all items: nearly every one is in one piece.
+/// The limit on extents of all items. Nearly every item has one.
 const MAX_EXTENTS: usize = 4 * MAX_ITEMS;
-/// Parameter sets of all configurations of HEVC: three in each that is real.
+/// The limit on parameter sets in all HEVC configurations. A real configuration has three.
 const MAX_PARAMETER_SETS: usize = 4 * MAX_ITEMS;
 
-/// Opens a file whose tables are no longer than a picture needs. What it keeps in memory is then
-/// bounded by the file's own size and by a megabyte, and the time by that of reading it once.
+/// Opens a file whose tables are no longer than a picture needs. Its memory is bounded by the size
+/// of the file and a megabyte; its time is that of reading the file once.
 ///
 /// # Errors
 ///
-/// [`HeaderError::Complex`] for longer tables, and a container that is none.
+/// [`HeaderError::Complex`] for longer tables; the errors of a damaged container.
 pub(super) fn open(bytes: &[u8]) -> Result<HeifFile<'_>, HeaderError> {
     if let Some(meta) = meta(bytes)? {
         Counts::default().count_meta(meta)?;
     }
     HeifFile::parse(bytes).map_err(|error| match error {
-        // A film is not bound to have a picture beside its tracks.
+        // A film need not contain a picture beside its tracks.
         heifer_isobmff::Error::MissingBox(name) if name.0 == *b"meta" && is_sequence(bytes) => {
             HeaderError::Kind("a sequence without a still picture")
         }
@@ -40,21 +41,21 @@ pub(super) fn open(bytes: &[u8]) -> Result<HeifFile<'_>, HeaderError> {
     })
 }
 
-/// What [`open`] keeps of a file at most: the contents of its tables, and a megabyte for their
+/// Upper bound on the memory of [`open`]: the contents of the tables, and a megabyte for their
 /// entries.
 pub(super) fn kept_bytes(bytes: &[u8]) -> u64 {
     let tables = meta(bytes).ok().flatten().map_or(0, <[u8]>::len);
     tables as u64 + (1 << 20)
 }
 
-/// The size that the file gives its primary item, before any transformation. It is found without
-/// [`open`], in one walk over each table, because it must be known of a file that is refused.
+/// Reads the size of the primary item before any transformation. It does not use [`open`], because
+/// the size must be known for a refused file too, and walks over each table once.
 pub(in crate::decode) fn claimed_size(bytes: &[u8]) -> Option<Size> {
     let within = |bytes, name: &[u8; 4]| {
         let mut boxes = boxes(bytes);
         boxes.find_map(|(found, content)| (found == *name).then_some(content))
     };
-    // Version and flags come first.
+    // The version and the flags come first.
     let meta = within(bytes, b"meta")?.get(4..)?;
     let mut fields = Fields(within(meta, b"pitm")?);
     let wide = fields.version().ok()? > 0;
@@ -77,12 +78,12 @@ pub(in crate::decode) fn claimed_size(bytes: &[u8]) -> Option<Size> {
     })
 }
 
-/// The boxes of a file or of a box by their names, up to the first that is damaged.
+/// The boxes of a file or of a box with their types, up to the first damaged one.
 fn boxes(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     BoxIter::new(bytes).map_while(|raw| raw.ok().map(|raw| (raw.header.box_type.0, raw.content)))
 }
 
-/// The properties of an item by their numbers, in an `ipma` that lists the item.
+/// The property indices of an item, in an `ipma` that lists the item.
 fn associated(mut fields: Fields<'_>, item: usize) -> Result<Option<Vec<usize>>, HeaderError> {
     let [version, _, _, flags] = fields.take()?;
     for _ in 0..fields.number(true)? {
@@ -90,7 +91,7 @@ fn associated(mut fields: Fields<'_>, item: usize) -> Result<Option<Vec<usize>>,
         let [count] = fields.take()?;
         let mut properties = Vec::new();
         for _ in 0..count {
-            // The highest bit says whether the property is essential.
+            // The highest bit marks essential properties.
             properties.push(if flags & 1 == 0 {
                 let [index] = fields.take()?;
                 usize::from(index & 0x7f)
@@ -105,7 +106,7 @@ fn associated(mut fields: Fields<'_>, item: usize) -> Result<Option<Vec<usize>>,
     Ok(None)
 }
 
-/// What is in the one `meta` of a file.
+/// The contents of the only `meta` box of a file.
 fn meta(bytes: &[u8]) -> Result<Option<&[u8]>, HeaderError> {
     let mut found = None;
     for raw in BoxIter::new(bytes) {
@@ -117,7 +118,7 @@ fn meta(bytes: &[u8]) -> Result<Option<&[u8]>, HeaderError> {
     Ok(found)
 }
 
-/// What there is of each kind, in all tables of a file together.
+/// The number of entries of each kind, in all tables of a file together.
 #[derive(Default)]
 struct Counts {
     items: usize,
@@ -132,7 +133,7 @@ struct Counts {
 
 impl Counts {
     fn count_meta(&mut self, meta: &[u8]) -> Result<(), HeaderError> {
-        // Version and flags come first.
+        // The version and the flags come first.
         for raw in BoxIter::new(meta.get(4..).ok_or(BROKEN)?) {
             let RawBox {
                 header, content, ..
@@ -149,7 +150,8 @@ impl Counts {
         Ok(())
     }
 
-    /// `iinf`. An item that is declared twice would have all that is said of it twice.
+    /// `iinf`. It must not declare an item twice, because the data of the item would be counted
+    /// twice.
     fn count_items(&mut self, mut fields: Fields<'_>) -> Result<(), HeaderError> {
         let wide = fields.version()? > 0;
         fields.number(wide)?; // entry_count; what counts are the boxes that there are
@@ -183,7 +185,7 @@ impl Counts {
         add(&mut self.locations, count, MAX_ITEMS)?;
         for _ in 0..count {
             fields.number(wide)?;
-            // construction_method from version 1 on, and data_reference_index.
+            // `construction_method` from version 1 on, and `data_reference_index`.
             fields.skip(if version > 0 { 4 } else { 2 })?;
             fields.skip(base)?;
             let extents = fields.number(false)?;
@@ -200,13 +202,13 @@ impl Counts {
             let mut fields = Fields(raw.map_err(|_| BROKEN)?.content);
             fields.number(wide)?;
             let to = fields.number(false)?;
-            // One that points nowhere is one too.
+            // A reference without targets counts too.
             add(&mut self.references, to.max(1), MAX_REFERENCES)?;
         }
         Ok(())
     }
 
-    /// `iprp`: `ipco` and as many `ipma` as there are.
+    /// `iprp`: one `ipco` and any number of `ipma`.
     fn count_properties(&mut self, iprp: &[u8]) -> Result<(), HeaderError> {
         for raw in BoxIter::new(iprp) {
             let raw = raw.map_err(|_| BROKEN)?;
@@ -259,7 +261,7 @@ impl Counts {
     }
 }
 
-/// Counts some more of what there may be `most` of.
+/// Adds to a counter and checks its limit `most`.
 fn add(counted: &mut usize, more: usize, most: usize) -> Result<(), HeaderError> {
     *counted = counted.saturating_add(more);
     if *counted > most {
@@ -268,7 +270,7 @@ fn add(counted: &mut usize, more: usize, most: usize) -> Result<(), HeaderError>
     Ok(())
 }
 
-/// What is left of a box.
+/// The unread rest of a box.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -283,13 +285,13 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// The version of a full box; its flags are passed over.
+    /// Reads the version of a full box and skips its flags.
     fn version(&mut self) -> Result<u8, HeaderError> {
         let [version, ..] = self.take::<4>()?;
         Ok(version)
     }
 
-    /// An id or a count, of 32 bits where it is `wide` and of 16 otherwise.
+    /// Reads an id or a count: 32 bits if `wide`, 16 otherwise.
     fn number(&mut self, wide: bool) -> Result<usize, HeaderError> {
         Ok(if wide {
             u32::from_be_bytes(self.take()?) as usize

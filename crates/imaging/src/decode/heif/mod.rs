@@ -1,10 +1,10 @@
-//! HEIF (ISO/IEC 23008-12) with HEVC inside, which is HEIC, and with AV1 inside, which is AVIF: the
-//! container by `heifer-isobmff`, each tile by its [`codec`]. Only tiles that the avatar shows are
-//! decoded, and made at half the size where that is enough.
+//! Decodes HEIF (ISO/IEC 23008-12) with HEVC (HEIC) and with AV1 (AVIF): the container with
+//! `heifer-isobmff`, each tile with its [`codec`]. Only the tiles that the avatar shows are
+//! decoded; they are halved if that is enough.
 //!
-//! Of the pictures that are derived from others it takes `grid`, which puts tiles side by side, and
-//! `iden`, which transforms another picture once more. It refuses `iovl`, which lays pictures over
-//! one another, and `tmap`, which is HDR, by what they are.
+//! Of the derived pictures it supports `grid`, which places tiles side by side, and `iden`, which
+//! transforms another picture once more. It refuses `iovl`, which overlays pictures, and `tmap`,
+//! which is HDR; the error names them.
 
 mod codec;
 mod container;
@@ -25,14 +25,14 @@ use codec::{Codec, Samples, Tiles};
 pub(super) use container::claimed_size;
 use planes::{Coefficients, Patch, Planes};
 
-/// How far an encoder pads a tile: to whole coding blocks, of 64 px at most.
+/// The largest padding of a tile: to whole coding blocks, of 64 px at most.
 const PADDING_PX: u32 = 64;
-/// Phones cut a picture into tiles of this size, however small the picture.
+/// The edge of the tiles of phones, even of small pictures.
 const USUAL_TILE_PX: u32 = 512;
-/// 4096 px a side are 64 tiles of a phone.
+/// The limit on tiles. A phone stores 4096 × 4096 px in 64.
 const MAX_TILES: usize = 1024;
 
-/// The header of a picture that its brands call a `format`.
+/// Reads the header of a picture whose brands say `format`.
 pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, HeaderError> {
     let file = container::open(bytes)?;
     let picture = Picture::read(&file, file.primary_id)?;
@@ -45,11 +45,11 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Heade
     };
     let mut tile_bytes = 0;
     for picture in [Some(&picture), cover.as_ref()].into_iter().flatten() {
-        // One tile after the other: the largest counts.
+        // Tiles are decoded one after the other, so the largest one counts.
         tile_bytes = tile_bytes.max(picture.tile_bytes(&file, bytes.len())?);
     }
     if picture.transfer(&file)? == Some(PQ) {
-        // Its light goes far beyond sRGB's; without a rule to bring it down it would come out dark.
+        // PQ pictures are far brighter than sRGB. Without tone mapping they would come out dark.
         return Err(HeaderError::Kind("an HDR picture with the PQ curve"));
     }
     Ok(Header {
@@ -68,7 +68,7 @@ pub(super) fn header(bytes: &[u8], format: SourceFormat) -> Result<Header, Heade
     })
 }
 
-/// Whether the major brand is that of films of AV1 or HEVC.
+/// Whether the major brand is that of an AV1 or HEVC film.
 fn is_sequence(bytes: &[u8]) -> bool {
     matches!(
         bytes.get(8..12),
@@ -78,18 +78,18 @@ fn is_sequence(bytes: &[u8]) -> bool {
 
 const BROKEN: HeaderError = HeaderError::Broken("its container is damaged");
 
-/// One coded picture of a file, and how it is to be shown.
+/// One coded picture of a file, and its presentation.
 struct Picture {
-    /// The item that is shown, those that it is derived from without a change but to its
-    /// transformations, and last the item that is coded or a grid of such items.
+    /// The item that is shown, then the items that it is derived from by `iden`, and last the coded
+    /// item or grid.
     items: Vec<ItemId>,
-    /// After the tiles have been put together.
+    /// The size after the tiles were joined.
     coded_width: u32,
     coded_height: u32,
     shown: Shown,
     tile_width: u32,
     tile_height: u32,
-    /// Row by row.
+    /// The tiles, row by row.
     tiles: Vec<ItemId>,
     columns: u32,
     codec: Codec,
@@ -132,13 +132,14 @@ impl Picture {
             return Err(HeaderError::Broken("its header gives no size"));
         }
         let rows = tiles.len() as u32 / columns;
-        // Tiles cover the picture, none lies wholly beyond it, and a single one is not much larger.
+        // Tiles cover the picture, none lies completely outside, and a single one is not much
+        // larger than it.
         let fits = |tile: u32, count: u32, length: u32| {
             u64::from(tile) * u64::from(count) >= u64::from(length)
                 && u64::from(tile) * u64::from(count - 1) < u64::from(length)
                 && (count > 1 || tile <= length.max(USUAL_TILE_PX).saturating_add(PADDING_PX))
         };
-        // An edge between tiles must not fall between two pixels that become one.
+        // An edge between tiles must not separate two pixels that are merged into one.
         let even = |tile: u32, count: u32| count == 1 || tile.is_multiple_of(2);
         if !even(tile_width, columns) || !even(tile_height, rows) {
             return Err(HeaderError::Kind("a HEIF picture cut at odd places"));
@@ -159,7 +160,7 @@ impl Picture {
         })
     }
 
-    /// What decoding a tile takes at its peak, of a file of so many bytes.
+    /// Upper bound on the memory of decoding a tile in a file of this size.
     fn tile_bytes(&self, file: &HeifFile<'_>, file_bytes: usize) -> Result<u64, HeaderError> {
         let (width, height) = (self.tile_width, self.tile_height);
         match self.codec {
@@ -177,7 +178,7 @@ impl Picture {
             }
             Codec::Av1 => {
                 let sequence = codec::sequence(file, self.tiles[0], (width, height))?;
-                // Pieces of it are joined.
+                // Its extents are joined.
                 let joined = file_bytes as u64;
                 let decoding = sequence.shape(width, height).memory_bytes(file_bytes);
                 Ok(decoding.saturating_add(joined))
@@ -185,7 +186,7 @@ impl Picture {
         }
     }
 
-    /// The transfer characteristics, where the file or its first tile gives them.
+    /// The transfer characteristics, if the file or its first tile states them.
     fn transfer(&self, file: &HeifFile<'_>) -> Result<Option<u16>, HeaderError> {
         let first = self.tiles[0];
         if let Some((_, transfer, ..)) = nclx(file, &self.items, first) {
@@ -201,7 +202,7 @@ impl Picture {
     }
 }
 
-/// An item of a type that is not taken, in words.
+/// Describes an item of an unsupported type in words.
 const fn not_taken(item_type: [u8; 4]) -> HeaderError {
     HeaderError::Kind(match &item_type {
         b"iovl" => "a HEIF overlay of several pictures (iovl)",
@@ -212,8 +213,8 @@ const fn not_taken(item_type: [u8; 4]) -> HeaderError {
     })
 }
 
-/// The items from one that is shown to the one that it shows: each `iden` is another item with
-/// transformations of its own (ISO/IEC 23008-12, 6.6.2.1).
+/// The items from the shown one to the coded one: each `iden` is another item with its own
+/// transformations (ISO/IEC 23008-12, 6.6.2.1).
 fn derivation(file: &HeifFile<'_>, shown: ItemId) -> Result<Vec<ItemId>, HeaderError> {
     let mut items = vec![shown];
     let mut id = shown;
@@ -223,7 +224,7 @@ fn derivation(file: &HeifFile<'_>, shown: ItemId) -> Result<Vec<ItemId>, HeaderE
                 "it is derived from no picture or several",
             ));
         };
-        // A circle of items ends here too.
+        // This also ends a circle of items.
         if items.len() > MAX_DERIVATIONS {
             return Err(HeaderError::Complex("it is derived too many times"));
         }
@@ -233,10 +234,10 @@ fn derivation(file: &HeifFile<'_>, shown: ItemId) -> Result<Vec<ItemId>, HeaderE
     Ok(items)
 }
 
-/// Real files derive a picture once.
+/// The limit on derivations. Real files derive a picture once.
 const MAX_DERIVATIONS: usize = 8;
 
-/// What of a coded picture is shown, and which way up.
+/// The visible part of a coded picture, and its orientation.
 #[derive(Clone, Copy)]
 struct Shown {
     x: u32,
@@ -247,8 +248,8 @@ struct Shown {
 }
 
 impl Shown {
-    /// Goes through the transformations of the items, from the last to the first, each in the order
-    /// in which the file lists them. EXIF repeats them, and is not asked.
+    /// Applies the transformations of the items, from the last item to the first, each in the order
+    /// of the file. EXIF repeats them and is ignored.
     fn read(
         file: &HeifFile<'_>,
         items: &[ItemId],
@@ -279,7 +280,8 @@ impl Shown {
                     horiz_offset,
                     vert_offset,
                 } => {
-                    // The standard has it first, and encoders write it to cut their padding off.
+                    // The standard puts the clean aperture first; encoders use it to remove their
+                    // padding.
                     if shown.orientation != Orientation::UPRIGHT {
                         return Err(HeaderError::Kind(
                             "a HEIF picture that is turned before it is cut",
@@ -297,8 +299,8 @@ impl Shown {
     }
 }
 
-/// Where a clean aperture begins on one axis of `coded` pixels, and its length there (ISO/IEC
-/// 14496-12, 12.1.4): fractions, the offset between the two centres.
+/// The begin and the length of a clean aperture on one axis of `coded` pixels (ISO/IEC 14496-12,
+/// 12.1.4): fractions, with the offset between both centres.
 fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32), HeaderError> {
     if length.1 == 0 || offset.1 == 0 {
         return Err(BROKEN);
@@ -313,7 +315,7 @@ fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32
     Ok((begin as u32, (end - begin) as u32))
 }
 
-/// How many pixels, across and down, become one.
+/// The number of pixels, across and down, that are merged into one.
 pub(super) const fn shrink(request: &DecodeRequest) -> u32 {
     if request.square.edge >= request.edge_px * 2 {
         2
@@ -328,7 +330,7 @@ pub(super) fn decode(
     control: &Control,
     av1: &Av1,
 ) -> Result<Decoded, Error> {
-    // The header was taken, so there is a codec to say what cannot be decoded.
+    // The header was accepted, so the codec is known.
     let broken = |refusal: &HeaderError| refused(Codec::Hevc, refusal);
     let file = container::open(bytes).map_err(|refusal| broken(&refusal))?;
     let picture = Picture::read(&file, file.primary_id).map_err(|refusal| broken(&refusal))?;
@@ -339,11 +341,11 @@ pub(super) fn decode(
         ..request.square
     };
     let shrink = shrink(request);
-    // From the pixel that the square begins in to the one that it ends in, of those there are.
+    // From the pixel in which the square begins to the one in which it ends, within the picture.
     let span = |from: u32, length: u32| {
         let begin = from / shrink;
         let end = (from + square.edge).div_ceil(shrink);
-        // An odd last pixel has no other to become one with.
+        // The last pixel of an odd length is not merged.
         (begin, end.min(length / shrink).max(begin + 1) - begin)
     };
     let (left, width) = span(square.x, picture.coded_width);
@@ -411,7 +413,7 @@ pub(super) fn decode(
     })
 }
 
-/// The profile of the first of the items that has one, unless it is larger than any.
+/// The profile of the first item that has one, unless it is too large.
 fn profile<'a>(file: &'a HeifFile<'_>, items: &[ItemId]) -> Option<&'a [u8]> {
     let mut profiles = items
         .iter()
@@ -427,7 +429,7 @@ const fn corrupt(codec: Codec, reason: &'static str) -> Error {
     }
 }
 
-/// What a refusal of the header would be later, where it should have come before.
+/// Maps an error of the header that appears only during decoding.
 const fn refused(codec: Codec, refusal: &HeaderError) -> Error {
     match refusal {
         HeaderError::Broken(reason) | HeaderError::Kind(reason) | HeaderError::Complex(reason) => {
@@ -436,8 +438,8 @@ const fn refused(codec: Codec, refusal: &HeaderError) -> Error {
     }
 }
 
-/// Decodes the tiles that the patch shows, one after the other, and gives each to `draw` with the
-/// place of its corner in the picture.
+/// Decodes the tiles that the patch shows, one after the other. Passes each tile and its position
+/// in the picture to `draw`.
 fn fill(
     picture: &Picture,
     mut patch: Patch,
@@ -458,8 +460,8 @@ fn fill(
     Ok(patch)
 }
 
-/// The auxiliary picture that says how opaque the first of the items is that has one. Depth maps,
-/// gain maps and the like are auxiliary pictures too, and not for us.
+/// The auxiliary picture with the alpha of the first item that has one. Depth maps and gain maps
+/// are auxiliary pictures too, and are ignored.
 fn alpha_of(file: &HeifFile<'_>, items: &[ItemId]) -> Option<ItemId> {
     items
         .iter()
@@ -475,8 +477,8 @@ fn alpha_of(file: &HeifFile<'_>, items: &[ItemId]) -> Option<ItemId> {
         })
 }
 
-/// How the samples of a tile are to be read: as the picture says, else as the tile says, else as
-/// its own stream says (ISO/IEC 23008-12, 6.5.5).
+/// The colour coding of the samples of a tile: from the picture, else from the tile, else from its
+/// own stream (ISO/IEC 23008-12, 6.5.5).
 fn coefficients(
     file: &HeifFile<'_>,
     picture: &Picture,
@@ -513,11 +515,11 @@ fn coefficients(
     Ok((coefficients, colors))
 }
 
-/// SMPTE ST 2084 among the transfer characteristics.
+/// The transfer characteristics of SMPTE ST 2084 (PQ).
 const PQ: u16 = 16;
 
-/// Primaries, transfer characteristics, matrix coefficients and whether the range is full, of the
-/// first that says, of the items and then the tile.
+/// Primaries, transfer characteristics, matrix coefficients and the full-range flag, from the first
+/// source that states them: the items, then the tile.
 fn nclx(file: &HeifFile<'_>, items: &[ItemId], tile: ItemId) -> Option<(u16, u16, u16, bool)> {
     items.iter().chain([&tile]).find_map(|&id| {
         file.item_properties(id)

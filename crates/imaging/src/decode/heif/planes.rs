@@ -1,36 +1,36 @@
-//! From the planes of a decoded tile to pixels.
+//! Converts the planes of a decoded tile to pixels.
 
 use crate::raster::{Layout, Raster};
 
-/// A decoded tile: luma, and two planes of colour or two that are empty.
+/// A decoded tile: luma, and two planes of chroma, which may be empty.
 pub(super) struct Planes {
     pub(super) widths: [u32; 3],
     pub(super) heights: [u32; 3],
-    /// Rows from the top, without padding.
+    /// The planes, in rows from the top without padding.
     pub(super) samples: [Vec<u16>; 3],
-    /// Of luma, and of colour.
+    /// The bit depths of luma and of chroma.
     pub(super) bit_depth: [u8; 2],
-    /// What its own stream says of it: code points of ITU-T H.273.
+    /// The colour coding that its own stream states: code points of ITU-T H.273.
     pub(super) matrix: u8,
     pub(super) full_range: bool,
-    /// Primaries and transfer characteristics, where the stream is asked for them.
+    /// Primaries and transfer characteristics, if they are read from the stream.
     pub(super) colors: Option<(u8, u8)>,
 }
 
-/// The part of a picture that is made, at a whole or half of its size.
+/// The part of a picture that is drawn, at full or half size.
 pub(super) struct Patch {
-    /// Its corner in the picture, in its own pixels.
+    /// The position of its corner in the picture, in pixels of the picture.
     pub(super) left: u32,
     pub(super) top: u32,
-    /// How many pixels of the picture, across and down, become one: 1 or 2.
+    /// The number of pixels of the picture, across and down, that are merged into one: 1 or 2.
     pub(super) shrink: u32,
-    /// RGB or RGBA.
+    /// The result: RGB or RGBA.
     pub(super) raster: Raster,
 }
 
-/// How samples become colours (ITU-T H.273), in fixed point.
+/// The conversion from samples to colours (ITU-T H.273), in fixed point.
 pub(super) struct Coefficients {
-    /// Taken from luma, and from chroma.
+    /// The offsets of luma and of chroma.
     luma_base: i32,
     chroma_base: i32,
     luma: i32,
@@ -42,11 +42,11 @@ pub(super) struct Coefficients {
     identity: bool,
 }
 
-/// Fractional bits: a product of a 12-bit sample stays within 31 bits.
+/// Fractional bits. A product with a 12-bit sample fits 31 bits.
 const FRACTION: u32 = 14;
 
 impl Coefficients {
-    /// `None` for a matrix that is none of the usual ones.
+    /// The conversion of a matrix; `None` for an unsupported one.
     pub(super) fn new(matrix: u16, full_range: bool, bit_depth: [u8; 2]) -> Option<Self> {
         let (red, blue) = match matrix {
             0 | 2 | 5 | 6 => (0.299, 0.114),
@@ -102,7 +102,7 @@ fn to_byte(fixed: i32) -> u8 {
 }
 
 impl Patch {
-    /// Whether a tile of `width` by `height` with its corner at `at` in the picture shows in here.
+    /// Whether a tile of `width` by `height` with its corner at `at` is visible in this part.
     pub(super) fn shows(&self, at: (u32, u32), width: u32, height: u32) -> bool {
         let overlaps = |corner: u32, length: u32, from: u32, count: u32| {
             corner / self.shrink < from + count && (corner + length).div_ceil(self.shrink) > from
@@ -135,7 +135,7 @@ impl Patch {
         });
     }
 
-    /// Divides the colours by their alpha, for a picture whose colours were multiplied by it.
+    /// Divides the colours by their alpha, for a picture with premultiplied alpha.
     pub(super) fn divide_by_alpha(&mut self) {
         debug_assert_eq!(self.raster.layout, Layout::Rgba);
         for [colors @ .., alpha] in self.raster.pixels.as_chunks_mut::<4>().0 {
@@ -162,8 +162,8 @@ impl Patch {
         });
     }
 
-    /// Goes through the rows that a tile has in here: `draw` gets the pixels of each, and their
-    /// samples of some planes.
+    /// Visits the rows of a tile that are visible in this part: `draw` receives the pixels of each
+    /// row and their samples of some planes.
     fn draw<const N: usize>(
         &mut self,
         tile: &Planes,
@@ -195,19 +195,19 @@ impl Patch {
     }
 }
 
-/// The samples of one plane that lie in one row of pixels.
+/// The samples of one plane for one row of pixels.
 #[derive(Clone, Copy)]
 struct Row<'a> {
-    /// The rows of samples above and below; the same one where one is enough.
+    /// The rows of samples above and below; the same row twice if one is enough.
     upper: &'a [u16],
     lower: &'a [u16],
     spread: Spread,
 }
 
-/// How many samples across there are for a pixel.
+/// The number of samples per pixel across.
 #[derive(Clone, Copy)]
 enum Spread {
-    /// One for every two, the first of them at its place.
+    /// One sample for two pixels, at the position of the first.
     Half,
     One,
     Two,
@@ -239,7 +239,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The means of the samples of `into.len()` pixels, from the one at `x` on.
+    /// The means of the samples of `into.len()` pixels, from pixel `x` on.
     fn read(&self, x: usize, into: &mut [i32]) {
         match self.spread {
             Spread::One => {

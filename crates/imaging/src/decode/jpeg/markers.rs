@@ -1,9 +1,9 @@
-//! The markers of a JPEG file, read without decoding anything.
+//! Reads the markers of a JPEG file without decoding anything.
 
 use super::super::{MAX_PROFILE_BYTES, Size};
 use crate::orientation::Orientation;
 
-/// How the samples are coded.
+/// The coding of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     /// Sequential, Huffman-coded.
@@ -14,7 +14,7 @@ pub(super) enum Coding {
     Hierarchical,
 }
 
-/// What the markers say.
+/// The contents of the markers.
 #[derive(Clone, Debug)]
 pub(super) struct Markers {
     pub(super) coding: Coding,
@@ -25,27 +25,28 @@ pub(super) struct Markers {
     pub(super) components: u8,
     /// The sampling factors of the components, across and down (T.81, A.1.1).
     factors: Vec<(u8, u8)>,
-    /// Samples of all components together, padded to whole blocks: fewer than the pixels have
-    /// channels where chroma is subsampled.
+    /// The samples of all components together, padded to whole blocks. With subsampled chroma they
+    /// are fewer than pixels times channels.
     pub(super) samples: u64,
-    /// How often the picture is walked; counted up to the end of the picture.
+    /// The number of passes over the picture, counted up to its end.
     pub(super) scans: u32,
     pub(super) orientation: Orientation,
-    /// Adobe's colour transform, where its marker is there at all.
+    /// Adobe's colour transform, if its marker is present.
     adobe_transform: Option<u8>,
-    /// Of an ICC profile, all its chunks together; no more is kept than a profile needs.
+    /// The chunks of the ICC profile; no more is kept than a profile needs.
     pub(super) profile_bytes: u64,
-    /// What a decoder may keep of segments that are none of the picture's, as each is kept apart.
+    /// Upper bound on the memory in which a decoder may keep segments that are not part of the
+    /// picture.
     pub(super) kept_bytes: u64,
 }
 
-/// A segment that is kept, beside its bytes.
+/// The overhead of a kept segment, beside its bytes.
 const KEPT_SEGMENT_BYTES: u64 = 160;
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
-/// Says how many lines there are once they are coded.
+/// `DNL`: the number of lines, stated after they are coded.
 const DNL: u8 = 0xdc;
 const APP0: u8 = 0xe0;
 const APP1: u8 = 0xe1;
@@ -55,11 +56,11 @@ const APP15: u8 = 0xef;
 const COM: u8 = 0xfe;
 const PROFILE_LABEL: &[u8] = b"ICC_PROFILE\0";
 
-/// What is checked must be what is decoded, by whichever program.
+/// The limits were checked for another header than the decoder used.
 pub(super) const CONTRADICTION: &str = "its headers contradict each other";
 
 impl Markers {
-    /// Reads the markers of one picture; what follows its end is not looked at.
+    /// Reads the markers of one picture. Bytes behind its end are ignored.
     ///
     /// # Errors
     ///
@@ -140,9 +141,9 @@ impl Markers {
         &self.factors
     }
 
-    /// Whether the first component has the most samples and all others have a whole fraction of
-    /// them; of four components, whether the second and third share a fraction and the fourth has as
-    /// many as the first. The decoder brings no other sampling to pixels.
+    /// Whether the sampling is one that the decoder converts to pixels: the first component has the
+    /// most samples, and all others have a whole fraction of them. Of four components, the second
+    /// and third share a fraction, and the fourth has as many samples as the first.
     pub(super) fn sampling_is_usual(&self) -> bool {
         let most = self.max_factors();
         let divides =
@@ -157,19 +158,19 @@ impl Markers {
         }
     }
 
-    /// Whether the second and third component are sampled alike.
+    /// Whether the second and the third component have the same sampling.
     pub(super) fn chroma_is_sampled_alike(&self) -> bool {
         matches!(self.factors.as_slice(), [_, second, third] if second == third)
     }
 
-    /// Adobe's programs, which alone write four inks in practice, store them inverted, and mark
-    /// the file.
+    /// Whether inks are stored inverted. In practice only Adobe's programs write four inks; they
+    /// invert them and mark the file.
     pub(super) const fn inks_are_inverted(&self) -> bool {
         self.adobe_transform.is_some()
     }
 
-    /// Puts the embedded ICC profile together from its chunks; `None` where there is none, or not
-    /// all of it, or more than a profile needs.
+    /// Joins the chunks of the embedded ICC profile. `None` if there is none, if it is incomplete,
+    /// or if it is larger than a profile needs.
     pub(super) fn icc_profile(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         if self.profile_bytes == 0 {
             return None;
@@ -195,7 +196,8 @@ impl Markers {
     }
 }
 
-/// The size in the first frame header, and the orientation that is said before the first scan.
+/// Reads the size in the first frame header, and the orientation in any marker before the first
+/// scan.
 pub(in crate::decode) fn claimed_size(bytes: &[u8]) -> Option<Size> {
     let before_scans = || Segments::of(bytes).take_while(|(marker, _)| *marker != SOS);
     let (_, frame) = before_scans().find(|(marker, _)| is_frame(*marker))?;
@@ -217,7 +219,7 @@ const fn is_frame(marker: u8) -> bool {
     matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
 }
 
-/// The components' sampling factors, from three bytes a component.
+/// Reads the sampling factors of the components, three bytes each.
 fn factors(bytes: &[u8], components: u8) -> Option<Vec<(u8, u8)>> {
     let factors: Vec<(u8, u8)> = bytes
         .chunks_exact(3)
@@ -238,7 +240,7 @@ fn max_factors(factors: &[(u8, u8)]) -> (u8, u8) {
     (across.unwrap_or(1), down.unwrap_or(1))
 }
 
-/// Counts the samples by the components' sampling factors.
+/// Counts the samples, given the sampling factors of the components.
 fn samples(width: u32, height: u32, factors: &[(u8, u8)]) -> u64 {
     let (across, down) = max_factors(factors);
     let units = |edge: u32, factor: u8| u64::from(edge).div_ceil(8 * u64::from(factor));
@@ -249,7 +251,7 @@ fn samples(width: u32, height: u32, factors: &[(u8, u8)]) -> u64 {
     units(width, across) * units(height, down) * blocks * 64
 }
 
-/// The marker segments of one picture, entropy-coded data left out.
+/// Iterates over the marker segments of one picture and skips entropy-coded data.
 struct Segments<'a> {
     rest: &'a [u8],
 }
@@ -265,15 +267,15 @@ impl<'a> Iterator for Segments<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            // Before the first scan this finds the next byte at once; after one it skips what the
-            // scan coded.
+            // Before the first scan this finds the next byte at once; after a scan it skips the
+            // coded data.
             let at = memchr::memchr(0xff, self.rest)?;
             self.rest = &self.rest[at..];
             let &marker = self.rest.get(1)?;
             match marker {
-                // A fill byte: the marker is yet to come.
+                // A fill byte; the marker follows.
                 0xff => self.rest = &self.rest[1..],
-                // A stuffed 0xff, a restart, or a marker that stands alone.
+                // A stuffed 0xff, a restart marker, or a marker without data.
                 0x00 | 0x01 | 0xd0..=0xd7 | SOI => self.rest = &self.rest[2..],
                 EOI => {
                     self.rest = &[];

@@ -1,4 +1,4 @@
-//! JPEG (ITU-T T.81), decoded at the smallest scale that serves.
+//! Decodes JPEG (ITU-T T.81) at the smallest sufficient scale.
 
 mod markers;
 mod samples;
@@ -18,17 +18,18 @@ use crate::raster::{Layout, Raster};
 pub(super) use markers::claimed_size;
 use markers::{Coding, Markers};
 
-/// A decoder of JPEG data. There are two, so that a fault in one is no dead end.
+/// A decoder of JPEG data. There are two, so that the other one can be used if one has a fault.
 trait Decoder {
-    /// Decodes the part of a picture at a scale of at least `eighths`/8.
+    /// Decodes a part of a picture at a scale of at least `eighths`/8.
     ///
     /// # Errors
     ///
-    /// A reason that is safe to show where any part of the picture cannot be decoded.
+    /// A reason that is safe to show, if any part of the picture cannot be decoded.
     fn decode(bytes: &[u8], markers: &Markers, part: Part) -> Result<Scaled, &'static str>;
 
-    /// Decodes all of a picture at `eighths`/8 as the planes that it is stored in, at no more than
-    /// luma's size. `None` where it is not stored in luma and chroma, or this decoder cannot.
+    /// Decodes the whole picture at `eighths`/8 to its stored planes, at most at the size of luma.
+    /// Returns `None` if the picture is not stored in luma and chroma, or if this decoder cannot do
+    /// it.
     ///
     /// # Errors
     ///
@@ -40,7 +41,7 @@ trait Decoder {
     ) -> Result<Option<Planes>, &'static str>;
 }
 
-/// The part of a stored picture to decode, and at what scale.
+/// The part of a stored picture to decode, and the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
     /// 1 to 8
@@ -51,25 +52,25 @@ struct Part {
     height: u32,
 }
 
-/// A decoded part, with perhaps more around it.
+/// A decoded part, possibly with a border around it.
 struct Scaled {
     raster: Raster,
     /// The scale that was used.
     eighths: u32,
-    /// Where the raster's corner lies in the scaled picture.
+    /// The position of the raster's corner in the scaled picture.
     left: u32,
     top: u32,
 }
 
-/// What is used; `zune::Zune` fits as well.
+/// The decoder in use; `zune::Zune` can replace it.
 type Chosen = turbo::Turbo;
 
-/// Real pictures have about ten scans and the most thorough optimisers make a few dozen. Each scan
-/// walks the whole picture, however few its bytes are.
+/// The limit on scans. Real pictures have about ten, and the most thorough optimisers write a few
+/// dozen. Each scan visits the whole picture, however few bytes it has.
 const MAX_SCANS: u32 = 100;
 
-/// Samples times scans: as many as all scans of 4096 × 4096 pixels in three full channels walk. The
-/// decoder cannot be stopped on its way, so that this is what bounds its time.
+/// The limit on samples times scans: the work for the maximum number of scans of 4096 × 4096 pixels
+/// in three full channels. The decoder cannot be interrupted, so this bounds its time.
 const MAX_WALKED_SAMPLES: u64 = MAX_SCANS as u64 * 4096 * 4096 * 3;
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
@@ -96,25 +97,25 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     if markers.samples * u64::from(markers.scans) > MAX_WALKED_SAMPLES {
         return Err(HeaderError::Complex("it has too many scans for its size"));
     }
-    // T.81, A.2: in a picture that is not progressive, each channel is in one scan. Each further
-    // one would cost as much as the whole picture.
+    // T.81, A.2: in a sequential picture, each channel belongs to one scan. Each further scan would
+    // cost as much as the whole picture.
     if markers.coding == Coding::Baseline && markers.scans > u32::from(markers.components) {
         return Err(HeaderError::Complex("it has more scans than channels"));
     }
-    // With several scans, and in a progressive picture with one too, the coefficients of the whole
-    // picture, 16 bits each.
+    // With several scans, and in every progressive picture, the decoder keeps the coefficients of
+    // the whole picture, 16 bits each.
     let coefficient_bytes = if markers.scans > 1 || markers.coding == Coding::Progressive {
         markers.samples * 2
     } else {
         0
     };
-    // A sampling that the decoder does not bring to pixels is decoded to all its samples first.
+    // A sampling that the decoder does not convert to pixels is decoded to all its samples first.
     let sample_bytes = if markers.sampling_is_usual() {
         0
     } else {
         markers.samples
     };
-    // Of four channels two may be held twice, in part and in full.
+    // Of four channels, two may be held twice: partially and completely.
     let planes = match markers.components {
         4 => 5,
         components => u64::from(components),
@@ -130,16 +131,16 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
         profile_bytes: markers.profile_bytes,
         memory: Memory {
             fixed_bytes: coefficient_bytes + sample_bytes + markers.kept_bytes,
-            // The planes of its channels, as large as one another once they are scaled; and once
-            // more, as they are copied out of whole blocks where they are what is wanted.
+            // The planes of the channels, of equal size after scaling; and once more if they are
+            // the result, because they are copied out of whole blocks.
             scaled_bytes: pixels * planes,
-            // Or what is made of them, twice.
+            // Or the pixels made from them, twice.
             pixel_bytes: u64::from(markers.components) * 2,
         },
     })
 }
 
-/// The smallest scale, in eighths, at which the square still covers what is wanted of it.
+/// The smallest scale, in eighths, at which the square still has the requested edge.
 pub(super) fn eighths(request: &DecodeRequest) -> u32 {
     (request.edge_px * 8)
         .div_ceil(request.square.edge)
@@ -189,12 +190,13 @@ pub(super) fn decode(
     })
 }
 
-/// Whether a picture may be stored in luma and chroma that planes can hold.
+/// Whether a picture may be stored in luma and chroma of a sampling that planes support.
 fn has_planes(markers: &Markers) -> bool {
     markers.sampling_is_usual() && markers.chroma_is_sampled_alike()
 }
 
-/// Whether planes are worth it: they hold the whole picture, of which a small part may be wanted.
+/// Whether planes are worthwhile: they hold the whole picture, even if only a small part is
+/// requested.
 fn planes_serve(markers: &Markers, request: &DecodeRequest) -> bool {
     has_planes(markers)
         && matches!(request.chroma, Chroma::Halved)
@@ -202,7 +204,7 @@ fn planes_serve(markers: &Markers, request: &DecodeRequest) -> bool {
         && request.square.edge >= markers.width / 2
 }
 
-/// Where a square lies in a scaled picture whose corner lies at `left` and `top`.
+/// The position of a square in a scaled picture whose corner lies at `left` and `top`.
 fn window_in(square: Square, eighths: u32, left: u32, top: u32) -> Window {
     let scale = f64::from(eighths) / 8.0;
     let whole = Window::from(square);
@@ -315,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Planes of odd sizes, in every way of sharing chroma, show what pixels show.
+    /// Planes of odd sizes match the pixels, with every chroma sampling.
     #[test]
     fn planes_are_the_same_picture() {
         let (width, height) = (203, 117);
@@ -357,8 +359,8 @@ mod tests {
         }
     }
 
-    /// The decoder holds planes of whole blocks and copies of them, in full where no channel shares
-    /// its samples.
+    /// The decoder holds planes of whole blocks and copies of them, at full size if no channel is
+    /// subsampled.
     #[test]
     fn the_memory_that_is_counted_is_enough_for_planes_of_the_whole_picture() {
         let (width, height) = (1024, 1024);
@@ -371,7 +373,7 @@ mod tests {
         .subsampling(Subsampling::S444)
         .encode()
         .unwrap();
-        // As small a part as planes serve for, at its full size.
+        // The smallest part for which planes are used, at its full size.
         let edge = (width / 2) as u32;
         let request = DecodeRequest {
             square: Square { x: 0, y: 0, edge },
@@ -381,7 +383,7 @@ mod tests {
         let header = header(&bytes).ok().unwrap();
         let decoded = decode(&bytes, &header, &request).unwrap();
         assert!(matches!(decoded.raster, Picture::Planes(_)));
-        // The library counts too, and refuses what takes more than it may.
+        // The library has its own memory limit, and refuses to exceed it.
         let takes = |mebibytes: u64| {
             let mut handle = TjHandle::new();
             handle
@@ -419,7 +421,7 @@ mod tests {
         }
     }
 
-    /// What is stored as red, green and blue has no luma.
+    /// A picture stored as red, green and blue has no luma.
     #[test]
     fn planes_are_given_of_luma_and_chroma_only() {
         let bytes = Encoder::new(&soft_picture(32, 32), 32, 32, PixelFormat::Rgb)

@@ -1,6 +1,6 @@
-//! Pixels of a JPEG whose channels are sampled in a way that the decoder brings to no pixels: chroma
-//! that is finer than luma, or two channels of three at other fractions, or black that is coarser
-//! than another ink. The decoder gives the samples; each pixel is the mean of those that it covers.
+//! Converts samples to pixels for samplings that the decoder does not convert: chroma finer than
+//! luma, two of three channels with other fractions, or black coarser than another ink. The decoder
+//! gives the samples; each pixel is the mean of the samples that it covers.
 
 use libjpeg_turbo_rs::ColorSpace;
 use libjpeg_turbo_rs::RawImage;
@@ -9,7 +9,7 @@ use super::Markers;
 use crate::planes;
 use crate::raster::{Layout, Raster};
 
-/// A part of the scaled picture, in its pixels.
+/// A part of the scaled picture, in pixels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Area {
     pub(super) left: u32,
@@ -20,8 +20,8 @@ pub(super) struct Area {
     pub(super) eighths: u32,
 }
 
-/// The pixels of a scaled picture that show `length` stored pixels from `from` on: the first of
-/// them, and their number. `limit` is the length of the stored picture.
+/// The first pixel and the number of pixels of a scaled picture that show `length` stored pixels
+/// from `from` on. `limit` is the length of the stored picture.
 pub(super) fn span(from: u32, length: u32, eighths: u32, limit: u32) -> (u32, u32) {
     let begin = from * eighths / 8;
     let end = ((from + length) * eighths).div_ceil(8);
@@ -29,7 +29,7 @@ pub(super) fn span(from: u32, length: u32, eighths: u32, limit: u32) -> (u32, u3
     (begin, end.min(limit).saturating_sub(begin))
 }
 
-/// The pixels of an area. `None` where the samples are not those of `markers`.
+/// Makes the pixels of an area. `None` if the samples do not match `markers`.
 pub(super) fn to_pixels(
     image: &RawImage,
     markers: &Markers,
@@ -67,7 +67,7 @@ pub(super) fn to_pixels(
                 *pixel = planes::rgb_of(*pixel);
             }
         }
-        // Luma and chroma of what the inks leave, and black.
+        // Luma and chroma of the inks, inverted, and black.
         ColorSpace::Ycck => {
             for [inks @ .., _] in pixels.as_chunks_mut::<4>().0 {
                 *inks = planes::rgb_of(*inks).map(|light| 255 - light);
@@ -78,27 +78,27 @@ pub(super) fn to_pixels(
     Raster::new(area.width, area.height, layout, pixels)
 }
 
-/// One channel as it is stored.
+/// One stored channel.
 struct Channel<'a> {
-    /// Rows from the top.
+    /// The samples, in rows from the top.
     samples: &'a [u8],
-    /// Samples per row, those that fill the last block included.
+    /// Samples per row, including those that fill the last block.
     stride: usize,
-    /// Samples that show something.
+    /// The number of visible samples, across and down.
     width: usize,
     height: usize,
-    /// How many samples there are across and down for `most` pixels.
+    /// The number of samples across and down for `most` pixels.
     factor: (u8, u8),
     most: (u8, u8),
 }
 
 impl Channel<'_> {
-    /// Writes the channel with the number `index` of the pixels of an area.
+    /// Writes channel number `index` of the pixels of an area.
     fn write(&self, area: Area, pixels: &mut [u8], channels: usize, index: usize) {
         let across = Axis::new(area.eighths, self.factor.0, self.most.0, self.width);
         let down = Axis::new(area.eighths, self.factor.1, self.most.1, self.height);
         let total = across.total * down.total;
-        // The weighted sums of the samples of one column that a row of pixels covers.
+        // The weighted sums of the samples of each column for one row of pixels.
         let mut columns = vec![0_u32; self.width];
         let rows = pixels.chunks_exact_mut(area.width as usize * channels);
         for (y, row) in (area.top as usize..).zip(rows) {
@@ -121,8 +121,8 @@ impl Channel<'_> {
     }
 }
 
-/// How samples lie under pixels in one direction. Both are measured in a unit of which each is a
-/// whole number, whatever the scale and the sampling.
+/// The positions of samples relative to pixels in one direction. Both have integer lengths in a
+/// common unit, whatever the scale and the sampling.
 #[derive(Clone, Copy)]
 struct Axis {
     /// The length of a sample.
@@ -131,7 +131,7 @@ struct Axis {
     pixel: usize,
     /// The number of samples.
     length: usize,
-    /// What the weights of a pixel's samples add up to.
+    /// The sum of the weights of a pixel's samples.
     total: u32,
 }
 
@@ -146,7 +146,8 @@ impl Axis {
         }
     }
 
-    /// The samples under a pixel, and how much of it each covers. The last sample goes on for ever.
+    /// The samples under a pixel, and the share of the pixel that each covers. The last sample
+    /// extends without end.
     fn covered(self, pixel: usize) -> impl Iterator<Item = (usize, u32)> {
         let (from, to) = (pixel * self.pixel, (pixel + 1) * self.pixel);
         (from / self.sample..=(to - 1) / self.sample).map(move |sample| {
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(covered(0), [(0, 24)]);
         assert_eq!(covered(1), [(0, 8), (1, 16)]);
         assert_eq!(covered(3), [(2, 24)]);
-        // Two pixels become one.
+        // Two stored pixels become one.
         let axis = Axis::new(4, 1, 1, 3);
         assert_eq!(axis.covered(0).collect::<Vec<_>>(), [(0, 4), (1, 4)]);
         assert_eq!(axis.covered(1).collect::<Vec<_>>(), [(2, 4), (2, 4)]);

@@ -1,5 +1,5 @@
-//! `libjpeg-turbo-rs`: pure Rust, and able to decode at a fraction of the size for a fraction of
-//! the work.
+//! Decodes with `libjpeg-turbo-rs`: pure Rust, and able to decode at a fraction of the size for a
+//! fraction of the work.
 
 use libjpeg_turbo_rs::tj3::{TjHandle, TjParam};
 use libjpeg_turbo_rs::{DecodeLimits, JpegError, PixelFormat, ScalingFactor, Subsampling};
@@ -22,7 +22,7 @@ impl Decoder for Turbo {
         };
         let mut decoder = libjpeg_turbo_rs::Decoder::new_with_limits(bytes, limits)
             .map_err(|error| reason(&error))?;
-        // What the limits were checked against is what is decoded.
+        // The decoded picture must be the one that the limits were checked for.
         let header = decoder.header();
         let agrees = u32::from(header.width) == markers.width
             && u32::from(header.height) == markers.height
@@ -59,8 +59,8 @@ impl Decoder for Turbo {
         }
         decoder.set_output_format(format);
         decoder.set_scale(scaling_factor(part.eighths));
-        // Of four channels the decoder gives the left part, whichever columns it is asked for. So
-        // it is asked for all of them.
+        // With four channels the decoder always returns the left part, whichever columns are
+        // requested. So all columns are requested.
         let (from, columns) = if layout == Layout::Cmyk {
             (0, decoder.output_width())
         } else {
@@ -68,7 +68,7 @@ impl Decoder for Turbo {
         };
         decoder.set_crop_region(from, top as usize, columns, height as usize);
         let image = decoder.decode_image().map_err(|error| reason(&error))?;
-        // The left edge snaps to a block's, and the width grows by as much.
+        // The left edge snaps to the edge of a block, and the width grows accordingly.
         let from = (from + columns)
             .checked_sub(image.width)
             .ok_or("its parts do not fit together")? as u32;
@@ -93,7 +93,8 @@ impl Decoder for Turbo {
         markers: &Markers,
         eighths: u32,
     ) -> Result<Option<Planes>, &'static str> {
-        // Only this interface gives planes at a scale. It tells pixels apart by a signed number.
+        // Only this interface gives scaled planes. It distinguishes pixel formats by a signed
+        // number.
         let pixels = i32::try_from(u64::from(markers.width) * u64::from(markers.height))
             .map_err(|_| "it has more pixels than can be counted")?;
         let scale = scaling_factor(eighths);
@@ -111,7 +112,7 @@ impl Decoder for Turbo {
         {
             return Ok(None);
         }
-        // What the limits were checked against is what is decoded.
+        // The decoded picture must be the one that the limits were checked for.
         if (header.width as u32, header.height as u32) != (markers.width, markers.height) {
             return Err(CONTRADICTION);
         }
@@ -146,7 +147,7 @@ impl Decoder for Turbo {
 /// `TurboJPEG`'s number for JFIF's colours.
 const YCBCR: i32 = 1;
 
-/// `TurboJPEG`'s number for markers that are of no use here.
+/// `TurboJPEG`'s number for not keeping markers.
 const SAVE_NOTHING: i32 = 0;
 
 /// A plane of `width` by `height` samples, in rows of `stride`.

@@ -1,4 +1,4 @@
-//! `zune-jpeg`: older and plainer; always decodes the whole picture.
+//! Decodes with `zune-jpeg`: older and simpler; it always decodes the whole picture.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;

@@ -1,4 +1,4 @@
-//! PNG (third edition, with APNG), decoded by `png` row by row.
+//! Decodes PNG (third edition, with APNG) row by row with the `png` crate.
 
 mod moving;
 
@@ -14,7 +14,7 @@ use crate::geometry::Window;
 use crate::orientation::Orientation;
 use crate::raster::{Layout, Raster};
 
-/// The size in the first header, and the orientation that is said anywhere before the end.
+/// Reads the size in the first header, and the orientation in any chunk before the end.
 pub(super) fn claimed_size(bytes: &[u8]) -> Option<Size> {
     let mut chunks = Chunks::of(bytes).take_while(|(id, _)| *id != b"IEND");
     let (_, payload) = chunks.find(|(id, _)| *id == b"IHDR")?;
@@ -38,7 +38,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     let mut exif_bytes = 0;
     for (id, payload) in Chunks::of(bytes) {
         match id {
-            // The decoder asks the first header and nothing behind the end; so does this.
+            // The decoder uses only the first header and nothing behind the end; so does this
+            // function.
             b"IHDR" if size.is_some() => return Err(HeaderError::Broken("it has two headers")),
             b"IEND" => break,
             _ if size.is_none() && id != b"IHDR" => {
@@ -90,7 +91,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
         return Err(HeaderError::Broken("its header gives no size"));
     }
     let pixels = u64::from(width) * u64::from(height);
-    // Interlaced pictures are held whole as they are stored, before they are reduced.
+    // Interlaced pictures are held completely in stored form before they are reduced.
     let stored = match (interlace, depth) {
         (0, _) => 0,
         (_, 16) => 8,
@@ -102,11 +103,12 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
         height,
         orientation,
         frames,
-        // The frames of an animation need not cover it.
+        // The frames of an animation may leave parts of the canvas uncovered.
         alpha: transparent || frames > 1,
-        profile_bytes: deflated_profile(bytes).map_or(0, |deflated| most_inflated(deflated) as u64),
+        profile_bytes: deflated_profile(bytes)
+            .map_or(0, |deflated| profile_limit_bytes(deflated) as u64),
         memory: Memory {
-            // The decoder reads Exif whole, and keeps a copy.
+            // The decoder reads the whole EXIF data and keeps a copy.
             fixed_bytes: pixels.saturating_mul(stored).saturating_add(exif_bytes * 3),
             scaled_bytes: 0,
             pixel_bytes: 4,
@@ -114,7 +116,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     })
 }
 
-/// The bit of a colour type that says that there is an alpha channel.
+/// The bit of a colour type that marks an alpha channel.
 const ALPHA_USED: u8 = 4;
 
 pub(super) fn decode(
@@ -167,7 +169,7 @@ pub(super) fn decode(
             keep(row);
         }
     } else {
-        // Rows below the square are decoded too: a picture is taken only if all of it is there.
+        // Rows below the square are decoded too: a picture is accepted only if it is complete.
         for y in 0..header.height {
             if y % 64 == 0 {
                 control.check()?;
@@ -212,7 +214,7 @@ fn open<'a>(
     frames: u32,
 ) -> Result<Reader<'a>, Error> {
     let limits = png::Limits {
-        // Rows, the profile, and what inflating needs; for every frame that is decoded anew.
+        // Rows, the profile, and the buffers of inflating; again for every decoded frame.
         bytes: (16 * header.width as usize) * (frames as usize + 1) + 2 * MAX_PROFILE_BYTES,
     };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
@@ -220,7 +222,7 @@ fn open<'a>(
     decoder.set_ignore_iccp_chunk(true);
     decoder.set_transformations(transformations);
     let reader = decoder.read_info().map_err(|error| corrupt(&error))?;
-    // What the limits were checked against is what is decoded.
+    // The decoded picture must be the one that the limits were checked for.
     if reader.info().size() != (header.width, header.height) {
         return Err(Error::Corrupt {
             format: SourceFormat::Png,
@@ -230,15 +232,17 @@ fn open<'a>(
     Ok(reader)
 }
 
-/// The colours by the profile, which the decoder would inflate to whatever length it has.
+/// The colour space of the profile. The decoder would inflate a profile of any length, so this
+/// crate inflates it.
 fn colors_of(bytes: &[u8]) -> Colors {
-    let inflated = deflated_profile(bytes)
-        .map(|deflated| fdeflate::decompress_to_vec_bounded(deflated, most_inflated(deflated)));
+    let inflated = deflated_profile(bytes).map(|deflated| {
+        fdeflate::decompress_to_vec_bounded(deflated, profile_limit_bytes(deflated))
+    });
     Colors::from(inflated.and_then(Result::ok))
 }
 
-/// The data of the first `iCCP` chunk before the picture: behind a name that 0 ends, and the 0 of
-/// the one method there is.
+/// The data of the first `iCCP` chunk before the picture: it follows a name that ends with 0, and
+/// the 0 of the only compression method.
 fn deflated_profile(bytes: &[u8]) -> Option<&[u8]> {
     let mut before = Chunks::of(bytes).take_while(|(id, _)| *id != b"IDAT");
     let (_, payload) = before.find(|(id, _)| *id == b"iCCP")?;
@@ -246,9 +250,9 @@ fn deflated_profile(bytes: &[u8]) -> Option<&[u8]> {
     payload.get(name + 2..)
 }
 
-/// The longest that a profile of so much deflated data may be to be taken. Real ones become a half
-/// or a tenth; a few kilobytes of zeros could become megabytes.
-fn most_inflated(deflated: &[u8]) -> usize {
+/// The length limit of a profile with this much deflated data. Real profiles shrink to a half or a
+/// tenth; a few kilobytes of zeros could become megabytes.
+fn profile_limit_bytes(deflated: &[u8]) -> usize {
     (deflated.len() * 32).min(MAX_PROFILE_BYTES)
 }
 
@@ -259,7 +263,8 @@ fn corrupt(error: &png::DecodingError) -> Error {
     }
 }
 
-/// The nearest of 256 even steps, not the upper byte: 0xffff is 255 and 0x00ff is 1.
+/// Rounds to the nearest of 256 even steps instead of taking the upper byte: 0xffff becomes 255 and
+/// 0x00ff becomes 1.
 fn to_8_bits(sample: [u8; 2]) -> u8 {
     let sample = u32::from(u16::from_be_bytes(sample));
     ((sample * 255 + 32_767) / 65_535) as u8
@@ -273,7 +278,7 @@ fn reason(error: &png::DecodingError) -> &'static str {
     }
 }
 
-/// The chunks of a PNG file, as far as they are whole.
+/// Iterates over the chunks of a PNG file, as far as they are complete.
 struct Chunks<'a> {
     rest: &'a [u8],
 }
@@ -293,7 +298,7 @@ impl<'a> Iterator for Chunks<'a> {
         let (length, rest) = self.rest.split_first_chunk::<4>()?;
         let (id, rest) = rest.split_first_chunk::<4>()?;
         let length = u32::from_be_bytes(*length) as usize;
-        // A chunk that is cut off still has its header in what is there.
+        // A chunk that is cut off still has its header.
         let payload = &rest[..length.min(rest.len())];
         self.rest = length
             .checked_add(4)
@@ -342,7 +347,7 @@ mod tests {
         let bytes = with_profile(vec![0; length]);
         assert!(header(&bytes).unwrap().profile_bytes < length as u64);
         assert_eq!(colors_of(&bytes), Colors::Unmarked);
-        // What is broken is none either.
+        // Broken data is no profile either.
         let mut bytes = with_profile(vec![7; 500]);
         let at = memchr::memmem::find(&bytes, b"iCCP").unwrap();
         bytes[at + 12..at + 40].fill(0xff);

@@ -1,4 +1,4 @@
-//! APNG: the frames of an animation, put upon one another.
+//! Composes the frames of an APNG animation.
 
 use png::{BlendOp, ColorType, DisposeOp, Transformations};
 
@@ -7,14 +7,14 @@ use crate::Error;
 use crate::control::Control;
 use crate::decode::animation::{Area, Canvas, Disposal, Frame, shown_ms};
 
-/// Gives every frame to `visit`.
+/// Passes every frame to `visit`.
 pub(in crate::decode) fn animate(
     bytes: &[u8],
     header: &Header,
     control: &Control,
     visit: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // Eight bits a channel are enough for a picture that moves.
+    // Eight bits per channel are enough for an animation.
     let transformations = Transformations::EXPAND | Transformations::STRIP_16;
     let mut reader = open(bytes, header, transformations, header.frames)?;
     let colors = colors_of(bytes);
@@ -26,7 +26,7 @@ pub(in crate::decode) fn animate(
         reason: "a PNG frame beyond the address space".to_owned(),
     })?;
     let mut buffer = vec![0; size];
-    // The default picture is the first frame only where a frame's header comes before it.
+    // The default picture is the first frame only if a frame header precedes it.
     if reader.info().frame_control().is_none() {
         reader
             .next_frame(&mut buffer)
@@ -50,7 +50,7 @@ pub(in crate::decode) fn animate(
         let disposal = match frame.dispose_op {
             DisposeOp::None => Disposal::Keep,
             DisposeOp::Background => Disposal::Clear,
-            // There is nothing before the first frame.
+            // Nothing precedes the first frame.
             DisposeOp::Previous if index == 0 => Disposal::Clear,
             DisposeOp::Previous => Disposal::Restore,
         };

@@ -1,11 +1,6 @@
-//! Pictures that libwebp encoded, and some that no encoder makes.
-
-use std::time::Duration;
-
-use proptest::prelude::*;
+//! Animations that this program puts together, and headers.
 
 use super::*;
-use crate::CancelToken;
 use crate::Format;
 use crate::decode::Chroma;
 use crate::encode::{encode, encode_lossless};
@@ -19,269 +14,12 @@ fn raster(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 4]) -> Raste
     Raster::new(width, height, Layout::Rgba, pixels).unwrap()
 }
 
-/// A noise that is the same each time.
-fn noise(x: u32, y: u32) -> u32 {
-    let seed =
-        (x.wrapping_mul(0x9e37_79b1) ^ y.wrapping_mul(0x85eb_ca77)).wrapping_mul(0xc2b2_ae3d);
-    seed ^ seed >> 15
-}
-
-/// Kinds of pictures for which encoders choose different ways.
-fn kinds(width: u32, height: u32) -> Vec<(String, Raster)> {
-    let smooth = |x: u32, y: u32| {
-        let wave = |a: u32| (((a as f32) / 9.0).sin() * 60.0 + 128.0) as u8;
-        let grain = (noise(x, y) & 7) as u8;
-        [wave(x + y) + grain, wave(x * 2) + grain, wave(y * 3), 255]
-    };
-    let mut kinds = vec![
-        ("smooth".to_owned(), raster(width, height, smooth)),
-        (
-            "translucent".to_owned(),
-            raster(width, height, |x, y| {
-                let [red, green, blue, _] = smooth(x, y);
-                [red, green, blue, ((x * 5) ^ (y * 3)) as u8]
-            }),
-        ),
-        (
-            "noise".to_owned(),
-            raster(width, height, |x, y| noise(x, y).to_le_bytes()),
-        ),
-        (
-            "halves".to_owned(),
-            raster(width, height, |x, y| {
-                if x < width / 2 {
-                    [(noise(x / 8, y / 8) % 40) as u8 * 6, 90, 200, 255]
-                } else {
-                    smooth(x, y)
-                }
-            }),
-        ),
-    ];
-    for colors in [1, 2, 3, 4, 16, 17, 256] {
-        let some = raster(width, height, |x, y| {
-            let number = noise(x / 3, y / 2) % colors;
-            [
-                number as u8,
-                (number * 7) as u8,
-                (number * 31) as u8,
-                255 - (number % 3) as u8,
-            ]
-        });
-        kinds.push((format!("{colors} colours"), some));
-    }
-    kinds
-}
-
-/// What comes out of a file, as RGBA.
-fn decoded(bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let control = Control::unlimited();
-    let file = File::read(bytes).map_err(|_| DAMAGED)?;
-    let Content::Still(Some(picture)) = file.content else {
-        return Err(MISSING);
-    };
-    if !file.whole {
-        return Err(CUT_OFF);
-    }
-    let whole = Area::whole(picture.width, picture.height);
-    picture.decode(whole, Layout::Rgba, &control)
-}
-
 fn request(square: Square) -> DecodeRequest {
     DecodeRequest {
         square,
         edge_px: square.edge,
         chroma: Chroma::Whole,
     }
-}
-
-#[test]
-fn pictures_without_loss_come_out_to_the_bit() {
-    for (width, height) in [(1, 1), (1, 40), (40, 1), (2, 3), (33, 17), (90, 70)] {
-        for (name, picture) in kinds(width, height) {
-            for (method, effort) in [(0, 0), (0, 80), (2, 50), (4, 75), (6, 100)] {
-                let bytes = encode_lossless(&picture, method, effort);
-                assert!(
-                    decoded(&bytes).as_ref() == Ok(&picture.pixels),
-                    "{name}, {width} × {height}, method {method}, effort {effort}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn a_part_is_what_lies_there() {
-    let (_, picture) = kinds(60, 50).swap_remove(1);
-    let bytes = encode_lossless(&picture, 4, 75);
-    let header = header(&bytes).unwrap();
-    let (x, y, edge) = (13, 7, 31);
-    let request = request(Square { x, y, edge });
-    let found = decode(&bytes, &header, &request, &Control::unlimited()).unwrap();
-    let expected = raster(edge, edge, |column, row| {
-        let at = ((row + y) * 60 + column + x) as usize * 4;
-        picture.pixels[at..at + 4].try_into().unwrap()
-    });
-    assert_eq!(found.raster, expected);
-}
-
-#[test]
-fn no_part_of_a_file_is_taken_for_the_whole() {
-    for (name, picture) in kinds(12, 9) {
-        for method in [0, 6] {
-            let bytes = encode_lossless(&picture, method, 60);
-            assert!(decoded(&bytes).is_ok());
-            for end in 0..bytes.len() {
-                assert!(decoded(&bytes[..end]).is_err(), "{name} cut at {end}");
-            }
-            // Nor one whose length was corrected: the bits end before the pixels do.
-            let (head, payload) = bytes.split_at(20);
-            for end in 5..bytes.len() - 22 {
-                let mut cut = head.to_vec();
-                cut[4..8].copy_from_slice(&(end as u32 + 12).to_le_bytes());
-                cut[16..20].copy_from_slice(&(end as u32).to_le_bytes());
-                cut.extend(&payload[..end]);
-                assert!(decoded(&cut).is_err(), "{name} ends at {end}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_passed_deadline_ends_the_work() {
-    let (_, picture) = kinds(90, 70).swap_remove(0);
-    let bytes = encode_lossless(&picture, 4, 75);
-    let control = Control::starting_now(Duration::ZERO, CancelToken::new());
-    let Content::Still(Some(picture)) = File::read(&bytes).unwrap().content else {
-        panic!("it is a still")
-    };
-    let whole = Area::whole(90, 70);
-    let result = picture.decode(whole, Layout::Rgb, &control);
-    assert!(matches!(result, Err(Error::TooComplex { .. })));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
-
-    #[test]
-    fn a_damaged_picture_is_refused_or_decoded(
-        which in any::<prop::sample::Index>(),
-        damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
-    ) {
-        static FILES: std::sync::LazyLock<Vec<Vec<u8>>> = std::sync::LazyLock::new(|| {
-            let pictures = kinds(20, 15).into_iter();
-            pictures.map(|(_, picture)| encode_lossless(&picture, 4, 75)).collect()
-        });
-        let mut bytes = which.get(&FILES).clone();
-        for (place, value) in damages {
-            // The headers stay: the size is not to grow.
-            let place = 25 + place.index(bytes.len() - 25);
-            bytes[place] = value;
-        }
-        if let Ok(pixels) = decoded(&bytes) {
-            prop_assert_eq!(pixels.len(), 20 * 15 * 4);
-        }
-    }
-}
-
-/// Bits as VP8L orders them.
-#[derive(Default)]
-struct Writer {
-    bytes: Vec<u8>,
-    count: usize,
-}
-
-impl Writer {
-    fn put(&mut self, value: u32, count: usize) {
-        for bit in 0..count {
-            if self.count.is_multiple_of(8) {
-                self.bytes.push(0);
-            }
-            let last = self.bytes.len() - 1;
-            self.bytes[last] |= ((value >> bit & 1) as u8) << (self.count % 8);
-            self.count += 1;
-        }
-    }
-
-    /// A code of one symbol, 0.
-    fn put_single(&mut self) {
-        self.put(0b0001, 4);
-    }
-
-    /// A code of 256 symbols, all of 8 bits, of `symbols`.
-    fn put_full(&mut self, symbols: u32) {
-        self.put(0, 1);
-        self.put(8, 4);
-        // One code for lengths, which takes no bits: 8.
-        for _ in 0..11 {
-            self.put(0, 3);
-        }
-        self.put(1, 3);
-        if symbols == 256 {
-            self.put(0, 1);
-        } else {
-            self.put(1, 1);
-            self.put(3, 3);
-            self.put(254, 8);
-        }
-    }
-
-    fn put_symbol(&mut self, symbol: u8) {
-        self.put(symbol.reverse_bits().into(), 8);
-    }
-}
-
-/// A picture of 1024 × 1024 with a group of codes for each of 65,536 tiles.
-fn many_groups(full: bool) -> Vec<u8> {
-    let mut writer = Writer::default();
-    // No transforms, no colour cache, tiles of four by four.
-    writer.put(0b100, 3);
-    writer.put(0, 3);
-    // Which group a tile has: no cache, and codes of green and red.
-    writer.put(0, 1);
-    writer.put_full(280);
-    writer.put_full(256);
-    for _ in 0..3 {
-        writer.put_single();
-    }
-    for group in 0..=u16::MAX {
-        let [red, green] = group.to_be_bytes();
-        writer.put_symbol(green);
-        writer.put_symbol(red);
-    }
-    for _ in 0..=u16::MAX {
-        if full {
-            writer.put_full(280);
-            for _ in 0..3 {
-                writer.put_full(256);
-            }
-            writer.put_single();
-        } else {
-            for _ in 0..5 {
-                writer.put_single();
-            }
-        }
-    }
-    let bits: u32 = 1023 | 1023 << 14;
-    [&[0x2f][..], &bits.to_le_bytes(), &writer.bytes].concat()
-}
-
-#[test]
-fn very_many_groups_of_codes_are_refused_or_small() {
-    let control = Control::unlimited();
-    let whole = Area::whole(1024, 1024);
-    let pixels = 1 << 20;
-    assert!(vp8l::memory_bytes(pixels) < 12 << 20);
-    let small = many_groups(false);
-    let decoded = vp8l::decode(&small, whole, Layout::Rgb, &control).unwrap();
-    assert!(decoded.iter().all(|byte| *byte == 0));
-    let large = many_groups(true);
-    assert!(large.len() < 2 << 20, "{}", large.len());
-    assert_eq!(
-        vp8l::decode(&large, whole, Layout::Rgb, &control),
-        Err(Error::TooComplex {
-            reason: "it has more codes than pixels pay for"
-        })
-    );
 }
 
 fn chunk(id: [u8; 4], payload: &[u8]) -> Vec<u8> {
@@ -427,8 +165,12 @@ fn a_moving_picture_without_alpha_is_counted_with_it() {
     let moving = animation(&[chunk(*b"ANMF", &[&head[..], &file[12..]].concat())]);
     let header = header(&moving).unwrap();
     animate(&moving, &header, &Control::unlimited(), &mut |_| Ok(())).unwrap();
+    let Content::Still(Some(still)) = *WebP::parse(&file).unwrap().content() else {
+        panic!("it is a still")
+    };
+    let lossy_bytes = still.memory(webp::Layout::Rgb).fixed_bytes;
     let counted = header.memory.fixed_bytes;
-    assert_eq!(counted, vp8::memory_bytes(8, 8) + 8 * 8 * (4 + 4));
+    assert_eq!(counted, lossy_bytes + 8 * 8 * (4 + 4));
 }
 
 #[test]

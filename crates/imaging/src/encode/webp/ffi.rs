@@ -1,4 +1,4 @@
-//! The one place that speaks to C.
+//! The interface to libwebp, the only C code of this crate.
 #![allow(
     unsafe_code,
     reason = "libwebp is a C library; its calls are wrapped here, and nowhere else"
@@ -21,7 +21,7 @@ use super::Effort;
 use crate::planes::Planes;
 use crate::raster::{Layout, Raster};
 
-/// Why libwebp did not encode.
+/// Why encoding failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error("header and library differ in version")]
@@ -40,7 +40,7 @@ pub(super) fn encode(raster: &Raster, quality: u8, effort: Effort) -> Result<Vec
     encode_picture(Picture::of(raster, false)?, &configure(quality, effort)?)
 }
 
-/// Encodes planes in the studio range, of halved chroma.
+/// Encodes planes in limited range with halved chroma.
 pub(super) fn encode_planes(
     planes: &Planes,
     quality: u8,
@@ -75,18 +75,18 @@ fn encode_picture(mut picture: Picture<'_>, config: &WebPConfig) -> Result<Vec<u
 
 fn configure(quality: u8, effort: Effort) -> Result<WebPConfig, Fault> {
     let mut config = WebPConfig::new().map_err(|()| Fault::Version)?;
-    // Less of it the nearer the quality is to 100, which stays what was asked for.
+    // The reduction shrinks as the quality approaches 100, which is used unchanged.
     let room = f32::from(100 - quality.min(100)) / 20.0;
     config.quality = (f32::from(quality) - effort.quality_off * room.min(1.0)).max(1.0);
     config.method = effort.method.into();
     config.sns_strength = effort.noise_shaping.into();
     config.filter_strength = effort.filter.into();
-    // Filters of the alpha plane cost a fifth of its time and gain next to nothing.
+    // The filters of the alpha plane take a fifth of its time and save hardly any bytes.
     config.alpha_filtering = 0;
     Ok(config)
 }
 
-/// A picture as libwebp holds it, freed when dropped: what it borrows stays, what it copied goes.
+/// A picture of libwebp. Dropping it frees what libwebp copied; borrowed planes stay.
 struct Picture<'a> {
     inner: WebPPicture,
     borrowed: PhantomData<&'a Planes>,
@@ -104,7 +104,7 @@ impl<'a> Picture<'a> {
         })
     }
 
-    /// Copies a raster, as ARGB where `argb` says so and as YUV otherwise.
+    /// Copies a raster, as ARGB if `argb` is set and as YUV otherwise.
     fn of(raster: &Raster, argb: bool) -> Result<Self, Fault> {
         let mut picture = Self::new(raster.width, raster.height, argb)?;
         let stride = c_int::try_from(raster.stride()).map_err(|_| Fault::TooLarge(raster.width))?;
@@ -132,7 +132,7 @@ impl<'a> Picture<'a> {
     fn of_planes(planes: &'a Planes) -> Result<Self, Fault> {
         let Planes { luma, chroma, .. } = planes;
         let mut picture = Self::new(luma.width, luma.height, false)?;
-        // What libwebp reads by its pointers: all of every plane, at half the size for chroma.
+        // The memory that libwebp reads: all of every plane; chroma has half the size.
         let [blue, red] = chroma;
         let halved = (luma.width.div_ceil(2), luma.height.div_ceil(2));
         for (plane, size) in [
@@ -169,14 +169,14 @@ fn side(length: u32) -> Result<c_int, Fault> {
     c_int::try_from(length).map_err(|_| Fault::TooLarge(length))
 }
 
-/// An animation in the making.
+/// An animation encoder.
 pub(super) struct Animation {
     encoder: NonNull<WebPAnimEncoder>,
     config: WebPConfig,
 }
 
 impl Animation {
-    /// Begins an animation of squares that is played `plays` times, 0 for ever.
+    /// Begins an animation of square frames that plays `plays` times, 0 for ever.
     pub(super) fn new(
         edge_px: u32,
         plays: u32,
@@ -193,7 +193,7 @@ impl Animation {
             }
             options.assume_init()
         };
-        // The format holds 16 bits.
+        // The file format stores 16 bits.
         options.anim_params.loop_count = plays.min(0xffff).cast_signed();
         // SAFETY: `options` is initialised, and only read.
         let encoder = unsafe {
@@ -209,7 +209,7 @@ impl Animation {
         self.add_picture(&raw mut picture.inner, at_ms)
     }
 
-    /// Ends the animation at `at_ms` and gives its file.
+    /// Ends the animation at `at_ms` and returns its file.
     pub(super) fn finish(mut self, at_ms: u32) -> Result<Vec<u8>, Fault> {
         self.add_picture(ptr::null_mut(), at_ms)?;
         let mut data = WebPData::default();
@@ -252,7 +252,7 @@ impl Drop for Animation {
     }
 }
 
-/// Takes a part of the file from libwebp; 0 stops the encoder.
+/// Receives a part of the file from libwebp. Returning 0 stops the encoder.
 unsafe extern "C" fn append(data: *const u8, size: usize, picture: *const WebPPicture) -> c_int {
     // SAFETY: libwebp calls this from `WebPEncode` alone, with the picture given there, whose
     // `custom_ptr` is a `Vec` that nothing else uses meanwhile.

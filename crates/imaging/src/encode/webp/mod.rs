@@ -1,5 +1,5 @@
-//! WebP by libwebp: no encoder in Rust reaches its size for the time it takes. It sees pixels that
-//! this program made, never what a stranger sent.
+//! Encodes WebP with libwebp: no encoder in Rust is as small for the same time. libwebp reads only
+//! pixels that this program made, never the bytes of an upload.
 
 mod ffi;
 
@@ -8,20 +8,20 @@ use crate::Error;
 use crate::planes::Planes;
 use crate::raster::Raster;
 
-/// How libwebp is asked to encode.
+/// Settings of libwebp.
 #[derive(Clone, Copy)]
 struct Effort {
-    /// 0 to 6: beyond 4 little is gained, 3 costs what 4 costs, and 2 half of it.
+    /// The method, 0 to 6. Methods above 4 gain little; 3 costs as much as 4, and 2 costs half.
     method: u8,
-    /// How much flat places are preferred to busy ones, 0 to 100.
+    /// Noise shaping, 0 to 100: the preference of flat areas over busy ones.
     noise_shaping: u8,
-    /// How much the decoder smooths the edges of blocks, 0 to 100.
+    /// The strength of the deblocking filter, 0 to 100.
     filter: u8,
-    /// What is taken off the quality, so that a file has the bytes that [`THOROUGH`] gives it.
+    /// The reduction of the quality that gives a file the same size as [`THOROUGH`].
     quality_off: f32,
 }
 
-/// libwebp's own choice.
+/// libwebp's defaults.
 const THOROUGH: Effort = Effort {
     method: 4,
     noise_shaping: 50,
@@ -29,10 +29,10 @@ const THOROUGH: Effort = Effort {
     quality_off: 0.0,
 };
 
-/// Half the time, for large pictures. There it costs 0.2 dB of structural similarity at the same
-/// bytes; smaller pictures lose twice that, and are quick anyway. Sharper edges of blocks and a
-/// little more shaping make up for most of what method 2 loses (bench/imaging/README.md has the
-/// figures).
+/// Settings for large pictures, which take half the time. They lose 0.2 dB of structural similarity
+/// at the same size; smaller pictures would lose twice that, and are quick anyway. Less deblocking
+/// and more noise shaping compensate for most of the loss of method 2 (bench/imaging/README.md has
+/// the figures).
 const QUICK: Effort = Effort {
     method: 2,
     noise_shaping: 60,
@@ -40,7 +40,7 @@ const QUICK: Effort = Effort {
     quality_off: 1.5,
 };
 
-/// The longest side that is worth the whole time.
+/// The longest side for which [`THOROUGH`] is used.
 pub(crate) const THOROUGH_UP_TO_PX: u32 = 512;
 
 /// Encodes an RGB or RGBA picture at a quality of 1 to 100; alpha is kept without loss.
@@ -48,7 +48,7 @@ pub(super) fn encode(raster: &Raster, quality: u8) -> Result<Vec<u8>, Error> {
     ffi::encode(raster, quality, effort_for(raster)).map_err(|error| internal("libwebp", &error))
 }
 
-/// Encodes planes of halved chroma at a quality of 1 to 100.
+/// Encodes planes with halved chroma at a quality of 1 to 100.
 pub(super) fn encode_planes(planes: &Planes, quality: u8) -> Result<Vec<u8>, Error> {
     ffi::encode_planes(&planes.in_studio_range(), quality, effort_for(&planes.luma))
         .map_err(|error| internal("libwebp", &error))
@@ -68,14 +68,14 @@ pub(crate) fn encode_lossless(raster: &Raster, method: u8, effort: u8) -> Vec<u8
     ffi::encode_lossless(raster, method, effort).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// An animation in the making: every frame is a square of the same size.
+/// An animation encoder. All frames are squares of the same size.
 pub(crate) struct Animation {
     inner: ffi::Animation,
     length_ms: u32,
 }
 
 impl Animation {
-    /// Begins an animation that is played `plays` times, 0 for ever.
+    /// Begins an animation that plays `plays` times, 0 for ever.
     pub(crate) fn new(edge_px: u32, plays: u32, quality: u8) -> Result<Self, Error> {
         let inner = ffi::Animation::new(edge_px, plays, quality, THOROUGH)
             .map_err(|error| internal("libwebp", &error))?;
@@ -94,7 +94,7 @@ impl Animation {
         Ok(())
     }
 
-    /// Gives the file.
+    /// Returns the file.
     pub(crate) fn finish(self) -> Result<Vec<u8>, Error> {
         self.inner
             .finish(self.length_ms)

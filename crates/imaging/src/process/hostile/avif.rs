@@ -1,4 +1,4 @@
-//! AVIF whose headers and stream do not agree.
+//! AVIF whose headers contradict the stream.
 
 use super::super::tests::{recipe, run};
 use super::super::*;
@@ -7,8 +7,7 @@ use super::{assert_refused_for_16000_px, fixture};
 use crate::SourceFormat;
 use crate::av1::Sequence;
 
-/// An AVIF file of one picture, which is said to have this size, and a stream that says what it
-/// says.
+/// An AVIF file with one picture of this stated size, and this stream.
 pub(super) fn avif((width, height): (u32, u32), stream: &[u8]) -> Vec<u8> {
     let ftyp = heif_box(*b"ftyp", &[b"avif\0\0\0\0avifmif1"]);
     let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
@@ -82,7 +81,7 @@ fn an_avif_is_refused_by_what_both_its_headers_say_and_before_it_is_decoded() {
 
     let good = probe(&avif((300, 200), &av1_header(300, 200)), limits).unwrap();
     assert_eq!((good.width, good.height), (300, 200));
-    // An encoder that rounds up to blocks says no more than that.
+    // An encoder that rounds up to blocks states no more than that.
     assert!(probe(&avif((300, 200), &av1_header(320, 256)), limits).is_ok());
     for (width, height) in [(16000, 200), (300, 264), (299, 200), (300, 100)] {
         let refused = probe(&avif((300, 200), &av1_header(width, height)), limits);
@@ -142,7 +141,7 @@ fn the_largest_avif_of_all_fits_the_default_memory() {
     assert!(bytes(4096) < 256 << 20, "{}", bytes(4096));
 }
 
-/// What decoding takes is known from the first tile.
+/// The first tile determines the memory of decoding.
 #[test]
 fn tiles_of_different_kinds_are_refused_before_they_are_decoded() {
     let mut bytes = fixture("tiles.avif");
@@ -151,7 +150,7 @@ fn tiles_of_different_kinds_are_refused_before_they_are_decoded() {
     let last = file.item(tiles[tiles.len() - 1]).unwrap();
     let extent = last.location.as_ref().unwrap().extents[0];
     let (start, length) = (extent.offset as usize, extent.length as usize);
-    // The bit of its header that says that it has 10 bits in place of 8.
+    // The bit of its header that states 10 bits instead of 8.
     let before = Sequence::read(&bytes[start..start + length]).unwrap();
     let deep = Sequence {
         bit_depth: 10,

@@ -1,4 +1,4 @@
-//! Animations of more frames than are kept.
+//! Animations with more frames than are allowed.
 
 use super::super::tests::{recipe, run};
 use super::super::*;
@@ -15,7 +15,7 @@ fn gif() -> Vec<u8> {
     bytes
 }
 
-/// The fixture with its last frame many times over.
+/// The fixture with its last frame repeated many times.
 fn webp() -> Vec<u8> {
     let mut bytes = fixture("moving.webp");
     let frames = memchr::memmem::find_iter(&bytes, b"ANMF").count();
@@ -29,7 +29,7 @@ fn webp() -> Vec<u8> {
     bytes
 }
 
-/// The fixture, which says that it has many more frames.
+/// The fixture, changed to state many more frames.
 fn png() -> Vec<u8> {
     let mut bytes = fixture("moving.png");
     let at = memchr::memmem::find(&bytes, b"acTL").unwrap();

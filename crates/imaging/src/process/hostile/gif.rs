@@ -1,4 +1,4 @@
-//! GIF with more than a picture in it.
+//! GIF that contains more than a picture.
 
 use super::super::tests::{recipe, run};
 use super::super::*;

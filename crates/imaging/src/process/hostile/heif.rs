@@ -1,4 +1,4 @@
-//! HEIF whose tables claim more than there is, and HEIC of another kind than it says.
+//! HEIF whose tables claim more than the file contains, and HEIC of another kind than stated.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) fn heif_box(name: [u8; 4], parts: &[&[u8]]) -> Vec<u8> {
     [&(body.len() as u32 + 8).to_be_bytes()[..], &name, &body].concat()
 }
 
-/// A file of the brand AVIF with these boxes in `meta` beside the two that every one has.
+/// A file of the brand AVIF with these boxes in `meta`, beside the two required ones.
 fn avif_of_boxes(boxes: &[Vec<u8>]) -> Vec<u8> {
     let hdlr = heif_box(
         *b"hdlr",
@@ -34,7 +34,7 @@ fn iinf(ids: impl ExactSizeIterator<Item = u16>) -> Vec<u8> {
     heif_box(*b"iinf", &[&[0; 4], &count, &entries.concat()])
 }
 
-/// `iloc` of items with these ids, each in as many extents of no bytes.
+/// `iloc` of items with these ids, each with the given number of empty extents.
 fn iloc(ids: impl ExactSizeIterator<Item = u16>, extents: u16) -> Vec<u8> {
     let count = (ids.len() as u16).to_be_bytes();
     let entries: Vec<_> = ids
@@ -43,7 +43,7 @@ fn iloc(ids: impl ExactSizeIterator<Item = u16>, extents: u16) -> Vec<u8> {
     heif_box(*b"iloc", &[&[0; 6], &count, &entries.concat()])
 }
 
-/// `iprp` with nothing in it but items that have so many properties each.
+/// `iprp` that contains only associations, the given number for each item.
 fn iprp(ids: impl ExactSizeIterator<Item = u16>, associations: u8) -> Vec<u8> {
     let count = (ids.len() as u32).to_be_bytes();
     let indices = vec![0; usize::from(associations)];
@@ -54,7 +54,7 @@ fn iprp(ids: impl ExactSizeIterator<Item = u16>, associations: u8) -> Vec<u8> {
     heif_box(*b"iprp", &[&heif_box(*b"ipco", &[]), &ipma])
 }
 
-/// What reading it would keep, or how long joining it would take, goes by what its tables claim.
+/// The memory and the time of reading such a file depend on the claims of its tables.
 #[test]
 fn tables_of_a_heif_container_are_counted_before_they_are_read() {
     let limits = &recipe().limits;
@@ -79,7 +79,7 @@ fn tables_of_a_heif_container_are_counted_before_they_are_read() {
     };
     let within = |name: [u8; 4], inside: Vec<u8>| heif_box(name, &[&inside]);
     for (what, boxes) in [
-        // 10 KB that would become 1.5 GB.
+        // 10 KB that would take 1.5 GB.
         ("extents", vec![iinf(many(1)), iloc(many(1000), u16::MAX)]),
         ("extents of one", vec![iinf(many(1)), iloc(many(1), 5000)]),
         // 1.6 MB that would take seconds.
@@ -103,7 +103,7 @@ fn tables_of_a_heif_container_are_counted_before_they_are_read() {
             "parameter sets",
             vec![within(*b"iprp", within(*b"ipco", parameter_sets))],
         ),
-        // A table twice counts twice.
+        // A repeated table counts twice.
         ("halves", vec![iloc(many(1), 3000), iloc(many(2), 3000)]),
     ] {
         let bytes = avif_of_boxes(&boxes);
@@ -111,7 +111,7 @@ fn tables_of_a_heif_container_are_counted_before_they_are_read() {
         let taken = time(|| drop(probe(&bytes, limits)));
         assert!(taken < Duration::from_millis(50), "{what}: {taken:?}");
     }
-    // A thousand times the same item would have a thousand times its extents.
+    // A thousand declarations of an item would have a thousand times its extents.
     let same = std::iter::repeat_n(1, 1000);
     let twice = avif_of_boxes(&[iinf(same), iloc(many(1), 4000)]);
     let reason = "its container declares an item twice";
@@ -129,7 +129,7 @@ fn tables_of_a_heif_container_are_counted_before_they_are_read() {
     );
 }
 
-/// The most that a container may hold does not last either.
+/// The largest allowed container is read quickly too.
 #[test]
 fn the_largest_tables_of_a_heif_container_are_read_at_once() {
     let ids = || (1..=1088).rev().collect::<Vec<u16>>().into_iter();
@@ -140,7 +140,7 @@ fn the_largest_tables_of_a_heif_container_are_read_at_once() {
     assert!(taken < Duration::from_millis(250), "{taken:?}");
 }
 
-/// What decoding takes is known from the configuration, and the stream must not take more.
+/// The configuration determines the memory of decoding, and the stream must not need more.
 #[test]
 fn a_heic_stream_that_is_not_what_its_configuration_says_is_refused() {
     let whole = fixture("plain.heic");

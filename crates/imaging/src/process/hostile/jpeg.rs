@@ -1,4 +1,4 @@
-//! JPEG of more work than a picture needs.
+//! JPEG that takes more work than a picture needs.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ pub(super) fn segment(marker: u8, payload: &[u8]) -> Vec<u8> {
     [&[0xff, marker][..], &length, payload].concat()
 }
 
-/// A legal progressive JPEG of one empty scan after another.
+/// A valid progressive JPEG with many empty scans.
 pub(super) fn scans(edge: u16, count: usize) -> Vec<u8> {
     let [high, low] = edge.to_be_bytes();
     let mut bytes = b"\xff\xd8".to_vec();
     bytes.extend(segment(0xdb, &[&[0][..], &[1; 64]].concat()));
     bytes.extend(segment(0xc2, &[8, high, low, high, low, 1, 1, 0x11, 0]));
-    // One code in each table: no difference, and no more coefficients for 16384 blocks and more.
+    // One code in each table: no difference, and no more coefficients for at least 16384 blocks.
     let table = |class: u8, symbol: u8| [&[class, 1][..], &[0; 15], &[symbol]].concat();
     bytes.extend(segment(0xc4, &table(0x00, 0x00)));
     bytes.extend(segment(0xc4, &table(0x10, 0xe0)));
@@ -46,7 +46,7 @@ fn thousands_of_scans_are_refused_at_once() {
     assert!(taken < Duration::from_millis(100), "{taken:?}");
 }
 
-/// A decoder is not asked for its deadline on its way.
+/// The decoder does not check the deadline while it runs.
 #[test]
 fn as_many_scans_as_may_be_are_taken_and_do_not_last() {
     let bytes = scans(4096, 100);
@@ -69,7 +69,7 @@ fn a_jpeg_of_more_work_than_pictures_need_is_refused() {
         }
     );
     probe(&scans(16_384, 18), &limits).unwrap();
-    // One channel twice, where each scan is the whole picture.
+    // One channel twice; each scan is the whole picture.
     let mut bytes = scans(64, 2);
     let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc2]);
     bytes[frame.unwrap() + 1] = 0xc0;

@@ -1,4 +1,4 @@
-//! Pictures made to do harm.
+//! Hostile pictures.
 
 mod avif;
 mod frames;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::tests::recipe;
 use super::*;
 
-/// The least that `work` takes of three times: of this thread's own time, where the kernel counts
-/// it, for other programs take theirs.
+/// The shortest of three runs of `work`: the CPU time of this thread if the kernel counts it,
+/// because other programs run too.
 fn time(work: impl Fn()) -> Duration {
     (0..3)
         .map(|_| {
@@ -30,7 +30,7 @@ fn time(work: impl Fn()) -> Duration {
         .unwrap()
 }
 
-/// How long this thread has run, on Linux.
+/// The CPU time of this thread, on Linux.
 fn ran() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let ran = stat.split_whitespace().next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Headers with more than one fault: which of them is told.
+//! Headers with more than one fault: the order in which faults are reported.
 
 use super::super::tests::recipe;
 use super::super::*;
@@ -10,7 +10,7 @@ use super::webp::{riff, riff_chunk};
 
 const EDGE: u16 = 65_500;
 
-/// A JPEG of so many pixels a side, with this frame marker, precision and components, and so many
+/// A JPEG with this edge in pixels, frame marker, precision, number of components and number of
 /// scans.
 fn jpeg(edge: u16, marker: u8, precision: u8, components: &[u8], scans: usize) -> Vec<u8> {
     let [high, low] = edge.to_be_bytes();
@@ -35,7 +35,7 @@ fn heif(item_type: [u8; 4], edge: u32, stream: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The same with far more properties than a picture has.
+/// A file with far more properties than a picture needs.
 fn heif_of_long_tables(edge: u32) -> Vec<u8> {
     let mut bytes = heif(*b"av01", edge, &av1_header(edge, edge));
     let more = heif_box(*b"free", &[]).repeat(3000);
@@ -46,7 +46,7 @@ fn heif_of_long_tables(edge: u32) -> Vec<u8> {
         let length = length + more.len() as u32;
         bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
     }
-    // Behind the size, which is the only property there is.
+    // After the size, which is the only property.
     let end = place(&bytes, b"ispe") + 20;
     bytes.splice(end..end, more);
     bytes
@@ -104,7 +104,7 @@ fn a_size_beyond_the_limits_is_told_whatever_else_the_headers_say() {
             max_edge_px: limits.max_edge_px,
         };
         assert_eq!(probe(&bytes, &limits), Err(too_large), "{what}");
-        // The type comes first.
+        // The type is checked first.
         let none = Limits {
             formats: Vec::new(),
             ..limits
@@ -129,7 +129,7 @@ fn long_tables_of_a_heif_file_are_told_where_the_size_is_within_the_limits() {
     assert_eq!(refused, Err(Error::TooComplex { reason }));
 }
 
-/// The size in the answer is the upright picture's.
+/// The size in the error is that of the upright picture.
 #[test]
 fn a_size_that_is_refused_is_that_of_the_upright_picture() {
     let exif = [&b"Exif\0\0"[..], &super::super::tests::exif(6)].concat();
@@ -166,13 +166,13 @@ fn pictures_derived_from_others_are_refused_by_what_they_are() {
     );
 }
 
-/// An identity of itself has no picture.
+/// An item that is its own identity has no picture.
 #[test]
 fn a_circle_of_derived_pictures_is_refused() {
     for name in ["identity.heic", "identity.avif"] {
         let mut bytes = super::fixture(name);
         let format = probe(&bytes, &recipe().limits).unwrap().format;
-        // The item, the number of items that it is made of, and the one that there is.
+        // The item, the number of its sources, and the only source.
         let at = memchr::memmem::find(&bytes, b"dimg").unwrap() + 4;
         bytes.copy_within(at..at + 2, at + 4);
         let reason = "it is derived too many times";

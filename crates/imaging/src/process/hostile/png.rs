@@ -1,10 +1,10 @@
-//! PNG that says two things.
+//! PNG that contradicts itself.
 
 use super::super::tests::recipe;
 use super::super::*;
 
 pub(super) fn png_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
-    // The sum is not checked before the header is.
+    // The checksum is checked after the header.
     [
         &(payload.len() as u32).to_be_bytes()[..],
         &name,
@@ -14,7 +14,7 @@ pub(super) fn png_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A file must not show one size to whoever checks it and another to whoever decodes it.
+/// The check of a file and its decoder must see the same size.
 #[test]
 fn a_second_header_that_says_otherwise_is_refused() {
     let header = |edge: u32| {
@@ -39,7 +39,7 @@ fn a_second_header_that_says_otherwise_is_refused() {
         let refused = probe(&bytes, &recipe().limits);
         assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
     }
-    // Behind the end nothing counts.
+    // Data behind the end is ignored.
     let end = png_chunk(*b"IEND", b"");
     let behind = [
         b"\x89PNG\r\n\x1a\n".to_vec(),
@@ -51,12 +51,12 @@ fn a_second_header_that_says_otherwise_is_refused() {
     assert_eq!(probe(&behind, &recipe().limits).unwrap().width, 100);
 }
 
-/// What it says is multiplied before it is refused.
+/// The stated sizes are multiplied before the file is refused.
 #[test]
 fn the_largest_size_that_can_be_said_is_refused() {
     let edge = u32::MAX.to_be_bytes();
     let size = [edge, edge].concat();
-    // Interlaced and of 16 bits, which takes most.
+    // Interlaced with 16 bits, which takes the most memory.
     let header = png_chunk(*b"IHDR", &[&size[..], &[16, 6, 0, 0, 1]].concat());
     let exif = png_chunk(*b"eXIf", b"II*\0\x08\0\0\0\0\0");
     let data = png_chunk(*b"IDAT", b"");

@@ -1,4 +1,4 @@
-//! WebP that says two things.
+//! WebP that contradicts itself.
 
 use super::super::tests::recipe;
 use super::super::*;
@@ -18,7 +18,7 @@ pub(super) fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
     .concat()
 }
 
-/// A file must not show one size to whoever checks it and another to whoever decodes it.
+/// The check of a file and its decoder must see the same size.
 #[test]
 fn a_second_header_that_says_otherwise_is_refused() {
     let lossless = |edge: u32| {

@@ -1,9 +1,9 @@
-//! What processing a picture really takes at its peak, against what was said of it before.
+//! Compares the real peak memory of processing with the estimate.
 //!
-//! The kernel counts, so that nothing is left out: the largest resident size of a process that does
-//! nothing else, less what it had before. Every large block that its allocator gives back goes back
-//! to the system at once, so that what is left of one picture does not hide what the next one takes.
-//! What the process that decodes AV1 takes is not seen from here, and is counted as all that it may.
+//! The kernel measures it, so nothing is missed: the largest resident size of a process that does
+//! nothing else, less its size before. Its allocator returns every large block to the system at
+//! once, so that memory left over from one picture does not hide that of the next. The process that
+//! decodes AV1 is not measured; its limit is added instead.
 
 mod pictures;
 
@@ -20,13 +20,13 @@ use crate::executor::Task;
 use crate::{Av1, Target};
 use crate::{Format, SourceFormat, VariantName};
 
-/// The blocks that the allocator takes from the system and gives back to it one by one.
+/// The size from which the allocator maps blocks separately.
 const MIN_APART_BYTES: &str = "32768";
 
-/// Processes that measure at once.
+/// The number of processes that measure at the same time.
 const MEASURING: usize = 2;
 
-/// Someone who always has time.
+/// An executor that always has an idle thread.
 struct Somebody;
 
 impl Executor for Somebody {
@@ -36,18 +36,18 @@ impl Executor for Somebody {
     }
 }
 
-/// What is made of a picture.
+/// The outputs to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What the service makes by default.
+    /// The default outputs of the service.
     Usual,
-    /// The same of a ninth of the picture.
+    /// The default outputs of a ninth of the picture.
     Part,
     /// One small size.
     One,
     /// The usual sizes in every format, and a master.
     All,
-    /// What is usual, and animated twins.
+    /// The usual formats, and animated renditions.
     AnimatedRenditions,
     /// Two sizes that are encoded thoroughly, at the highest quality.
     Finest,
@@ -85,7 +85,7 @@ impl Kind {
         }
     }
 
-    /// In the middle, where no edge meets a block's.
+    /// A crop in the middle, whose edges do not match the edges of blocks.
     fn crop(self, bytes: &[u8], recipe: &Recipe) -> Option<Crop> {
         let probe = probe(bytes, &recipe.limits).unwrap();
         (self == Self::Part).then_some(Crop {
@@ -97,7 +97,7 @@ impl Kind {
     }
 }
 
-/// What one picture was said to take with a recipe, and took, in bytes.
+/// The estimated and the measured bytes of one picture with a recipe.
 #[derive(Debug)]
 struct Measured {
     what: String,
@@ -105,7 +105,7 @@ struct Measured {
     took: u64,
 }
 
-/// Measures what making this of a picture takes, in this process and in another.
+/// Measures the memory of making these outputs, in this process and in another.
 fn measure(name: &str, bytes: &Bytes, kind: Kind) -> Measured {
     let recipe = kind.recipe();
     let crop = kind.crop(bytes, &recipe);
@@ -117,7 +117,7 @@ fn measure(name: &str, bytes: &Bytes, kind: Kind) -> Measured {
     }
 }
 
-/// Processes a picture as a worker does, and keeps what is made of it until all of it is.
+/// Processes a picture like a worker, and keeps all outputs until the end.
 fn take(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
     let mut outputs = Vec::new();
     let mut workspace = Workspace::new(Av1::of_tests());
@@ -137,7 +137,7 @@ fn take(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
     .unwrap();
 }
 
-/// What the process may take that decodes the AV1 in a file, at most.
+/// The memory limit of the process that decodes the AV1 in a file.
 fn in_another_process(bytes: &Bytes) -> u64 {
     let Ok(file) = HeifFile::parse(bytes) else {
         return 0;
@@ -153,10 +153,10 @@ fn in_another_process(bytes: &Bytes) -> u64 {
     most.max().unwrap_or(0)
 }
 
-/// The most that this process holds in memory during `work`, less what it held before and what was
-/// read of its own program meanwhile, which stays.
+/// The peak memory of this process during `work`, less the memory before and less the pages of its
+/// own program that were read meanwhile, which stay.
 fn peak_of(work: impl FnOnce()) -> u64 {
-    // Sets the peak back to what is held now (proc_pid_clear_refs(5)).
+    // Resets the peak to the current size (proc_pid_clear_refs(5)).
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let (before, program) = (status_bytes("VmRSS"), status_bytes("RssFile"));
     work();
@@ -176,7 +176,7 @@ const WHICH: &str = "CAMEO_TEST_MEASURES";
 #[test]
 #[ignore = "not a test: the process that measures one picture in so many"]
 fn measuring() {
-    // Where the system makes every large block of huge pages, those that are hardly used count whole.
+    // With huge pages, a block that is hardly used would count completely.
     #[cfg(target_os = "linux")]
     rustix::thread::disable_transparent_huge_pages(true).unwrap();
     let which: usize = std::env::var(WHICH).unwrap().parse().unwrap();
@@ -194,12 +194,12 @@ fn measuring() {
     }
 }
 
-/// In a line of its own.
+/// Prints the result on a line of its own.
 fn tell(Measured { what, said, took }: &Measured) {
     println!("\nmeasured\t{what}\t{said}\t{took}");
 }
 
-/// What the processes that measure say.
+/// Collects the results of the measuring processes.
 fn measured() -> Vec<Measured> {
     let processes: Vec<_> = (0..MEASURING)
         .map(|which| {

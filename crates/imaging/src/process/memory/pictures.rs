@@ -1,5 +1,5 @@
-//! Pictures that are large enough for what they take to stand out, one of each way of decoding, and
-//! those that make much of little.
+//! Pictures that are large enough to measure, one for each decoding path, and small files that
+//! expand greatly.
 
 use heifer_isobmff::HeifFile;
 use heifer_isobmff::writer::{HeifWriter, ImageSpec};
@@ -15,7 +15,7 @@ use crate::raster::{Layout, Raster};
 
 type Make = fn() -> Vec<u8>;
 
-/// Each by a name, with what is made of it, made when it is asked for.
+/// Pictures by name, with the outputs to make; each is made on demand.
 pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
     ("baseline 420", &[Usual, One], || {
         jpeg(Subsampling::S420, false)
@@ -75,7 +75,7 @@ pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
     ("heic with much that is not needed", &[One], padded_heic),
 ];
 
-/// Slow waves, which every encoder makes small: row after row the same ones, further on.
+/// Slow waves, which every encoder compresses well: each row is the previous one, shifted.
 fn waves(width: usize, height: usize, channels: usize) -> Vec<u8> {
     let length = width * channels;
     let wave = |at: usize| (at / channels % 510).min(509 - at / channels % 510) as u8;
@@ -87,7 +87,7 @@ fn waves(width: usize, height: usize, channels: usize) -> Vec<u8> {
     pixels
 }
 
-/// What no encoder makes small.
+/// Noise, which no encoder compresses.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     fastrand::Rng::with_seed(1).fill(&mut bytes);
@@ -107,7 +107,7 @@ fn jpeg(subsampling: Subsampling, progressive: bool) -> Vec<u8> {
         .unwrap()
 }
 
-/// With a profile as large as those of printers: 33 steps of each of four inks.
+/// A picture with a profile as large as those of printers: 33 steps of each of four inks.
 fn inks() -> Vec<u8> {
     let ramp: Vec<u8> = (0..=255).collect();
     let one = 0x1_0000_u32.to_be_bytes();
@@ -138,8 +138,8 @@ fn inks() -> Vec<u8> {
         .unwrap()
 }
 
-/// Encoders write no interlaced pictures. So the rows of all passes are written as the one row of
-/// another picture, whose data goes into this one.
+/// The encoder writes no interlaced pictures. So the rows of all passes are written as the only row
+/// of another picture, whose data is put into this one.
 fn png(
     (width, height): (u32, u32),
     (color, depth): (ColorType, BitDepth),
@@ -160,7 +160,7 @@ fn png(
         writer.finish().unwrap();
         return bytes;
     }
-    // Where the seven passes begin, and how far apart their pixels lie (PNG, 8.2).
+    // The starts of the seven passes, and the distances of their pixels (PNG, 8.2).
     let passes = [
         (0, 0, 8, 8),
         (4, 0, 8, 8),
@@ -183,7 +183,7 @@ fn png(
     bytes
 }
 
-/// A picture of one row, whose filter is 0.
+/// A picture with one row and filter 0.
 fn png_row(row: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, row.len() as u32, 1);
@@ -194,7 +194,7 @@ fn png_row(row: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The payloads of all chunks of a name.
+/// The payloads of all chunks of a type.
 fn chunks(png: &[u8], name: [u8; 4]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let mut rest = &png[8..];
@@ -222,7 +222,7 @@ fn much_exif_png() -> Vec<u8> {
     png
 }
 
-/// Extended XMP, in segments as small as they come.
+/// Extended XMP in the smallest possible segments.
 fn noted_jpeg() -> Vec<u8> {
     const SEGMENTS: u32 = 40_000;
     let label = b"http://ns.adobe.com/xmp/extension/\0";
@@ -243,7 +243,7 @@ fn noted_jpeg() -> Vec<u8> {
     [start, &notes.collect::<Vec<u8>>(), rest].concat()
 }
 
-/// A few kilobytes that become seven megabytes.
+/// A few kilobytes that expand to seven megabytes.
 fn profile_of_zeros() -> Vec<u8> {
     let data = chunks(&png_row(&vec![0; 7 << 20]), *b"IDAT").concat();
     let mut bytes = Vec::new();
@@ -271,7 +271,7 @@ fn gif((width, height): (u16, u16), frames: usize) -> Vec<u8> {
         let mut pixels = waves(width.into(), usize::from(height) + 8 * number, 1);
         pixels.drain(..pixels.len() - length);
         let mut frame = gif::Frame::from_indexed_pixels(width, height, pixels, None);
-        // What was there before has to be kept.
+        // The previous pixels must be kept.
         frame.dispose = gif::DisposalMethod::Previous;
         encoder.write_frame(&frame).unwrap();
     }
@@ -281,7 +281,7 @@ fn gif((width, height): (u16, u16), frames: usize) -> Vec<u8> {
 
 const MOVING_PX: u32 = 300;
 
-/// Frames of which no two are alike.
+/// Frames that all differ.
 fn frames() -> impl Iterator<Item = Vec<u8>> {
     let length = (MOVING_PX * MOVING_PX * 4) as usize;
     let noise = noise(length + 11 * 1001);
@@ -319,7 +319,7 @@ fn heic(edge: u32, rgba: &[u8]) -> Vec<u8> {
     heifer::encode_rgba8(edge, edge, rgba, &options).unwrap()
 }
 
-/// A small picture with a large unit that decoders pass over.
+/// A small picture with a large unit that decoders skip.
 fn padded_heic() -> Vec<u8> {
     let whole = heic(256, &vec![200; 256 * 256 * 4]);
     let file = HeifFile::parse(&whole).unwrap();
@@ -328,7 +328,7 @@ fn padded_heic() -> Vec<u8> {
     let data = file.item_data(picture).unwrap();
     let (length, rest) = data.split_first_chunk::<4>().unwrap();
     let slice = rest[..u32::from_be_bytes(*length) as usize].to_vec();
-    // Filler data (ITU-T H.265, 7.3.2.8), with what has to be taken out of it.
+    // Filler data (ITU-T H.265, 7.3.2.8), with emulation prevention bytes.
     let filler = [&[38 << 1, 1][..], &[1, 0, 0, 3].repeat(1 << 20)].concat();
     let mut writer = HeifWriter::new();
     let id = writer.add_image(&ImageSpec::new(256, 256, config, &[slice, filler]));

@@ -1,33 +1,33 @@
-//! From modes and coefficients to the pixels of a macroblock: prediction and correction.
+//! Makes the pixels of a macroblock from its modes and coefficients: prediction and correction.
 
 use super::modes::{Luma, Macroblock, Mode, SubblockMode};
 use super::predict::{self, Beside};
 use super::residuals::{Neighbors, Residuals};
 use super::transform::{self, Pixels4};
 
-/// A plane in lines of macroblocks: 16 bytes wide for luma, 8 for chroma.
+/// A plane in lines of one macroblock's width: 16 bytes for luma, 8 for chroma.
 pub(super) struct Plane<'a, const EDGE: usize> {
     pub(super) lines: &'a mut [[u8; EDGE]],
-    /// How many macroblocks lie beside one another.
+    /// The number of macroblocks in a row.
     pub(super) columns: usize,
 }
 
-/// What lies above the picture.
+/// The value of pixels above the picture.
 const ABOVE: u8 = 127;
-/// What lies to the left of the picture.
+/// The value of pixels to the left of the picture.
 const LEFT: u8 = 129;
 
-/// What a macroblock leaves for the one below.
+/// State of a macroblock that the macroblock below needs.
 #[derive(Clone, Copy)]
 pub(super) struct Above {
     pub(super) modes: [SubblockMode; 4],
     pub(super) neighbors: Neighbors,
-    /// The last line of each plane, not filtered.
+    /// The last line of each plane, unfiltered.
     y: [u8; 16],
     uv: [[u8; 8]; 2],
 }
 
-/// What a macroblock leaves for the one to its right.
+/// State of a macroblock that the macroblock to its right needs.
 pub(super) struct Left {
     pub(super) modes: [SubblockMode; 4],
     pub(super) neighbors: Neighbors,
@@ -43,7 +43,7 @@ struct Side<const EDGE: usize> {
 }
 
 impl Above {
-    /// What is taken to lie above the picture.
+    /// The state above the picture.
     pub(super) const OUTSIDE: Self = Self {
         modes: [SubblockMode::Dc; 4],
         neighbors: Neighbors::NONE,
@@ -53,7 +53,7 @@ impl Above {
 }
 
 impl Left {
-    /// What is taken to lie to the left of a row.
+    /// The state to the left of a row.
     pub(super) fn outside(row: usize) -> Self {
         let corner = if row == 0 { ABOVE } else { LEFT };
         let side = Side {
@@ -72,7 +72,7 @@ impl Left {
     }
 }
 
-/// Where a macroblock lies.
+/// The position of a macroblock, in macroblocks.
 #[derive(Clone, Copy)]
 pub(super) struct Position {
     pub(super) row: usize,
@@ -89,7 +89,8 @@ pub(super) fn luma(
     left: &mut Left,
 ) {
     let at = position.row * 16 * plane.columns + position.column;
-    // Four pixels to the right of those above; at the last column there are none.
+    // The four pixels to the right of those above. In the last column, the last pixel above is
+    // repeated.
     let beyond = match above.get(position.column + 1) {
         Some(next) => [next.y[0], next.y[1], next.y[2], next.y[3]],
         None => [above[position.column].y[15]; 4],
@@ -151,7 +152,7 @@ fn whole<'a, const EDGE: usize>(
     correct(plane);
 }
 
-/// Each subblock is predicted from corrected ones.
+/// Predicts and corrects subblocks in order, because each prediction uses corrected neighbours.
 fn subblocks(
     plane: &mut Plane<'_, 16>,
     at: usize,
@@ -163,7 +164,7 @@ fn subblocks(
 ) {
     let mut above_row = [[0; 4]; 5];
     above_row.as_flattened_mut()[..16].copy_from_slice(above);
-    // Below the first row too it is what lies above the macroblock (section 12.3).
+    // All four rows use the pixels above the macroblock (section 12.3).
     above_row[4] = beyond;
     let mut row_corner = left.corner;
     let lefts = left.pixels.as_chunks::<4>().0;
@@ -206,7 +207,7 @@ fn leave<const EDGE: usize>(
 }
 
 impl<const EDGE: usize> Plane<'_, EDGE> {
-    /// Line `y` of the macroblock that begins with line `at`.
+    /// Line `y` of the macroblock whose first line is `at`.
     #[inline(always)]
     pub(super) fn line_mut(&mut self, at: usize, y: usize) -> &mut [u8; EDGE] {
         &mut self.lines[at + y * self.columns]

@@ -1,4 +1,4 @@
-//! The coefficients of a macroblock (section 13 of RFC 6386).
+//! Reads the coefficients of a macroblock (section 13 of RFC 6386).
 
 use super::bool_decoder::BoolDecoder;
 use super::header::Quantizers;
@@ -8,17 +8,19 @@ use super::transform;
 /// A value for each pixel of a block of 4 × 4, in rows.
 pub(super) type Block = [i16; 16];
 
-/// The coefficients of four blocks beside one another: first the first of each, then the second.
+/// The coefficients of four neighbouring blocks, interleaved: the first coefficient of each, then
+/// the second.
 pub(super) type Group = [i16; 64];
 
-/// What the coefficients of one macroblock add to its pixels.
+/// The differences that the coefficients of one macroblock add to its pixels.
 #[derive(Debug, Default)]
 pub(super) struct Residuals {
-    /// Luma in rows, then U, then V; `None` where nothing is added.
+    /// Luma in rows, then U, then V; `None` if nothing is added.
     pub(super) blocks: [Option<Block>; 24],
 }
 
-/// Which blocks beside a macroblock have coefficients: the contexts of its own (section 13.3).
+/// Which neighbouring blocks have coefficients: the context for reading a macroblock (section
+/// 13.3).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Neighbors {
     y: [bool; 4],
@@ -28,15 +30,15 @@ pub(super) struct Neighbors {
 }
 
 impl Neighbors {
-    /// Beside a macroblock at the edge of the picture.
+    /// The context at the edge of the picture.
     pub(super) const NONE: Self = Self {
         y: [false; 4],
         uv: [[false; 2]; 2],
         y2: false,
     };
 
-    /// What a macroblock without coefficients leaves behind; one predicted by subblocks has no
-    /// block of luma's first coefficients and leaves what is known of others'.
+    /// Updates the context for a macroblock without coefficients. If the macroblock is predicted by
+    /// subblocks, it has no Y2 block, and the context of Y2 stays.
     pub(super) fn clear(&mut self, has_y2: bool) {
         *self = Self {
             y2: self.y2 && !has_y2,
@@ -45,8 +47,7 @@ impl Neighbors {
     }
 }
 
-/// The probabilities of coefficients by their positions instead of bands, with one more at the end
-/// which is never used.
+/// The probabilities of coefficients by position instead of band, with an unused entry at the end.
 pub(super) type Positions = [[[u8; 11]; 3]; 17];
 
 /// By kind of block.
@@ -70,11 +71,11 @@ impl From<&Probabilities> for TokenProbabilities {
     }
 }
 
-/// Where in a block the coefficients lie, in the order in which they are written.
+/// The positions of coefficients in a block, in the order in which they are coded.
 static ZIGZAG: [u8; 16] = [0, 1, 4, 8, 5, 2, 3, 6, 9, 12, 13, 10, 7, 11, 14, 15];
 
 impl Residuals {
-    /// Reads the coefficients of a macroblock; says whether it has any.
+    /// Reads the coefficients of a macroblock. Returns whether it has any.
     pub(super) fn read(
         &mut self,
         bits: &mut BoolDecoder<'_>,
@@ -124,7 +125,7 @@ impl Residuals {
     }
 }
 
-/// The first coefficients of the luma blocks, which are a block of their own.
+/// Reads the Y2 block: the first coefficients of the luma blocks.
 fn read_y2(
     bits: &mut BoolDecoder<'_>,
     probabilities: &TokenProbabilities,
@@ -145,10 +146,10 @@ fn read_y2(
     transform::inverse_walsh_hadamard(&block)
 }
 
-/// Transforms the coefficients of four blocks, which end before `ends` in their order; says whether
+/// Transforms the coefficients of four blocks, of which `ends` gives the lengths. Returns whether
 /// there are any.
 fn transformed(group: &Group, ends: [usize; 4], blocks: &mut [Option<Block>; 4]) -> bool {
-    // The first of a luma block may come from elsewhere.
+    // The first coefficient of a luma block may come from the Y2 block.
     let is_filled = |lane: usize| ends[lane] > 1 || group[lane] != 0;
     let filled = [0, 1, 2, 3].map(is_filled);
     if ends.iter().any(|&end| end > 1) {
@@ -164,8 +165,8 @@ fn transformed(group: &Group, ends: [usize; 4], blocks: &mut [Option<Block>; 4])
     filled.contains(&true)
 }
 
-/// Reads the coefficients of one block of a group from position `first` on, and gives the position after the
-/// last of them (sections 13.2 and 13.3).
+/// Reads the coefficients of one block of a group from position `first` on. Returns the position
+/// behind the last one (sections 13.2 and 13.3).
 #[inline(never)]
 fn read_block(
     outer: &mut BoolDecoder<'_>,
@@ -175,7 +176,7 @@ fn read_block(
     first: usize,
     (group, lane): (&mut Group, usize),
 ) -> usize {
-    // A copy, which stays in registers.
+    // A copy that the compiler keeps in registers.
     let mut bits = *outer;
     let mut position = first;
     let mut p = &probabilities[position][context];
@@ -184,7 +185,7 @@ fn read_block(
         if position == 16 || !bits.read(p[0]) {
             break position;
         }
-        // After a zero the block cannot end.
+        // A block cannot end after a zero.
         while !bits.read(p[1]) {
             position += 1;
             quantizer = quantizers[1];
@@ -213,7 +214,7 @@ fn read_block(
     end
 }
 
-/// A magnitude of 2 or more.
+/// Reads a magnitude of 2 or more.
 #[inline(always)]
 fn read_large(bits: &mut BoolDecoder<'_>, p: &[u8; 11]) -> i32 {
     if !bits.read(p[3]) {
@@ -242,7 +243,7 @@ fn read_large(bits: &mut BoolDecoder<'_>, p: &[u8; 11]) -> i32 {
     }
 }
 
-/// One of many magnitudes from `base` on.
+/// Reads one of several magnitudes from `base` on.
 #[inline(always)]
 fn read_extra(bits: &mut BoolDecoder<'_>, base: i32, probabilities: &[u8]) -> i32 {
     let read = |value, &probability: &u8| value << 1 | i32::from(bits.read(probability));

@@ -1,23 +1,23 @@
-//! Pixels from bits: literals, copies and the colour cache (RFC 9649, section 3.6).
+//! Reads pixels: literals, copies and the colour cache (RFC 9649, section 3.6).
 
 use super::Pixel;
 use super::bits::Bits;
 use super::groups::{Groups, LENGTHS, LITERALS, Literals};
+use crate::DAMAGED;
 use crate::Error;
-use crate::control::Control;
-use crate::decode::webp::DAMAGED;
+use crate::interrupt::Interrupt;
 
-/// How many rows come between two questions whether to go on.
+/// The number of rows between two checks for an interruption.
 const ROWS: usize = 64;
 
-/// Reads all `pixels` of rows of `width`.
+/// Reads all `pixels`, in rows of `width`.
 pub(super) fn read_pixels(
     bits: &mut Bits<'_>,
     groups: &Groups,
     cache_bits: u32,
     width: usize,
     pixels: &mut [Pixel],
-    control: &Control,
+    interrupt: Interrupt<'_>,
 ) -> Result<(), Error> {
     let mut cache = Cache::new(cache_bits);
     let tile_mask = (1 << groups.tile_bits) - 1;
@@ -27,10 +27,10 @@ pub(super) fn read_pixels(
     while at < end {
         if y >= next_check {
             bits.check()?;
-            control.check()?;
+            interrupt.check()?;
             next_check = y + ROWS;
         }
-        // To the end of the tile or of the row the group is one.
+        // The group stays the same to the end of the tile or of the row.
         let begin = at;
         let stop = at + ((x | tile_mask) + 1).min(width) - x;
         let group = groups.at(x, y);
@@ -89,7 +89,7 @@ pub(super) fn read_pixels(
     bits.check()
 }
 
-/// A length or a distance: its prefix says how many bits follow.
+/// Reads a length or a distance. Its prefix gives the number of bits that follow.
 #[inline(always)]
 fn read_prefixed(bits: &mut Bits<'_>, prefix: u16) -> usize {
     let prefix = u32::from(prefix);
@@ -101,7 +101,8 @@ fn read_prefixed(bits: &mut Bits<'_>, prefix: u16) -> usize {
     (offset + bits.take(more)) as usize + 1
 }
 
-/// How many pixels back a distance code means: the first 120 are places near by, in two dimensions.
+/// The distance in pixels that a distance code means. The first 120 codes mean neighbours in two
+/// dimensions.
 #[inline(always)]
 fn distance(code: usize, width: usize) -> usize {
     match NEAR.get(code - 1) {
@@ -112,7 +113,7 @@ fn distance(code: usize, width: usize) -> usize {
     }
 }
 
-/// Copies `length` pixels from `distance` back to `at`; they may overlap.
+/// Copies `length` pixels from `distance` before `at` to `at`. Source and target may overlap.
 #[inline(always)]
 fn copy(pixels: &mut [Pixel], at: usize, distance: usize, length: usize) -> Result<(), Error> {
     if distance > at || length > pixels.len() - at {
@@ -131,13 +132,13 @@ fn copy(pixels: &mut [Pixel], at: usize, distance: usize, length: usize) -> Resu
     Ok(())
 }
 
-/// Colours seen lately, found by their hash.
+/// The colour cache: recent colours by their hash.
 struct Cache {
     colors: Vec<u32>,
     bits: u32,
-    /// How many pixels are in it already.
+    /// The number of pixels that were inserted.
     filled: usize,
-    /// The last of them.
+    /// The last inserted colour.
     last: u32,
 }
 
@@ -152,8 +153,8 @@ impl Cache {
         }
     }
 
-    /// Puts in what was not yet of all `pixels` so far. At first all is 0, so the colour 0 need not
-    /// be put in.
+    /// Inserts the pixels that were read since the last call. The cache starts with zeros, so the
+    /// colour 0 is not inserted.
     #[inline(always)]
     fn fill(&mut self, pixels: &[Pixel]) {
         for &pixel in &pixels[self.filled..] {
@@ -162,7 +163,7 @@ impl Cache {
                 continue;
             }
             self.last = color;
-            // The hash is that of alpha, red, green, blue from the highest byte.
+            // The hash takes alpha, red, green and blue, from the highest byte.
             let argb = color.swap_bytes().rotate_right(8);
             let index = argb.wrapping_mul(0x1e35_a7bd) >> (32 - self.bits);
             self.colors[index as usize] = color;
@@ -176,8 +177,7 @@ impl Cache {
     }
 }
 
-/// The places that the distance codes from 1 mean: columns to the left less columns to the right,
-/// and rows up.
+/// The offsets of the distance codes from 1 on: columns (positive to the left) and rows up.
 #[rustfmt::skip]
 const NEAR: [(i8, u8); 120] = [
     (0, 1), (1, 0), (1, 1), (-1, 1), (0, 2), (2, 0), (1, 2), (-1, 2), (2, 1), (-2, 1),

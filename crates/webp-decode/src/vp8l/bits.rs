@@ -1,17 +1,17 @@
-//! Bits, from the least significant one of each byte on.
+//! Reads bits, from the least significant bit of each byte on.
 
+use crate::CUT_OFF;
 use crate::Error;
-use crate::decode::webp::CUT_OFF;
 
-/// A reader of bits. Behind the end it gives zeros, and tells so when it is asked: to ask once for
-/// many pixels is enough, for what was read until then is thrown away.
+/// A bit reader. It gives zeros behind the end of the data; [`Bits::check`] reports that later. A
+/// caller checks once for many pixels and discards them on error.
 pub(super) struct Bits<'a> {
     rest: &'a [u8],
-    /// The next bits, the first lowest. Those above `count` are of no meaning.
+    /// The next bits; the lowest one comes first. Bits above `count` are undefined.
     window: u64,
-    /// How many of them there are; fewer than 64.
+    /// The number of valid bits in the window; less than 64.
     count: u32,
-    /// How many zeros were added behind the end.
+    /// The number of zeros that were added behind the end.
     padding: u64,
 }
 
@@ -25,12 +25,11 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Brings at least 56 bits into the window.
+    /// Fills the window to at least 56 bits.
     #[inline(always)]
     pub(super) fn refill(&mut self) {
         if let Some(next) = self.rest.first_chunk::<8>() {
-            // What does not fit stays for the next time; the bits that did not count are the same
-            // then.
+            // Bytes that do not fit are read again next time, and give the same bits above `count`.
             self.window |= u64::from_le_bytes(*next) << self.count;
             let bytes = (!self.count >> 3) & 7;
             self.rest = &self.rest[bytes as usize..];
@@ -43,7 +42,7 @@ impl<'a> Bits<'a> {
     #[cold]
     #[inline(never)]
     fn refill_at_the_end(&mut self) {
-        // The bits that do not count may be left over from a refill.
+        // Bits above `count` may be left over from a refill.
         self.window &= (1 << self.count) - 1;
         while self.count < 56 {
             if let Some((&byte, rest)) = self.rest.split_first() {
@@ -56,26 +55,26 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next bits. As many are true as the last refill brought less those taken since.
+    /// The next bits. Only the lower [`Self::count`] bits are valid.
     #[inline(always)]
     pub(super) const fn window(&self) -> u64 {
         self.window
     }
 
-    /// How many bits of the window are true.
+    /// The number of valid bits in the window.
     #[inline(always)]
     pub(super) const fn count(&self) -> u32 {
         self.count
     }
 
-    /// Takes `count` bits away, at most 15 and those that are there.
+    /// Skips `count` bits: at most 15, and at most those in the window.
     #[inline(always)]
     pub(super) fn skip(&mut self, count: u32) {
         self.window >>= count;
         self.count -= count;
     }
 
-    /// Takes `count` bits, at most 32 and those that are there.
+    /// Takes `count` bits: at most 32, and at most those in the window.
     #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> u32 {
         let value = self.window & ((1 << count) - 1);
@@ -83,7 +82,7 @@ impl<'a> Bits<'a> {
         value as u32
     }
 
-    /// Takes `count` bits, at most 32.
+    /// Refills the window and takes `count` bits, at most 32.
     pub(super) fn read(&mut self, count: u32) -> u32 {
         self.refill();
         self.take(count)
@@ -93,11 +92,11 @@ impl<'a> Bits<'a> {
         self.read(1) == 1
     }
 
-    /// Whether all that was taken was there.
+    /// Checks that no bits behind the end were taken.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where the bits ended before.
+    /// [`Error::Corrupt`] if the data ended too early.
     pub(super) fn check(&self) -> Result<(), Error> {
         if u64::from(self.count) < self.padding {
             return Err(CUT_OFF);
@@ -110,7 +109,7 @@ impl<'a> Bits<'a> {
 mod tests {
     use super::*;
 
-    /// Every bit comes in its order, however many are taken at once.
+    /// Bits come in order, however many are taken at once.
     #[test]
     fn bits_come_in_order_to_the_last_one() {
         let bytes: Vec<u8> = (0..61_u32).map(|at| (at * 151 + 17) as u8).collect();

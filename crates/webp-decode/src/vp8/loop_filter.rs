@@ -1,8 +1,8 @@
 //! The filter that smooths the edges of blocks (section 15 of RFC 6386).
 //!
 //! Every function filters sixteen places along an edge at once, with one array for each distance
-//! from it, so that the compiler can take them as vectors. Upright edges are turned on their sides
-//! for it.
+//! from the edge, so that the compiler can use vector instructions. Vertical edges are transposed
+//! first.
 
 use super::header::Strength;
 use super::reconstruct::Plane;
@@ -15,7 +15,7 @@ type Lanes = [u8; 16];
 pub(super) struct Edges {
     pub(super) left: bool,
     pub(super) top: bool,
-    /// Those between its subblocks.
+    /// The edges between the subblocks.
     pub(super) inner: bool,
 }
 
@@ -33,8 +33,8 @@ pub(super) fn normal_luma(plane: &mut Plane<'_, 16>, at: usize, strength: Streng
     });
 }
 
-/// Filters the luma of a macroblock with what `filter` does at an edge, which is told whether that
-/// is an inner one.
+/// Filters the luma of a macroblock. Calls `filter` for each edge; its second argument says whether
+/// the edge is an inner one.
 #[inline(always)]
 fn luma(
     plane: &mut Plane<'_, 16>,
@@ -42,14 +42,14 @@ fn luma(
     edges: Edges,
     filter: impl Fn(&mut [Lanes; 8], bool),
 ) {
-    // Four rows above and its own sixteen.
+    // Four rows above the macroblock and its own sixteen.
     let mut rows = [[0; 16]; 20];
     let (above, own) = rows.split_at_mut(4);
     for (y, row) in own.iter_mut().enumerate() {
         *row = *plane.line_mut(at, y);
     }
     if edges.left || edges.inner {
-        // Four columns to the left and its own sixteen.
+        // Four columns to the left of the macroblock and its own sixteen.
         let mut columns = [[0; 16]; 20];
         for (columns, own) in columns[4..]
             .as_chunks_mut()
@@ -104,15 +104,14 @@ fn luma(
     }
 }
 
-/// Filters the chroma of the macroblock whose parts begin at `at` in U and V with the normal
-/// filter, both at once.
+/// Filters U and V of the macroblock that begins at `at`, both at once, with the normal filter.
 pub(super) fn normal_chroma(
     planes: &mut [Plane<'_, 8>; 2],
     at: usize,
     strength: Strength,
     edges: Edges,
 ) {
-    // Four columns to the left and its own eight; U above V.
+    // Four columns to the left and eight of the macroblock; U above V.
     let mut rows = [[0; 16]; 16];
     for (rows, plane) in rows
         .as_chunks_mut::<8>()
@@ -137,7 +136,7 @@ pub(super) fn normal_chroma(
         }
         rows = turned(&columns);
     }
-    // Four rows above and its own eight; U beside V.
+    // Four rows above and eight of the macroblock; U beside V.
     let mut lanes = [[0; 16]; 12];
     let top = if edges.top { 4 } else { 0 };
     for (number, plane) in planes.iter_mut().enumerate() {
@@ -177,13 +176,13 @@ fn beside(lanes: &mut [Lanes], position: usize) -> &mut [Lanes; 8] {
     &mut lanes[position - 4..].as_chunks_mut().0[0]
 }
 
-/// Rows as columns, and columns as rows.
+/// Transposes sixteen rows.
 #[inline(always)]
 fn turned(rows: &[Lanes; 16]) -> [Lanes; 16] {
     shuffled(&shuffled(&shuffled(&shuffled(rows))))
 }
 
-/// Short rows as columns.
+/// Transposes short rows into columns.
 #[inline(always)]
 fn columns_of(rows: &[[u8; 4]; 16]) -> [Lanes; 4] {
     let mut lanes = [[0; 16]; 4];
@@ -193,7 +192,7 @@ fn columns_of(rows: &[[u8; 4]; 16]) -> [Lanes; 4] {
     shuffled(&shuffled(&shuffled(&shuffled(&lanes))))
 }
 
-/// Columns as short rows.
+/// Transposes columns into short rows.
 #[inline(always)]
 fn rows_of(columns: &[Lanes; 4]) -> [[u8; 4]; 16] {
     let mut rows = [[0; 4]; 16];
@@ -203,8 +202,8 @@ fn rows_of(columns: &[Lanes; 4]) -> [[u8; 4]; 16] {
     rows
 }
 
-/// A perfect shuffle: the first half of all bytes between those of the second. With 2ⁿ bytes it
-/// turns the n bits of every byte's place round by one, so that some of them turn a matrix.
+/// A perfect shuffle: interleaves the first half of all bytes with the second half. With 2ⁿ bytes
+/// it rotates the n bits of every byte's index by one, so that several shuffles transpose a matrix.
 #[inline(always)]
 fn shuffled<const COUNT: usize>(lanes: &[Lanes; COUNT]) -> [Lanes; COUNT] {
     let mut mixed = [[0; 16]; COUNT];
@@ -224,7 +223,7 @@ fn shuffled<const COUNT: usize>(lanes: &[Lanes; COUNT]) -> [Lanes; COUNT] {
     mixed
 }
 
-/// A pixel around 0, as the filters see it.
+/// A pixel as a signed value, as the filters use it.
 #[inline(always)]
 fn signed(pixel: u8) -> i8 {
     (pixel ^ 0x80).cast_signed()
@@ -235,14 +234,14 @@ fn unsigned(value: i8) -> u8 {
     value.cast_unsigned() ^ 0x80
 }
 
-/// All bits or none.
+/// All bits set for true, none for false.
 #[inline(always)]
 fn mask(condition: bool) -> i8 {
     -i8::from(condition)
 }
 
-/// Whether the step across an edge is small enough to be one that coding made (section 15.2):
-/// 2 · |p0 - q0| + |p1 - q1| / 2 is within the limit.
+/// Whether the step across an edge is small enough to be an artefact of coding (section 15.2): 2 ·
+/// |p0 - q0| + |p1 - q1| / 2 is at most the limit.
 #[inline(always)]
 fn is_within([p1, p0, q0, q1]: [u8; 4], limit: u8) -> bool {
     let step = p0.abs_diff(q0);
@@ -251,8 +250,7 @@ fn is_within([p1, p0, q0, q1]: [u8; 4], limit: u8) -> bool {
         <= limit
 }
 
-/// What the filters take off the step across an edge, from four pixels around 0: `common_adjust`
-/// of the RFC.
+/// The correction of the step across an edge, from four signed pixels: `common_adjust` of the RFC.
 #[inline(always)]
 fn adjustment(outer: i8, p0: i8, q0: i8) -> i8 {
     let step = q0.saturating_sub(p0);
@@ -287,7 +285,7 @@ fn normal(lanes: &mut [Lanes; 8], strength: Strength, is_inner: bool) {
         hev_threshold,
         ..
     } = strength;
-    // Where anything is filtered, and where the pixels beside the edge vary much.
+    // The places that are filtered, and the places with a high variance beside the edge.
     let mut filters = [0; 16];
     let mut varies = [0; 16];
     for i in 0..16 {

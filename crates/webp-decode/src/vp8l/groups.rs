@@ -1,50 +1,50 @@
-//! Groups of five prefix codes, and which of them a pixel is coded by (RFC 9649, section 3.7.2.2).
+//! Groups of five prefix codes, and the map from pixels to groups (RFC 9649, section 3.7.2.2).
 
 use super::Rows;
 use super::bits::Bits;
 use super::huffman::{Builder, Code, Place, TOO_MANY, Table, Tables};
 use crate::Error;
-use crate::control::Control;
+use crate::interrupt::Interrupt;
 
-/// The symbols of the first code that are green values.
+/// The number of symbols of the first code that are green values.
 pub(super) const LITERALS: u16 = 256;
-/// Those that come after them and are lengths.
+/// The number of symbols that follow and are lengths.
 pub(super) const LENGTHS: u16 = 24;
 const DISTANCES: usize = 40;
 
-/// What one group may take: more than its five codes can.
+/// The memory limit of a single group: more than its five codes can take.
 const ONE_GROUP_BYTES: usize = 1 << 17;
 
-/// Five codes: of green values, lengths of copies and places in the colour cache; of red; of blue;
-/// of alpha; of distances of copies.
+/// Five codes: one for green values, lengths of copies and indices of the colour cache; one each
+/// for red, blue and alpha; one for distances of copies.
 pub(super) struct Group {
     places: [Place; 5],
     pub(super) literals: Literals,
-    /// A pixel of what the codes of one symbol say; its other channels are 0.
+    /// The channels whose codes have one symbol; the other channels are 0.
     pub(super) constant: u32,
 }
 
-/// How the pixels of a group that are not copied are read.
+/// How the literal pixels of a group are read.
 pub(super) enum Literals {
-    /// All are alike.
+    /// All are equal.
     Solid,
-    /// At once: all codes together are short.
+    /// In one table lookup, because all codes together are short.
     Packed(Box<Packed>),
-    /// Green from its code, the rest is constant.
+    /// Green from its code; the other channels are constant.
     Green,
-    /// Green, red and blue from their codes, alpha is constant.
+    /// Green, red and blue from their codes; alpha is constant.
     Opaque,
     /// Each channel from its code.
     Full,
 }
 
-/// What the next 6 bits mean: a pixel, or a symbol of the first code that is none, in the lower 32
-/// bits; how many of the 6 they are in the next 8; and then 1 for a symbol.
+/// The meaning of the next 6 bits. The lower 32 bits are a pixel, or a symbol of the first code
+/// that is not a literal. The next 8 bits are the number of bits used. Then comes 1 for a symbol.
 pub(super) type Packed = [u64; 1 << PACKED_BITS];
 
 const PACKED_BITS: u32 = 6;
 
-/// The codes of a group, ready to be read by.
+/// The tables of a group's codes.
 #[derive(Clone, Copy)]
 pub(super) struct Codes<'a> {
     pub(super) green: Table<'a>,
@@ -58,7 +58,7 @@ pub(super) struct Codes<'a> {
 pub(super) struct Groups {
     tables: Tables,
     groups: Vec<Group>,
-    /// The group of every tile; empty where there is one group.
+    /// The group of every tile; empty if there is one group.
     map: Vec<u16>,
     /// The edge of a tile is 1 << `tile_bits`.
     pub(super) tile_bits: u32,
@@ -73,18 +73,18 @@ impl Groups {
         Ok(groups)
     }
 
-    /// Reads the groups that the pixels of `map` name in their red and green.
+    /// Reads the groups that the red and green values of `map` name.
     ///
     /// # Errors
     ///
-    /// [`Error::TooComplex`] where they take more than `most_bytes`.
+    /// [`Error::TooComplex`] if they take more than `most_bytes`.
     pub(super) fn read_many(
         bits: &mut Bits<'_>,
         cache_bits: u32,
         map: Rows,
         tile_bits: u32,
         most_bytes: usize,
-        control: &Control,
+        interrupt: Interrupt<'_>,
     ) -> Result<Self, Error> {
         let mut map_of_tiles = Vec::with_capacity(map.pixels.len());
         let named = map
@@ -103,12 +103,12 @@ impl Groups {
         let mut groups = Self::with_room(count, most_bytes)?;
         groups.tile_bits = tile_bits;
         groups.tiles_across = tiles_across;
-        // Groups that no tile names are read, and nothing is kept of them.
+        // Groups that no tile names are read and discarded.
         let mut numbers = vec![0; last + 1];
         let mut builder = Builder::new();
         for (name, number) in numbers.iter_mut().enumerate() {
             if name % 64 == 0 {
-                control.check()?;
+                interrupt.check()?;
             }
             if used[name] {
                 *number = groups.groups.len() as u16;
@@ -228,7 +228,7 @@ impl Groups {
     }
 }
 
-/// How many symbols each code of a group has.
+/// The number of symbols of each code of a group.
 const fn alphabets(cache_bits: u32) -> [usize; 5] {
     let places = if cache_bits == 0 { 0 } else { 1 << cache_bits };
     let green = (LITERALS + LENGTHS) as usize + places;

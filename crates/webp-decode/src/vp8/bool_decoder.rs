@@ -2,16 +2,16 @@
 
 /// Reads booleans of known probabilities from one partition.
 ///
-/// It differs from the RFC's in two ways that cannot be seen from outside. It holds up to eight
-/// bytes at once; and it shifts the range up as a boolean is begun, not as it ends, so that the
-/// multiplication need not wait for the shift.
+/// It differs from the decoder of the RFC in two ways, with the same results. It holds up to eight
+/// bytes at once. And it normalises the range when a boolean begins, not when it ends, so that the
+/// multiplication does not wait for the shift.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BoolDecoder<'a> {
-    /// What was read and not yet used, from the top bit down.
+    /// Bits that were read and not yet used, from the top bit down.
     value: u64,
-    /// 1 to 255; its shift is still to come.
+    /// 1 to 255, before it is normalised.
     range: u32,
-    /// How many bits of `value` are filled beyond the eight that are always needed.
+    /// The number of bits in `value` beyond the eight that are always needed.
     spare_bits: i32,
     rest: &'a [u8],
     past_end: bool,
@@ -30,12 +30,12 @@ impl<'a> BoolDecoder<'a> {
         decoder
     }
 
-    /// Whether something was read that is not there. It was read as zeros.
+    /// Whether the decoder read beyond the end of the partition. Bits beyond the end are zeros.
     pub(super) const fn is_past_end(&self) -> bool {
         self.past_end
     }
 
-    /// A boolean that is false with a probability of `probability` in 256.
+    /// Reads a boolean that is false with a probability of `probability` / 256.
     #[inline(always)]
     pub(super) fn read(&mut self, probability: u8) -> bool {
         let probability = u32::from(probability);
@@ -56,7 +56,7 @@ impl<'a> BoolDecoder<'a> {
         }
     }
 
-    /// A boolean of even chances, without a branch on it: all ones for true.
+    /// Reads a boolean with even probabilities as a mask, without a branch: all ones for true.
     #[inline(always)]
     pub(super) fn read_mask(&mut self) -> i32 {
         let shift = self.range_shift();
@@ -70,7 +70,7 @@ impl<'a> BoolDecoder<'a> {
         mask
     }
 
-    /// How far the range must be shifted to reach 128.
+    /// The shift that brings the range to 128 or more.
     #[inline(always)]
     fn range_shift(&self) -> u32 {
         7 ^ (self.range | 1).ilog2()
@@ -87,10 +87,11 @@ impl<'a> BoolDecoder<'a> {
 
     #[inline(always)]
     fn refill(&mut self) {
-        // One to seven bits are filled, or none at the very start.
+        // One to seven bits are filled, or none at the start.
         let filled = (self.spare_bits + 8) as u32 & 7;
         if let Some((bytes, _)) = self.rest.split_first_chunk::<8>() {
-            // What of the eighth byte fits is there already when that byte comes again.
+            // The bits of the eighth byte that fit are already in `value` when that byte is read
+            // again.
             self.value |= u64::from_be_bytes(*bytes) >> filled;
             self.rest = &self.rest[7..];
             self.spare_bits += 56;
@@ -114,23 +115,23 @@ impl<'a> BoolDecoder<'a> {
         self
     }
 
-    /// A flag (section 8).
+    /// Reads a flag (section 8).
     pub(super) fn flag(&mut self) -> bool {
         self.read(128)
     }
 
-    /// An unsigned number of `bits` bits, the highest first.
+    /// Reads an unsigned number of `bits` bits, the highest first.
     pub(super) fn literal(&mut self, bits: u32) -> u32 {
         (0..bits).fold(0, |value, _| value << 1 | u32::from(self.flag()))
     }
 
-    /// A number of `bits` bits and its sign.
+    /// Reads a number of `bits` bits and its sign.
     pub(super) fn signed(&mut self, bits: u32) -> i32 {
         let magnitude = self.literal(bits).cast_signed();
         if self.flag() { -magnitude } else { magnitude }
     }
 
-    /// A flag, and a signed number where it is set.
+    /// Reads a flag, and a signed number if the flag is set.
     pub(super) fn optional_signed(&mut self, bits: u32) -> Option<i32> {
         self.flag().then(|| self.signed(bits))
     }

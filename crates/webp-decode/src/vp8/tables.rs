@@ -4,7 +4,7 @@
 /// (section 13.3).
 pub(super) type Probabilities = [[[[u8; 11]; 3]; 8]; 4];
 
-/// What a quantizer index means for the first coefficient of a block (section 14.1).
+/// The factor of the first coefficient of a block by quantizer index (section 14.1).
 pub(super) static DC_QUANTIZERS: [u8; 128] = [
     4, 5, 6, 7, 8, 9, 10, 10, 11, 12, 13, 14, 15, 16, 17, 17, 18, 19, 20, 20, 21, 21, 22, 22, 23,
     23, 24, 25, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 37, 38, 39, 40, 41, 42, 43, 44,
@@ -14,7 +14,7 @@ pub(super) static DC_QUANTIZERS: [u8; 128] = [
     132, 134, 136, 138, 140, 143, 145, 148, 151, 154, 157,
 ];
 
-/// The same for the other coefficients (section 14.1).
+/// The factor of the other coefficients (section 14.1).
 pub(super) static AC_QUANTIZERS: [u16; 128] = [
     4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
     29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52,
@@ -24,7 +24,7 @@ pub(super) static AC_QUANTIZERS: [u16; 128] = [
     209, 213, 217, 221, 225, 229, 234, 239, 245, 249, 254, 259, 264, 269, 274, 279, 284,
 ];
 
-/// What the probabilities of coefficients are before a frame changes them (section 13.5).
+/// The probabilities of coefficients before a frame changes them (section 13.5).
 pub(super) static COEFFICIENT_PROBABILITIES: Probabilities = [
     [
         [
@@ -196,7 +196,7 @@ pub(super) static COEFFICIENT_PROBABILITIES: Probabilities = [
     ],
 ];
 
-/// How probable it is that a frame leaves each of them as it is (section 13.4).
+/// The probability that a frame leaves each of them unchanged (section 13.4).
 pub(super) static COEFFICIENT_UPDATES: Probabilities = [
     [
         [

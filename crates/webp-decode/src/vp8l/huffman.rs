@@ -1,18 +1,19 @@
-//! Prefix codes (RFC 9649, section 3.7.2): tables in two levels that tell symbols from bits.
+//! Prefix codes (RFC 9649, section 3.7.2), decoded by tables of two levels.
 
 use super::bits::Bits;
+use crate::DAMAGED;
 use crate::Error;
-use crate::decode::webp::DAMAGED;
 
-/// The longest code in bits.
+/// The length of the longest code in bits.
 const MAX_LENGTH: usize = 15;
 
-/// The bits that the first level of a table tells apart.
+/// The number of bits that index the first level of a table.
 const ROOT_BITS: u32 = 8;
 
 const ROOT_LEN: usize = 1 << ROOT_BITS;
 
-/// The most symbols of a code: 256 literals, 24 lengths, 2048 places of the colour cache.
+/// The largest number of symbols of a code: 256 literals, 24 lengths, 2048 indices of the colour
+/// cache.
 const MAX_SYMBOLS: usize = 256 + 24 + (1 << 11);
 
 /// The order in which the lengths of the codes for lengths are stored.
@@ -20,35 +21,35 @@ const ORDER: [usize; 19] = [
     17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
 ];
 
-/// What bits mean: a symbol of 12 bits above the length of its code in 4. A length above
-/// [`ROOT_BITS`] stands in the first level only, for that many bits less of the second, which
-/// begins as many entries behind the first as the symbol says.
+/// An entry of a table: a symbol in the upper 12 bits and the length of its code in the lower 4. In
+/// the first level, a length above [`ROOT_BITS`] leads to the second level: the symbol is its
+/// offset in entries, and the length less [`ROOT_BITS`] is the number of bits that index it.
 type Entry = u16;
 
-/// The tables of many codes, in blocks of one size, so that growing moves nothing and what is
-/// taken is known to the byte.
+/// The tables of many codes. They lie in blocks of one size, so that growing copies nothing and the
+/// memory used is known exactly.
 pub(super) struct Tables {
     blocks: Vec<Vec<Entry>>,
-    /// Codes of one symbol are the same wherever they stand; where each symbol's is.
+    /// Tables of codes with one symbol, shared by all groups; by symbol.
     singles: Vec<Option<Place>>,
-    /// What more they may take.
+    /// The memory that is still available for tables.
     bytes_left: usize,
 }
 
-/// Where a table is.
+/// The position of a table.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     block: u16,
     begin: u16,
 }
 
-/// Entries in a block: every place of one fits 16 bits.
+/// The number of entries in a block; an index into it fits 16 bits.
 const BLOCK_LEN: usize = 1 << 15;
 
-/// More than any one code takes: 2,704 entries, by `enough` of zlib for 2,328 symbols.
+/// More than any one table takes: 2,704 entries, by zlib's `enough` for 2,328 symbols.
 const MAX_TABLE_LEN: usize = 1 << 12;
 
-/// A table, ready to be read by.
+/// A table of a code.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
     root: &'a [Entry; ROOT_LEN],
@@ -56,14 +57,14 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The table that `entries` begin with.
+    /// The table at the start of `entries`.
     fn of(entries: &'a [Entry]) -> Self {
         const EMPTY: [Entry; ROOT_LEN] = [0; ROOT_LEN];
         let (root, second) = entries.split_first_chunk().unwrap_or((&EMPTY, &[]));
         Self { root, second }
     }
 
-    /// Takes the next symbol: at most 15 bits, which must be there.
+    /// Reads the next symbol. It takes at most 15 bits, which must be in the window.
     #[inline(always)]
     pub(super) fn read(self, bits: &mut Bits<'_>) -> u16 {
         let entry = self.root[bits.window() as usize % ROOT_LEN];
@@ -79,25 +80,25 @@ impl<'a> Table<'a> {
         entry >> 4
     }
 
-    /// The symbol that the next bits mean and how many of them do, where 6 are enough to say so.
+    /// The symbol at the start of `bits`, and its length. Valid if 6 bits are enough for the code.
     pub(super) fn look_up(self, bits: usize) -> (u16, u32) {
         let entry = self.root[bits % ROOT_LEN];
         (entry >> 4, u32::from(entry & 15))
     }
 }
 
-/// A code as it was read.
+/// A code that was read.
 #[derive(Clone, Copy)]
 pub(super) struct Code {
     pub(super) place: Place,
-    /// The only symbol, where there is one only: it takes no bits.
+    /// The symbol of a code with one symbol, which takes no bits.
     pub(super) single: Option<u16>,
-    /// The bits of the longest code.
+    /// The length of the longest code in bits.
     pub(super) longest: u32,
 }
 
 impl Tables {
-    /// Room for tables of `most_bytes` together.
+    /// Makes room for tables of `most_bytes` in total.
     pub(super) fn new(most_bytes: usize) -> Self {
         Self {
             blocks: Vec::new(),
@@ -111,7 +112,7 @@ impl Tables {
         Table::of(&block[usize::from(place.begin)..])
     }
 
-    /// Whether there is room for `bytes` more, which are then taken.
+    /// Reserves `bytes`. Returns `false` if there is no room.
     pub(super) fn pay(&mut self, bytes: usize) -> bool {
         let left = self.bytes_left.checked_sub(bytes);
         self.bytes_left = left.unwrap_or(self.bytes_left);
@@ -150,14 +151,12 @@ impl Tables {
     }
 }
 
-pub(super) const TOO_MANY: Error = Error::TooComplex {
-    reason: "it has more codes than pixels pay for",
-};
+pub(super) const TOO_MANY: Error = Error::TooComplex("it has more codes than pixels pay for");
 
-/// Reads codes, one after the other.
+/// Reads codes one after the other.
 pub(super) struct Builder {
     lengths: [u8; MAX_SYMBOLS],
-    /// Symbols by the lengths of their codes.
+    /// Symbols ordered by the lengths of their codes.
     sorted: [u16; MAX_SYMBOLS],
     table: Vec<Entry>,
 }
@@ -171,7 +170,7 @@ impl Builder {
         }
     }
 
-    /// Reads a code of `symbols` symbols and keeps its table.
+    /// Reads a code of `symbols` symbols and builds its table.
     pub(super) fn read(
         &mut self,
         bits: &mut Bits<'_>,
@@ -191,7 +190,7 @@ impl Builder {
         })
     }
 
-    /// Reads a code that nothing is decoded by: it must be right, as all others.
+    /// Reads and checks a code that no pixel uses.
     pub(super) fn pass(&mut self, bits: &mut Bits<'_>, symbols: usize) -> Result<(), Error> {
         self.read_lengths(bits, symbols)?;
         self.build(symbols).map(drop)
@@ -202,7 +201,7 @@ impl Builder {
         if bits.read_flag() {
             let two = bits.read_flag();
             let width = if bits.read_flag() { 8 } else { 1 };
-            // One that is beyond the last is none.
+            // A symbol beyond the last one is ignored.
             self.lengths[bits.read(width) as usize] = 1;
             if two {
                 self.lengths[bits.read(8) as usize] = 1;
@@ -259,13 +258,12 @@ impl Builder {
     }
 }
 
-/// Builds the table of a canonical code from the lengths of its codes. Gives the only symbol, where
-/// there is one only, and the bits of the longest code.
+/// Builds the table of a canonical code from the lengths of its codes. Returns the symbol of a code
+/// with one symbol, and the length of the longest code.
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] where there is no symbol, where codes are too many, or where bits are left
-/// that mean nothing.
+/// [`Error::Corrupt`] if there is no symbol, or if the code is over- or undersubscribed.
 fn build(
     lengths: &[u8],
     sorted: &mut [u16; MAX_SYMBOLS],
@@ -305,8 +303,8 @@ fn build(
     }
     table.resize(ROOT_LEN, 0);
     let root_bits = ROOT_BITS as usize;
-    // The code, its first bit lowest; which entry of the first level leads to the second level's
-    // table that is being filled, and where that one begins and ends.
+    // The code, its first bit lowest; the first-level entry of the second-level table that is being
+    // filled; and where that table begins and ends.
     let mut code = 0_usize;
     let (mut prefix, mut begin, mut end) = (usize::MAX, 0, 0);
     let mut symbols = sorted[..total].iter();
@@ -342,7 +340,7 @@ fn build(
     Ok((None, longest))
 }
 
-/// The code of `length` bits that comes after `code`, the first bit of both lowest.
+/// The code of `length` bits that follows `code`; the first bit of both is the lowest.
 const fn after(code: usize, length: usize) -> usize {
     let mut step = 1 << (length - 1);
     while code & step != 0 {
@@ -354,8 +352,8 @@ const fn after(code: usize, length: usize) -> usize {
     (code & (step - 1)) + step
 }
 
-/// How many bits the table of the second level takes whose first code has `length` bits: as many
-/// as complete it, by how many codes of each length are left.
+/// The number of bits that index the second-level table whose first code has `length` bits: enough
+/// to complete it, given the number of remaining codes of each length.
 fn second_bits(left: &[usize; MAX_LENGTH + 1], length: usize) -> usize {
     let root_bits = ROOT_BITS as usize;
     let mut free = 1_usize << (length - root_bits);

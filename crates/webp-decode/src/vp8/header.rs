@@ -5,14 +5,14 @@ use super::tables::{
     AC_QUANTIZERS, COEFFICIENT_PROBABILITIES, COEFFICIENT_UPDATES, DC_QUANTIZERS, Probabilities,
 };
 
-/// Why a frame is not taken, in words that are safe to show.
+/// Why a frame is refused, in words that are safe to show.
 pub(super) type Reason = &'static str;
 
 pub(super) const CUT_OFF: Reason = "it ends before its last row";
 const DAMAGED: Reason = "its header is damaged";
 
-/// What the header of a key frame says. What is left of the first partition, the modes of its
-/// macroblocks, is in `modes`.
+/// The header of a key frame. `modes` reads the rest of the first partition: the prediction modes
+/// of the macroblocks.
 pub(super) struct FrameHeader<'a> {
     pub(super) width: u32,
     pub(super) height: u32,
@@ -21,20 +21,20 @@ pub(super) struct FrameHeader<'a> {
     /// By segment.
     pub(super) quantizers: [Quantizers; 4],
     pub(super) probabilities: Probabilities,
-    /// How probable it is that a macroblock has coefficients, where it may say so.
+    /// The probability that a macroblock has coefficients; `None` if macroblocks do not say so.
     pub(super) skip_probability: Option<u8>,
     pub(super) modes: BoolDecoder<'a>,
-    /// One, two, four or eight, which the rows of macroblocks take in turn.
+    /// One, two, four or eight; rows of macroblocks use them in turn.
     pub(super) partitions: Vec<BoolDecoder<'a>>,
 }
 
-/// How macroblocks are put into segments, and what these change (section 9.3).
+/// The segments that macroblocks belong to, and their parameters (section 9.3).
 #[derive(Default)]
 pub(super) struct Segments {
     pub(super) enabled: bool,
-    /// The probabilities of the tree that gives each macroblock its segment.
+    /// The probabilities of the tree that codes the segment of each macroblock.
     pub(super) tree: Option<[u8; 3]>,
-    /// Whether the numbers below are added to the frame's; else they replace them.
+    /// Whether the numbers below are added to those of the frame; otherwise they replace them.
     relative: bool,
     quantizer: [i32; 4],
     filter_level: [i32; 4],
@@ -49,14 +49,14 @@ pub(super) struct Filter {
     deltas: Option<FilterDeltas>,
 }
 
-/// What is added to the filter's level, as far as key frames have it.
+/// The changes to the filter level that apply to key frames.
 #[derive(Clone, Copy, Default)]
 struct FilterDeltas {
     intra: i32,
     subblocks: i32,
 }
 
-/// What coefficients are multiplied with: the first of a block, and the others.
+/// The factors of coefficients: of the first coefficient of a block, and of the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quantizers {
     pub(super) y: [i32; 2],
@@ -64,10 +64,10 @@ pub(super) struct Quantizers {
     pub(super) uv: [i32; 2],
 }
 
-/// How strongly the edges of a macroblock are filtered (section 15.2).
+/// The strength of the filter at the edges of a macroblock (section 15.2).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Strength {
-    /// 0 where nothing is filtered; for edges between macroblocks it is 4 more.
+    /// 0 if nothing is filtered. Edges between macroblocks add 4.
     pub(super) edge_limit: u8,
     pub(super) interior_limit: u8,
     pub(super) hev_threshold: u8,
@@ -93,13 +93,13 @@ impl<'a> FrameHeader<'a> {
         let (first, rest) = rest.split_at_checked((tag >> 5) as usize).ok_or(CUT_OFF)?;
 
         let mut bits = BoolDecoder::new(first);
-        // The colour space and whether clamping is needed: both change nothing here.
+        // The colour space and the clamping type: neither changes the result here.
         bits.literal(2);
         let segments = Segments::read(&mut bits);
         let filter = Filter::read(&mut bits);
         let partitions = partitions(bits.literal(2), rest)?;
         let quantizers = quantizers(&mut bits, &segments);
-        // Whether the probabilities hold for later frames, of which there are none.
+        // Whether the probabilities apply to later frames; there are none.
         bits.flag();
         let probabilities = probabilities(&mut bits);
         let skip_probability = bits.flag().then(|| bits.literal(8) as u8);
@@ -120,7 +120,7 @@ impl<'a> FrameHeader<'a> {
     }
 
     /// The strengths of the filter by segment, for macroblocks predicted as a whole and for those
-    /// predicted by subblocks; `None` where the frame is not filtered (section 9.6).
+    /// predicted by subblocks. `None` if the frame is not filtered (section 9.6).
     pub(super) fn filter_strengths(&self) -> Option<[[Strength; 2]; 4]> {
         if self.filter.level == 0 {
             return None;
@@ -176,7 +176,7 @@ impl Filter {
         let deltas = bits.flag().then(|| {
             let mut deltas = FilterDeltas::default();
             if bits.flag() {
-                // The first of each four concerns key frames.
+                // The first of each four applies to key frames.
                 let [intra, ..] = [(); 4].map(|()| bits.optional_signed(6));
                 let [subblocks, ..] = [(); 4].map(|()| bits.optional_signed(6));
                 deltas.intra = intra.unwrap_or(0);
@@ -210,8 +210,8 @@ impl Filter {
     }
 }
 
-/// The partitions of coefficients: three bytes for the size of each but the last, then these
-/// (section 9.5).
+/// Reads the partitions of coefficients: three bytes for the size of each but the last, then their
+/// data (section 9.5).
 fn partitions(log2_count: u32, rest: &[u8]) -> Result<Vec<BoolDecoder<'_>>, Reason> {
     let count = 1 << log2_count;
     let (sizes, mut rest) = rest.split_at_checked(3 * (count - 1)).ok_or(CUT_OFF)?;
@@ -226,7 +226,7 @@ fn partitions(log2_count: u32, rest: &[u8]) -> Result<Vec<BoolDecoder<'_>>, Reas
     Ok(partitions)
 }
 
-/// What coefficients are multiplied with (sections 9.6 and 14.1).
+/// Reads the factors of coefficients (sections 9.6 and 14.1).
 fn quantizers(bits: &mut BoolDecoder<'_>, segments: &Segments) -> [Quantizers; 4] {
     let base = bits.literal(7).cast_signed();
     let deltas: [i32; 5] = [(); 5].map(|()| bits.optional_signed(4).unwrap_or(0));
@@ -248,7 +248,7 @@ fn quantizers(bits: &mut BoolDecoder<'_>, segments: &Segments) -> [Quantizers; 4
     })
 }
 
-/// The probabilities of coefficients, where the frame changes them (section 13.4).
+/// Reads the probabilities of coefficients that the frame changes (section 13.4).
 fn probabilities(bits: &mut BoolDecoder<'_>) -> Probabilities {
     let mut probabilities = COEFFICIENT_PROBABILITIES;
     let all = probabilities.as_flattened_mut().as_flattened_mut();

@@ -1,15 +1,15 @@
-//! From planes to pixels. Chroma is interpolated as libwebp does by default ("fancy upsampling"),
-//! and the colours of ITU-R BT.601 are taken out of their limited range in libwebp's arithmetic,
-//! so that the pixels are the same to the bit.
+//! Converts planes to pixels. Chroma is interpolated like libwebp's default ("fancy upsampling"),
+//! and colours are converted from the limited range of ITU-R BT.601 with libwebp's arithmetic, so
+//! that the pixels are equal bit for bit.
 
 use std::ops::Range;
 
 use super::Planes;
-use crate::raster::Layout;
+use crate::Layout;
 
 impl Planes {
-    /// Writes the pixels that `rows` and `columns` meet in one after another: three bytes each, or
-    /// in [`Layout::Rgba`] four, of which the last is 255.
+    /// Writes the pixels of `rows` and `columns` one after another: three bytes each, or four in
+    /// [`Layout::Rgba`], with an alpha of 255.
     pub(crate) fn write_rgb(
         &self,
         rows: Range<usize>,
@@ -36,7 +36,7 @@ impl Planes {
         }
     }
 
-    /// Where in the planes of chroma the samples of line `y` lie, and those beyond it.
+    /// The chroma samples of line `y` in their planes: the nearest line, and the next nearest one.
     fn chroma_lines(&self, y: usize) -> [Range<usize>; 2] {
         let last = self.height.div_ceil(2) as usize - 1;
         let width = self.width.div_ceil(2) as usize;
@@ -49,7 +49,7 @@ impl Planes {
     }
 }
 
-/// A line of chroma at the full width.
+/// A line of chroma, interpolated to the full width.
 struct ChromaLine {
     /// Rounded up to whole samples.
     pixels: Vec<u8>,
@@ -62,8 +62,8 @@ impl ChromaLine {
         }
     }
 
-    /// Nine parts of the nearest sample, three of each of those beside and beyond it, and one of
-    /// the one across; at the ends three parts and one.
+    /// Weights the nearest sample by 9, its two neighbours in the row and in the column by 3, and
+    /// the diagonal one by 1. At the ends of a line the weights are 3 and 1.
     fn interpolate(&mut self, near: &[u8], far: &[u8]) {
         let at_end = |near: u8, far: u8| ((3 * u16::from(near) + u16::from(far) + 2) >> 2) as u8;
         let (Some(last), Some(first)) = (near.len().checked_sub(1), self.pixels.first_mut()) else {
@@ -74,7 +74,7 @@ impl ChromaLine {
         let (pairs, _) = self.pixels[1..].as_chunks_mut::<2>();
         for (pair, ((&a, &b), (&c, &d))) in pairs.iter_mut().zip(between) {
             let [a, b, c, d] = [a, b, c, d].map(u16::from);
-            // Sixteenths, rounded down to eighths on the way.
+            // Sixteenths, rounded down to eighths as an intermediate step.
             let sum = a + b + c + d + 8;
             let rising = (sum + 2 * (a + d)) >> 3;
             let falling = (sum + 2 * (b + c)) >> 3;
@@ -88,7 +88,7 @@ impl ChromaLine {
     }
 }
 
-/// Pixels that are converted at once.
+/// The number of pixels that are converted at once.
 const LANES: usize = 16;
 
 fn line<const CHANNELS: usize>(y: &[u8], u: &[u8], v: &[u8], out: &mut [u8]) {
@@ -119,7 +119,7 @@ fn line<const CHANNELS: usize>(y: &[u8], u: &[u8], v: &[u8], out: &mut [u8]) {
 fn rgb(y: &[u8; LANES], u: &[u8; LANES], v: &[u8; LANES]) -> [[u8; 4]; LANES] {
     let mut pixels = [[255; 4]; LANES];
     for i in 0..LANES {
-        // The product over 256, without leaving 16 bits.
+        // The product divided by 256, within 16 bits.
         let part = |value: u8, factor: u16| {
             let value = u16::from(value);
             value * (factor >> 8) + ((value * (factor & 255)) >> 8)

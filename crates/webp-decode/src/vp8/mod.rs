@@ -1,12 +1,11 @@
-//! Key frames of VP8 (RFC 6386), which is what lossy WebP pictures are.
+//! Decodes key frames of VP8 (RFC 6386), the coding of lossy WebP pictures.
 //!
-//! Macroblock rows go through four steps, each still in the processor's cache from the one before:
-//! their modes are read ([`modes`]), their coefficients ([`residuals`]), each macroblock is
-//! predicted and corrected ([`reconstruct`]), and then the row is filtered
-//! ([`loop_filter`]), of which the prediction of the next one must not see anything: it is given
-//! a copy of the last line.
+//! Each row of macroblocks goes through four steps: reading the prediction modes ([`modes`]),
+//! reading the coefficients ([`residuals`]), predicting and correcting pixels ([`reconstruct`]),
+//! and filtering ([`loop_filter`]). The row stays in the processor's cache between the steps. The
+//! prediction of the next row needs unfiltered pixels, so it uses a copy of the last line.
 
-// The loops over bits, pixels and lanes are written in small functions.
+// The loops over bits, pixels and lanes consist of small functions.
 #![allow(clippy::inline_always)]
 
 mod bool_decoder;
@@ -26,12 +25,11 @@ use self::modes::{Luma, Macroblock};
 use self::reconstruct::{Above, Left, Plane, Position};
 use self::residuals::{Residuals, TokenProbabilities};
 use crate::Error;
-use crate::SourceFormat;
-use crate::control::Control;
+use crate::interrupt::Interrupt;
 
-/// A decoded picture in three planes, of which those of chroma are of half the size in both
-/// directions, rounded up. Colours are those of ITU-R BT.601 in limited range. Rows of the planes
-/// are whole macroblocks long, and so are their columns.
+/// A decoded picture in three planes. Chroma has half the width and height of luma, rounded up.
+/// Colours are those of ITU-R BT.601 in limited range. Rows and columns of the planes are padded to
+/// whole macroblocks.
 pub(crate) struct Planes {
     pub(crate) width: u32,
     pub(crate) height: u32,
@@ -46,32 +44,25 @@ pub(crate) struct Planes {
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] unless every macroblock was decoded from data that is there, and what
-/// `control` says, which is asked before every row of macroblocks.
-pub(super) fn decode(payload: &[u8], control: &Control) -> Result<Planes, Error> {
-    let header = FrameHeader::read(payload).map_err(corrupt)?;
+/// [`Error::Corrupt`] unless the data holds every macroblock; [`Error::Interrupted`], which is
+/// checked before every row of macroblocks.
+pub(super) fn decode(payload: &[u8], interrupt: Interrupt<'_>) -> Result<Planes, Error> {
+    let header = FrameHeader::read(payload).map_err(Error::Corrupt)?;
     let mut frame = Frame::new(header);
     for row in 0..frame.rows {
-        control.check()?;
-        frame.decode_row(row).map_err(corrupt)?;
+        interrupt.check()?;
+        frame.decode_row(row).map_err(Error::Corrupt)?;
     }
     Ok(frame.into_planes())
 }
 
-/// What [`decode`] takes for a picture of this size, its result included: an upper bound.
+/// Upper bound on the memory of [`decode`] for a picture of this size, its result included.
 pub(super) fn memory_bytes(width: u32, height: u32) -> u64 {
     let columns = u64::from(width.div_ceil(16));
     let rows = u64::from(height.div_ceil(16));
     let of_column = size_of::<Above>() + size_of::<(Strength, bool)>();
-    // Three planes of whole macroblocks, what is known of the row above, and the tables.
+    // Three planes of whole macroblocks, the state of the row above, and the tables.
     columns * rows * 384 + columns * of_column as u64 + (16 << 10)
-}
-
-fn corrupt(reason: Reason) -> Error {
-    Error::Corrupt {
-        format: SourceFormat::Webp,
-        reason,
-    }
 }
 
 /// A frame that is being decoded.
@@ -85,9 +76,10 @@ struct Frame<'a> {
     y: Vec<[u8; 16]>,
     u: Vec<[u8; 8]>,
     v: Vec<[u8; 8]>,
-    /// What was learnt of the row above, by column.
+    /// The state of the row above, by column.
     above: Vec<Above>,
-    /// How the current row is filtered, by column, and whether inside macroblocks too.
+    /// The filter strength of the current row by column, and whether edges inside the macroblock
+    /// are filtered too.
     filtering: Vec<(Strength, bool)>,
     residuals: Residuals,
 }

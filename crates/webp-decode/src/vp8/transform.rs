@@ -1,9 +1,9 @@
-//! From coefficients back to differences (section 14 of RFC 6386).
+//! Transforms coefficients into differences of pixels (section 14 of RFC 6386).
 
 use super::residuals::{Block, Group};
 
-/// The inverse Walsh-Hadamard transform: the first coefficients of sixteen blocks
-/// (section 14.3).
+/// The inverse Walsh-Hadamard transform. It gives the first coefficients of sixteen blocks (section
+/// 14.3).
 pub(super) fn inverse_walsh_hadamard(input: &Block) -> Block {
     let input = input.map(i32::from);
     let mut columns = [0; 16];
@@ -34,21 +34,22 @@ pub(super) fn inverse_walsh_hadamard(input: &Block) -> Block {
     output
 }
 
-/// A square of pixels.
+/// A block of 4 × 4 pixels.
 pub(super) type Pixels4 = [[u8; 4]; 4];
 
-/// √2·cos(π/8) - 1 in parts of 65536.
+/// √2·cos(π/8) - 1, scaled by 65536.
 const COSINE: i16 = 20091;
-/// √2·sin(π/8) - 1 in the same.
+/// √2·sin(π/8) - 1, scaled by 65536.
 const SINE: i16 = (35468 - 65536) as i16;
 
-/// The inverse cosine transforms of four blocks: what is added to their pixels (section 14.4).
+/// The inverse cosine transforms of four blocks: the differences that are added to their pixels
+/// (section 14.4).
 ///
-/// All four are done at once, so that the compiler can take sixteen values as vectors. It is done
-/// in sixteen bits, as libwebp does it with vector instructions: what an encoder writes stays
-/// within them.
+/// All four are computed at once, so that the compiler can use vectors of sixteen values. The
+/// arithmetic has 16 bits, like libwebp's vector code; the values that encoders write stay within
+/// that range.
 pub(super) fn inverse_cosines(group: &Group) -> [Block; 4] {
-    // Of a value's row, column and block, the first becomes the last and the others move up.
+    // Rotates the index of each value: of row, column and block, the first becomes the last.
     let mut columns = rotated(&one_direction(group));
     for value in &mut columns[..16] {
         *value = value.wrapping_add(4);
@@ -62,7 +63,7 @@ pub(super) fn inverse_cosines(group: &Group) -> [Block; 4] {
     blocks
 }
 
-/// Along what comes first: rows before, columns later.
+/// Transforms along the first index: rows in the first pass, columns in the second.
 #[inline(always)]
 fn one_direction(input: &Group) -> Group {
     let times = |value: i16, factor: i16| {
@@ -84,7 +85,7 @@ fn one_direction(input: &Group) -> Group {
     output
 }
 
-/// Two perfect shuffles, each of which turns the bits of every value's place round by one.
+/// Two perfect shuffles. Each rotates the bits of every value's index by one.
 #[inline(always)]
 fn rotated(group: &Group) -> Group {
     let mut once = [0; 64];
@@ -100,13 +101,13 @@ fn rotated(group: &Group) -> Group {
     twice
 }
 
-/// The same of a block that has only its first coefficient.
+/// The inverse cosine transform of a block that has only its first coefficient.
 #[inline(always)]
 pub(super) fn inverse_cosine_of_first(first: i16) -> Block {
     [first.wrapping_add(4) >> 3; 16]
 }
 
-/// Adds differences to what was predicted.
+/// Adds differences to predicted pixels.
 #[inline(always)]
 pub(super) fn add(pixels: &mut Pixels4, differences: &Block) {
     for (row, differences) in pixels.iter_mut().zip(differences.as_chunks::<4>().0) {

@@ -1,40 +1,35 @@
 //! The alpha channel of a lossy picture: the `ALPH` chunk (RFC 9649, section 2.7.1.2).
 
-use super::super::animation::Area;
-use super::vp8l::{self, Channels};
-use super::{CUT_OFF, DAMAGED};
+use crate::Area;
 use crate::Error;
-use crate::control::Control;
+use crate::interrupt::Interrupt;
+use crate::vp8l::{self, Channels};
+use crate::{CUT_OFF, DAMAGED};
 
-/// Decodes the payload of an `ALPH` chunk into rows of one byte a pixel.
+/// Decodes the payload of an `ALPH` chunk into rows of one byte per pixel.
 pub(super) fn decode(
     payload: &[u8],
-    width: usize,
-    height: usize,
-    control: &Control,
+    (width, height): (u32, u32),
+    interrupt: Interrupt<'_>,
 ) -> Result<Vec<u8>, Error> {
     let (&head, data) = payload.split_first().ok_or(CUT_OFF)?;
+    let part = Area::whole(width, height);
+    let size = (width as usize, height as usize);
     let mut plane = match head & 3 {
-        0 => data.get(..width * height).ok_or(CUT_OFF)?.to_vec(),
-        1 => {
-            let whole = Area {
-                width,
-                height,
-                ..Area::default()
-            };
-            vp8l::decode_stream(data, (width, height), whole, Channels::Green, control)?
-        }
+        0 => data.get(..part.pixels()).ok_or(CUT_OFF)?.to_vec(),
+        1 => vp8l::decode_stream(data, size, part, Channels::Green, interrupt)?,
         _ => return Err(DAMAGED),
     };
-    // What remains says that levels were reduced, which is nothing to undo.
+    // The other bits say that the encoder reduced the number of levels. Nothing has to be undone
+    // for that.
     let filter = head >> 2 & 3;
     if filter != 0 {
-        unfilter(filter, &mut plane, width);
+        unfilter(filter, &mut plane, width as usize);
     }
     Ok(plane)
 }
 
-/// Turns differences from what a filter foretells into values.
+/// Undoes a filter: turns differences from predicted values into values.
 fn unfilter(filter: u8, plane: &mut [u8], width: usize) {
     let mut above: &mut [u8] = &mut [];
     for row in plane.chunks_exact_mut(width) {
@@ -71,13 +66,13 @@ fn add_left(row: &mut [u8], mut left: u8) {
 mod tests {
     use super::*;
 
-    /// Rows of a picture of three by three, and their differences by each filter.
+    /// Rows of a picture of 3 × 3 pixels, and their differences for each filter.
     #[test]
     fn filters_are_undone() {
         let plane = [10, 12, 9, 250, 255, 3, 7, 0, 255];
         let raw = |head: u8, differences: [u8; 9]| {
             let payload = [&[head][..], &differences].concat();
-            decode(&payload, 3, 3, &Control::unlimited()).unwrap()
+            decode(&payload, (3, 3), Interrupt::NEVER).unwrap()
         };
         assert_eq!(raw(0, plane), plane);
         let n = |value: i16| value as u8;
@@ -85,17 +80,18 @@ mod tests {
         assert_eq!(raw(1 << 2, left), plane);
         let above = [10, 2, n(-3), 240, 243, n(-6), n(7 - 250), n(-255), 252];
         assert_eq!(raw(2 << 2, above), plane);
-        // Foretold: above; 250 + 12 - 10, 255 + 9 - 12; above; 7 + 255 - 250, 0 + 3 - 255 as 0.
+        // Predictions: above; 250 + 12 - 10, 255 + 9 - 12; above; 7 + 255 - 250, 0 + 3 - 255
+        // clamped to 0.
         let both = [10, 2, n(-3), 240, 3, n(3 - 252), n(7 - 250), n(-12), 255];
         assert_eq!(raw(3 << 2, both), plane);
     }
 
     #[test]
     fn what_is_too_short_or_of_no_known_kind_is_corrupt() {
-        let control = Control::unlimited();
-        assert_eq!(decode(&[], 1, 1, &control), Err(CUT_OFF));
-        assert_eq!(decode(&[0, 1, 2, 3], 2, 2, &control), Err(CUT_OFF));
-        assert_eq!(decode(&[2, 1, 2, 3, 4], 2, 2, &control), Err(DAMAGED));
-        assert!(decode(&[1], 2, 2, &control).is_err());
+        let interrupt = Interrupt::NEVER;
+        assert_eq!(decode(&[], (1, 1), interrupt), Err(CUT_OFF));
+        assert_eq!(decode(&[0, 1, 2, 3], (2, 2), interrupt), Err(CUT_OFF));
+        assert_eq!(decode(&[2, 1, 2, 3, 4], (2, 2), interrupt), Err(DAMAGED));
+        assert!(decode(&[1], (2, 2), interrupt).is_err());
     }
 }

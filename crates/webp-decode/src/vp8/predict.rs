@@ -1,12 +1,12 @@
-//! What a macroblock is predicted to be (section 12 of RFC 6386).
+//! Predicts the pixels of a macroblock (section 12 of RFC 6386).
 
-// Pixels are named as in the figures of the RFC.
+// The names of pixels are those of the figures of the RFC.
 #![allow(clippy::many_single_char_names)]
 
 use super::modes::{Mode, SubblockMode};
 use super::transform::Pixels4;
 
-/// What lies beside a luma subblock.
+/// The pixels beside a luma subblock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beside {
     /// From the top.
@@ -17,9 +17,9 @@ pub(super) struct Beside {
     pub(super) above_right: [u8; 4],
 }
 
-/// Predicts `EDGE` rows of as many pixels from those above and to the left (sections 12.2 and
-/// 12.3). Outside the picture the left ones are 129 and the upper ones 127, except for
-/// [`Mode::Dc`], which leaves them out: there they are `None`.
+/// Predicts `EDGE` rows of `EDGE` pixels from those above and to the left (sections 12.2 and 12.3).
+/// Outside the picture, pixels to the left are 129 and pixels above are 127. [`Mode::Dc`] ignores
+/// pixels outside the picture.
 #[inline(always)]
 pub(super) fn whole<const EDGE: usize>(
     mode: Mode,
@@ -59,7 +59,8 @@ pub(super) fn subblock(mode: SubblockMode, beside: &Beside) -> Pixels4 {
     let x = beside.corner;
     let [a, b, c, d] = beside.above;
     let [e, f, g, h] = beside.above_right;
-    // What lies beside it, from the bottom left to the top right; smoothed, and between pixels.
+    // The pixels beside it, from the bottom left to the top right; `s` smooths them, `m` takes
+    // means of neighbours.
     let edge = [l, k, j, i, x, a, b, c, d, e, f, g, h];
     let s = |at: usize| mean3(edge[at.max(1) - 1], edge[at], edge[(at + 1).min(12)]);
     let m = |at: usize| mean2(edge[at], edge[at + 1]);
@@ -103,7 +104,7 @@ pub(super) fn subblock(mode: SubblockMode, beside: &Beside) -> Pixels4 {
     }
 }
 
-/// Continues the differences along the left edge to those along the upper one.
+/// Adds the differences along the left edge to the pixels along the upper one.
 #[inline(always)]
 fn true_motion<const EDGE: usize>(
     above: &[u8; EDGE],
@@ -120,7 +121,7 @@ fn true_motion<const EDGE: usize>(
     rows
 }
 
-/// Rows of four pixels of `line`, which begin where `starts` says.
+/// Four rows of four pixels of `line` that begin at `starts`.
 #[inline(always)]
 fn diagonal<const LENGTH: usize>(starts: [usize; 4], line: [u8; LENGTH]) -> Pixels4 {
     let row = |at: usize| [line[at], line[at + 1], line[at + 2], line[at + 3]];

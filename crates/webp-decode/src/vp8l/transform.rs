@@ -1,4 +1,4 @@
-//! What is undone to the pixels once they are read (RFC 9649, section 4), a row at a time.
+//! Undoes the transforms (RFC 9649, section 4), one row at a time.
 
 use super::predict::Predictor;
 use super::{Pixel, Rows};
@@ -12,8 +12,8 @@ pub(super) enum Transform {
 }
 
 impl Transform {
-    /// Undoes the transform of row `y`, after the rows before it. The row has as many pixels as
-    /// were stored.
+    /// Undoes the transform of row `y`; rows must come in order. On entry the row has as many
+    /// pixels as were stored.
     pub(super) fn undo(&mut self, row: &mut Vec<Pixel>, y: usize) {
         match self {
             Self::Predictor(predictor) => predictor.undo(row, y),
@@ -31,15 +31,15 @@ fn add_green(pixel: &mut Pixel) {
     *pixel = (value & 0xff00_ff00 | red_blue & 0x00ff_00ff).to_le_bytes();
 }
 
-/// The colour transform (section 4.2): red and blue are stored as differences from shares of green
-/// and red.
+/// The colour transform (section 4.2): red and blue are stored as differences from multiples of
+/// green and red.
 pub(super) struct Color {
     tile_bits: u32,
     tiles_across: usize,
     shares: Vec<Shares>,
 }
 
-/// In 32nds.
+/// The multipliers of a tile, in 32nds.
 struct Shares {
     green_in_red: i8,
     green_in_blue: i8,
@@ -87,9 +87,9 @@ impl Shares {
         self.green_in_red == 0 && self.green_in_blue == 0 && self.red_in_blue == 0
     }
 
-    /// Each pixel in halves of 16 bits: green above red, alpha above blue. A channel in the upper
-    /// byte, times a share eight times too large, has what it adds in the upper half of the
-    /// product.
+    /// Splits each pixel into halves of 16 bits: green above red, alpha above blue. The product of
+    /// a channel in the upper byte and a multiplier that is scaled by 8 has its result in the upper
+    /// half.
     #[inline]
     fn undo_some(&self, pixels: &mut [Pixel; CHUNK]) {
         let share = |value: i8| i16::from(value) << 3;
@@ -119,23 +119,23 @@ impl Shares {
     }
 }
 
-/// How many pixels the colour transform takes at once.
+/// The number of pixels that the colour transform processes at once.
 const CHUNK: usize = 8;
 
-/// The colour indexing transform (section 4.4): pixels are stored as numbers of colours, several
-/// in one where there are few.
+/// The colour indexing transform (section 4.4): pixels are stored as indices into a palette; a
+/// small palette packs several indices into one pixel.
 pub(super) struct Palette {
-    /// Of what is no colour's number, transparent black.
+    /// Indices beyond the palette give transparent black.
     colors: [Pixel; 256],
-    /// 1 << `packing` numbers are in one pixel.
+    /// One stored pixel holds 1 << `packing` indices.
     packing: u32,
     width: usize,
-    /// Numbers, while they are unpacked.
+    /// Indices while they are unpacked.
     packed: Vec<Pixel>,
 }
 
 impl Palette {
-    /// The palette of rows of `width`, whose colours are stored as differences.
+    /// Makes the palette for rows of `width`. Its colours are stored as differences.
     pub(super) fn new(width: usize, differences: &[Pixel]) -> Self {
         let mut colors = [[0; 4]; 256];
         let mut before: Pixel = [0; 4];
@@ -159,7 +159,7 @@ impl Palette {
         }
     }
 
-    /// How many pixels are stored for a row.
+    /// The number of stored pixels in a row.
     pub(super) fn stored_width(&self) -> usize {
         self.width.div_ceil(1 << self.packing)
     }

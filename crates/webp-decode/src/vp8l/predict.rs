@@ -1,20 +1,20 @@
-//! The predictor transform (RFC 9649, section 4.1): pixels are stored as differences from what
-//! their neighbours make likely.
+//! Undoes the predictor transform (RFC 9649, section 4.1): pixels are stored as differences from a
+//! prediction by their neighbours.
 
 use super::{Pixel, Rows};
 
-/// What each tile is predicted by.
+/// The prediction modes of all tiles, and the row above.
 pub(super) struct Predictor {
     tile_bits: u32,
     tiles_across: usize,
     modes: Vec<u8>,
-    /// The row above, and behind its end the first pixel of the row itself: the neighbour to the
-    /// upper right of the last pixel.
+    /// The row above, and behind its end the first pixel of the current row: it is the upper right
+    /// neighbour of the last pixel.
     above: Vec<Pixel>,
 }
 
 impl Predictor {
-    /// The transform of rows of `width`, whose modes are the green values of `tiles`.
+    /// Makes the transform for rows of `width`. The modes are the green values of `tiles`.
     pub(super) fn new(width: usize, tile_bits: u32, tiles: &Rows) -> Self {
         Self {
             tile_bits,
@@ -24,7 +24,7 @@ impl Predictor {
         }
     }
 
-    /// Turns row `y` of differences into pixels, after the rows before it.
+    /// Turns row `y` of differences into pixels. Rows must come in order.
     pub(super) fn undo(&mut self, row: &mut [Pixel], y: usize) {
         let Some((first, rest)) = row.split_first_mut() else {
             return;
@@ -40,7 +40,7 @@ impl Predictor {
             let mut x = 1;
             let mut tile = 0;
             while x < width {
-                // Tiles of one mode side by side are one.
+                // Neighbouring tiles with the same mode are treated as one.
                 let mode = tiles[tile];
                 while tile < self.tiles_across && tiles[tile] == mode {
                     tile += 1;
@@ -56,8 +56,8 @@ impl Predictor {
 
 const BLACK: Pixel = [0, 0, 0, 255];
 
-/// Turns the differences in `row` into pixels, but for its first, which is one already. `above`
-/// begins over that first pixel and has one pixel more.
+/// Turns the differences in `row` into pixels, except for its first, which is a pixel already.
+/// `above` begins over that first pixel and is one pixel longer than `row`.
 fn predict(mode: u8, row: &mut [Pixel], above: &[Pixel]) {
     let Some((&mut first, row)) = row.split_first_mut() else {
         return;
@@ -70,7 +70,7 @@ fn predict(mode: u8, row: &mut [Pixel], above: &[Pixel]) {
         3 => add_each(row, rights),
         4 => add_each(row, corners),
         5 => with_left(row, above, first, |left, [_, top, right]| {
-            // What is shifted into the lane is shifted on, and cut off in the end.
+            // Bits that were shifted in from the next lane are masked off at the end.
             half(half(left + right) + top) & LANES
         }),
         6 => with_left(row, above, first, |left, [corner, ..]| {
@@ -90,23 +90,24 @@ fn predict(mode: u8, row: &mut [Pixel], above: &[Pixel]) {
         }),
         13 => with_left(row, above, first, |left, [corner, top, _]| {
             let mean = half(left + top);
-            // Half of the difference, towards 0: of a negative one, half of what is greater by one.
+            // Half of the difference, rounded towards 0: a negative difference is raised by 1
+            // first.
             let negative = ONES - ((mean + (2 * RANGE - corner)) >> 9 & ONES);
             let share = half(mean + (2 * RANGE - corner) + negative);
             clamp((mean & LANES) + share)
         }),
-        // Two modes are not defined; they are taken for the first.
+        // The two undefined modes are treated like mode 0.
         _ => row.iter_mut().for_each(|pixel| *pixel = add(*pixel, BLACK)),
     }
 }
 
-// Where each pixel needs the one before, its four channels lie in lanes of 16 bits and are computed
-// at once: a sum of two channels stays in its lane.
+// Modes that need the pixel to the left compute its four channels at once, in lanes of 16 bits: a
+// sum of two channels fits its lane.
 
-/// What of each lane is a channel.
+/// The bits of each lane that hold a channel.
 const LANES: u64 = 0x00ff_00ff_00ff_00ff;
 const ONES: u64 = 0x0001_0001_0001_0001;
-/// How much a difference is lifted to stay above 0.
+/// The offset that keeps a difference positive.
 const RANGE: u64 = ONES << 8;
 
 #[inline(always)]
@@ -120,8 +121,9 @@ const fn gather(lanes: u64) -> Pixel {
     ((lanes | lanes >> 24) as u32).to_le_bytes()
 }
 
-/// Makes pixels one by one of the one before and those above: to the upper left, above, to the
-/// upper right. What `predict` gives may have any bits in a lane above its channel but the highest.
+/// Makes pixels one by one from the left neighbour and the three above: upper left, above, upper
+/// right. In the result of `predict`, all bits of a lane above its channel but the highest may be
+/// set.
 #[inline(always)]
 fn with_left(
     row: &mut [Pixel],
@@ -136,13 +138,13 @@ fn with_left(
     }
 }
 
-/// Half of each lane; its highest bit is of no meaning.
+/// Half of each lane; the highest bit is undefined.
 #[inline(always)]
 const fn half(lanes: u64) -> u64 {
     lanes >> 1
 }
 
-/// The one of the pixels to the left and above that is nearer to their sum less the one between.
+/// Selects the left or the upper neighbour: the one nearer to left + above - upper left.
 #[inline(always)]
 fn select(left: u64, [corner, top, _]: [u64; 3]) -> u64 {
     let without_top = differences(left, corner);
@@ -151,21 +153,21 @@ fn select(left: u64, [corner, top, _]: [u64; 3]) -> u64 {
     left & mask | top & !mask
 }
 
-/// How much two pixels differ, all channels together.
+/// The sum of the absolute differences of all channels.
 #[inline(always)]
 const fn differences(one: u64, other: u64) -> u64 {
     let lifted = one + RANGE - other;
     let negative = !lifted & RANGE;
     let mask = negative - (negative >> 8);
     let absolute = ((lifted ^ mask) & LANES) + (negative >> 8);
-    // The highest lane of the product is the sum of all.
+    // The highest lane of the product holds the sum of all lanes.
     absolute.wrapping_mul(ONES) >> 48
 }
 
-/// Each lane less 256, as the nearest from 0 to 255. Of the lanes, the lower 10 bits count.
+/// Subtracts 256 from each lane and clamps to 0 to 255. The lower 10 bits of each lane are used.
 #[inline(always)]
 fn clamp(lifted: u64) -> u64 {
-    // Nearly always all are within, and knowing so early is quicker than computing.
+    // A fast path: nearly always all lanes are in range.
     if lifted & (3 * RANGE) == RANGE {
         return lifted;
     }

@@ -1,10 +1,10 @@
-//! How each macroblock is predicted (sections 10 and 11 of RFC 6386).
+//! Reads how each macroblock is predicted (sections 10 and 11 of RFC 6386).
 
 use super::bool_decoder::BoolDecoder;
 use super::header::FrameHeader;
 use super::tables::SUBBLOCK_MODES;
 
-/// How the luma or the chroma of a whole macroblock is predicted.
+/// The prediction of the luma or the chroma of a whole macroblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
     #[default]
@@ -14,7 +14,7 @@ pub(super) enum Mode {
     Horizontal,
 }
 
-/// How a luma subblock is predicted, in the order of the tree.
+/// The prediction of a luma subblock, in the order of the tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SubblockMode {
     #[default]
@@ -30,15 +30,15 @@ pub(super) enum SubblockMode {
     HorizontalUp,
 }
 
-/// How the luma of a macroblock is predicted.
+/// The prediction of the luma of a macroblock.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Luma {
     Whole(Mode),
-    /// Each subblock by itself, in rows.
+    /// Each subblock has its own mode; in rows.
     Subblocks([[SubblockMode; 4]; 4]),
 }
 
-/// What the first partition says of a macroblock.
+/// The description of a macroblock in the first partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Macroblock {
     pub(super) segment: u8,
@@ -49,7 +49,7 @@ pub(super) struct Macroblock {
 }
 
 impl From<Mode> for SubblockMode {
-    /// What the neighbours of a macroblock predicted as a whole take its subblocks for.
+    /// The subblock mode that neighbours assume for a macroblock predicted as a whole.
     fn from(mode: Mode) -> Self {
         match mode {
             Mode::Dc => Self::Dc,
@@ -61,15 +61,15 @@ impl From<Mode> for SubblockMode {
 }
 
 impl Macroblock {
-    /// Reads the modes of the next macroblock; `above` and `left` are those of the subblocks
-    /// beside it, and become its own.
+    /// Reads the modes of the next macroblock. `above` and `left` are the modes of the neighbouring
+    /// subblocks; they are replaced by those of this macroblock.
     pub(super) fn read(
         outer: &mut BoolDecoder<'_>,
         header: &FrameHeader<'_>,
         above: &mut [SubblockMode; 4],
         left: &mut [SubblockMode; 4],
     ) -> Self {
-        // A copy, which stays in registers.
+        // A copy that the compiler keeps in registers.
         let mut copy = *outer;
         let bits = &mut copy;
         let segment = header.segments.tree.map_or(0, |tree| {
@@ -129,7 +129,7 @@ fn chroma_mode(bits: &mut BoolDecoder<'_>) -> Mode {
     }
 }
 
-/// Section 11.2.
+/// Reads the mode of a subblock (section 11.2).
 #[inline(always)]
 fn subblock_mode(
     bits: &mut BoolDecoder<'_>,

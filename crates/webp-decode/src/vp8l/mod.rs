@@ -1,8 +1,8 @@
-//! Lossless WebP, VP8L (RFC 9649, section 3.4 to 4).
+//! Decodes lossless WebP, VP8L (RFC 9649, sections 3.4 to 4).
 //!
-//! Pixels are read into the place where the picture will be, and then made what they are row by
-//! row in that place; where fewer pixels are stored than shown, they lie at its end. So decoding
-//! takes four bytes for each pixel, and what [`memory_bytes`] says beside them.
+//! Pixels are read into the memory of the result. Then the transforms are undone row by row in
+//! place. If fewer pixels are stored than shown, the stored ones lie at the end of that memory. So
+//! decoding takes four bytes per pixel and the tables that [`memory_bytes`] counts.
 
 #![allow(
     clippy::inline_always,
@@ -22,22 +22,22 @@ use groups::Groups;
 use predict::Predictor;
 use transform::{Color, Palette, Transform};
 
-use super::super::animation::Area;
-use super::DAMAGED;
+use crate::Area;
+use crate::DAMAGED;
 use crate::Error;
-use crate::control::Control;
-use crate::raster::Layout;
+use crate::Layout;
+use crate::interrupt::Interrupt;
 
 /// Red, green, blue, alpha.
 type Pixel = [u8; 4];
 
-/// A picture that says something of the tiles of another.
+/// A subresolution picture: one pixel for each tile of the main picture.
 struct Rows {
     width: usize,
     pixels: Vec<Pixel>,
 }
 
-/// What a picture's data begins with.
+/// The header of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) width: u32,
@@ -45,7 +45,7 @@ pub(super) struct Shape {
     pub(super) alpha: bool,
 }
 
-/// Reads what the payload of a `VP8L` chunk begins with; `None` where it begins with nothing known.
+/// Reads the header in the payload of a `VP8L` chunk; `None` if it is damaged.
 pub(super) fn shape(payload: &[u8]) -> Option<Shape> {
     let &[0x2f, b0, b1, b2, b3, ..] = payload else {
         return None;
@@ -58,38 +58,38 @@ pub(super) fn shape(payload: &[u8]) -> Option<Shape> {
     })
 }
 
-/// What is made of the pixels' channels.
+/// The channels of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Channels {
     Rgba,
     Rgb,
-    /// Alpha is full, whatever is stored.
+    /// Red, green, blue, and an alpha of 255 whatever is stored.
     Opaque,
-    /// Alpha channels are stored as green.
+    /// Green only: an alpha plane is stored as the green channel.
     Green,
 }
 
-/// What decoding takes at its peak, from above.
+/// Upper bound on peak decode memory.
 pub(super) fn memory_bytes(pixels: u64) -> u64 {
-    // The pixels; a sixteenth of them in three transforms, while one of them is read; tables; rows
-    // and the colour cache.
+    // The pixels; a sixteenth of them for each of three transforms and one more while a transform
+    // is read; tables; rows and the colour cache.
     pixels * 4 + pixels / 2 + most_table_bytes(pixels) + (1 << 20)
 }
 
-/// What the tables of codes may take together: more than encoders make of as many pixels, and less
-/// than a file can ask for.
+/// The memory limit of the tables of codes: more than encoders make for as many pixels, and less
+/// than a file can demand.
 const fn most_table_bytes(pixels: u64) -> u64 {
     let bytes = (1 << 20) + pixels * 4;
     if bytes < 16 << 20 { bytes } else { 16 << 20 }
 }
 
-/// Decodes a part of the payload of a `VP8L` chunk, with or without alpha. Alpha is full where the
-/// picture says that it has none.
+/// Decodes a part of the payload of a `VP8L` chunk. Alpha is 255 if the picture says that it has
+/// none.
 pub(super) fn decode(
     payload: &[u8],
     part: Area,
     layout: Layout,
-    control: &Control,
+    interrupt: Interrupt<'_>,
 ) -> Result<Vec<u8>, Error> {
     let shape = shape(payload).ok_or(DAMAGED)?;
     let channels = match (layout, shape.alpha) {
@@ -98,21 +98,22 @@ pub(super) fn decode(
         _ => Channels::Rgb,
     };
     let size = (shape.width as usize, shape.height as usize);
-    decode_stream(&payload[5..], size, part, channels, control)
+    decode_stream(&payload[5..], size, part, channels, interrupt)
 }
 
-/// Decodes a part of a picture that comes without a header: rows of the channels asked for.
+/// Decodes a part of a picture without a header, in rows of the requested channels.
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] unless every pixel, also of the rest, was decoded from data that is there;
-/// [`Error::TooComplex`] where codes take more memory than pixels pay for; and what `control` says.
+/// [`Error::Corrupt`] unless the data holds every pixel, also those outside the part;
+/// [`Error::TooComplex`] if the codes take more memory than a picture of this size justifies;
+/// [`Error::Interrupted`].
 pub(super) fn decode_stream(
     stream: &[u8],
     (width, height): (usize, usize),
     part: Area,
     channels: Channels,
-    control: &Control,
+    interrupt: Interrupt<'_>,
 ) -> Result<Vec<u8>, Error> {
     let mut bits = Bits::new(stream);
     let mut transforms = Vec::new();
@@ -120,14 +121,14 @@ pub(super) fn decode_stream(
     let mut seen = [false; 4];
     while bits.read_flag() {
         let kind = bits.read(2) as usize;
-        // Each comes once.
+        // Each transform is used at most once.
         if std::mem::replace(&mut seen[kind], true) {
             return Err(DAMAGED);
         }
         let transform = match kind {
             0 | 1 => {
                 let tile_bits = bits.read(3) + 2;
-                let tiles = read_tiles(&mut bits, stored_width, height, tile_bits, control)?;
+                let tiles = read_tiles(&mut bits, stored_width, height, tile_bits, interrupt)?;
                 if kind == 0 {
                     Transform::Predictor(Predictor::new(stored_width, tile_bits, &tiles))
                 } else {
@@ -137,7 +138,7 @@ pub(super) fn decode_stream(
             2 => Transform::SubtractGreen,
             _ => {
                 let colors = bits.read(8) as usize + 1;
-                let differences = read_small(&mut bits, colors, 1, control)?;
+                let differences = read_small(&mut bits, colors, 1, interrupt)?;
                 let palette = Palette::new(stored_width, &differences.pixels);
                 stored_width = palette.stored_width();
                 Transform::Palette(Box::new(palette))
@@ -148,9 +149,9 @@ pub(super) fn decode_stream(
     let cache_bits = read_cache_bits(&mut bits)?;
     let groups = if bits.read_flag() {
         let tile_bits = bits.read(3) + 2;
-        let map = read_tiles(&mut bits, stored_width, height, tile_bits, control)?;
+        let map = read_tiles(&mut bits, stored_width, height, tile_bits, interrupt)?;
         let most_bytes = most_table_bytes(width as u64 * height as u64) as usize;
-        Groups::read_many(&mut bits, cache_bits, map, tile_bits, most_bytes, control)?
+        Groups::read_many(&mut bits, cache_bits, map, tile_bits, most_bytes, interrupt)?
     } else {
         Groups::read_one(&mut bits, cache_bits)?
     };
@@ -163,7 +164,7 @@ pub(super) fn decode_stream(
         cache_bits,
         stored_width,
         pixels,
-        control,
+        interrupt,
     )?;
     drop(groups);
     let stored = Stored {
@@ -172,7 +173,7 @@ pub(super) fn decode_stream(
         stored_width,
         transforms,
     };
-    stored.finish(part, channels, control)
+    stored.finish(part, channels, interrupt)
 }
 
 fn read_cache_bits(bits: &mut Bits<'_>) -> Result<u32, Error> {
@@ -185,16 +186,16 @@ fn read_cache_bits(bits: &mut Bits<'_>) -> Result<u32, Error> {
     }
 }
 
-/// Reads a pixel for each tile of a picture.
+/// Reads a picture with one pixel for each tile.
 fn read_tiles(
     bits: &mut Bits<'_>,
     width: usize,
     height: usize,
     tile_bits: u32,
-    control: &Control,
+    interrupt: Interrupt<'_>,
 ) -> Result<Rows, Error> {
     let tiles = |edge: usize| edge.div_ceil(1 << tile_bits);
-    read_small(bits, tiles(width), tiles(height), control)
+    read_small(bits, tiles(width), tiles(height), interrupt)
 }
 
 /// Reads a picture without transforms and with one group of codes.
@@ -202,16 +203,16 @@ fn read_small(
     bits: &mut Bits<'_>,
     width: usize,
     height: usize,
-    control: &Control,
+    interrupt: Interrupt<'_>,
 ) -> Result<Rows, Error> {
     let cache_bits = read_cache_bits(bits)?;
     let groups = Groups::read_one(bits, cache_bits)?;
     let mut pixels = vec![[0; 4]; width * height];
-    read_pixels(bits, &groups, cache_bits, width, &mut pixels, control)?;
+    read_pixels(bits, &groups, cache_bits, width, &mut pixels, interrupt)?;
     Ok(Rows { width, pixels })
 }
 
-/// A picture as it was stored, at the end of the room for all of it.
+/// The stored pixels, at the end of the memory of the result.
 struct Stored {
     picture: Vec<u8>,
     size: (usize, usize),
@@ -220,16 +221,17 @@ struct Stored {
 }
 
 impl Stored {
-    /// Makes what is asked for of what was stored, from the first row to the last, in its place.
+    /// Undoes the transforms from the first row to the last and writes the requested channels, in
+    /// place.
     fn finish(
         mut self,
         part: Area,
         channels: Channels,
-        control: &Control,
+        interrupt: Interrupt<'_>,
     ) -> Result<Vec<u8>, Error> {
         let (width, height) = self.size;
-        let all = (part.width, part.height) == self.size && channels == Channels::Rgba;
-        if all && self.transforms.is_empty() {
+        let is_all = (part.columns().len(), part.rows().len()) == self.size;
+        if is_all && channels == Channels::Rgba && self.transforms.is_empty() {
             return Ok(self.picture);
         }
         let pixel_bytes = match channels {
@@ -237,13 +239,13 @@ impl Stored {
             Channels::Rgb => 3,
             Channels::Green => 1,
         };
-        let row_bytes = part.width * pixel_bytes;
+        let row_bytes = part.columns().len() * pixel_bytes;
         let stored_bytes = self.stored_width * 4;
         let end = self.picture.len();
         let mut row: Vec<Pixel> = Vec::with_capacity(width + 7);
-        for y in 0..part.y + part.height {
+        for y in 0..part.rows().end {
             if y % 64 == 0 {
-                control.check()?;
+                interrupt.check()?;
             }
             let begin = end - (height - y) * stored_bytes;
             let (stored, _) = self.picture[begin..begin + stored_bytes].as_chunks();
@@ -252,13 +254,13 @@ impl Stored {
             for transform in self.transforms.iter_mut().rev() {
                 transform.undo(&mut row, y);
             }
-            if let Some(y) = y.checked_sub(part.y) {
-                // What is stored of later rows lies behind the end of this one.
+            if let Some(y) = y.checked_sub(part.rows().start) {
+                // The stored pixels of later rows lie behind the end of this one.
                 let target = &mut self.picture[y * row_bytes..(y + 1) * row_bytes];
-                write(&row[part.x..part.x + part.width], channels, target);
+                write(&row[part.columns()], channels, target);
             }
         }
-        self.picture.truncate(part.height * row_bytes);
+        self.picture.truncate(part.rows().len() * row_bytes);
         self.picture.shrink_to_fit();
         Ok(self.picture)
     }
