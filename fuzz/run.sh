@@ -3,8 +3,8 @@
 #
 #     fuzz/run.sh [SECONDS] [TARGET…]
 #
-# The targets (process, jpeg, png, webp, gif, heic, avif) run one after the other, each for SECONDS (60 by
-# default) on one core. They start from the corpus of earlier runs and the pictures in tests/fixtures.
+# The targets (process, jpeg, png, webp, gif, heic, avif, webp-decoders) run one after the other, each
+# for SECONDS (60 by default) on one core. They start from the corpus of earlier runs and the pictures in tests/fixtures.
 # Findings are in fuzz/artifacts; a finding ends the run with an error.
 #
 # The stable compiler builds the targets: RUSTC_BOOTSTRAP makes it accept the flags of the sanitizer.
@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[[ ${#targets[@]} -gt 0 ]] || targets=(process jpeg png webp gif heic avif)
+[[ ${#targets[@]} -gt 0 ]] || targets=(process jpeg png webp gif heic avif webp-decoders)
 
 target=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1
@@ -32,6 +32,7 @@ for name in "${targets[@]}"; do
     case $name in
         process) seeds=(../tests/fixtures/*.*) ;;
         jpeg) seeds=(../tests/fixtures/*.jpg) ;;
+        webp-decoders) seeds=(../tests/fixtures/*.webp) ;;
         *) seeds=(../tests/fixtures/*."$name") ;;
     esac
     for seed in "${seeds[@]}"; do

@@ -1,5 +1,7 @@
 //! The common part of the fuzz targets: runs one picture through all of imaging.
 
+pub mod webp;
+
 use std::ops::ControlFlow;
 use std::time::Duration;
 

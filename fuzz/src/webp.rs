@@ -71,7 +71,7 @@ fn ours(data: &[u8]) -> Result<Option<Image>, ()> {
         Content::Still(picture) => *picture,
         Content::Animation(_) => return Err(()),
     };
-    let Some(picture) = picture.filter(|_| file.is_complete()) else {
+    let Some(picture) = picture else {
         return Ok(None);
     };
     let (width, height) = (picture.width(), picture.height());
