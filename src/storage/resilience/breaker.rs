@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::RetryPolicy;
 use crate::storage::StoreError;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, chain};
 
 /// A circuit breaker. It counts consecutive failed operations. While it is open, operations are
 /// refused.
@@ -39,8 +39,7 @@ impl Breaker {
                 state.failures = state.failures.saturating_add(1);
                 state.is_open = state.failures >= policy.failures_to_open;
                 if state.is_open && !was_open {
-                    let error = error as &dyn std::error::Error;
-                    warn!(error, "circuit breaker opened for the object store");
+                    warn!(error = %chain(error), "circuit breaker opened for the object store");
                 }
             }
             _ => {

@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::{Checkup, Object, RangedObject, Store, StoreError, StoredUpload};
 use crate::avatar::{AvatarId, ObjectKey};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, chain};
 use breaker::Breaker;
 
 /// The deadlines and retries of a [`RetryingStore`].
@@ -123,7 +123,7 @@ impl RetryingStore {
             debug!(
                 operation,
                 attempt,
-                error = &error as &dyn std::error::Error,
+                error = %chain(&error),
                 "retrying a store operation"
             );
             tokio::time::sleep(pause).await;

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::startup;
 use crate::config::S3Settings;
+use crate::telemetry::chain;
 
 /// The pause after the first failed attempt. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -101,7 +102,7 @@ async fn create_again(settings: S3Settings, losses: Arc<AtomicU64>) {
             Err(error) => {
                 let text = error.to_string();
                 if text != reported {
-                    warn!(cause = std::error::Error::source(&error), "{text}");
+                    warn!(error = %chain(&error), "the bucket cannot be created again yet");
                     reported = text;
                 }
             }

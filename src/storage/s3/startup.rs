@@ -16,6 +16,7 @@ use super::start_error::{S3StartError, S3StartupWarning};
 use super::{S3Store, policy};
 use crate::avatar::AvatarId;
 use crate::config::{PublicAccess, S3Settings};
+use crate::telemetry::chain;
 
 /// The longest time for the whole preparation. After it the server counts as unreachable.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -311,7 +312,7 @@ impl Opening<'_> {
                 let put = self.store.client.put_bucket_cors().bucket(bucket);
                 match put.cors_configuration(rules).send().await {
                     Ok(_) => return,
-                    Err(error) => sdk_error("PutBucketCors")(error).to_string(),
+                    Err(error) => chain(&sdk_error("PutBucketCors")(error)).to_string(),
                 }
             }
             Err(error) => error.to_string(),

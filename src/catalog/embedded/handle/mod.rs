@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::tables::Failure;
 use crate::private_files;
+use crate::telemetry::chain;
 pub use file::EmbeddedOpenError;
 use file::{create, failed, is_created, open_existing, sync_folders};
 
@@ -193,14 +194,13 @@ impl Handle {
         match open_existing(&self.path) {
             Ok(opened) => {
                 warn!(
-                    error = cause as &dyn std::error::Error,
+                    error = %chain(cause),
                     "reopened the catalog's file after an I/O error"
                 );
                 *database = Some(opened);
             }
             Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                cause = std::error::Error::source(&error),
+                error = %chain(&error),
                 "cannot reopen the catalog's file yet"
             ),
         }
@@ -237,7 +237,7 @@ impl Handle {
         let last_test = Instant::now();
         let refusal = Refusal { reason, last_test };
         if self.state().refusal.replace(refusal).is_none() {
-            warn!(error = cause, "the catalog refuses uploads: {reason}");
+            warn!(error = %chain(cause), "the catalog refuses uploads: {reason}");
         }
     }
 
@@ -301,8 +301,7 @@ fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
-        let error = &error as &dyn std::error::Error;
-        warn!(error, path = %path.display(), "cannot remove a file that holds space for the catalog");
+        warn!(error = %chain(&error), path = %path.display(), "cannot remove a file that holds space for the catalog");
     }
 }
 
