@@ -130,7 +130,7 @@ mod tests {
     use crate::telemetry::Health;
 
     #[tokio::test]
-    async fn a_process_that_starts_reports_records_whose_objects_are_gone_until_there_are_none() {
+    async fn a_new_process_reports_records_without_objects_until_none_is_left() {
         let parts = Parts::new();
         let who = SubjectId::new("42").unwrap();
         let mut record = contract::record(1, 1);

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_delete_removes_all_manifests_first_and_then_the_rest_several_at_once() {
+    async fn a_delete_removes_all_manifests_before_other_objects_and_several_objects_at_once() {
         let parts = Parts::new();
         let subject = SubjectId::new("42").unwrap();
         for number in 1..=4 {

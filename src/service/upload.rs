@@ -96,7 +96,7 @@ mod tests {
         Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
     };
 
-    /// A store that loses the answer to the manifest, together with the catalog.
+    /// A store that fails after it has written the manifest, and stops the catalog at the same time.
     struct LastWrite {
         store: Arc<DiskStore>,
         catalog: Mutex<RedisServer>,

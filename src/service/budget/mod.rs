@@ -122,7 +122,7 @@ impl Budget {
             return Ok(None);
         };
         let mut slot = UserSlot {
-            uploads: self.users.of(subject),
+            uploads: self.users.semaphore(subject),
             subject: subject.clone(),
             permit: None,
             users: Arc::clone(&self.users),
@@ -338,7 +338,8 @@ impl Drop for Waiting {
 struct Users(Mutex<HashMap<SubjectId, Arc<Semaphore>>>);
 
 impl Users {
-    fn of(&self, subject: &SubjectId) -> Arc<Semaphore> {
+    /// The semaphore of a user.
+    fn semaphore(&self, subject: &SubjectId) -> Arc<Semaphore> {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(UPLOADS_PER_USER));
         Arc::clone(users.entry(subject.clone()).or_insert_with(new))

@@ -19,7 +19,7 @@ async fn decode(budget: &Budget, bytes: u64) -> Result<Reservation, Error> {
     budget.decode(&user("42"), bytes, &mut wait).await
 }
 
-/// A whole body of so many bytes, which came at once.
+/// A complete body of so many bytes, which arrived at once.
 async fn body(budget: &Budget, account: &Account, bytes: u64) -> Result<Reservation, Error> {
     let mut wait = budget.wait_deadline();
     let mut body = budget.body(account, bytes, &mut wait).await?;
@@ -49,10 +49,10 @@ async fn released_memory_goes_to_the_upload_that_waits() {
     assert!(!waiting.is_finished());
     let load = budget.load();
     assert_eq!((load.waiting, load.workers_busy, load.workers), (1, 0, 1));
-    // A small one that comes later does not take what the large one waits for.
+    // A small reservation that comes later does not take the memory that the large one waits for.
     let later = decode(&budget, MIB);
     let later = tokio::time::timeout(Duration::from_millis(500), later).await;
-    assert!(later.is_err(), "it overtook");
+    assert!(later.is_err(), "it overtook the large one");
     drop(held);
     waiting.await.unwrap().unwrap();
     assert_eq!(budget.load().waiting, 0);
@@ -60,7 +60,7 @@ async fn released_memory_goes_to_the_upload_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_waits_of_an_upload_count_together() {
+async fn the_waits_of_an_upload_are_summed() {
     let budget = Arc::new(budget());
     let mut wait = budget.wait_deadline();
     let other = user("other");
@@ -82,7 +82,7 @@ async fn the_waits_of_an_upload_count_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upload_that_gave_up_holds_no_place_in_the_queue() {
+async fn an_upload_that_gave_up_leaves_the_queue() {
     let budget = budget();
     let account = user("42");
     let mut wait = budget.wait_deadline();
@@ -95,7 +95,7 @@ async fn an_upload_that_gave_up_holds_no_place_in_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_waits_outside_and_is_let_in_one_by_one() {
+async fn a_flood_waits_unread_and_is_admitted_one_by_one() {
     let budget = budget();
     let account = service("main");
     let mut slots = Vec::new();
@@ -114,7 +114,7 @@ async fn a_flood_waits_outside_and_is_let_in_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bodies_leave_memory_to_decode() {
+async fn bodies_do_not_use_the_memory_for_decoding() {
     let budget = budget();
     let mut bodies = Vec::new();
     while let Ok(one) = body(&budget, &user("42"), 5 * MIB).await {
@@ -135,7 +135,7 @@ async fn a_picture_that_never_fits_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_has_two_uploads_under_way_and_a_service_more() {
+async fn a_user_has_at_most_two_concurrent_uploads_and_a_service_more() {
     let budget = budget();
     let slot = async |account: &Account| {
         let mut wait = budget.wait_deadline();
@@ -168,15 +168,15 @@ async fn memory_for_a_body_is_reserved_as_it_arrives() {
     assert_eq!(reserved(), 128 << 10);
     body.hold(5 * MIB, &mut wait).await.unwrap();
     assert_eq!(reserved(), 5 * MIB);
-    // What was reserved ahead is released.
+    // Memory that was reserved ahead is released.
     let whole = body.complete(3 * MIB, &mut wait).await.unwrap();
     assert_eq!(reserved(), 3 * MIB);
     drop(whole);
     assert_eq!(reserved(), 0);
 }
 
-/// A body that has sent `bytes` and then sends nothing, until it is ended.
-async fn dripping(budget: &Budget, account: Account, bytes: u64) -> &'static str {
+/// A body that sends `bytes` and then nothing. Returns how it ended.
+async fn stalled_body(budget: &Budget, account: Account, bytes: u64) -> &'static str {
     let mut wait = budget.wait_deadline();
     let mut body = budget.body(&account, 5 * MIB, &mut wait).await.unwrap();
     body.hold(bytes, &mut wait).await.unwrap();
@@ -188,13 +188,13 @@ async fn dripping(budget: &Budget, account: Account, bytes: u64) -> &'static str
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_bodies_hold_no_memory_that_others_wait_for() {
+async fn a_slow_body_is_ended_if_others_wait_for_memory() {
     let budget = Arc::new(budget());
     let slow: Vec<_> = (0..6)
         .map(|number| {
             let budget = Arc::clone(&budget);
             let account = user(&format!("slow-{number}"));
-            tokio::spawn(async move { dripping(&budget, account, 5 * MIB).await })
+            tokio::spawn(async move { stalled_body(&budget, account, 5 * MIB).await })
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -207,13 +207,13 @@ async fn slow_bodies_hold_no_memory_that_others_wait_for() {
     for one in slow {
         ended += usize::from(one.await.unwrap() == "ended");
     }
-    assert_eq!(ended, 1, "one was enough");
+    assert_eq!(ended, 1, "ending one was enough");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_body_is_let_be_while_nobody_waits() {
+async fn a_slow_body_continues_while_nobody_waits() {
     let budget = budget();
-    assert_eq!(dripping(&budget, user("42"), 5 * MIB).await, "finished");
+    assert_eq!(stalled_body(&budget, user("42"), 5 * MIB).await, "finished");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +223,7 @@ async fn a_service_gets_no_more_than_half_while_others_wait() {
     for _ in 0..6 {
         held.push(body(&budget, &service("main"), 5 * MIB).await.unwrap());
     }
-    // Ten more of the service's wait, and after them one user.
+    // Ten more uploads of the service wait, and after them one upload of a user.
     let order = Arc::new(Mutex::new(Vec::new()));
     let queue = |name: &'static str, account: Account| {
         let (budget, order) = (Arc::clone(&budget), Arc::clone(&order));
@@ -239,7 +239,7 @@ async fn a_service_gets_no_more_than_half_while_others_wait() {
     tasks.push(queue("user", user("42")));
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(order.lock().unwrap().is_empty());
-    // The service's uploads are done one by one: the user's is the first to go on.
+    // The uploads of the service end one by one. The upload of the user continues first.
     for whole in held {
         drop(whole);
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -252,13 +252,13 @@ async fn a_service_gets_no_more_than_half_while_others_wait() {
     assert_eq!(order.len(), 11);
 }
 
-/// Bodies of random sizes, speeds and accounts on a pool that is far too small for all of them
-/// at once: each is finished, and none waits for ever.
+/// Bodies of random sizes, speeds and accounts share a pool that is too small for all of them at once.
+/// Each one ends, and none waits for ever.
 #[tokio::test(start_paused = true)]
 async fn bodies_that_hold_a_part_and_wait_for_the_rest_all_finish() {
     for seed in 0..300 {
         let mut random = fastrand::Rng::with_seed(seed);
-        // Enough patience that only waiting for ever would be refused.
+        // The deadline is so long that only a body that waits for ever is refused.
         let capacity = random.u64(2..=8) * MIB;
         let budget = Arc::new(Budget::new(2 * capacity, 1, Duration::from_secs(1_000_000)));
         let tasks: Vec<_> = (0..random.usize(2..40))

@@ -13,7 +13,7 @@ use crate::service::testing::Parts;
 use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError};
 
 impl Parts {
-    /// Reserves an upload's id, which gives it the version that it has.
+    /// Reserves the id of an upload. The catalog gives it the version of the record.
     async fn reserved(&self, record: &Record) {
         self.catalog.initialize(InitialState::New).await.unwrap();
         let within = Duration::from_mins(2);
@@ -33,7 +33,7 @@ impl Parts {
         assert_eq!(replaced.unwrap(), Replaced::Committed);
     }
 
-    /// Stores an upload's objects, with a manifest that tells of it.
+    /// Stores the objects of an upload, the manifest included.
     async fn stored(&self, record: &Record) {
         let manifest = Manifest {
             subject: subject(),
@@ -56,12 +56,12 @@ impl Parts {
 
 type Listing = Vec<StoredUpload>;
 
-/// A store in which something happens meanwhile.
+/// A store that calls a function of the test during an operation.
 struct Meddled {
     store: Arc<DiskStore>,
-    /// As soon as an object of this upload has been read.
+    /// Called after an object of this upload was read.
     after_get: Box<dyn Fn(AvatarId) -> BoxFuture<'static, ()> + Send + Sync>,
-    /// What becomes of a listing.
+    /// Changes the result of a listing.
     listed: fn(Listing) -> Result<Listing, StoreError>,
 }
 
@@ -134,7 +134,7 @@ async fn collected(service: &Service) -> Collected {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
+async fn an_incomplete_upload_is_garbage_and_is_not_restored() {
     let parts = Parts::new();
     let service = parts.service();
     let (whole, torn) = (contract::record(1, 1), contract::record(2, 2));
@@ -155,9 +155,9 @@ async fn an_upload_that_is_not_whole_is_not_restored_but_garbage() {
 }
 
 #[tokio::test]
-async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_window() {
+async fn a_store_with_more_uploads_than_fit_into_memory_is_collected_window_by_window() {
     let parts = Parts::new();
-    // One upload a page, so that every window is as small as it can be.
+    // One upload per page makes every window as small as possible.
     let service = parts.service_on(Arc::new(Meddled {
         listed: |uploads| Ok(uploads.into_iter().take(1).collect()),
         ..Meddled::with(&parts.store)
@@ -172,7 +172,7 @@ async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_wi
         let mut record = contract::record(1, 1);
         record.avatar_id = id;
         parts.stored(&record).await;
-        // Every second one is current; of the last, nothing is left in the store.
+        // Every second upload is current. The store has nothing of the last one.
         if id != ids[1] && id != ids[3] {
             let who = SubjectId::new(name).unwrap();
             let restored = parts.catalog.restore(&who, &record, Duration::ZERO);
@@ -202,7 +202,7 @@ async fn a_store_of_more_uploads_than_are_kept_in_mind_is_collected_window_by_wi
 }
 
 #[tokio::test]
-async fn an_upload_that_is_given_up_during_a_rebuild_does_not_come_back() {
+async fn an_upload_that_is_invalidated_during_a_rebuild_is_not_restored() {
     let parts = Parts::new();
     let lost = contract::record(1, 1);
     parts.reserved(&lost).await;
@@ -227,7 +227,7 @@ async fn an_upload_that_is_given_up_during_a_rebuild_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn an_upload_that_a_rebuild_brings_back_meanwhile_is_no_garbage() {
+async fn an_upload_that_a_rebuild_restores_during_the_collection_is_not_garbage() {
     let parts = Parts::new();
     let (current, older) = (contract::record(2, 2), contract::record(1, 1));
     parts.stored(&current).await;
@@ -255,7 +255,7 @@ async fn an_upload_that_a_rebuild_brings_back_meanwhile_is_no_garbage() {
 }
 
 #[tokio::test]
-async fn an_upload_under_way_is_left_alone() {
+async fn an_upload_under_way_is_not_restored_and_not_garbage() {
     let parts = Parts::new();
     let service = parts.service();
     let upload = contract::record(1, 1);
@@ -267,7 +267,7 @@ async fn an_upload_under_way_is_left_alone() {
 }
 
 #[tokio::test]
-async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
+async fn after_a_rebuild_no_version_is_used_again_that_a_deleted_avatar_may_have_had() {
     let parts = Parts::new();
     let service = parts.service();
     let began = async |name: &str, id: u8| {
@@ -284,7 +284,7 @@ async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
     rebuilt(&service).await;
     assert_eq!(began("a", 101).await, Version(floor.0 + 1));
 
-    // Somebody's clock was wrong: what is found counts more.
+    // A clock was wrong. A version that is found raises the floor above the time.
     let mut found = contract::record(1, 3_000_000_000_000);
     found.avatar_id = AvatarId::from_bytes([1; 16]);
     parts.stored(&found).await;
@@ -294,7 +294,7 @@ async fn nobody_begins_again_at_a_version_that_a_deleted_avatar_may_have_had() {
 }
 
 #[tokio::test]
-async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
+async fn a_rebuild_raises_the_floor_before_anything_else() {
     let parts = Parts::new();
     let service = parts.service_on(Arc::new(Meddled {
         listed: |_| Err(StoreError::new("list its uploads", "on purpose")),
@@ -309,13 +309,13 @@ async fn a_rebuild_that_is_interrupted_at_once_has_raised_the_floor() {
 }
 
 #[tokio::test]
-async fn what_a_dead_upload_wrote_late_is_found_by_the_next_sweep() {
+async fn objects_that_an_abandoned_upload_writes_late_are_removed_by_the_next_sweep() {
     let parts = Parts::new();
     let (service, record) = (parts.service(), contract::record(1, 1));
     parts.reserved(&record).await;
     parts.clock.advance(Duration::from_mins(2));
     assert_eq!(service.sweep().await.unwrap().avatars, 1);
-    // The network, or a store that stood still, had held the writes up.
+    // The network or the store delayed the writes.
     parts.stored(&record).await;
     assert_eq!(service.sweep().await.unwrap().avatars, 0, "leased");
     parts.clock.advance(service.settings().upload_deadline);
@@ -325,7 +325,7 @@ async fn what_a_dead_upload_wrote_late_is_found_by_the_next_sweep() {
 }
 
 #[tokio::test]
-async fn what_is_written_late_behind_a_delete_is_found_by_the_sweep() {
+async fn objects_that_are_written_after_a_delete_are_removed_by_the_sweep() {
     let parts = Parts::new();
     let (service, record) = (parts.service(), contract::record(1, 1));
     parts.reserved(&record).await;
@@ -336,7 +336,7 @@ async fn what_is_written_late_behind_a_delete_is_found_by_the_sweep() {
         .await
         .unwrap();
     assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
-    // An attempt that had been given up for the next one is carried out after all.
+    // A write that was given up and retried is carried out after all.
     parts.stored(&record).await;
     parts.clock.advance(service.settings().upload_deadline);
     assert_eq!(service.sweep().await.unwrap().avatars, 1);
@@ -380,7 +380,7 @@ async fn a_complete_upload_whose_commit_is_unknown_is_removed_after_the_grace() 
     assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
 }
 
-/// Restores so many records of which the store has nothing, and one that is whole.
+/// Restores so many records without objects, and one complete record.
 async fn with_lost_records(parts: &Parts, count: u16) -> (SubjectId, Record) {
     for number in 0..count {
         let mut record = contract::record(1, 1);
@@ -398,7 +398,7 @@ async fn with_lost_records(parts: &Parts, count: u16) -> (SubjectId, Record) {
 }
 
 #[tokio::test]
-async fn records_without_objects_are_dropped_and_many_of_them_only_by_force() {
+async fn records_without_objects_are_dropped_and_many_of_them_only_with_force() {
     for is_rebuild in [false, true] {
         for (count, limit, dropped) in [
             (10, DropLimit::Few, 10),
@@ -438,8 +438,7 @@ async fn records_without_objects_are_dropped_and_many_of_them_only_by_force() {
 async fn a_rebuild_does_not_undo_an_upload_that_was_made_after_a_loss() {
     let parts = Parts::new();
     let service = parts.service();
-    // The catalog came back without this one, which had been acknowledged, and gave its version to
-    // another upload.
+    // The catalog lost this acknowledged upload, and gave its version to another one.
     let mut lost = contract::record(1, 9);
     lost.reserved_at = parts.clock.now();
     parts.stored(&lost).await;
@@ -456,7 +455,7 @@ async fn a_rebuild_does_not_undo_an_upload_that_was_made_after_a_loss() {
 }
 
 #[tokio::test]
-async fn maintenance_leaves_alone_what_it_cannot_read() {
+async fn maintenance_skips_records_and_manifests_that_it_cannot_read() {
     let parts = Parts::new();
     let service = parts.service();
     let record = contract::record(1, 1);
@@ -470,14 +469,14 @@ async fn maintenance_leaves_alone_what_it_cannot_read() {
 }
 
 #[tokio::test]
-async fn a_whole_upload_that_a_delete_covers_is_garbage() {
+async fn a_complete_upload_older_than_a_delete_is_garbage() {
     let parts = Parts::new();
     let service = parts.service();
     let mut record = contract::record(1, 1);
     parts.reserved(&record).await;
     record.reserved_at = parts.clock.now();
     parts.stored(&record).await;
-    // A rebuild would restore it: it stays.
+    // A rebuild would restore it, so it stays.
     let one = Outstanding {
         subject: subject(),
         avatar: record.avatar_id,
