@@ -1,56 +1,71 @@
 //! Cameo: a standalone avatar service.
 //!
-//! # The house, in reading order
+//! A client uploads a profile picture. Cameo checks it, makes a small image in every configured size
+//! and format, stores the images in a bucket or a folder, records them in Redis or an embedded
+//! database, and answers with public URLs.
 //!
-//! The crate [`cameo_imaging`] turns bytes into renditions; it is pure. This crate is the service
-//! round it:
+//! # The map
 //!
-//! | module | what it is |
+//! The image code is in two crates of its own: [`cameo_imaging`] turns the bytes of a picture and a
+//! recipe into encoded images, and `cameo-webp-decode` is its WebP decoder. Both are pure
+//! computation. This crate is the service around them. Read its modules in this order:
+//!
+//! | module | task |
 //! | --- | --- |
-//! | [`avatar`] | the vocabulary: ids, keys, records; a leaf |
-//! | [`config`] | settings, checked; a leaf |
-//! | [`storage`] | port and adapters: where renditions lie |
-//! | [`catalog`] | port and adapters: which avatar each user has, and what is still to be removed |
-//! | [`limits`] | port and adapters: how often anyone may do what |
-//! | `private_files` | files and folders that only their owner may read; a leaf |
-//! | [`redis`] | the connection that the adapters of a fleet share |
-//! | [`service`] | what the program does: upload, read, remove, sweep, maintain |
-//! | [`auth`] | who made a request |
-//! | [`access`] | who may do and see what, and links to images |
-//! | [`http`] | the route table, what guards it, how answers look |
-//! | [`app`] | the composition root: the only place that chooses adapters |
-//! | [`server`] | connections, the sweep, an end in order |
-//! | [`telemetry`] | lines and metrics for the operator; a leaf |
-//! | [`cli`] | the command line |
+//! | [`avatar`] | the vocabulary: user ids, avatar ids, object keys, records, events |
+//! | [`config`] | loads and checks the settings |
+//! | [`telemetry`] | log lines, metrics, health |
+//! | `private_files` | creates files and folders that only their owner can read |
+//! | [`storage`] | the port of the object store, and its adapters: S3, folder |
+//! | [`catalog`] | the port of the records, removals and events, and its adapters: Redis, embedded |
+//! | [`limits`] | the port of the rate limits, and its adapters: Redis, local |
+//! | [`redis`] | the connection that the Redis adapters share |
+//! | [`auth`] | verifies tokens: who makes a request |
+//! | [`access`] | decides who may do and see what, and makes links to images |
+//! | [`service`] | the functions of the program: upload, read, remove, sweep, maintain |
+//! | [`http`] | the route table, the checks of a request, the shape of answers |
+//! | [`app`] | the composition root: the only file that chooses adapters |
+//! | [`server`] | listeners, connections, background tasks, and their end in order |
+//! | [`cli`] | the commands and their options |
 //!
-//! `main → cli → app, server`; `server → http → service`; `service → cameo_imaging, ports`;
-//! `adapters → their port`; everything may use [`avatar`] and [`telemetry`]'s [`Metrics`](telemetry::Metrics) and
-//! [`Health`](telemetry::Health). Nothing calls upward.
+//! A module imports only from modules below it:
+//! `main → cli → server → app → http → service → ports`. The service also imports
+//! [`cameo_imaging`]. An adapter imports its port. [`app`] imports the adapters. Every module may
+//! import [`avatar`], [`config`] and [`telemetry`]. The test in `directions.rs` checks this.
 //!
-//! # The way of one upload
+//! # One upload, step by step
 //!
-//! `http` extracts a permit (who asks is known, may do it, is within the rate), reserves room in
-//! the memory budget, and only then reads the body. [`service`] probes the headers, waits for a
-//! worker and for room to decode, and hands the picture to the [`cameo_imaging::Pool`]. The first rendition that comes
-//! back reserves the avatar's id and version in the [`catalog`]; each is written to the
-//! [`storage`] as soon as it is encoded; the manifest follows the last. Then one atomic step of
-//! the catalog makes the new record current and retires the one before.
+//! 1. [`http`] checks the request before it reads the body: who sends it, whether they may change
+//!    this avatar, whether a foreign page forged it, and whether it is within the rate limit.
+//! 2. [`service`] admits the upload: it reserves memory, or lets the client wait with its body unread.
+//!    `http` then reads the body; more memory is reserved as bytes arrive.
+//! 3. The service *makes the objects*. It probes the headers, waits for a worker and for memory to
+//!    decode, and starts processing. When the first rendition is encoded, the service reserves the
+//!    avatar's id and version in the [`catalog`]. It writes each rendition to the [`storage`] as soon
+//!    as it is encoded, and the manifest after the last one.
+//! 4. The service *commits them for the user*: one atomic step of the catalog makes the new record
+//!    current, retires the previous avatar, and appends the event.
+//! 5. The sweep later removes the objects of the retired avatar.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! - An upload that was answered 200 is readable, whatever dies next. One that was not leaves
-//!   nothing behind after the sweep, and the avatar before it unchanged.
-//! - An object never changes: every upload has an id of its own, never reused.
-//! - A user id is never part of an object's key or URL.
-//! - No byte of an upload's metadata is in any rendition.
-//! - Memory is reserved before it is used; every queue, wait and cache has an end.
-//! - A client is told what it can mend, an operator what happened; never the other way round.
+//! - An upload that was answered 200 stays readable, whatever fails next. An upload that was not
+//!   leaves the user's avatar unchanged, and the sweep removes its objects.
+//! - An object never changes. Every upload has an id of its own that is never used again.
+//! - A user id is never part of an object key or of the public URL of an object.
+//! - No rendition contains metadata of the upload.
+//! - Memory is reserved before it is used. Every queue, wait and cache is bounded.
+//! - A client is told what it can correct, and an operator is told what failed.
+//! - A failure is logged once, where it is handled, with all its causes.
 //!
-//! # What is deliberately not here
+//! # Deliberately absent
 //!
-//! No mutable global state, no background work without an owner, no temporary files outside the
-//! store's own folder, and no C code that parses what a stranger sent. Decoders are Rust, but not
-//! all of them are safe Rust; [`cameo_imaging`] says which use `unsafe`, and where they run.
+//! - Mutable global state.
+//! - Background work without an end: [`server`] owns the tasks and the connections, and stops them. A
+//!   task that a request starts ends by itself within seconds.
+//! - Temporary files outside the folder of the store.
+//! - C code that parses an upload. Decoders are Rust. Some of them use `unsafe`; [`cameo_imaging`]
+//!   names those and says where they run.
 
 pub mod access;
 pub mod app;

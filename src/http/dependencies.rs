@@ -10,7 +10,7 @@ use tracing::{Instrument, info, warn};
 use utoipa::ToSchema;
 
 use crate::service::{self, PublicRead, Service};
-use crate::telemetry::Health;
+use crate::telemetry::{Health, chain};
 
 /// How long the result of a check is used again. Probes are frequent, and a check writes.
 const FRESH: Duration = Duration::from_secs(1);
@@ -169,8 +169,7 @@ pub(super) async fn answer<T>(
     match tokio::time::timeout(TIMEOUT, check).await {
         Ok(Ok(answer)) => return Some(answer),
         Ok(Err(error)) => {
-            let error: &dyn std::error::Error = &error;
-            warn!(error, "the {name} is not ready");
+            warn!(error = %chain(&error), "the {name} is not ready");
         }
         Err(_) => warn!("the {name} does not answer"),
     }

@@ -23,6 +23,7 @@ use super::problem::{Code, Problem, ProblemBody, title};
 use super::{AppState, cross_origin, drain, host};
 use crate::avatar::{Account, AvatarId};
 use crate::limits::{Decision, Verdict};
+use crate::telemetry::chain;
 
 /// Routes that monitoring requests every few seconds.
 const PROBED: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
@@ -164,17 +165,11 @@ fn request_id(request: &Request) -> String {
     }
 }
 
-/// Logs the cause of a problem with its whole chain of sources.
+/// Logs the cause of a problem, with all causes behind it.
 fn log_cause(problem: &Problem) {
     if let Some(cause) = &problem.cause {
-        let mut chain = cause.to_string();
-        let mut source = cause.source();
-        while let Some(error) = source {
-            chain.push_str(": ");
-            chain.push_str(&error.to_string());
-            source = error.source();
-        }
-        error!(code = ?problem.code, cause = chain, "{}", problem.detail);
+        let cause = chain(&**cause);
+        error!(code = ?problem.code, %cause, "{}", problem.detail);
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Action, CountedBy, Decision, Limiter, LocalLimiter, Verdict, quota_f
 use crate::avatar::Account;
 use crate::config::{Limits, Partitions, Quota, WhenRedisIsDown};
 use crate::redis::{RedisLink, Script};
+use crate::telemetry::chain;
 
 /// When a client should try again if no counter can count.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -97,9 +98,8 @@ impl Limiter for RedisLimiter {
             }
             Err(error) => {
                 if !self.is_down.swap(true, Ordering::Relaxed) {
-                    let error = &error as &dyn std::error::Error;
                     let when_down = self.limits.when_redis_is_down;
-                    warn!(error, ?when_down, "redis cannot count the rate limits");
+                    warn!(error = %chain(&error), ?when_down, "redis cannot count the rate limits");
                 }
                 match self.limits.when_redis_is_down {
                     WhenRedisIsDown::CountLocally => self.local.check(action, account).await,
