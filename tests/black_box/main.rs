@@ -18,5 +18,6 @@ mod limits;
 mod maintenance;
 mod metrics;
 mod operations;
+mod permissions;
 mod reading;
 mod uploads;

@@ -1,5 +1,6 @@
 //! The service under test, which runs in this process on a free port.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Backend, Client};
+use super::routes::routes_of;
+use super::{Backend, Client, Route};
 
 const SECRET: &str = "a secret that only the tests know, 32 bytes";
 
@@ -22,6 +24,8 @@ pub(crate) struct TestService {
     pub(crate) config: Config,
     data: Arc<Data>,
     metrics: Option<SocketAddr>,
+    routes: BTreeSet<Route>,
+    operator_routes: BTreeSet<Route>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -109,6 +113,8 @@ impl TestService {
             .unwrap();
         let metrics = app.metrics.as_ref();
         let metrics = metrics.map(|listener| listener.local_addr().unwrap());
+        let routes = routes_of(&cameo::http::router(app.http.clone()));
+        let operator_routes = routes_of(&cameo::http::metrics_router(app.http.clone()));
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { stopped.await.unwrap_or(()) };
         let server = tokio::spawn(server::run(app, listener, shutdown));
@@ -116,6 +122,8 @@ impl TestService {
             config,
             data,
             metrics,
+            routes,
+            operator_routes,
             stop: Some(stop),
             server,
         }
@@ -137,6 +145,16 @@ impl TestService {
     /// The separate address of the metrics, if it is configured.
     pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// The routes of the main address.
+    pub(crate) fn routes(&self) -> &BTreeSet<Route> {
+        &self.routes
+    }
+
+    /// The routes of the address in `http.metrics_bind`.
+    pub(crate) fn operator_routes(&self) -> &BTreeSet<Route> {
+        &self.operator_routes
     }
 
     pub(crate) fn url(&self) -> &str {
