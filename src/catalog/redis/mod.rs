@@ -123,7 +123,7 @@ impl RedisCatalog {
         };
         let stored = match catalog.stored_partitions_or_set().await {
             // Redis refuses writes, so nothing is stored yet. A later `watch` stores the number.
-            Err(error) if watch::refusal_warning(&error).is_some() => settings.partitions.count(),
+            Err(error) if values::refusal_warning(&error).is_some() => settings.partitions.count(),
             agreed => agreed.map_err(failed)?,
         };
         if stored != settings.partitions.count() {

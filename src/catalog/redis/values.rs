@@ -4,13 +4,12 @@ use std::collections::HashMap;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::watch::refusal_warning;
 use crate::avatar::{
     AvatarId, Event, Format, InvalidSubjectId, InvalidVariantName, Record, SubjectId, VariantName,
 };
 use crate::catalog::codec;
 use crate::catalog::{CatalogError, Outstanding, Stats, StatsRow};
-use crate::redis::ConfirmError;
+use crate::redis::{ConfirmError, RedisStartupWarning};
 
 /// The first bytes of an entry of `subjects` in the current layout: two zero bytes, with which no
 /// entry of layout 1 begins, and the layout number.
@@ -229,6 +228,16 @@ impl Failure {
         } else {
             CatalogError::new(operation, self)
         }
+    }
+}
+
+/// The warning for an error with which Redis refused a write before it changed anything; `None` for
+/// any other error.
+pub(super) fn refusal_warning(error: &RedisError) -> Option<RedisStartupWarning> {
+    match error.code()? {
+        "OOM" | "MISCONF" => Some(RedisStartupWarning::Full),
+        "NOREPLICAS" => Some(RedisStartupWarning::FewReplicas),
+        _ => None,
     }
 }
 

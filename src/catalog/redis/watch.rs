@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use futures_util::future;
 use redis::RedisError;
 
-use super::values::Failure;
+use super::values::{Failure, refusal_warning};
 use super::{PARTITIONS_KEY, RedisCatalog};
 use crate::catalog::{CatalogError, Watched};
 use crate::config::RedisConfirmation;
@@ -155,16 +155,6 @@ impl RedisCatalog {
             warnings: warnings.iter().map(ToString::to_string).collect(),
             clock_skew: Some(clock_skew),
         })
-    }
-}
-
-/// The warning for an error with which Redis refused a write before it changed anything; `None` for
-/// any other error.
-pub(super) fn refusal_warning(error: &RedisError) -> Option<RedisStartupWarning> {
-    match error.code()? {
-        "OOM" | "MISCONF" => Some(RedisStartupWarning::Full),
-        "NOREPLICAS" => Some(RedisStartupWarning::FewReplicas),
-        _ => None,
     }
 }
 
