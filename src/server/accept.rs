@@ -6,24 +6,19 @@
 //! connection is closed. So neither idle nor busy connections delay a health check.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::Request;
-use axum::response::Response;
-use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tower::ServiceExt;
 use tracing::{error, info, warn};
 
 use super::activity::Activity;
-use super::connection::{self, Kind};
+use super::connection::{self, Phase};
 use super::files::Places;
-use crate::http::{self, ConnectionHandle};
+use super::routes::{Kind, Routes};
 use crate::telemetry::chain;
 
 /// The pause after a failed accept (too many open files, for example).
@@ -32,55 +27,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MIN_IDLE: Duration = Duration::from_secs(1);
 /// How long a connection of the reserve may last.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a server is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It accepts connections.
-    Accepting,
-    /// It accepts no connections. It ends the open ones until the given time.
-    Draining(Instant),
-}
-
-/// The router that answers requests: one while the app opens, another one afterwards.
-pub(super) struct Routes {
-    starting: Router,
-    open: OnceLock<Router>,
-}
-
-impl Routes {
-    /// Answers with this router until [`open`](Self::open) sets another one.
-    pub(super) fn new(starting: Router) -> Arc<Self> {
-        Arc::new(Self {
-            starting,
-            open: OnceLock::new(),
-        })
-    }
-
-    /// Answers with this router from now on.
-    pub(super) fn open(&self, router: Router) {
-        let _ = self.open.set(router);
-    }
-
-    /// Answers a request. A connection of the reserve gets answers to health checks only.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        kind: Kind,
-        handle: ConnectionHandle,
-    ) -> Response {
-        let mut request = request.map(axum::body::Body::new);
-        if kind == Kind::Reserve && !http::is_health_check(&request) {
-            return http::refuse_connection(&request);
-        }
-        request.extensions_mut().insert(handle);
-        let router = self.open.get().unwrap_or(&self.starting).clone();
-        match router.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
-    }
-}
 
 /// A listener with its connections. Dropping this closes all of them.
 pub(super) struct Accepting {

@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::accept::{Phase, Routes};
 use super::activity::{Activity, DrainClass};
 use super::client_stream::ClientStream;
+use super::routes::{Kind, Routes};
 use crate::telemetry::chain;
 
 /// How long a client may take to send the head of a request.
@@ -40,13 +40,13 @@ pub(super) const LISTENER_TIMEOUT: Duration = Duration::from_secs(4);
 /// In a drain: how often these times are checked.
 const DRAIN_CHECK: Duration = Duration::from_millis(250);
 
-/// What a connection is accepted for.
+/// What a server is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Any number of requests.
-    Main,
-    /// One health check.
-    Reserve,
+pub(super) enum Phase {
+    /// It accepts connections.
+    Accepting,
+    /// It accepts no connections. It ends the open ones until the given time.
+    Draining(Instant),
 }
 
 /// Answers the requests of a connection until it ends. If a handler upgrades the connection, waits

@@ -26,6 +26,7 @@ mod activity;
 mod client_stream;
 mod connection;
 mod files;
+mod routes;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -48,8 +49,9 @@ use crate::http::{self, Startup};
 use crate::limits::Limiter;
 use crate::service::Service;
 use crate::telemetry::chain;
-use accept::{Accepting, Routes};
+use accept::Accepting;
 use files::Places;
+use routes::Routes;
 use tasks::{Stop, Tasks};
 
 /// The connections at the address of the metrics.

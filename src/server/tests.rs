@@ -16,9 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::accept::{Accepting, Routes};
+use super::accept::Accepting;
 use super::connection::{LISTENER_TIMEOUT, STALL_TIMEOUT};
 use super::files::Places;
+use super::routes::Routes;
 use crate::http::ConnectionHandle;
 
 /// Longer than anything here takes.
