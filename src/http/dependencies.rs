@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use serde::Serialize;
-use tracing::{Instrument, info, warn};
+use tokio::task::JoinError;
+use tracing::{Instrument, error, info, warn};
 use utoipa::ToSchema;
 
 use crate::service::{self, PublicRead, Service};
@@ -88,7 +89,7 @@ impl LatestCheck {
         // A task of its own, so that a client that hangs up does not stop the check for the others.
         // It needs no owner: it ends after `TIMEOUT` at the latest.
         let task = tokio::spawn(check_now(Arc::clone(service), before).in_current_span());
-        let check = task.map(|ended| ended.unwrap_or_else(|_| Checked::unavailable()));
+        let check = task.map(|ended| ended.unwrap_or_else(|error| Checked::failed(&error)));
         let check = check.boxed().shared();
         *latest = Some(check.clone());
         check
@@ -123,8 +124,9 @@ async fn check_now(service: Arc<Service>, before: Option<Dependencies>) -> Check
 }
 
 impl Checked {
-    /// The result of a check that did not come to its end.
-    fn unavailable() -> Self {
+    /// The result of a check whose task failed.
+    fn failed(error: &JoinError) -> Self {
+        error!(error = %chain(error), "the check of the store and the catalog failed");
         Self {
             at: Instant::now(),
             dependencies: Dependencies {
