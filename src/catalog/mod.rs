@@ -40,7 +40,7 @@
 //!
 //! Records and events carry a layout number. The previous layout is still read. A record of an
 //! unknown layout is an error for its own subject alone. A reader skips fields that it does not
-//! know, so replicas of neighbouring releases can share a catalog.
+//! know, so from layout 2 on, replicas of neighbouring releases can share a catalog.
 
 mod codec;
 #[cfg(test)]

@@ -20,7 +20,8 @@
 //! record. The position of the layout number depends on the catalog; [`encode_numbered`] writes it
 //! first.
 //!
-//! Layout 1 of version 0.1.0 is still read. It is one record with its number first.
+//! Layout 1 of version 0.1.0 is still read. It is one record with its number first. It has no room
+//! for new fields, so a replica of version 0.1.0 cannot read what this release writes.
 //!
 //! # An event (layout 2)
 //!

@@ -1,7 +1,8 @@
-//! Replicas of neighbouring releases share a catalog, so each must read the other's bytes.
+//! The bytes of this release and of its neighbours.
 //!
-//! [`previous`] is the writer and reader of layout 1, as version 0.1.0 has them. The next release is
-//! a writer that appends fields.
+//! Replicas of neighbouring releases share a catalog. [`previous`] is the writer and reader of layout
+//! 1, as in version 0.1.0: this release must read its bytes, and it must never misread the bytes of
+//! this release. The next release is a writer that appends fields, which this release must skip.
 
 use proptest::prelude::*;
 

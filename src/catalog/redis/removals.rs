@@ -15,8 +15,8 @@ use crate::catalog::{
     Removals, Removed, UploadState,
 };
 
-/// How often a removal is attempted. An attempt fails if an upload of the subject is reserved between
-/// its two commands, which hardly happens this often.
+/// The number of attempts of a removal. An attempt fails if an upload of the subject is reserved
+/// between its two commands. That hardly happens this often in a row.
 const MAX_ATTEMPTS: u32 = 8;
 /// The answer of `claim.lua` for an upload whose reservation it cannot decode.
 const UNDECODABLE: i64 = -2;
