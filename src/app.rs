@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cameo_imaging::{self as imaging, Av1, Pool, Recipe, Target};
+use cameo_imaging::{self as imaging, Recipe, Target};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -19,8 +19,11 @@ use crate::access::Access;
 use crate::auth::{SharedSecret, Verifier};
 use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
-use crate::config::{Catalog, Config, Partitions, PublicAccess, SecretString, Storage};
+use crate::config::{
+    Catalog, Config, Environment, Isolation, Partitions, PublicAccess, SecretString, Storage,
+};
 use crate::http::{self, Needed, Readiness, Startup};
+use crate::jail::{Program, Workers};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
 use crate::private_files;
 use crate::redis::{RedisLink, RedisStartError};
@@ -69,14 +72,19 @@ pub struct App {
 
 impl App {
     /// Opens what the configuration names, and combines the parts. If a bucket or Redis does not
-    /// answer, this waits until it does; drop the future to stop waiting. `av1` decodes AVIF; if it
-    /// does not work on this system, AVIF is refused.
+    /// answer, this waits until it does; drop the future to stop waiting. `zygote` starts the
+    /// processes that pictures are processed in.
     ///
     /// # Errors
     /// If the address of the metrics is in use, or if the data folder, the store or the catalog cannot
-    /// be opened. [`is_configuration`] tells whether an operator has to change a setting.
-    pub async fn open(config: &Config, secret: &SecretString, av1: &Av1) -> anyhow::Result<Self> {
-        Self::open_noting(config, secret, av1, &Startup::default()).await
+    /// be opened, or if pictures cannot be processed as configured. [`is_configuration`] tells whether
+    /// an operator has to change a setting.
+    pub async fn open(
+        config: &Config,
+        secret: &SecretString,
+        zygote: &Program,
+    ) -> anyhow::Result<Self> {
+        Self::open_noting(config, secret, zygote, &Startup::default()).await
     }
 
     /// Opens an app like [`open`](Self::open), and notes in `startup` what it waits for.
@@ -86,7 +94,7 @@ impl App {
     pub async fn open_noting(
         config: &Config,
         secret: &SecretString,
-        av1: &Av1,
+        zygote: &Program,
         startup: &Startup,
     ) -> anyhow::Result<Self> {
         // A wrong address is reported at once, before the app waits for anything.
@@ -109,7 +117,12 @@ impl App {
         let redis = catalog.redis.clone();
         let warnings = catalog.warnings.clone();
         let access = Access::new(config.environment, store.objects_url.clone());
-        let service = Arc::new(combine(config, store, catalog, &metrics, av1)?);
+        let workers = open_workers(config, zygote, &metrics).await?;
+        for warning in &workers.warnings {
+            warn!("{warning}");
+        }
+        info!("{}", workers.summary);
+        let service = Arc::new(combine(config, store, catalog, workers, &metrics));
         service.report_startup_warnings(warnings);
         let mut pause = FIRST_PAUSE;
         let lost = loop {
@@ -196,13 +209,15 @@ pub(crate) enum Waiting {
 ///
 /// # Errors
 /// Those of [`App::open`]. It does not wait for a bucket or Redis that does not answer.
-pub(crate) async fn open_service(config: &Config, av1: &Av1) -> anyhow::Result<Service> {
+pub(crate) async fn open_service(config: &Config) -> anyhow::Result<Service> {
     // The catalog is opened first. If another process has the embedded one open, the store of that
     // process is not touched.
     let catalog = open_catalog(config, Waiting::Not).await?;
     let metrics = Metrics::new();
     let store = open_store(config, Waiting::Not, &metrics).await?;
-    combine(config, store, catalog, &metrics, av1)
+    // Maintenance processes no picture.
+    let workers = OpenWorkers::threads(1, config, &metrics)?;
+    Ok(combine(config, store, catalog, workers, &metrics))
 }
 
 /// Combines an open store and an open catalog into a service.
@@ -210,15 +225,81 @@ pub(crate) fn combine(
     config: &Config,
     store: OpenStore,
     catalog: OpenCatalog,
+    workers: OpenWorkers,
     metrics: &Metrics,
-    av1: &Av1,
-) -> anyhow::Result<Service> {
-    let pool = Pool::new(config.processing.workers, av1).context("threads for pictures")?;
-    let settings = settings(config, accepted_formats(config, av1));
+) -> Service {
+    let settings = settings(config, workers.formats);
     let store = Arc::new(MeteredStore::new(store.store, metrics));
     let catalog = Arc::new(MeteredCatalog::new(catalog.catalog, metrics));
-    let metrics = metrics.clone();
-    Ok(Service::new(store, catalog, pool, settings, metrics))
+    Service::new(store, catalog, workers.workers, settings, metrics.clone())
+}
+
+/// Workers that work.
+pub(crate) struct OpenWorkers {
+    workers: Workers,
+    /// The formats of uploads that they accept.
+    formats: Vec<SourceFormat>,
+    /// Which they are.
+    pub(crate) summary: String,
+    /// What an operator should know of them.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl OpenWorkers {
+    /// Threads of this process. They do not accept AVIF: a picture could end the whole process.
+    fn threads(count: usize, config: &Config, metrics: &Metrics) -> anyhow::Result<Self> {
+        let workers = Workers::threads(count, metrics.clone()).context("threads for pictures")?;
+        let mut formats = config.upload.formats.clone();
+        let mut warnings = Vec::new();
+        if formats.contains(&SourceFormat::Avif) {
+            formats.retain(|format| *format != SourceFormat::Avif);
+            warnings.push("AVIF is not accepted: processing.isolation is \"thread\"".to_owned());
+        }
+        Ok(Self {
+            workers,
+            formats,
+            summary: "pictures are processed on threads of the service".to_owned(),
+            warnings,
+        })
+    }
+}
+
+/// Processes for pictures cannot be started or shut in.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "processing.isolation: pictures cannot be processed in processes of their own here; this needs \
+     Linux 5.9 with seccomp, or \"thread\" accepts the risk that a picture harms the service"
+)]
+struct IsolationError(#[source] imaging::Error);
+
+/// Starts what processes pictures, as the configuration says. In development, threads take the
+/// place of processes that do not work.
+pub(crate) async fn open_workers(
+    config: &Config,
+    zygote: &Program,
+    metrics: &Metrics,
+) -> anyhow::Result<OpenWorkers> {
+    let count = config.processing.workers;
+    if config.processing.isolation == Isolation::Thread {
+        return OpenWorkers::threads(count, config, metrics);
+    }
+    match Workers::processes(zygote, count, metrics.clone()).await {
+        Ok(workers) => Ok(OpenWorkers {
+            workers,
+            formats: config.upload.formats.clone(),
+            summary: "each picture is processed in a process that can do nothing else".to_owned(),
+            warnings: Vec::new(),
+        }),
+        Err(error) if config.environment == Environment::Production => {
+            Err(IsolationError(error).into())
+        }
+        Err(error) => {
+            let mut open = OpenWorkers::threads(count, config, metrics)?;
+            let error = chain(&IsolationError(error)).to_string();
+            open.warnings.insert(0, error);
+            Ok(open)
+        }
+    }
 }
 
 /// An open store.
@@ -352,6 +433,7 @@ pub fn is_configuration(error: &anyhow::Error) -> bool {
     let redis = error.downcast_ref::<RedisStartError>();
     s3.is_some_and(|error| !error.is_transient())
         || redis.is_some_and(|error| !error.is_transient())
+        || error.downcast_ref::<IsolationError>().is_some()
 }
 
 /// The secret that signs tokens: the configured one, or one that the first start generates in the data
@@ -467,22 +549,6 @@ fn trusted_origins(config: &Config) -> Vec<String> {
         .join("/");
     origins.push(own.to_ascii_lowercase());
     origins
-}
-
-/// The formats that the configuration allows, without AVIF if this system cannot isolate the AVIF
-/// decoder.
-fn accepted_formats(config: &Config, av1: &Av1) -> Vec<SourceFormat> {
-    let mut formats = config.upload.formats.clone();
-    if formats.contains(&SourceFormat::Avif)
-        && let Err(error) = av1.check()
-    {
-        warn!(
-            ?error,
-            "AVIF is refused: this system cannot isolate its decoder"
-        );
-        formats.retain(|format| *format != SourceFormat::Avif);
-    }
-    formats
 }
 
 fn settings(config: &Config, formats: Vec<SourceFormat>) -> Settings {

@@ -20,6 +20,7 @@
 //! | [`catalog`] | the port of the records, removals and events, and its adapters: Redis, embedded |
 //! | [`limits`] | the port of the rate limits, and its adapters: Redis, local |
 //! | [`redis`] | the connection that the Redis adapters share |
+//! | [`jail`] | processes each picture in a process of its own that can do nothing else |
 //! | [`auth`] | verifies tokens: who makes a request |
 //! | [`access`] | decides who may do and see what, and makes links to images |
 //! | [`service`] | the functions of the program: upload, read, remove, sweep, maintain |
@@ -29,7 +30,7 @@
 //! | [`cli`] | the commands and their options |
 //!
 //! A module imports only from modules below it:
-//! `main → cli → server → app → http → service → ports`. The service also imports
+//! `main → cli → server → app → http → service → jail, ports`. The service and the jail also import
 //! [`cameo_imaging`]. An adapter imports its port. [`app`] imports the adapters. Every module may
 //! import [`avatar`], [`config`] and [`telemetry`]. The test in `directions.rs` checks this.
 //!
@@ -40,9 +41,9 @@
 //! 2. [`service`] admits the upload: it reserves memory, or lets the client wait with its body unread.
 //!    `http` then reads the body; more memory is reserved as bytes arrive.
 //! 3. The service *makes the objects*. It probes the headers, waits for a worker and for memory to
-//!    decode, and starts processing. When the first rendition is encoded, the service reserves the
-//!    avatar's id and version in the [`catalog`]. It writes each rendition to the [`storage`] as soon
-//!    as it is encoded, and the manifest after the last one.
+//!    decode, and hands the picture to the [`jail`]. When the first rendition is encoded, the service
+//!    reserves the avatar's id and version in the [`catalog`]. It writes each rendition to the
+//!    [`storage`] as soon as it is encoded, and the manifest after the last one.
 //! 4. The service *commits them for the user*: one atomic step of the catalog makes the new record
 //!    current, retires the previous avatar, and appends the event.
 //! 5. The sweep later removes the objects of the retired avatar.
@@ -65,7 +66,7 @@
 //!   task that a request starts ends by itself within seconds.
 //! - Temporary files outside the folder of the store.
 //! - C code that parses an upload. Decoders are Rust. Some of them use `unsafe`; [`cameo_imaging`]
-//!   names those and says where they run.
+//!   names those. They run in the [`jail`].
 
 pub mod access;
 pub mod app;
@@ -77,6 +78,7 @@ pub mod config;
 #[cfg(test)]
 mod directions;
 pub mod http;
+pub mod jail;
 pub mod limits;
 mod private_files;
 pub mod redis;

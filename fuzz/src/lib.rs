@@ -54,7 +54,7 @@ pub fn run(data: &[u8], formats: &[SourceFormat]) {
         &recipe,
         crop,
         &control,
-        &mut Workspace::new(imaging::Av1),
+        &mut Workspace::new(),
         &mut |output| {
             match output {
                 Output::Rendition(rendition, _) => assert!(rendition.width <= 96),

@@ -67,7 +67,7 @@ impl Progress {
 }
 
 pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Result<ExitCode> {
-    let service = app::open_service(config, &super::av1()?).await?;
+    let service = app::open_service(config).await?;
     let mut progress = Progress(Instant::now());
     let report = |last: AvatarId, so_far: &Rebuilt| {
         progress.print(|| format!("{} uploads; continue with --after {last}", so_far.uploads));
@@ -96,7 +96,7 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
 }
 
 pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCode> {
-    let service = app::open_service(config, &super::av1()?).await?;
+    let service = app::open_service(config).await?;
     // An upload under way is never garbage, whatever --min-age says.
     let collecting = GcOptions {
         dry_run: args.dry_run,
@@ -210,8 +210,14 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
             .as_ref()
             .map(|catalog| (&catalog.summary, &catalog.warnings)),
     );
-    if let (Ok(store), Ok(catalog)) = (store, catalog) {
-        let service = app::combine(config, store, catalog, &metrics, &super::av1()?)?;
+    let workers = app::open_workers(config, &super::zygote()?, &metrics).await;
+    print(
+        &workers
+            .as_ref()
+            .map(|workers| (&workers.summary, &workers.warnings)),
+    );
+    if let (Ok(store), Ok(catalog), Ok(workers)) = (store, catalog, workers) {
+        let service = app::combine(config, store, catalog, workers, &metrics);
         sound &= agree(&service).await?;
     }
     Ok(if wrong_setting {

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cameo_imaging::{self as imaging, Av1};
 use clap::{Args, Parser, Subcommand};
 use tracing::{info, warn};
 
@@ -20,6 +19,7 @@ use crate::app::{self, App, Bounds};
 use crate::auth;
 use crate::config::{self, Config, Environment, Faults, SecretString};
 use crate::http::Startup;
+use crate::jail::Program;
 use crate::{http, server, telemetry};
 
 /// A standalone avatar service: one upload in, every size out, stored, recorded and served.
@@ -59,9 +59,10 @@ enum Command {
     Doctor,
     /// Remove objects from the store that nothing refers to
     Gc(maintenance::GcArgs),
-    /// Decode AV1 from the standard input; this program starts it for itself
-    #[command(name = AV1_COMMAND, hide = true)]
-    DecodeAv1,
+    /// Start imaging processes; this program starts this command for itself
+    #[cfg(target_os = "linux")]
+    #[command(name = ZYGOTE_COMMAND, hide = true)]
+    Zygote,
     /// Restore the catalog from the manifests in the store
     Rebuild(maintenance::RebuildArgs),
 }
@@ -91,7 +92,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Config => print!("{}", config::DEFAULTS),
         Command::Openapi => print!("{}", http::openapi().to_yaml()?),
-        Command::DecodeAv1 => imaging::serve_av1()?,
+        #[cfg(target_os = "linux")]
+        Command::Zygote => crate::jail::serve_zygote()?,
         command => {
             let (file, variables) = (cli.config.as_deref(), std::env::vars_os());
             let config = match command {
@@ -128,7 +130,8 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor => return runtime()?.block_on(maintenance::doctor(config)),
         Command::Gc(args) => return runtime()?.block_on(maintenance::gc(config, &args)),
         Command::Rebuild(args) => return runtime()?.block_on(maintenance::rebuild(config, &args)),
-        Command::CheckConfig | Command::Config | Command::Openapi | Command::DecodeAv1 => {
+        // `run` has handled the others.
+        _ => {
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");
             }
@@ -138,18 +141,18 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command that this program starts itself with to decode AV1.
-const AV1_COMMAND: &str = "decode-av1";
+/// The command that this program starts itself with as the zygote of imaging processes.
+const ZYGOTE_COMMAND: &str = "imaging-zygote";
 
 /// This program, once more: on Linux the one that runs, even where its file has been replaced by
 /// another version's, which might not understand this one.
-fn av1() -> anyhow::Result<Av1> {
-    let program = if cfg!(target_os = "linux") {
+fn zygote() -> anyhow::Result<Program> {
+    let path = if cfg!(target_os = "linux") {
         PathBuf::from("/proc/self/exe")
     } else {
         std::env::current_exe().context("this program's own file")?
     };
-    Ok(Av1::new(program, vec![AV1_COMMAND.into()]))
+    Ok(Program::new(path, vec![ZYGOTE_COMMAND.into()]))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -184,7 +187,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     }
     server::raise_file_limit();
     let shutdown = shutdown::requested(config.lifecycle.drain)?;
-    let (secret, av1) = (app::jwt_secret(config)?, av1()?);
+    let (secret, zygote) = (app::jwt_secret(config)?, zygote()?);
     let runtime = runtime()?;
     let served = runtime.block_on(async {
         let listener = app::listen("http.bind", config.http.bind).await?;
@@ -192,7 +195,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         let config = &with_real_port(config, address.port());
         let startup = Arc::<Startup>::default();
         let open = async {
-            let app = App::open_noting(config, &secret, &av1, &startup).await?;
+            let app = App::open_noting(config, &secret, &zygote, &startup).await?;
             if let Some(metrics) = &app.metrics {
                 info!(address = %metrics.local_addr()?, "/metrics has an address of its own");
             }

@@ -150,10 +150,21 @@ pub struct Images {
     pub keep_master: bool,
 }
 
+/// Where pictures are processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each in a process of its own that can do nothing else.
+    Process,
+    /// On threads of the service.
+    Thread,
+}
+
 /// `[processing]`
 #[derive(Clone, Debug)]
 pub struct Processing {
-    /// Number of worker threads; 0 means one per core.
+    /// Where pictures are processed.
+    pub isolation: Isolation,
+    /// Number of pictures that are processed at once; 0 means one per core.
     pub workers: usize,
     /// Memory in bytes for all bodies in memory and all pictures being decoded.
     pub memory_budget: u64,

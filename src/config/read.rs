@@ -11,8 +11,8 @@ use super::fault::Fault;
 use super::layers::Layers;
 use super::reader::{MAX_EDGE_PX, Reader, iec};
 use super::{
-    Auth, Config, Delivery, DeliveryMode, Environment, Http, Images, Lifecycle, Limits, Processing,
-    Upload, WhenRedisIsDown,
+    Auth, Config, Delivery, DeliveryMode, Environment, Http, Images, Isolation, Lifecycle, Limits,
+    Processing, Upload, WhenRedisIsDown,
 };
 use super::{secret, units};
 use crate::avatar::{Format, SourceFormat};
@@ -42,6 +42,13 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
     let upload = upload(&mut read);
     let images = images(&mut read);
     let processing = Processing {
+        isolation: read.choice(
+            "processing.isolation",
+            &[
+                ("process", Isolation::Process),
+                ("thread", Isolation::Thread),
+            ],
+        ),
         workers: read.number("processing.workers", 0, 1024) as usize,
         memory_budget: read.size("processing.memory_budget", 64 << 20, 1 << 40),
         queue_timeout: read.time("processing.queue_timeout", 1, 600),

@@ -9,24 +9,19 @@
 //! never restores the avatar. If the future is dropped, the id stays pending, and the sweep removes
 //! the objects.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cameo_imaging::{self as imaging, CancelToken, Crop, Job, Output, Processed};
+use cameo_imaging::{self as imaging, Crop, Output, Processed};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::admission::Admitted;
-use super::budget;
 use super::{Error, Service};
-use crate::avatar::{
-    AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SourceFormat, SubjectId,
-};
+use crate::avatar::{AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SubjectId};
 use crate::catalog::{CatalogError, Reservation};
+use crate::jail;
 use crate::telemetry::chain;
 
 /// How long a client waits at most for the clean-up after a failure.
@@ -97,7 +92,16 @@ impl Service {
             .decode(&account, probe.memory_bytes, &mut wait)
             .await?;
         self.metrics.waited(wait.waited());
-        let mut work = self.start(picture, probe.format, (worker, memory, Arc::clone(&body)))?;
+        let Picture { bytes, crop } = picture;
+        let mut work = self.workers.start(jail::Picture {
+            bytes,
+            recipe: Arc::clone(recipe),
+            crop,
+            probe,
+            deadline: self.settings.picture_deadline,
+            // Released when the work has ended, even if the client has gone.
+            reserved: Box::new((worker, memory, Arc::clone(&body))),
+        })?;
 
         let mut reservation = None;
         let mut master = None;
@@ -145,55 +149,6 @@ impl Service {
         let record = self.record(avatar, reservation, renditions, master, processed);
         self.write_manifest(subject, &record).await?;
         Ok(record)
-    }
-
-    /// Gives the picture to the pool. The reservations are released when the worker has finished,
-    /// even if the client has gone.
-    fn start(
-        &self,
-        picture: Picture,
-        format: SourceFormat,
-        reserved: (
-            budget::Reservation,
-            budget::Reservation,
-            Arc<budget::Reservation>,
-        ),
-    ) -> Result<Work, Error> {
-        let recipe = &self.settings.recipe;
-        // There is a place for every still, every animated rendition and the original, so that the
-        // worker never waits for the store.
-        let capacity = recipe.variants.len() * (recipe.formats.len() + 1) + 1;
-        let (sender, outputs) = mpsc::channel(capacity);
-        let (done, outcome) = oneshot::channel();
-        let work = Work {
-            outputs,
-            outcome,
-            cancel: CancelToken::new(),
-        };
-        // The worker is free, so the time from here on is processing time.
-        let (metrics, begun) = (self.metrics.clone(), Instant::now());
-        let job = Job {
-            bytes: picture.bytes,
-            recipe: Arc::clone(recipe),
-            crop: picture.crop,
-            deadline: self.settings.picture_deadline,
-            cancel: work.cancel.clone(),
-            on_output: Box::new(move |output| match sender.try_send(output) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }),
-            on_done: Box::new(move |processed| {
-                drop(reserved);
-                metrics.processed(format, begun.elapsed());
-                // The receiver is gone if the caller has given up.
-                let _ = done.send(processed);
-            }),
-        };
-        let retry_after = self.settings.queue_timeout;
-        self.pool
-            .submit(job)
-            .map_err(|_| Error::Overloaded { retry_after })?;
-        Ok(work)
     }
 
     fn record(
@@ -267,27 +222,5 @@ impl Service {
             }
             Err(_) => warn!(%avatar, "the manifest of a failed upload is left to the sweep"),
         }
-    }
-}
-
-/// A picture in the pool. Dropping this cancels the work.
-struct Work {
-    outputs: mpsc::Receiver<Output>,
-    outcome: oneshot::Receiver<Result<Processed, imaging::Error>>,
-    cancel: CancelToken,
-}
-
-impl Work {
-    async fn outcome(mut self) -> Result<Processed, Error> {
-        match (&mut self.outcome).await {
-            Ok(processed) => Ok(processed?),
-            Err(gone) => Err(Error::Internal(Box::new(gone))),
-        }
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.cancel.cancel();
     }
 }

@@ -32,7 +32,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cameo_imaging::{Pool, Recipe};
+use cameo_imaging::Recipe;
 use futures_util::stream::{self, StreamExt};
 
 pub use crate::catalog::{Precondition, Stats};
@@ -49,6 +49,7 @@ pub use upload::Upload;
 
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::catalog::Catalog;
+use crate::jail::Workers;
 use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;
@@ -84,7 +85,7 @@ pub struct Settings {
 pub struct Service {
     store: Arc<dyn Store>,
     catalog: Arc<dyn Catalog>,
-    pool: Pool,
+    workers: Workers,
     budget: Budget,
     settings: Settings,
     metrics: Metrics,
@@ -98,7 +99,7 @@ impl Service {
     pub fn new(
         store: Arc<dyn Store>,
         catalog: Arc<dyn Catalog>,
-        pool: Pool,
+        workers: Workers,
         settings: Settings,
         metrics: Metrics,
     ) -> Self {
@@ -107,11 +108,11 @@ impl Service {
             queue_timeout,
             ..
         } = settings;
-        let budget = Budget::new(memory_budget, pool.workers(), queue_timeout);
+        let budget = Budget::new(memory_budget, workers.count(), queue_timeout);
         Self {
             store,
             catalog,
-            pool,
+            workers,
             budget,
             settings,
             metrics,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cameo_imaging::{Av1, Limits, Pool, Recipe, Target};
+use cameo_imaging::{Limits, Recipe, Target};
 
 use super::{Service, Settings};
 use crate::avatar::{Format, SourceFormat, VariantName};
 use crate::catalog::{Catalog, contract};
+use crate::jail::Workers;
 use crate::storage::{DiskStore, Store};
 use crate::telemetry::Metrics;
 
@@ -77,7 +78,8 @@ impl Parts {
             upload_deadline: minute,
             orphan_grace: Duration::from_hours(24),
         };
-        let pool = Pool::new(1, &Av1::new("none".into(), Vec::new())).unwrap();
-        Service::new(store, catalog, pool, settings, Metrics::new())
+        let metrics = Metrics::new();
+        let workers = Workers::threads(1, metrics.clone()).unwrap();
+        Service::new(store, catalog, workers, settings, metrics)
     }
 }

@@ -47,6 +47,8 @@ struct Inner {
     falls_back: Gauge,
     missing_objects: Counter,
     imaging_seconds: Histograms<1>,
+    worker_ends: Counters<1>,
+    zygote_starts: Counter,
     workers: Gauge,
     workers_busy: Gauge,
     wait_seconds: Histogram,
@@ -99,6 +101,14 @@ impl Metrics {
             imaging_seconds: all.histograms(
                 "cameo_imaging_duration_seconds",
                 "Time that a worker spent on a picture, successful or not",
+            ),
+            worker_ends: all.counters(
+                "cameo_imaging_processes_ended",
+                "Imaging processes that ended, by how",
+            ),
+            zygote_starts: all.counter(
+                "cameo_imaging_zygote_starts",
+                "Starts of the process that starts imaging processes",
             ),
             workers: all.gauge("cameo_imaging_workers", "Threads that process pictures"),
             workers_busy: all.gauge(
@@ -268,6 +278,21 @@ impl Metrics {
             &[of("format", format.name())],
             elapsed,
         );
+    }
+
+    /// Counts an imaging process that ended in this way.
+    pub fn worker_ended(&self, end: &'static str) {
+        count(&self.0.worker_ends, &[of("end", end)], 1);
+    }
+
+    /// Creates the counter of imaging processes that end in this way.
+    pub fn expect_worker_end(&self, end: &'static str) {
+        count(&self.0.worker_ends, &[of("end", end)], 0);
+    }
+
+    /// Counts a start of the process that starts imaging processes.
+    pub fn zygote_started(&self) {
+        self.0.zygote_starts.inc();
     }
 
     /// Records the time that an upload waited before it was processed.

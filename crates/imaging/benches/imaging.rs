@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! cargo bench -p cameo-imaging --bench imaging -- [--rounds N] [PICTURE]
-//! cargo bench -p cameo-imaging --bench imaging -- --start
 //! ```
 //!
 //! `PICTURE` is any picture that Cameo accepts; the straightforward pipeline reads only JPEG. The
@@ -10,12 +9,8 @@
 //! `scripts/bench-photo.sh` makes.
 //!
 //! Every pipeline runs on one thread in a process of its own. The rounds of all pipelines are
-//! interleaved. CPU is the processor time of the thread in ms (median of the rounds), including the
-//! processes that it starts for AVIF, which the kernel counts in steps of 10 ms. Peak memory is the
-//! largest resident size of the process minus the size before its first picture.
-//!
-//! `--start` measures what it costs that AVIF is decoded in a process of its own: starting it,
-//! shutting it in, a picture of 16 × 16 px, and its end.
+//! interleaved. CPU is the processor time of the thread in ms (median of the rounds). Peak memory is
+//! the largest resident size of the process minus the size before its first picture.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -26,13 +21,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
 use std::{env, fs};
 
 use bytes::Bytes;
 use cameo_imaging::{
-    Av1, Control, Crop, Format, Limits, Output, Recipe, SourceFormat, Target, VariantName,
-    Workspace, encode_rgb, process, serve_av1,
+    Control, Crop, Format, Limits, Output, Recipe, SourceFormat, Target, VariantName, Workspace,
+    encode_rgb, process,
 };
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{PixelType, ResizeOptions, Resizer};
@@ -59,21 +53,12 @@ const PIPELINES: [(&str, bool, &[Format]); 5] = [
 
 const FIXTURE: &str = "fixture";
 
-/// The argument with which this program starts itself to decode AV1.
-const DECODE_AV1: &str = "--decode-av1";
-
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
     if let [flag, pipeline, picture] = arguments.as_slice()
         && flag == "--pipeline"
     {
         return serve(pipeline, Path::new(picture));
-    }
-    if arguments == ["--start"] {
-        return start();
-    }
-    if arguments == [DECODE_AV1] {
-        return serve_av1().unwrap();
     }
     let (mut rounds, mut picture) = (15, None);
     let mut arguments = arguments.into_iter();
@@ -219,7 +204,7 @@ fn serve(name: &str, picture: &Path) {
     }
     let upload = Bytes::from(fs::read(picture).unwrap());
     let idle_kb = status_kb("VmRSS");
-    let mut workspace = Workspace::new(av1());
+    let mut workspace = Workspace::new();
     let mut resizer = Resizer::new();
     for line in std::io::stdin().lines() {
         // A line has an optional folder for the files, then a crop and the edge of the medium
@@ -260,32 +245,6 @@ fn parse_crop(text: &str) -> Crop {
         width,
         height,
     }
-}
-
-fn av1() -> Av1 {
-    Av1::new(env::current_exe().unwrap(), vec![DECODE_AV1.into()])
-}
-
-/// Starts the process that decodes AVIF many times over.
-fn start() {
-    const TIMES: usize = 200;
-    let av1 = av1();
-    av1.check().unwrap();
-    let before = cpu_ns();
-    let mut wall_ms: Vec<f64> = (0..TIMES)
-        .map(|_| {
-            let begun = Instant::now();
-            av1.check().unwrap();
-            begun.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    // The kernel's steps are small beside so many times.
-    let cpu_ms = (cpu_ns() - before) as f64 / 1e6 / TIMES as f64;
-    wall_ms.sort_by(f64::total_cmp);
-    println!(
-        "a process for AVIF: {:.1} ms, of CPU {cpu_ms:.1} ms",
-        wall_ms[TIMES / 2]
-    );
 }
 
 fn recipe(formats: &[Format]) -> Recipe {

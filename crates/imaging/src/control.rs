@@ -1,5 +1,6 @@
 //! Ends work early: a deadline for one picture, and a token that cancels it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -53,12 +54,6 @@ impl Control {
         }
     }
 
-    /// The time that is left; `None` without a deadline.
-    pub(super) fn left(&self) -> Option<Duration> {
-        self.deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
-    }
-
     /// Checks whether the work may continue.
     ///
     /// # Errors
@@ -70,7 +65,7 @@ impl Control {
         }
         match self.deadline {
             Some(deadline) if Instant::now() >= deadline => Err(Error::TooComplex {
-                reason: "it was not done within the time that one picture may take",
+                reason: Cow::Borrowed("it was not done within the time that one picture may take"),
             }),
             _ => Ok(()),
         }

@@ -1,5 +1,7 @@
 //! The errors of this crate.
 
+use std::borrow::Cow;
+
 use super::Crop;
 use crate::SourceFormat;
 
@@ -51,7 +53,7 @@ pub enum Error {
         /// The format of the headers.
         format: SourceFormat,
         /// The fault, in words that are safe to show.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The picture, or all frames of an animation together, have too many pixels.
     #[error("{pixels} pixels to decode; at most {max_pixels}")]
@@ -73,7 +75,7 @@ pub enum Error {
     #[error("the picture takes more work than a picture needs: {reason}")]
     TooComplex {
         /// The reason, in words that are safe to show.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The caller cancelled the work.
     #[error("nobody waits for the picture any more")]

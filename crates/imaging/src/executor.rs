@@ -5,10 +5,10 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use super::Error;
 
 /// Work for another thread.
-pub(super) type Task = Box<dyn FnOnce() + Send>;
+pub type Task = Box<dyn FnOnce() + Send>;
 
 /// Something that may run tasks on idle threads.
-pub(super) trait Executor {
+pub trait Executor {
     /// Accepts a task if a thread is idle now, and returns whether it did. An accepted task never
     /// waits for the thread that offered it. If it panics, it is dropped.
     fn offer(&self, task: Task) -> bool;

@@ -11,8 +11,7 @@
 //! # Unsafe code
 //!
 //! This crate has `unsafe` in one module, which calls libwebp to encode WebP. libwebp is C; it reads
-//! pixels but never the bytes of an upload. The libraries that read uploads are in Rust. Most of them
-//! run in the process that serves:
+//! pixels but never the bytes of an upload. The libraries that read uploads are in Rust:
 //!
 //! | library | work | `unsafe` |
 //! | --- | --- | --- |
@@ -24,10 +23,12 @@
 //! | `gif`, with `weezl` | decodes GIF | no |
 //! | `heifer-isobmff`, `heifer-hevc-dec` | read HEIF and decode HEVC | no |
 //! | `cameo-webp-decode` | decodes WebP | no |
-//! | `re_rav1d` | decodes AV1 | yes, much; it runs in a process of its own that can do nothing else |
+//! | `re_rav1d` | decodes AV1 | yes, much; a panic in it ends the process |
 //!
-//! A fault in the unsafe code of a library of the first group could harm the process that serves.
-//! Only AV1 is kept apart from it.
+//! Reading headers (`probe`, `probe_for`) uses none of the decoders. A fault in the unsafe code of a
+//! decoder could harm the process that calls `process`. So a service that serves strangers calls it in
+//! a process that has nothing to lose, one for each picture. A caller that does not must leave AVIF
+//! out of [`Limits::formats`].
 
 mod animated;
 mod av1;
@@ -50,12 +51,12 @@ mod sizes;
 mod sniff;
 mod vocabulary;
 
-pub use av1::{Av1, serve as serve_av1};
 pub use control::{CancelToken, Control};
 pub use encode::encode_rgb;
 pub use error::Error;
+pub use executor::{Executor, Task};
 pub use pool::{Job, Pool};
-pub use process::{probe, probe_for, process};
+pub use process::{probe, probe_for, process, process_with};
 pub use resize::Workspace;
 pub use vocabulary::{
     Format, InvalidVariantName, Placeholder, Rendition, Source, SourceFormat, VariantName,

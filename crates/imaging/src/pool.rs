@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::executor::{Executor, Task};
 use super::process::process_with;
-use super::{Av1, CancelToken, Control, Crop, Error, Output, Processed, Recipe, Workspace};
+use super::{CancelToken, Control, Crop, Error, Output, Processed, Recipe, Workspace};
 
 /// One picture to process.
 pub struct Job {
@@ -52,12 +52,12 @@ pub struct Pool {
 const MAX_WAITING: usize = 1024;
 
 impl Pool {
-    /// Starts `workers` threads, 0 for one per core, which have AV1 decoded by `av1`.
+    /// Starts `workers` threads, 0 for one per core.
     ///
     /// # Errors
     ///
     /// The system's, where it gives no thread.
-    pub fn new(workers: usize, av1: &Av1) -> std::io::Result<Self> {
+    pub fn new(workers: usize) -> std::io::Result<Self> {
         let count = match workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -68,11 +68,10 @@ impl Pool {
         };
         for number in 0..count {
             let queue = Arc::clone(&pool.queue);
-            let av1 = av1.clone();
             // Where a thread cannot be had, dropping the pool ends those that could.
             let worker = thread::Builder::new()
                 .name(format!("imaging-{number}"))
-                .spawn(move || work(&queue, &av1))?;
+                .spawn(move || work(&queue))?;
             pool.workers.push(worker);
         }
         Ok(pool)
@@ -207,8 +206,8 @@ impl Executor for Queue {
     }
 }
 
-fn work(queue: &Queue, av1: &Av1) {
-    let mut workspace = Workspace::new(av1.clone());
+fn work(queue: &Queue) {
+    let mut workspace = Workspace::new();
     while let Some(work) = queue.next() {
         let job = match work {
             Work::Job(job) => job,
@@ -241,7 +240,7 @@ fn work(queue: &Queue, av1: &Av1) {
         }))
         .unwrap_or_else(|panic| {
             // What the panic left behind is not to be trusted.
-            workspace = Workspace::new(av1.clone());
+            workspace = Workspace::new();
             Err(Error::Internal {
                 reason: format!("panic: {}", message_of(&*panic)),
             })
@@ -311,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_and_the_worker_lives_on() {
-        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let pool = Pool::new(1).unwrap();
         let (done, results) = mpsc::channel();
         let token = CancelToken::new();
         let mut bad = job(DOT, &token, &done);
@@ -325,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_job_ends_without_work() {
-        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let pool = Pool::new(1).unwrap();
         let (done, results) = mpsc::channel();
         let token = CancelToken::new();
         token.cancel();
@@ -337,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_idle_worker_takes_what_is_offered_and_a_busy_one_does_not() {
-        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let pool = Pool::new(1).unwrap();
         while pool.queue.lock().idle < 1 {
             thread::yield_now();
         }
@@ -357,7 +356,7 @@ mod tests {
 
     #[test]
     fn dropping_the_pool_tells_everyone() {
-        let pool = Pool::new(1, &Av1::of_tests()).unwrap();
+        let pool = Pool::new(1).unwrap();
         let (done, results) = mpsc::channel();
         let (release, gate) = mpsc::channel::<()>();
         let token = CancelToken::new();

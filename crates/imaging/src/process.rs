@@ -122,7 +122,7 @@ pub fn process(
 
 /// Processes a picture with an executor that may encode the largest variant in the background. That
 /// variant may then come later than smaller ones.
-pub(super) fn process_with(
+pub fn process_with(
     bytes: Bytes,
     recipe: &Recipe,
     crop: Option<Crop>,
@@ -144,7 +144,7 @@ pub(super) fn process_with(
         animated: header.frames > 1,
     };
 
-    let decoded = decode::decode(&bytes, &header, &request, control, workspace.av1())?;
+    let decoded = decode::decode(&bytes, &header, &request, control)?;
     let moving = (recipe.animated && header.frames > 1).then(|| bytes.clone());
     drop(bytes);
     control.check()?;

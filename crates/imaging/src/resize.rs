@@ -4,7 +4,6 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Error;
-use super::av1::Av1;
 use super::geometry::Window;
 use super::orientation::Orientation;
 use super::planes::{Picture, Planes};
@@ -13,24 +12,23 @@ use super::raster::{Layout, Raster};
 /// Buffers that one worker reuses from picture to picture.
 pub struct Workspace {
     resizer: Resizer,
-    av1: Av1,
 }
 
 /// The size limit of the buffers that a worker keeps between pictures.
 const MAX_KEPT_BYTES: usize = 8 << 20;
 
+impl Default for Workspace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Workspace {
-    /// An empty workspace of a worker that has AV1 decoded so.
-    pub fn new(av1: Av1) -> Self {
+    /// An empty workspace.
+    pub fn new() -> Self {
         Self {
             resizer: Resizer::new(),
-            av1,
         }
-    }
-
-    /// How AV1 is decoded.
-    pub(super) const fn av1(&self) -> &Av1 {
-        &self.av1
     }
 
     /// Resizes the part of `raster` in `window` to a square of `edge_px`, with a Lanczos filter of
@@ -180,9 +178,7 @@ mod tests {
             y: 0.0,
             edge: 8.0,
         };
-        let small = Workspace::new(Av1::of_tests())
-            .resize(&raster, window, 2)
-            .unwrap();
+        let small = Workspace::new().resize(&raster, window, 2).unwrap();
         for pixel in small.pixels.chunks_exact(4) {
             assert_eq!(pixel[..3], [255, 0, 0]);
             assert!(pixel[3].abs_diff(127) < 40, "{pixel:?}");
@@ -212,8 +208,7 @@ mod tests {
             };
             let expect = |plane: &Raster, [left, top, width, height]: [f64; 4], edge_px: u32| {
                 let part = [left, top, width, height];
-                let resized =
-                    Workspace::new(Av1::of_tests()).resize_part(plane, part, (edge_px, edge_px));
+                let resized = Workspace::new().resize_part(plane, part, (edge_px, edge_px));
                 orientation.apply(resized.unwrap())
             };
             let Window { x, y, edge } = window;
@@ -223,7 +218,7 @@ mod tests {
                 expect(&planes.chroma[0], half, 20),
                 expect(&planes.chroma[1], half, 20),
             ];
-            let found = Workspace::new(Av1::of_tests())
+            let found = Workspace::new()
                 .resize_picture(&Picture::Planes(planes), window, orientation, 40)
                 .unwrap();
             let Picture::Planes(Planes { luma, chroma, .. }) = found else {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use cameo::app::App;
 use cameo::auth;
 use cameo::config::{self, Config, SecretString};
+use cameo::jail::Program;
 use cameo::server;
-use cameo_imaging::Av1;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -104,11 +104,11 @@ impl TestService {
         let variables = defaults.iter().chain(&backend).chain(variables);
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let config = config::load(None, variables).unwrap();
-        let av1 = Av1::new(
+        let zygote = Program::new(
             env!("CARGO_BIN_EXE_cameo").into(),
-            vec!["decode-av1".into()],
+            vec!["imaging-zygote".into()],
         );
-        let app = App::open(&config, &SecretString::from(SECRET), &av1)
+        let app = App::open(&config, &SecretString::from(SECRET), &zygote)
             .await
             .unwrap();
         let metrics = app.metrics.as_ref();

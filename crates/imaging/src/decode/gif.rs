@@ -1,5 +1,6 @@
 //! Decodes GIF (87a and 89a) with the `gif` crate.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use super::animation::{Area, Canvas, Disposal, Frame, shown_ms};
@@ -181,7 +182,7 @@ impl<'a> Frames<'a> {
 const fn corrupt(reason: &'static str) -> Error {
     Error::Corrupt {
         format: SourceFormat::Gif,
-        reason,
+        reason: Cow::Borrowed(reason),
     }
 }
 

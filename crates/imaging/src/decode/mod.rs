@@ -10,7 +10,6 @@ mod webp;
 
 pub(super) use animation::Frame;
 
-use super::av1::Av1;
 use super::control::Control;
 use super::geometry::{Square, Window};
 use super::orientation::Orientation;
@@ -18,6 +17,7 @@ use super::planes::Picture;
 use super::raster::Raster;
 use super::{Error, Limits, sniff};
 use crate::SourceFormat;
+use std::borrow::Cow;
 
 /// The headers of a picture, as far as decoding needs them.
 #[derive(Clone, Copy, Debug)]
@@ -182,8 +182,13 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
             }
             Err(match refusal {
                 HeaderError::Kind(found) => unsupported(found.to_owned()),
-                HeaderError::Broken(reason) => Error::Corrupt { format, reason },
-                HeaderError::Complex(reason) => Error::TooComplex { reason },
+                HeaderError::Broken(reason) => Error::Corrupt {
+                    format,
+                    reason: Cow::Borrowed(reason),
+                },
+                HeaderError::Complex(reason) => Error::TooComplex {
+                    reason: Cow::Borrowed(reason),
+                },
             })
         }
     }
@@ -288,14 +293,13 @@ pub(super) fn decode(
     header: &Header,
     request: &DecodeRequest,
     control: &Control,
-    av1: &Av1,
 ) -> Result<Decoded<Picture>, Error> {
     let decoded = match header.format {
         SourceFormat::Jpeg => return jpeg::decode(bytes, header, request),
         SourceFormat::Png => png::decode(bytes, header, request, control),
         SourceFormat::Webp => webp::decode(bytes, header, request, control),
         SourceFormat::Gif => gif::decode(bytes, header, request),
-        SourceFormat::Heic | SourceFormat::Avif => heif::decode(bytes, request, control, av1),
+        SourceFormat::Heic | SourceFormat::Avif => heif::decode(bytes, request, control),
     };
     decoded.map(Decoded::from)
 }

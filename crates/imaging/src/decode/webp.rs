@@ -1,6 +1,7 @@
 //! WebP (RFC 9649): stills and animations, lossy and lossless.
 
 use cameo_webp_decode::{self as webp, Blending, Content, Frame as FrameData, Picture, WebP};
+use std::borrow::Cow;
 
 use super::animation::{Area, Canvas, Disposal, Frame, shown_ms};
 use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory, Size};
@@ -212,7 +213,9 @@ fn decode_part(
     let decoded = picture.decode(part, layout, &|| control.check().is_ok());
     decoded.map_err(|error| match error {
         webp::Error::Corrupt(reason) => corrupt(reason),
-        webp::Error::TooComplex(reason) => Error::TooComplex { reason },
+        webp::Error::TooComplex(reason) => Error::TooComplex {
+            reason: Cow::Borrowed(reason),
+        },
         // The reason stays what it was: a token stays cancelled, and a deadline stays passed.
         webp::Error::Interrupted => control.check().err().unwrap_or(Error::Cancelled),
         _ => DAMAGED,
@@ -234,7 +237,7 @@ const MISSING: Error = corrupt("a part of it is missing");
 const fn corrupt(reason: &'static str) -> Error {
     Error::Corrupt {
         format: SourceFormat::Webp,
-        reason,
+        reason: Cow::Borrowed(reason),
     }
 }
 

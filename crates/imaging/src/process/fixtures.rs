@@ -7,7 +7,6 @@ use proptest::prelude::*;
 
 use super::tests::{png_of, recipe, run};
 use super::*;
-use crate::Av1;
 use crate::raster::Raster;
 use crate::{Format, SourceFormat};
 
@@ -271,7 +270,7 @@ fn a_worker_that_helps_changes_nothing() {
     use std::sync::{Arc, Mutex, mpsc};
 
     let alone = run(&fixture("phone.jpg"), &recipe(), None).unwrap();
-    let pool = crate::Pool::new(2, &Av1::of_tests()).unwrap();
+    let pool = crate::Pool::new(2).unwrap();
     for _ in 0..5 {
         let (done, result) = mpsc::channel();
         let outputs = Arc::new(Mutex::new(Vec::new()));

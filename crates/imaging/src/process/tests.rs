@@ -3,8 +3,8 @@
 use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 
 use super::*;
+use crate::Target;
 use crate::raster::Raster;
-use crate::{Av1, Target};
 use crate::{Format, SourceFormat, VariantName};
 
 pub(crate) fn recipe() -> Recipe {
@@ -41,7 +41,7 @@ pub(super) fn run(
         recipe,
         crop,
         &Control::unlimited(),
-        &mut Workspace::new(Av1::of_tests()),
+        &mut Workspace::new(),
         &mut |output| {
             outputs.push(output);
             ControlFlow::Continue(())
@@ -348,7 +348,7 @@ fn what_takes_too_long_is_too_complex() {
         &recipe(),
         None,
         &Control::starting_now(std::time::Duration::ZERO, crate::CancelToken::new()),
-        &mut Workspace::new(Av1::of_tests()),
+        &mut Workspace::new(),
         &mut |_| panic!("there was no time for anything"),
     );
     assert!(matches!(result, Err(Error::TooComplex { .. })));
@@ -362,7 +362,7 @@ fn given_up_work_ends() {
         &recipe(),
         None,
         &Control::unlimited(),
-        &mut Workspace::new(Av1::of_tests()),
+        &mut Workspace::new(),
         &mut |_| {
             given += 1;
             ControlFlow::Break(())

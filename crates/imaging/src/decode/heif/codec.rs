@@ -10,7 +10,7 @@ use heifer_isobmff::{HeifFile, ItemId};
 use super::planes::Planes;
 use super::{BROKEN, HeaderError, PADDING_PX, Picture, corrupt, refused};
 use crate::SourceFormat;
-use crate::av1::{Av1, Chroma, Decoder, Sequence};
+use crate::av1::{Chroma, Sequence};
 use crate::control::Control;
 use crate::{Error, av1};
 
@@ -156,18 +156,12 @@ const OTHER_PICTURE: HeaderError =
 /// The decoder of the tiles of a picture; it decodes one after the other.
 pub(super) enum Tiles {
     Hevc(Samples),
-    Av1(Samples, Decoder),
+    Av1(Samples),
 }
 
 impl Tiles {
-    /// Makes a decoder for a picture in a file of this size.
-    pub(super) fn open(
-        file: &HeifFile<'_>,
-        picture: &Picture,
-        file_bytes: usize,
-        av1: &Av1,
-        control: &Control,
-    ) -> Result<Self, Error> {
+    /// Makes a decoder for a picture.
+    pub(super) fn open(file: &HeifFile<'_>, picture: &Picture) -> Result<Self, Error> {
         let size = (picture.tile_width, picture.tile_height);
         let (codec, first) = (picture.codec, picture.tiles[0]);
         let refused = |refusal| refused(codec, &refusal);
@@ -175,9 +169,7 @@ impl Tiles {
             Codec::Hevc => Ok(Self::Hevc(Samples::of_hevc(file, first).map_err(refused)?)),
             Codec::Av1 => {
                 let sequence = sequence(file, first, size).map_err(refused)?;
-                let shape = sequence.shape(size.0, size.1);
-                let decoder = av1.open(shape, file_bytes, control)?;
-                Ok(Self::Av1(Samples::of_av1(&sequence), decoder))
+                Ok(Self::Av1(Samples::of_av1(&sequence)))
             }
         }
     }
@@ -208,14 +200,14 @@ impl Tiles {
                 }
                 hevc(file, tile, *samples, size, halved)
             }
-            Self::Av1(samples, decoder) => {
+            Self::Av1(samples) => {
                 let sequence = sequence(file, tile, size).map_err(refused)?;
                 if Samples::of_av1(&sequence) != *samples {
                     return Err(refused(MIXED));
                 }
                 let stream = file.item_data(tile).map_err(|_| refused(CUT_OFF))?;
                 let shape = sequence.shape(size.0, size.1);
-                let planes = decoder.decode(&stream, shape, control)?;
+                let planes = av1::decode(&stream, shape, control)?;
                 Ok(Planes::of_av1(&sequence, &shape, planes))
             }
         }

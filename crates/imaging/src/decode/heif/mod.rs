@@ -12,11 +12,11 @@ mod planes;
 
 use heifer_isobmff::boxes::{ColorInfo, Property};
 use heifer_isobmff::{HeifFile, ItemId};
+use std::borrow::Cow;
 
 use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory};
 use crate::Error;
 use crate::SourceFormat;
-use crate::av1::Av1;
 use crate::control::Control;
 use crate::geometry::{Square, Window};
 use crate::orientation::Orientation;
@@ -328,7 +328,6 @@ pub(super) fn decode(
     bytes: &[u8],
     request: &DecodeRequest,
     control: &Control,
-    av1: &Av1,
 ) -> Result<Decoded, Error> {
     // The header was accepted, so the codec is known.
     let broken = |refusal: &HeaderError| refused(Codec::Hevc, refusal);
@@ -368,7 +367,7 @@ pub(super) fn decode(
         },
     };
     let mut colors = None;
-    let mut tiles = Tiles::open(&file, &picture, bytes.len(), av1, control)?;
+    let mut tiles = Tiles::open(&file, &picture)?;
     let mut decode = |tile, halved| tiles.decode(&file, &picture, tile, halved, control);
     let mut patch = fill(&picture, patch, &mut decode, |patch, planes, tile, at| {
         let (coefficients, described) = coefficients(&file, &picture, tile, planes)?;
@@ -383,7 +382,7 @@ pub(super) fn decode(
         if size(&cover) != size(&picture) {
             return Err(corrupt(codec, "its alpha has another size"));
         }
-        let mut tiles = Tiles::open(&file, &cover, bytes.len(), av1, control)?;
+        let mut tiles = Tiles::open(&file, &cover)?;
         let mut decode = |tile, halved| tiles.decode(&file, &cover, tile, halved, control);
         patch = fill(&cover, patch, &mut decode, |patch, planes, tile, at| {
             let (coefficients, _) = coefficients(&file, &cover, tile, planes)?;
@@ -425,7 +424,7 @@ fn profile<'a>(file: &'a HeifFile<'_>, items: &[ItemId]) -> Option<&'a [u8]> {
 const fn corrupt(codec: Codec, reason: &'static str) -> Error {
     Error::Corrupt {
         format: codec.format(),
-        reason,
+        reason: Cow::Borrowed(reason),
     }
 }
 

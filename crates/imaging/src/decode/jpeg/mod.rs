@@ -17,6 +17,7 @@ use crate::planes::{Picture, Planes};
 use crate::raster::{Layout, Raster};
 pub(super) use markers::claimed_size;
 use markers::{Coding, Markers};
+use std::borrow::Cow;
 
 /// A decoder of JPEG data. There are two, so that the other one can be used if one has a fault.
 trait Decoder {
@@ -154,7 +155,7 @@ pub(super) fn decode(
 ) -> Result<Decoded<Picture>, Error> {
     let corrupt = |reason| Error::Corrupt {
         format: SourceFormat::Jpeg,
-        reason,
+        reason: Cow::Borrowed(reason),
     };
     let markers = Markers::read(bytes).map_err(corrupt)?;
     debug_assert!(header.width == markers.width && header.height == markers.height);

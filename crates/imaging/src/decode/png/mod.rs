@@ -2,6 +2,7 @@
 
 mod moving;
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Transformations};
@@ -180,7 +181,7 @@ pub(super) fn decode(
                     .map_err(|error| corrupt(&error))?
                     .ok_or(Error::Corrupt {
                         format: SourceFormat::Png,
-                        reason: "it ends before its last row",
+                        reason: Cow::Borrowed("it ends before its last row"),
                     })?;
             if (square.y..square.y + square.edge).contains(&y) {
                 keep(row.data());
@@ -189,7 +190,7 @@ pub(super) fn decode(
     }
     let raster = Raster::new(square.edge, square.edge, layout, pixels).ok_or(Error::Corrupt {
         format: SourceFormat::Png,
-        reason: "its parts do not fit together",
+        reason: Cow::Borrowed("its parts do not fit together"),
     })?;
     let window = Window {
         x: 0.0,
@@ -226,7 +227,7 @@ fn open<'a>(
     if reader.info().size() != (header.width, header.height) {
         return Err(Error::Corrupt {
             format: SourceFormat::Png,
-            reason: "its headers contradict each other",
+            reason: Cow::Borrowed("its headers contradict each other"),
         });
     }
     Ok(reader)
@@ -259,7 +260,7 @@ fn profile_limit_bytes(deflated: &[u8]) -> usize {
 fn corrupt(error: &png::DecodingError) -> Error {
     Error::Corrupt {
         format: SourceFormat::Png,
-        reason: reason(error),
+        reason: Cow::Borrowed(reason(error)),
     }
 }
 

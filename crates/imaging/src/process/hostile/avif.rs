@@ -85,7 +85,7 @@ fn an_avif_is_refused_by_what_both_its_headers_say_and_before_it_is_decoded() {
     assert!(probe(&avif((300, 200), &av1_header(320, 256)), limits).is_ok());
     for (width, height) in [(16000, 200), (300, 264), (299, 200), (300, 100)] {
         let refused = probe(&avif((300, 200), &av1_header(width, height)), limits);
-        let reason = "its headers give two sizes";
+        let reason = std::borrow::Cow::Borrowed("its headers give two sizes");
         let format = SourceFormat::Avif;
         assert_eq!(
             refused,
@@ -166,6 +166,6 @@ fn tiles_of_different_kinds_are_refused_before_they_are_decoded() {
     assert!(probe(&bytes, &recipe().limits).is_ok());
     let refused = run(&bytes, &recipe(), None).map(|_| ());
     let format = SourceFormat::Avif;
-    let reason = "its tiles are not of one kind";
+    let reason = std::borrow::Cow::Borrowed("its tiles are not of one kind");
     assert_eq!(refused, Err(Error::Corrupt { format, reason }));
 }

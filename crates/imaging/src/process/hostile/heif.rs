@@ -1,5 +1,6 @@
 //! HEIF whose tables claim more than the file contains, and HEIC of another kind than stated.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::super::tests::{recipe, run};
@@ -59,7 +60,7 @@ fn iprp(ids: impl ExactSizeIterator<Item = u16>, associations: u8) -> Vec<u8> {
 fn tables_of_a_heif_container_are_counted_before_they_are_read() {
     let limits = &recipe().limits;
     let too_many = Err(Error::TooComplex {
-        reason: "its container has too many entries",
+        reason: Cow::Borrowed("its container has too many entries"),
     });
     let many = |count: u16| (1..=count).collect::<Vec<_>>().into_iter();
     let property = |name: [u8; 4], count| vec![heif_box(name, &[]); count].concat();
@@ -114,7 +115,7 @@ fn tables_of_a_heif_container_are_counted_before_they_are_read() {
     // A thousand declarations of an item would have a thousand times its extents.
     let same = std::iter::repeat_n(1, 1000);
     let twice = avif_of_boxes(&[iinf(same), iloc(many(1), 4000)]);
-    let reason = "its container declares an item twice";
+    let reason = std::borrow::Cow::Borrowed("its container declares an item twice");
     let format = SourceFormat::Avif;
     assert_eq!(
         probe(&twice, limits),
@@ -122,7 +123,7 @@ fn tables_of_a_heif_container_are_counted_before_they_are_read() {
     );
     let whole = avif((300, 200), &av1_header(300, 200));
     let second = [whole, heif_box(*b"meta", &[&[0; 4]])].concat();
-    let reason = "its container has two indexes";
+    let reason = std::borrow::Cow::Borrowed("its container has two indexes");
     assert_eq!(
         probe(&second, limits),
         Err(Error::Corrupt { format, reason })
@@ -153,7 +154,7 @@ fn a_heic_stream_that_is_not_what_its_configuration_says_is_refused() {
         assert!(probe(&bytes, &recipe().limits).is_ok());
         let refused = run(&bytes, &recipe(), None).map(|_| ());
         let format = SourceFormat::Heic;
-        let reason = "it holds another picture than its header says";
+        let reason = std::borrow::Cow::Borrowed("it holds another picture than its header says");
         assert_eq!(refused, Err(Error::Corrupt { format, reason }));
     }
 }

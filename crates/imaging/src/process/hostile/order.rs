@@ -125,7 +125,7 @@ fn a_size_beyond_the_limits_is_told_whatever_else_the_headers_say() {
 #[test]
 fn long_tables_of_a_heif_file_are_told_where_the_size_is_within_the_limits() {
     let refused = probe(&heif_of_long_tables(300), &recipe().limits);
-    let reason = "its container has too many entries";
+    let reason = std::borrow::Cow::Borrowed("its container has too many entries");
     assert_eq!(refused, Err(Error::TooComplex { reason }));
 }
 
@@ -175,11 +175,11 @@ fn a_circle_of_derived_pictures_is_refused() {
         // The item, the number of its sources, and the only source.
         let at = memchr::memmem::find(&bytes, b"dimg").unwrap() + 4;
         bytes.copy_within(at..at + 2, at + 4);
-        let reason = "it is derived too many times";
+        let reason = std::borrow::Cow::Borrowed("it is derived too many times");
         let circle = probe(&bytes, &recipe().limits);
         assert_eq!(circle, Err(Error::TooComplex { reason }), "{name}");
         bytes[at - 4..at].copy_from_slice(b"none");
-        let reason = "it is derived from no picture or several";
+        let reason = std::borrow::Cow::Borrowed("it is derived from no picture or several");
         let nothing = probe(&bytes, &recipe().limits);
         assert_eq!(nothing, Err(Error::Corrupt { format, reason }), "{name}");
     }

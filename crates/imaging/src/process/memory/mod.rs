@@ -11,13 +11,10 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use heifer_isobmff::HeifFile;
-
 use super::fixtures::fixtures;
 use super::*;
-use crate::av1::Sequence;
+use crate::Target;
 use crate::executor::Task;
-use crate::{Av1, Target};
 use crate::{Format, SourceFormat, VariantName};
 
 /// The size from which the allocator maps blocks separately.
@@ -105,22 +102,22 @@ struct Measured {
     took: u64,
 }
 
-/// Measures the memory of making these outputs, in this process and in another.
+/// Measures the memory of making these outputs.
 fn measure(name: &str, bytes: &Bytes, kind: Kind) -> Measured {
     let recipe = kind.recipe();
     let crop = kind.crop(bytes, &recipe);
-    let here = peak_of(|| take(bytes, &recipe, crop));
+    let took = peak_of(|| take(bytes, &recipe, crop));
     Measured {
         what: format!("{name}, {kind:?}"),
         said: probe_for(bytes, &recipe, crop).unwrap().memory_bytes,
-        took: here + in_another_process(bytes),
+        took,
     }
 }
 
 /// Processes a picture like a worker, and keeps all outputs until the end.
 fn take(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
     let mut outputs = Vec::new();
-    let mut workspace = Workspace::new(Av1::of_tests());
+    let mut workspace = Workspace::new();
     let mut emit = |output| {
         outputs.push(output);
         ControlFlow::Continue(())
@@ -135,22 +132,6 @@ fn take(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
         &mut emit,
     )
     .unwrap();
-}
-
-/// The memory limit of the process that decodes the AV1 in a file.
-fn in_another_process(bytes: &Bytes) -> u64 {
-    let Ok(file) = HeifFile::parse(bytes) else {
-        return 0;
-    };
-    let items = file.items.iter();
-    let coded = items.filter(|item| item.item_type.0 == *b"av01");
-    let most = coded.map(|item| {
-        let (width, height) = file.image_size(item.id).unwrap().unwrap();
-        let stream = file.item_data(item.id).unwrap();
-        let shape = Sequence::read(&stream).unwrap().shape(width, height);
-        shape.child_bytes(bytes.len())
-    });
-    most.max().unwrap_or(0)
 }
 
 /// The peak memory of this process during `work`, less the memory before and less the pages of its

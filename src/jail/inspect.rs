@@ -1,0 +1,303 @@
+//! Checks of what a worker sends.
+//!
+//! A worker may have been taken over by the picture that it decodes, so nothing that it sends is
+//! believed: not a length, not a size, not that a file is what it is called. What passes can at
+//! worst be a wrong picture, for the upload that sent it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::wire::FileTag;
+use crate::avatar::{Format, Placeholder, Rendition, Source, SourceFormat};
+use cameo_imaging::{Limits, Output, Probe, Processed, Recipe, probe};
+
+/// The longest side of a master in pixels.
+const MAX_MASTER_EDGE_PX: u32 = 2048;
+/// The longest thumbhash: `ThumbHash` has 25 bytes at most.
+const MAX_THUMBHASH_BYTES: usize = 32;
+
+/// What is wrong with something that a worker sent.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    /// It has no meaning.
+    #[error("a frame that has no meaning")]
+    Frame,
+    /// It is longer than the rest of what this picture may send.
+    #[error("{0} bytes, more than this picture may send")]
+    Length(u64),
+    /// The recipe has no such file.
+    #[error("a file that the recipe does not have")]
+    Unwanted,
+    /// The same file was sent before.
+    #[error("a file for the second time")]
+    Twice,
+    /// The file is not of the format or the size that it should have.
+    #[error("a file that is no {0} of the right size")]
+    Contents(&'static str),
+    /// A file is missing.
+    #[error("the end before every file was sent")]
+    Incomplete,
+    /// The placeholder is too long.
+    #[error("a placeholder of {0} bytes")]
+    Placeholder(usize),
+}
+
+/// The files of one picture that have arrived.
+pub(super) struct Arrivals {
+    recipe: Arc<Recipe>,
+    upload: Probe,
+    upload_bytes: u64,
+    arrived: BTreeSet<[u8; 4]>,
+    /// How many bytes may still come. All files together fit into the memory that was reserved for
+    /// the picture.
+    left_bytes: u64,
+}
+
+impl Arrivals {
+    /// Nothing has arrived yet of a picture with these headers.
+    pub(super) fn new(recipe: Arc<Recipe>, upload: Probe, upload_bytes: usize) -> Self {
+        Self {
+            recipe,
+            upload,
+            upload_bytes: upload_bytes as u64,
+            arrived: BTreeSet::new(),
+            left_bytes: upload.memory_bytes,
+        }
+    }
+
+    /// Counts the bytes of a frame before they are read.
+    pub(super) fn reserve(&mut self, bytes: u32) -> Result<(), Fault> {
+        let bytes = u64::from(bytes);
+        let left = self.left_bytes.checked_sub(bytes);
+        self.left_bytes = left.ok_or(Fault::Length(bytes))?;
+        Ok(())
+    }
+
+    /// Checks a file.
+    pub(super) fn accept(&mut self, tag: FileTag, file: Vec<u8>) -> Result<Output, Fault> {
+        let output = match tag {
+            FileTag::Master(format) => {
+                if !self.recipe.keep_master || format == Format::Png {
+                    return Err(Fault::Unwanted);
+                }
+                measure(&file, format, MAX_MASTER_EDGE_PX)?;
+                Output::Master(format, file)
+            }
+            FileTag::Rendition {
+                variant,
+                format,
+                animated,
+            } => {
+                let target = self.recipe.variants.get(usize::from(variant));
+                let target = target.ok_or(Fault::Unwanted)?;
+                let wanted = if animated {
+                    self.recipe.animated && self.upload.frames > 1 && format == Format::Webp
+                } else {
+                    self.recipe.formats.contains(&format)
+                };
+                if !wanted {
+                    return Err(Fault::Unwanted);
+                }
+                let found = measure(&file, format, target.edge_px)?;
+                if found.frames > 1 && !animated {
+                    return Err(Fault::Contents(format.name()));
+                }
+                let rendition = Rendition {
+                    variant: target.name.clone(),
+                    format,
+                    width: found.width,
+                    height: found.height,
+                    bytes: file.len() as u64,
+                    animated,
+                };
+                Output::Rendition(rendition, file)
+            }
+        };
+        if !self.arrived.insert(tag.to_bytes()) {
+            return Err(Fault::Twice);
+        }
+        Ok(output)
+    }
+
+    /// Checks that every file has arrived that the recipe has for every picture.
+    pub(super) fn finish(&self, placeholder: Placeholder) -> Result<Processed, Fault> {
+        let bytes = placeholder.thumbhash.len();
+        if bytes > MAX_THUMBHASH_BYTES {
+            return Err(Fault::Placeholder(bytes));
+        }
+        let variants = 0..self.recipe.variants.len();
+        let mut stills = variants.flat_map(|variant| {
+            let formats = self.recipe.formats.iter();
+            formats.map(move |&format| FileTag::Rendition {
+                variant: variant as u8,
+                format,
+                animated: false,
+            })
+        });
+        let masters = [Format::Jpeg, Format::Webp].map(FileTag::Master);
+        let has = |tag: &FileTag| self.arrived.contains(&tag.to_bytes());
+        if !stills.all(|tag| has(&tag)) || self.recipe.keep_master && !masters.iter().any(has) {
+            return Err(Fault::Incomplete);
+        }
+        Ok(Processed {
+            source: Source {
+                format: self.upload.format,
+                bytes: self.upload_bytes,
+                width: self.upload.width,
+                height: self.upload.height,
+                animated: self.upload.frames > 1,
+            },
+            placeholder,
+        })
+    }
+}
+
+/// Reads the headers of a file, which is a square of at most `max_edge_px` in the format.
+fn measure(file: &[u8], format: Format, max_edge_px: u32) -> Result<Probe, Fault> {
+    let source = match format {
+        Format::Webp => SourceFormat::Webp,
+        Format::Jpeg => SourceFormat::Jpeg,
+        Format::Png => SourceFormat::Png,
+    };
+    let limits = Limits {
+        formats: vec![source],
+        min_edge_px: 1,
+        max_edge_px,
+        max_frames: u32::MAX,
+    };
+    let found = probe(file, &limits).ok();
+    let found = found.filter(|found| found.format == source && found.width == found.height);
+    found.ok_or(Fault::Contents(format.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avatar::VariantName;
+    use cameo_imaging::{Target, encode_rgb};
+
+    fn recipe() -> Recipe {
+        let target = |name, edge_px| Target {
+            name: VariantName::new(name).unwrap(),
+            edge_px,
+        };
+        Recipe {
+            limits: Limits {
+                formats: SourceFormat::ALL.to_vec(),
+                min_edge_px: 1,
+                max_edge_px: 100,
+                max_frames: 1,
+            },
+            variants: vec![target("small", 8), target("large", 16)],
+            formats: vec![Format::Webp, Format::Jpeg],
+            webp_quality: 80,
+            jpeg_quality: 80,
+            background: [0; 3],
+            animated: false,
+            keep_master: false,
+        }
+    }
+
+    fn arrivals() -> Arrivals {
+        let upload = Probe {
+            format: SourceFormat::Png,
+            width: 40,
+            height: 30,
+            frames: 1,
+            memory_bytes: 1 << 20,
+        };
+        Arrivals::new(Arc::new(recipe()), upload, 1234)
+    }
+
+    fn file(width: u32, height: u32, format: Format) -> Vec<u8> {
+        let pixels = vec![90; (width * height * 3) as usize];
+        encode_rgb(width, height, pixels, format, &recipe()).unwrap()
+    }
+
+    fn still(variant: u8, format: Format) -> FileTag {
+        FileTag::Rendition {
+            variant,
+            format,
+            animated: false,
+        }
+    }
+
+    fn placeholder() -> Placeholder {
+        Placeholder {
+            thumbhash: vec![7; 25],
+            color: [1, 2, 3],
+        }
+    }
+
+    #[test]
+    fn a_picture_is_complete_when_every_file_of_the_recipe_has_arrived() {
+        let mut arrivals = arrivals();
+        for (variant, edge) in [(0, 8), (1, 16)] {
+            for format in [Format::Webp, Format::Jpeg] {
+                let unfinished = arrivals.finish(placeholder());
+                assert_eq!(unfinished, Err(Fault::Incomplete));
+                let file = file(edge, edge, format);
+                let Output::Rendition(rendition, _) =
+                    arrivals.accept(still(variant, format), file).unwrap()
+                else {
+                    panic!("a master");
+                };
+                assert_eq!((rendition.width, rendition.height), (edge, edge));
+            }
+        }
+        let source = arrivals.finish(placeholder()).unwrap().source;
+        assert_eq!((source.bytes, source.width, source.height), (1234, 40, 30));
+        let long = Placeholder {
+            thumbhash: vec![0; 33],
+            ..placeholder()
+        };
+        assert_eq!(arrivals.finish(long), Err(Fault::Placeholder(33)));
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_it_is_called_is_refused() {
+        let mut arrivals = arrivals();
+        let mut refused = |tag, file| arrivals.accept(tag, file).unwrap_err();
+        let webp = |edge| file(edge, edge, Format::Webp);
+        let contents = Fault::Contents("webp");
+        assert_eq!(refused(still(0, Format::Webp), webp(9)), contents);
+        assert_eq!(
+            refused(still(1, Format::Webp), file(16, 12, Format::Webp)),
+            contents
+        );
+        assert_eq!(
+            refused(still(1, Format::Webp), file(16, 16, Format::Jpeg)),
+            contents
+        );
+        assert_eq!(
+            refused(still(0, Format::Webp), b"<script>".to_vec()),
+            contents
+        );
+        assert_eq!(refused(still(2, Format::Webp), webp(8)), Fault::Unwanted);
+        assert_eq!(refused(still(0, Format::Png), webp(8)), Fault::Unwanted);
+        let animated = FileTag::Rendition {
+            variant: 0,
+            format: Format::Webp,
+            animated: true,
+        };
+        assert_eq!(refused(animated, webp(8)), Fault::Unwanted);
+        assert_eq!(
+            refused(FileTag::Master(Format::Webp), webp(8)),
+            Fault::Unwanted
+        );
+    }
+
+    #[test]
+    fn a_file_comes_once_and_all_files_together_fit_into_the_reserved_memory() {
+        let mut arrivals = arrivals();
+        let file = file(8, 8, Format::Webp);
+        arrivals
+            .accept(still(0, Format::Webp), file.clone())
+            .unwrap();
+        let again = arrivals.accept(still(0, Format::Webp), file);
+        assert_eq!(again, Err(Fault::Twice));
+        assert_eq!(arrivals.reserve(1 << 19), Ok(()));
+        assert_eq!(arrivals.reserve(1 << 19), Ok(()));
+        assert_eq!(arrivals.reserve(1), Err(Fault::Length(1)));
+    }
+}

@@ -1,0 +1,414 @@
+//! The jail: imaging in processes that can do nothing else.
+//!
+//! Decoders read what strangers send, and some of their code is `unsafe`. So every picture has a
+//! process of its own, the *worker*, which has neither secrets nor files nor a network, may not ask
+//! the kernel for any, and ends with its picture. A crash, or code that a picture smuggles in, costs
+//! that upload and nothing else.
+//!
+//! Three processes take part, and all of them run this program:
+//!
+//! - The *service* reads the headers of an upload, in safe Rust, and asks for a worker. It hands the
+//!   worker the upload as a sealed file in memory and the [`Recipe`], and receives the renditions one
+//!   by one. It believes nothing that comes back (`inspect`).
+//! - The *zygote* (`zygote`) is this program's file executed with an empty environment. It forks the
+//!   workers, reaps them, and reports how each ended. A thread of the service (`supervisor`) starts
+//!   it, and starts it again if it ends.
+//! - A *worker* (`worker`) shuts itself in (`sandbox`) before it reads the first byte of the upload.
+//!   Then it runs [`imaging::process`](cameo_imaging::process), and sends each file as soon as it is
+//!   encoded.
+//!
+//! # The way of one picture
+//!
+//! 1. `exchange` copies the upload into a file in memory and seals it, makes a pair of connected
+//!    sockets, and writes the request into one of them.
+//! 2. It sends the other socket and the file to the zygote, which forks. The worker maps the file,
+//!    closes every descriptor but its socket, sets its limits, and installs its system call filter.
+//! 3. `exchange` reads files until the outcome. It kills the worker at the deadline, when nobody
+//!    waits for the picture any more, and when it sends something that no worker sends.
+//! 4. The zygote reaps the worker. Only then is the memory released that was reserved for it.
+//!
+//! | how the worker ends | error |
+//! | --- | --- |
+//! | it reports that the picture is damaged or too much work | as reported |
+//! | a panic, a fault, a forbidden system call, a file that is none | [`Error::Corrupt`] |
+//! | its limit of memory or processor time, the deadline | [`Error::TooComplex`] |
+//! | killed from outside, or not started | [`Error::Overloaded`] |
+//!
+//! On systems other than Linux, and by `processing.isolation = "thread"`, the same pipeline runs on
+//! threads of the service ([`Pool`]).
+
+#[cfg(target_os = "linux")]
+mod exchange;
+#[cfg(target_os = "linux")]
+mod inspect;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
+mod supervisor;
+#[cfg(target_os = "linux")]
+mod system;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+#[cfg(target_os = "linux")]
+mod wire;
+#[cfg(target_os = "linux")]
+mod worker;
+#[cfg(target_os = "linux")]
+mod zygote;
+
+use std::any::Any;
+use std::ffi::OsString;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+#[cfg(target_os = "linux")]
+pub use zygote::serve as serve_zygote;
+
+use crate::telemetry::Metrics;
+use cameo_imaging::{CancelToken, Crop, Error, Job, Output, Pool, Probe, Processed, Recipe};
+#[cfg(target_os = "linux")]
+use supervisor::Supervisor;
+
+/// One picture to process.
+pub struct Picture {
+    /// The upload.
+    pub bytes: Bytes,
+    /// What to make of it.
+    pub recipe: Arc<Recipe>,
+    /// The part that the client chose.
+    pub crop: Option<Crop>,
+    /// What the headers say, by [`probe_for`](cameo_imaging::probe_for) with this recipe and crop.
+    pub probe: Probe,
+    /// How long the work may take, from now on.
+    pub deadline: Duration,
+    /// Dropped when the work has ended, also if nobody waits for it any more.
+    pub reserved: Box<dyn Any + Send + Sync>,
+}
+
+/// Work on a picture. Dropping it gives the picture up.
+pub struct Work {
+    /// The files, each as soon as it is encoded.
+    pub outputs: mpsc::Receiver<Output>,
+    outcome: oneshot::Receiver<Result<Processed, Error>>,
+    cancel: CancelToken,
+}
+
+impl Work {
+    /// Waits for the end of the work. Everything that [`outputs`](Self::outputs) gave before stands
+    /// for nothing after an error.
+    ///
+    /// # Errors
+    /// As [`process`](cameo_imaging::process), and as the table in the module's text says.
+    pub async fn outcome(mut self) -> Result<Processed, Error> {
+        let outcome = (&mut self.outcome).await;
+        outcome.unwrap_or_else(|_| {
+            Err(Error::Internal {
+                reason: "the work on a picture was dropped".to_owned(),
+            })
+        })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// How a worker ended, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerEnd {
+    /// It sent everything.
+    Done,
+    /// It reported an error.
+    Refused,
+    /// A panic, a fault, a forbidden system call, or something sent that no worker sends.
+    Crashed,
+    /// It reached its limit of memory.
+    OutOfMemory,
+    /// It reached its deadline, or its limit of processor time.
+    TimedOut,
+    /// Nobody waited for it any more.
+    GivenUp,
+    /// Somebody else ended it or the zygote.
+    Killed,
+    /// It could not be started or shut in.
+    NotStarted,
+}
+
+impl WorkerEnd {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Refused,
+        Self::Crashed,
+        Self::OutOfMemory,
+        Self::TimedOut,
+        Self::GivenUp,
+        Self::Killed,
+        Self::NotStarted,
+    ];
+
+    /// The value of the label.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Crashed => "crashed",
+            Self::OutOfMemory => "out_of_memory",
+            Self::TimedOut => "timed_out",
+            Self::GivenUp => "given_up",
+            Self::Killed => "killed",
+            Self::NotStarted => "not_started",
+        }
+    }
+}
+
+/// The program to start as the zygote, which does nothing but call `serve_zygote`.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// `path` with `arguments`.
+    pub fn new(path: PathBuf, arguments: Vec<OsString>) -> Self {
+        Self { path, arguments }
+    }
+}
+
+/// What processes pictures.
+pub enum Workers {
+    /// Threads of the service.
+    Threads(Pool, Metrics),
+    /// Processes that can do nothing else.
+    #[cfg(target_os = "linux")]
+    Processes(Jail),
+}
+
+impl Workers {
+    /// Starts threads of the service, 0 for one per core.
+    ///
+    /// # Errors
+    /// The system's, where it gives no thread.
+    pub fn threads(count: usize, metrics: Metrics) -> io::Result<Self> {
+        Ok(Self::Threads(Pool::new(count)?, metrics))
+    }
+
+    /// Starts a zygote, which `program` is, for so many pictures at once, 0 for one per core. Sees
+    /// that workers start here, are shut in, and answer.
+    ///
+    /// # Errors
+    /// What is in the way.
+    #[cfg_attr(not(target_os = "linux"), allow(clippy::unused_async))]
+    pub async fn processes(
+        program: &Program,
+        count: usize,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        #[cfg(target_os = "linux")]
+        {
+            let jail = Jail::open(program.clone(), count, metrics).map_err(|error| {
+                let reason = format!("no thread for the zygote: {error}");
+                Error::Overloaded { reason }
+            })?;
+            jail.check().await?;
+            Ok(Self::Processes(jail))
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (program, count, metrics);
+            let reason = "only Linux can shut a process in".to_owned();
+            Err(Error::Internal { reason })
+        }
+    }
+
+    /// How many pictures are to be processed at once.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Threads(pool, _) => pool.workers(),
+            #[cfg(target_os = "linux")]
+            Self::Processes(jail) => jail.workers,
+        }
+    }
+
+    /// Begins to work on a picture.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] where too many pictures wait for a thread.
+    ///
+    /// # Panics
+    /// Outside a runtime of tokio.
+    pub fn start(&self, picture: Picture) -> Result<Work, Error> {
+        let recipe = &picture.recipe;
+        // Stills, animated renditions and a master: nothing waits for the store.
+        let files = recipe.variants.len() * (recipe.formats.len() + 1) + 1;
+        let (sender, outputs) = mpsc::channel(files);
+        let (done, outcome) = oneshot::channel();
+        let work = Work {
+            outputs,
+            outcome,
+            cancel: CancelToken::new(),
+        };
+        match self {
+            Self::Threads(pool, metrics) => {
+                let job = job(picture, work.cancel.clone(), sender, done, metrics.clone());
+                pool.submit(job).map_err(|_| Error::Overloaded {
+                    reason: "too many pictures wait for a thread".to_owned(),
+                })?;
+            }
+            #[cfg(target_os = "linux")]
+            Self::Processes(jail) => jail.start(picture, sender, done),
+        }
+        Ok(work)
+    }
+}
+
+/// A picture as the pool of threads has it.
+fn job(
+    picture: Picture,
+    cancel: CancelToken,
+    sender: mpsc::Sender<Output>,
+    done: oneshot::Sender<Result<Processed, Error>>,
+    metrics: Metrics,
+) -> Job {
+    let begun = Instant::now();
+    let Picture {
+        bytes,
+        recipe,
+        crop,
+        probe,
+        deadline,
+        reserved,
+    } = picture;
+    Job {
+        bytes,
+        recipe,
+        crop,
+        deadline,
+        cancel,
+        on_output: Box::new(move |output| match sender.try_send(output) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }),
+        on_done: Box::new(move |processed| {
+            drop(reserved);
+            metrics.processed(probe.format, begun.elapsed());
+            // Nobody may wait any more.
+            let _ = done.send(processed);
+        }),
+    }
+}
+
+/// Imaging in processes that can do nothing else. Dropping it ends them.
+#[cfg(target_os = "linux")]
+pub struct Jail {
+    workers: usize,
+    metrics: Metrics,
+    tasks: Mutex<JoinSet<()>>,
+    supervisor: Arc<Supervisor>,
+}
+
+#[cfg(target_os = "linux")]
+impl Jail {
+    /// Starts a zygote, which `program` is, for `workers` pictures at once, 0 for one per core.
+    ///
+    /// # Errors
+    /// The system's, where it gives no thread to look after the zygote. [`check`](Self::check) finds
+    /// out whether the zygote works.
+    pub fn open(program: Program, workers: usize, metrics: Metrics) -> io::Result<Self> {
+        let workers = match workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        for end in WorkerEnd::ALL {
+            metrics.expect_worker_end(end.name());
+        }
+        Ok(Self {
+            workers,
+            tasks: Mutex::default(),
+            supervisor: Arc::new(Supervisor::start(program, metrics.clone())?),
+            metrics,
+        })
+    }
+
+    /// Processes a picture of this program's own, to see that workers start here, are shut in, and
+    /// answer.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn check(&self) -> Result<(), Error> {
+        let recipe = Arc::new(sample::recipe());
+        let bytes = Bytes::from_static(sample::PICTURE);
+        let picture = Picture {
+            probe: cameo_imaging::probe_for(&bytes, &recipe, None)?,
+            bytes,
+            recipe,
+            crop: None,
+            deadline: Duration::from_secs(10),
+            reserved: Box::new(()),
+        };
+        let (sender, _outputs) = mpsc::channel(8);
+        let (done, outcome) = oneshot::channel();
+        self.start(picture, sender, done);
+        let outcome = outcome.await.unwrap_or(Err(Error::Cancelled));
+        outcome.map(drop)
+    }
+
+    fn start(
+        &self,
+        picture: Picture,
+        outputs: mpsc::Sender<Output>,
+        done: oneshot::Sender<Result<Processed, Error>>,
+    ) {
+        let supervisor = Arc::clone(&self.supervisor);
+        let work = exchange::run(
+            supervisor,
+            (self.workers, self.metrics.clone()),
+            picture,
+            outputs,
+            done,
+        );
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+}
+
+/// The picture that shows whether workers work.
+#[cfg(target_os = "linux")]
+mod sample {
+    use crate::avatar::{Format, SourceFormat, VariantName};
+    use cameo_imaging::{Limits, Recipe, Target};
+
+    /// One grey pixel.
+    pub(super) const PICTURE: &[u8] =
+        b"GIF89a\x01\0\x01\0\x80\0\0\x80\x80\x80\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+
+    pub(super) fn recipe() -> Recipe {
+        let name = VariantName::new("sample").ok();
+        let target = |name| Target { name, edge_px: 1 };
+        Recipe {
+            limits: Limits {
+                formats: vec![SourceFormat::Gif],
+                min_edge_px: 1,
+                max_edge_px: 1,
+                max_frames: 1,
+            },
+            variants: name.map(target).into_iter().collect(),
+            formats: vec![Format::Webp, Format::Jpeg],
+            webp_quality: 80,
+            jpeg_quality: 80,
+            background: [0; 3],
+            animated: false,
+            keep_master: false,
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The thread that keeps a zygote running, and the workers that wait for their end to be reported.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
+    SocketFlags, SocketType, recv, send, sendmsg, shutdown, socketpair,
+};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use tokio::sync::{oneshot, watch};
+use tracing::{info, warn};
+
+use super::Program;
+use super::wire::{COMMAND_BYTES, Command, End, REPORT_BYTES, Report};
+use crate::telemetry::Metrics;
+
+impl Program {
+    fn start(&self) -> io::Result<(Child, OwnedFd)> {
+        let (own, other) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let process = std::process::Command::new(&self.path)
+            .args(&self.arguments)
+            .env_clear()
+            .stdin(Stdio::from(other))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok((process, own))
+    }
+}
+
+/// The pause before the second start in a row; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two starts.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// A zygote that ran this long is started again without a pause.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// Keeps a zygote running until this is dropped, which ends the zygote and all workers.
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The socket of the zygote that runs at the moment, if one does.
+pub(super) type Socket = Option<Arc<OwnedFd>>;
+
+struct Shared {
+    state: Mutex<State>,
+    closing: Condvar,
+    zygote: watch::Sender<Socket>,
+}
+
+#[derive(Default)]
+struct State {
+    closing: bool,
+    /// How many workers were asked for.
+    count: u64,
+    workers: HashMap<u64, Running>,
+}
+
+struct Running {
+    process: Option<Pid>,
+    ended: oneshot::Sender<End>,
+}
+
+/// A worker that was asked for.
+pub(super) struct Worker {
+    pub(super) id: u64,
+    /// Gives how it ended, once it is reaped.
+    pub(super) ended: oneshot::Receiver<End>,
+    zygote: Arc<OwnedFd>,
+}
+
+impl Worker {
+    /// Kills the worker if it still runs. Its end is reported as any other.
+    pub(super) fn kill(&self) {
+        // If the zygote has ended, so has the worker.
+        let _ = send(
+            &self.zygote,
+            &Command::Kill(self.id).to_bytes(),
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        );
+    }
+
+    /// Ends the zygote and all its workers. The next zygote starts at once.
+    pub(super) fn end_zygote(&self) {
+        let _ = shutdown(&self.zygote, Shutdown::Both);
+    }
+}
+
+impl Supervisor {
+    /// Starts the thread, which starts the zygote.
+    ///
+    /// # Errors
+    /// The system's, where it gives no thread.
+    pub(super) fn start(program: Program, metrics: Metrics) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            closing: Condvar::new(),
+            zygote: watch::Sender::new(None),
+        });
+        // The kernel ends the zygote when the thread that started it ends, so this thread stays.
+        let thread = thread::Builder::new().name("jail".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.keep(&program, &metrics)
+        })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// The zygote, now and whenever another one takes its place.
+    pub(super) fn zygote(&self) -> watch::Receiver<Socket> {
+        self.shared.zygote.subscribe()
+    }
+
+    /// Asks a zygote for a worker.
+    ///
+    /// # Errors
+    /// The system's, where the zygote has ended or does not read its socket.
+    pub(super) fn ask(
+        &self,
+        zygote: &Arc<OwnedFd>,
+        socket: &OwnedFd,
+        upload: &OwnedFd,
+    ) -> io::Result<Worker> {
+        let (sender, ended) = oneshot::channel();
+        let id = {
+            let mut state = self.shared.lock();
+            state.count += 1;
+            let id = state.count;
+            let running = Running {
+                process: None,
+                ended: sender,
+            };
+            state.workers.insert(id, running);
+            id
+        };
+        let command = Command::Start(id).to_bytes();
+        let descriptors = [socket.as_fd(), upload.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = sendmsg(zygote, &[IoSlice::new(&command)], &mut ancillary, flags);
+        if sent != Ok(COMMAND_BYTES) {
+            self.shared.lock().workers.remove(&id);
+            return Err(sent.err().unwrap_or(Errno::MSGSIZE).into());
+        }
+        Ok(Worker {
+            id,
+            ended,
+            zygote: Arc::clone(zygote),
+        })
+    }
+
+    /// The process of some worker that runs.
+    #[cfg(test)]
+    pub(super) fn some_process(&self) -> Option<Pid> {
+        let state = self.shared.lock();
+        state.workers.values().find_map(|worker| worker.process)
+    }
+
+    /// How many workers run or were asked for.
+    pub(super) fn running(&self) -> usize {
+        self.shared.lock().workers.len()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.closing.notify_all();
+        if let Some(zygote) = &*self.shared.zygote.borrow() {
+            let _ = shutdown(zygote, Shutdown::Both);
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock, so its state is whole even if poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, program: &Program, metrics: &Metrics) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let begun = Instant::now();
+            match program.start() {
+                Ok((process, socket)) => {
+                    metrics.zygote_started();
+                    self.follow(process, socket);
+                }
+                Err(error) => warn!(%error, "the zygote of the imaging processes does not start"),
+            }
+            if begun.elapsed() >= STABLE_AFTER {
+                pause = FIRST_PAUSE;
+            }
+            let state = self.lock();
+            let is_open = |state: &mut State| !state.closing;
+            let (state, _) = self
+                .closing
+                .wait_timeout_while(state, pause, is_open)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.closing {
+                return;
+            }
+            pause = MAX_PAUSE.min(pause * 2);
+            info!("the zygote of the imaging processes starts again");
+        }
+    }
+
+    /// Passes reports on until the zygote ends, and makes sure that nothing of it is left.
+    fn follow(&self, mut process: Child, socket: OwnedFd) {
+        let socket = Arc::new(socket);
+        self.zygote.send_replace(Some(Arc::clone(&socket)));
+        // A drop that came before the socket was there has not closed it.
+        if self.lock().closing {
+            let _ = shutdown(&socket, Shutdown::Both);
+        }
+        let mut bytes = [0; REPORT_BYTES];
+        loop {
+            match recv(&socket, &mut bytes, RecvFlags::empty()) {
+                Ok((REPORT_BYTES, _)) => match Report::from_bytes(bytes) {
+                    Some(report) => self.pass_on(report),
+                    None => break,
+                },
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.zygote.send_replace(None);
+        let _ = process.kill();
+        let status = process.wait();
+        let workers = {
+            let mut state = self.lock();
+            if !state.closing {
+                warn!(?status, "the zygote of the imaging processes ended");
+            }
+            std::mem::take(&mut state.workers)
+        };
+        for (_, Running { process, ended }) in workers {
+            // The kernel has killed it together with the zygote. If this process is the first of its
+            // container, it is the parent now; elsewhere the call fails at once.
+            if let Some(process) = process {
+                let _ = waitpid(Some(process), WaitOptions::empty());
+            }
+            let _ = ended.send(End::Lost);
+        }
+    }
+
+    fn pass_on(&self, report: Report) {
+        let mut state = self.lock();
+        match report {
+            Report::Started(id, process) => {
+                if let Some(running) = state.workers.get_mut(&id) {
+                    running.process = Pid::from_raw(process.max(0));
+                }
+            }
+            Report::Ended(id, end) => {
+                if let Some(running) = state.workers.remove(&id) {
+                    // Nobody waits for it if the service is about to end.
+                    let _ = running.ended.send(end);
+                }
+            }
+        }
+    }
+}

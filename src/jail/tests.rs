@@ -1,0 +1,588 @@
+//! Pictures in real processes, and real attempts to break out of them.
+//!
+//! The zygote of these tests is this test program, told to run the one test that is the zygote. A
+//! picture whose bytes name an [`Attempt`] makes the worker try that in place of decoding, when it is
+//! shut in.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::stdio::stdout;
+
+use super::wire::{FileTag, Outcome, frame_head, kind};
+use super::*;
+use crate::avatar::{Format, SourceFormat, VariantName};
+use cameo_imaging::{Control, Limits, Target, Workspace, probe_for, process};
+
+#[test]
+#[ignore = "not a test: the zygote that the tests start"]
+fn zygote() {
+    let served = serve_zygote();
+    std::process::exit(i32::from(served.is_err()));
+}
+
+fn program() -> Program {
+    let arguments = [
+        "jail::tests::zygote",
+        "--exact",
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ];
+    let path = std::env::current_exe().unwrap();
+    Program::new(path, arguments.map(Into::into).to_vec())
+}
+
+fn jail() -> Jail {
+    Jail::open(program(), 2, Metrics::new()).unwrap()
+}
+
+/// What a worker does in place of decoding.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(super) enum Attempt {
+    /// Nothing: the worker survives.
+    Nothing,
+    /// A system call.
+    Call(i64, [i64; 6]),
+    Panic,
+    Abort,
+    RecurseForEver,
+    AllocateForEver,
+    SpinForEver,
+    /// Files that the recipe does not have.
+    WriteForEver,
+    /// One file of this length, which never comes.
+    Announce(u32),
+    /// An outcome, and then no end.
+    LingerAfterOutcome,
+    /// A file that is no picture.
+    SendText,
+}
+
+/// What a picture begins with that names an attempt.
+const MARK: &[u8] = b"an attempt:";
+
+impl Attempt {
+    fn picture(&self) -> Bytes {
+        let mut bytes = MARK.to_vec();
+        bytes.extend(postcard::to_allocvec(self).unwrap());
+        bytes.into()
+    }
+
+    pub(super) fn named_by(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes.strip_prefix(MARK)?).ok()
+    }
+
+    /// Makes the attempt. The outcome says that the worker has survived it.
+    pub(super) fn make(self) -> Outcome {
+        match self {
+            Self::Nothing => {}
+            Self::Call(number, arguments) => drop(system::call(number, arguments)),
+            Self::Panic => {
+                let panicked = std::panic::catch_unwind(|| panic!("on purpose"));
+                assert!(panicked.is_err());
+                return Outcome::Panicked("on purpose".to_owned());
+            }
+            Self::Abort => std::process::abort(),
+            Self::RecurseForEver => drop(recurse(0)),
+            Self::AllocateForEver => {
+                let mut kept = Vec::new();
+                loop {
+                    kept.push(vec![1_u8; 1 << 20]);
+                }
+            }
+            Self::SpinForEver => loop {
+                std::hint::spin_loop();
+            },
+            Self::WriteForEver => loop {
+                write(&frame_head(kind::FILE, 1 << 10).unwrap());
+                write(&[0; 1 << 10]);
+            },
+            Self::Announce(length) => {
+                write(&frame_head(kind::FILE, length as usize).unwrap());
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
+            Self::LingerAfterOutcome => {
+                let outcome = Outcome::Corrupt(String::new()).to_bytes().unwrap();
+                write(&frame_head(kind::OUTCOME, outcome.len()).unwrap());
+                write(&outcome);
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
+            Self::SendText => {
+                let tag = FileTag::Rendition {
+                    variant: 0,
+                    format: Format::Webp,
+                    animated: false,
+                };
+                write(&frame_head(kind::FILE, 12).unwrap());
+                write(&tag.to_bytes());
+                write(b"<script>");
+            }
+        }
+        Outcome::Failed("survived".to_owned())
+    }
+}
+
+fn write(bytes: &[u8]) {
+    let mut left = bytes;
+    while let Ok(count @ 1..) = rustix::io::write(stdout(), left) {
+        left = &left[count..];
+    }
+}
+
+#[allow(unconditional_recursion)]
+fn recurse(depth: u64) -> u64 {
+    let kept = [depth; 64];
+    recurse(std::hint::black_box(kept)[7] + 1) + kept[9]
+}
+
+fn recipe() -> Arc<Recipe> {
+    let target = |name, edge_px| Target {
+        name: VariantName::new(name).unwrap(),
+        edge_px,
+    };
+    Arc::new(Recipe {
+        limits: Limits {
+            formats: SourceFormat::ALL.to_vec(),
+            min_edge_px: 1,
+            max_edge_px: 8192,
+            max_frames: 100,
+        },
+        variants: vec![target("small", 64), target("large", 512)],
+        formats: vec![Format::Webp, Format::Jpeg],
+        webp_quality: 80,
+        jpeg_quality: 80,
+        background: [255; 3],
+        animated: true,
+        keep_master: true,
+    })
+}
+
+fn picture(bytes: Bytes) -> Picture {
+    let recipe = recipe();
+    // An attempt has no headers.
+    let probe = probe_for(&bytes, &recipe, None).unwrap_or(Probe {
+        format: SourceFormat::Png,
+        width: 100,
+        height: 100,
+        frames: 1,
+        memory_bytes: 16 << 20,
+    });
+    Picture {
+        bytes,
+        recipe,
+        crop: None,
+        probe,
+        deadline: Duration::from_mins(2),
+        reserved: Box::new(()),
+    }
+}
+
+fn fixture(name: &str) -> Bytes {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/");
+    fs::read(folder.to_owned() + name).unwrap().into()
+}
+
+fn start(jail: &Jail, picture: Picture) -> Work {
+    let (sender, outputs) = mpsc::channel(100);
+    let (done, outcome) = oneshot::channel();
+    jail.start(picture, sender, done);
+    Work {
+        outputs,
+        outcome,
+        cancel: CancelToken::new(),
+    }
+}
+
+async fn finish(mut work: Work) -> (Vec<Output>, Result<Processed, Error>) {
+    let mut files = Vec::new();
+    while let Some(file) = work.outputs.recv().await {
+        files.push(file);
+    }
+    (files, work.outcome().await)
+}
+
+async fn outcome_of(jail: &Jail, attempt: &Attempt) -> Result<Processed, Error> {
+    finish(start(jail, picture(attempt.picture()))).await.1
+}
+
+async fn expect_that_others_notice_nothing(jail: &Jail) {
+    let (files, outcome) = finish(start(jail, picture(fixture("baseline.jpg")))).await;
+    assert_eq!(outcome.map(|_| files.len()), Ok(5));
+}
+
+/// The process of a worker that was started, and its zygote's.
+async fn processes(jail: &Jail) -> (Pid, Pid) {
+    loop {
+        if let Some(worker) = jail.supervisor.some_process() {
+            // A worker that has shut itself in is under a filter.
+            let status = status_of(worker);
+            if status.contains("Seccomp:\t2") {
+                let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t"));
+                let parent = parent.and_then(|id| Pid::from_raw(id.parse().ok()?));
+                return (worker, parent.unwrap());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn status_of(process: Pid) -> String {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never holds");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_makes_the_same_files_as_a_thread() {
+    let jail = jail();
+    jail.check().await.unwrap();
+    for name in PICTURES {
+        let bytes = fixture(name);
+        let mut expected = Vec::new();
+        let processed = process(
+            bytes.clone(),
+            &recipe(),
+            None,
+            &Control::unlimited(),
+            &mut Workspace::new(),
+            &mut |file| {
+                expected.push(file);
+                ControlFlow::Continue(())
+            },
+        );
+        let (files, outcome) = finish(start(&jail, picture(bytes))).await;
+        assert_eq!(outcome, processed, "{name}");
+        // A second thread may send the largest file later.
+        assert!(sorted(files) == sorted(expected), "{name}");
+    }
+}
+
+fn sorted(mut files: Vec<Output>) -> Vec<Output> {
+    files.sort_by_key(|file| match file {
+        Output::Rendition(made, _) => format!("{made:?}"),
+        Output::Master(..) => String::new(),
+    });
+    files
+}
+
+const PICTURES: [&str; 9] = [
+    "baseline.jpg",
+    "progressive.jpg",
+    "moving.gif",
+    "moving.webp",
+    "plain.heic",
+    "ten-bit.avif",
+    "alpha.avif",
+    "alpha.png",
+    "lossy.webp",
+];
+
+#[tokio::test]
+async fn the_kernel_ends_a_worker_at_every_system_call_that_imaging_does_not_need() {
+    let page = 4096;
+    let memory = i64::from(libc::PROT_READ | libc::PROT_WRITE);
+    let executable = memory | i64::from(libc::PROT_EXEC);
+    let private = i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let map = |protection: i64, flags: i32| {
+        let arguments = [0, page, protection, i64::from(flags), -1, 0];
+        (libc::SYS_mmap, arguments)
+    };
+    let own = i64::from(std::process::id());
+    let attempts = [
+        (
+            "open a file",
+            (libc::SYS_openat, [i64::from(libc::AT_FDCWD), 0, 0, 0, 0, 0]),
+        ),
+        ("make a socket", (libc::SYS_socket, [1, 1, 0, 0, 0, 0])),
+        ("connect", (libc::SYS_connect, [0, 0, 0, 0, 0, 0])),
+        ("read its socket", (libc::SYS_read, [0, 0, 0, 0, 0, 0])),
+        ("send descriptors", (libc::SYS_sendmsg, [1, 0, 0, 0, 0, 0])),
+        (
+            "write to another descriptor",
+            (libc::SYS_write, [3, 0, 0, 0, 0, 0]),
+        ),
+        (
+            "fork",
+            (libc::SYS_clone, [i64::from(libc::SIGCHLD), 0, 0, 0, 0, 0]),
+        ),
+        ("fork in the new way", (libc::SYS_clone3, [0; 6])),
+        ("execute", (libc::SYS_execve, [0; 6])),
+        (
+            "read the service's memory",
+            (libc::SYS_process_vm_readv, [own, 0, 0, 0, 0, 0]),
+        ),
+        (
+            "trace the service",
+            (libc::SYS_ptrace, [16, own, 0, 0, 0, 0]),
+        ),
+        ("signal the service", (libc::SYS_kill, [own, 0, 0, 0, 0, 0])),
+        (
+            "signal by a descriptor",
+            (libc::SYS_pidfd_open, [own, 0, 0, 0, 0, 0]),
+        ),
+        (
+            "raise its limits",
+            (libc::SYS_prlimit64, [0, 9, 0, 0, 0, 0]),
+        ),
+        (
+            "use io_uring",
+            (libc::SYS_io_uring_setup, [1, 0, 0, 0, 0, 0]),
+        ),
+        ("change itself", (libc::SYS_prctl, [1, 0, 0, 0, 0, 0])),
+        ("map executable memory", map(executable, private as i32)),
+        (
+            "map a stack that grows",
+            map(memory, private as i32 | libc::MAP_GROWSDOWN),
+        ),
+        (
+            "map shared memory",
+            map(memory, libc::MAP_SHARED | libc::MAP_ANONYMOUS),
+        ),
+        (
+            "replace a mapping",
+            map(memory, private as i32 | libc::MAP_FIXED),
+        ),
+        (
+            "make memory executable",
+            (libc::SYS_mprotect, [0, page, executable, 0, 0, 0]),
+        ),
+        (
+            "move a mapping",
+            (libc::SYS_mremap, [0, page, page, 3, 0, 0]),
+        ),
+    ];
+    let jail = jail();
+    let survived = Error::Internal {
+        reason: "survived".to_owned(),
+    };
+    assert_eq!(
+        outcome_of(&jail, &Attempt::Nothing).await,
+        Err(survived.clone())
+    );
+    // Memory of the kind that it may have.
+    let (number, arguments) = map(memory, private as i32);
+    let allowed = Attempt::Call(number, arguments);
+    assert_eq!(outcome_of(&jail, &allowed).await, Err(survived));
+    for (name, (number, arguments)) in attempts {
+        let outcome = outcome_of(&jail, &Attempt::Call(number, arguments)).await;
+        assert!(
+            matches!(outcome, Err(Error::Corrupt { .. })),
+            "{name}: {outcome:?}"
+        );
+    }
+    expect_that_others_notice_nothing(&jail).await;
+}
+
+#[tokio::test]
+async fn a_crash_costs_the_picture_that_caused_it_and_nothing_else() {
+    let jail = jail();
+    for attempt in [
+        Attempt::Panic,
+        Attempt::Abort,
+        Attempt::RecurseForEver,
+        Attempt::WriteForEver,
+        Attempt::Announce(u32::MAX),
+        Attempt::SendText,
+    ] {
+        let outcome = outcome_of(&jail, &attempt).await;
+        assert!(
+            matches!(outcome, Err(Error::Corrupt { .. })),
+            "{attempt:?}: {outcome:?}"
+        );
+    }
+    let lingering = Attempt::LingerAfterOutcome;
+    let outcome = outcome_of(&jail, &lingering).await;
+    assert!(matches!(outcome, Err(Error::Corrupt { .. })), "{outcome:?}");
+    until(|| jail.supervisor.running() == 0).await;
+    expect_that_others_notice_nothing(&jail).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_reaches_a_limit_is_too_complex() {
+    let jail = jail();
+    let outcome = outcome_of(&jail, &Attempt::AllocateForEver).await;
+    assert!(
+        matches!(outcome, Err(Error::TooComplex { .. })),
+        "{outcome:?}"
+    );
+    let spinning = Picture {
+        deadline: Duration::from_millis(200),
+        ..picture(Attempt::SpinForEver.picture())
+    };
+    let outcome = finish(start(&jail, spinning)).await.1;
+    assert!(
+        matches!(outcome, Err(Error::TooComplex { .. })),
+        "{outcome:?}"
+    );
+    expect_that_others_notice_nothing(&jail).await;
+}
+
+/// Says when it is dropped.
+struct Reserved(Arc<AtomicBool>);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_nobody_waits_for_is_killed_and_keeps_its_reservation_until_then() {
+    let jail = jail();
+    let released = Arc::<AtomicBool>::default();
+    let spinning = Picture {
+        reserved: Box::new(Reserved(Arc::clone(&released))),
+        ..picture(Attempt::SpinForEver.picture())
+    };
+    let work = start(&jail, spinning);
+    let (worker, _) = processes(&jail).await;
+    assert!(!released.load(Ordering::SeqCst));
+    drop(work);
+    until(|| released.load(Ordering::SeqCst)).await;
+    assert!(jail.supervisor.running() == 0);
+    assert!(test_kill_process(worker).is_err(), "it still runs");
+}
+
+#[tokio::test]
+async fn a_worker_that_somebody_kills_is_not_the_pictures_fault() {
+    let jail = jail();
+    let work = start(&jail, picture(Attempt::SpinForEver.picture()));
+    let (worker, _) = processes(&jail).await;
+    kill_process(worker, Signal::KILL).unwrap();
+    let outcome = finish(work).await.1;
+    assert!(
+        matches!(outcome, Err(Error::Overloaded { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_zygote_that_somebody_kills_takes_its_workers_along_and_is_replaced() {
+    let jail = jail();
+    let work = start(&jail, picture(Attempt::SpinForEver.picture()));
+    let (worker, zygote) = processes(&jail).await;
+    kill_process(zygote, Signal::KILL).unwrap();
+    let outcome = finish(work).await.1;
+    assert!(
+        matches!(outcome, Err(Error::Overloaded { .. })),
+        "{outcome:?}"
+    );
+    until(|| status_of(worker).is_empty() || status_of(worker).contains("State:\tZ")).await;
+    expect_that_others_notice_nothing(&jail).await;
+}
+
+#[tokio::test]
+async fn a_zygote_outlives_the_signals_that_ask_a_whole_group_to_end() {
+    let jail = jail();
+    let work = start(&jail, picture(Attempt::SpinForEver.picture()));
+    let (_, zygote) = processes(&jail).await;
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        kill_process(zygote, signal).unwrap();
+    }
+    expect_that_others_notice_nothing(&jail).await;
+    assert_eq!(processes(&jail).await.1, zygote);
+    drop(work);
+}
+
+#[tokio::test]
+async fn a_jail_that_is_dropped_leaves_no_process() {
+    let jail = jail();
+    let _work = start(&jail, picture(Attempt::SpinForEver.picture()));
+    let (worker, zygote) = processes(&jail).await;
+    drop(jail);
+    for process in [worker, zygote] {
+        until(|| status_of(process).is_empty() || status_of(process).contains("State:\tZ")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_has_no_environment_no_privilege_and_no_descriptor_but_its_socket() {
+    let jail = jail();
+    let _work = start(&jail, picture(Attempt::SpinForEver.picture()));
+    let (worker, zygote) = processes(&jail).await;
+    assert!(status_of(worker).contains("NoNewPrivs:\t1"));
+    let folder = |process: Pid| format!("/proc/{}", process.as_raw_nonzero());
+    let mut links: Vec<_> = fs::read_dir(folder(worker) + "/fd")
+        .unwrap()
+        .map(|link| fs::read_link(link.unwrap().path()).unwrap())
+        .collect();
+    links.dedup();
+    assert_eq!(links.len(), 1, "{links:?}");
+    assert!(
+        links[0].to_str().unwrap().starts_with("socket:"),
+        "{links:?}"
+    );
+    let limits = fs::read_to_string(folder(worker) + "/limits").unwrap();
+    for limit in [
+        "Max open files",
+        "Max core file size",
+        "Max file size",
+        "Max processes",
+    ] {
+        let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+        let values: Vec<_> = line[limit.len()..].split_whitespace().take(2).collect();
+        assert_eq!(values, ["0", "0"], "{line}");
+    }
+    for process in [worker, zygote] {
+        let environment = fs::read(folder(process) + "/environ").unwrap();
+        assert!(environment.is_empty(), "{environment:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_crashes_does_not_stop_others() {
+    let jail = jail();
+    let crashes: Vec<_> = (0..40)
+        .map(|_| start(&jail, picture(Attempt::Abort.picture())))
+        .collect();
+    let others: Vec<_> = (0..4)
+        .map(|_| start(&jail, picture(fixture("baseline.jpg"))))
+        .collect();
+    for other in others {
+        let (files, outcome) = finish(other).await;
+        assert_eq!(outcome.map(|_| files.len()), Ok(5));
+    }
+    for crash in crashes {
+        let outcome = finish(crash).await.1;
+        assert!(matches!(outcome, Err(Error::Corrupt { .. })), "{outcome:?}");
+    }
+    let text = jail
+        .metrics
+        .text(crate::telemetry::Exposition::Prometheus)
+        .unwrap();
+    assert!(
+        text.contains("cameo_imaging_zygote_starts_total 1\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("cameo_imaging_processes_ended_total{end=\"crashed\"} 40\n"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_zygote_fails_the_check_within_a_bounded_time() {
+    for path in ["/nowhere", "/bin/true"] {
+        let program = Program::new(path.into(), Vec::new());
+        let jail = Jail::open(program, 1, Metrics::new()).unwrap();
+        let checked = jail.check().await;
+        assert!(
+            matches!(checked, Err(Error::Overloaded { .. })),
+            "{checked:?}"
+        );
+    }
+}

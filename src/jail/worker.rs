@@ -1,0 +1,294 @@
+//! A worker: the process that makes the renditions of one picture, and then ends.
+
+use std::any::Any;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
+
+use bytes::Bytes;
+use rustix::io::{Errno, read, write};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdout};
+use seccompiler::BpfProgram;
+
+use super::wire::{FileTag, MAX_REQUEST_BYTES, Outcome, Request, frame_head, kind};
+use super::{sandbox, system};
+use crate::avatar::{Format, SourceFormat, VariantName};
+use cameo_imaging::{
+    Control, Error, Executor, Limits, Output, Processed, Recipe, Target, Task, Workspace,
+    encode_rgb, process, process_with,
+};
+
+/// Address space beside the picture's own: what the allocator reserves ahead and cannot use, and
+/// the stack.
+const SPARE_ADDRESS_BYTES: u64 = 32 << 20;
+
+/// The longest reason that a worker sends.
+const MAX_REASON_BYTES: usize = 1 << 10;
+
+/// What every worker starts with.
+pub(super) struct Inherited {
+    filter: BpfProgram,
+    /// The address space of the zygote, which a worker starts with.
+    address_bytes: u64,
+}
+
+impl Inherited {
+    /// Makes what workers need once, in the zygote. Call it when the zygote is set up.
+    ///
+    /// # Errors
+    /// Where there is no filter for this processor, or the system does not tell the address space.
+    pub(super) fn prepare() -> io::Result<Self> {
+        warm_up();
+        let pages = std::fs::read_to_string("/proc/self/statm")?;
+        let pages = pages
+            .split_whitespace()
+            .next()
+            .and_then(|pages| pages.parse().ok());
+        let pages: u64 = pages.ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self {
+            filter: sandbox::filter()?,
+            address_bytes: pages * rustix::param::page_size() as u64,
+        })
+    }
+}
+
+/// Makes what the request on `socket` asks for of an upload, and ends this process, which the zygote
+/// has just forked for it.
+pub(super) fn run(socket: &OwnedFd, upload: &OwnedFd, inherited: &Inherited) -> ! {
+    let outcome = match prepare(socket, upload, inherited) {
+        Ok((request, bytes, second_thread)) => make(&request, bytes, &second_thread),
+        Err(error) => Outcome::NotReady(error.to_string()),
+    };
+    // Nobody reads the outcome if the service has given the picture up.
+    let sent = outcome
+        .to_bytes()
+        .and_then(|bytes| send_frame(kind::OUTCOME, &[&bytes]));
+    std::process::exit(i32::from(sent.is_err()))
+}
+
+/// Reads the request, maps the upload, and gives up every right that the work does not need.
+fn prepare(
+    socket: &OwnedFd,
+    upload: &OwnedFd,
+    inherited: &Inherited,
+) -> io::Result<(Request, Bytes, SecondThread)> {
+    // For lists of processes.
+    let _ = rustix::thread::set_name(c"cameo-imaging");
+    // The answer goes this way, also if what follows fails.
+    dup2_stdout(socket)?;
+    let mut length = [0; 4];
+    receive(socket, &mut length)?;
+    let length = u32::from_ne_bytes(length) as usize;
+    if length > MAX_REQUEST_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut fields = vec![0; length];
+    receive(socket, &mut fields)?;
+    let request: Request = postcard::from_bytes(&fields).map_err(io::Error::other)?;
+    let bytes = Bytes::from_static(system::map_sealed(upload, request.upload_bytes)?);
+    dup2_stderr(socket)?;
+    dup2_stdin(socket)?;
+    system::close_from(3)?;
+    // No thread can be started later.
+    let second_thread = SecondThread::start(request.second_thread)?;
+    let needed = request.upload_bytes as u64 + request.memory_bytes + SPARE_ADDRESS_BYTES;
+    let limits = sandbox::Limits {
+        address_bytes: inherited.address_bytes + needed,
+        cpu_seconds: request.cpu_seconds,
+    };
+    sandbox::enter(limits, &inherited.filter)?;
+    Ok((request, bytes, second_thread))
+}
+
+/// Makes everything, and sends each file as soon as it is encoded.
+fn make(request: &Request, bytes: Bytes, second_thread: &SecondThread) -> Outcome {
+    #[cfg(test)]
+    if let Some(attempt) = super::tests::Attempt::named_by(&bytes) {
+        return attempt.make();
+    }
+    let recipe = request.recipe();
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        process_with(
+            bytes,
+            &recipe,
+            request.crop(),
+            // The service kills this process at the deadline.
+            &Control::unlimited(),
+            &mut Workspace::new(),
+            second_thread,
+            &mut |output| match send_file(&recipe, &output) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            },
+        )
+    }));
+    match made {
+        Ok(Ok(Processed { placeholder, .. })) => Outcome::Done(placeholder),
+        Ok(Err(error)) => error.into(),
+        Err(panic) => Outcome::Panicked(short(message_of(&*panic).to_owned())),
+    }
+}
+
+/// A thread that encodes one file while the first thread goes on, if the service has a core to spare.
+struct SecondThread(Option<SyncSender<Task>>);
+
+impl SecondThread {
+    fn start(wanted: bool) -> io::Result<Self> {
+        if !wanted {
+            return Ok(Self(None));
+        }
+        let (sender, tasks) = mpsc::sync_channel::<Task>(1);
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        thread::Builder::new().spawn(move || {
+            let _ = ready.send(());
+            while let Ok(task) = tasks.recv() {
+                // The first thread notices that the file does not come.
+                let _ = catch_unwind(AssertUnwindSafe(task));
+            }
+        })?;
+        // A thread that starts makes system calls that the filter does not allow.
+        is_ready.recv().map_err(io::Error::other)?;
+        Ok(Self(Some(sender)))
+    }
+}
+
+impl Executor for SecondThread {
+    fn offer(&self, task: Task) -> bool {
+        let sender = self.0.as_ref();
+        sender.is_some_and(|sender| sender.try_send(task).is_ok())
+    }
+}
+
+impl From<Error> for Outcome {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Corrupt { reason, .. } => Self::Corrupt(reason.to_string()),
+            Error::TooComplex { reason } => Self::TooComplex(reason.to_string()),
+            Error::Internal { reason } | Error::Overloaded { reason } => {
+                Self::Failed(short(reason))
+            }
+            // The service has read the same headers already.
+            error => Self::Failed(short(error.to_string())),
+        }
+    }
+}
+
+fn short(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+    reason
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+fn send_file(recipe: &Recipe, output: &Output) -> io::Result<()> {
+    let (tag, file) = match output {
+        Output::Master(format, file) => (FileTag::Master(*format), file),
+        Output::Rendition(rendition, file) => {
+            let variants = recipe.variants.iter();
+            let variant = variants.map(|target| &target.name);
+            let variant = variant
+                .enumerate()
+                .find(|(_, name)| **name == rendition.variant);
+            let variant = variant.and_then(|(index, _)| u8::try_from(index).ok());
+            let tag = FileTag::Rendition {
+                variant: variant.ok_or(io::ErrorKind::InvalidData)?,
+                format: rendition.format,
+                animated: rendition.animated,
+            };
+            (tag, file)
+        }
+    };
+    send_frame(kind::FILE, &[&tag.to_bytes(), file])
+}
+
+fn send_frame(kind: u8, parts: &[&[u8]]) -> io::Result<()> {
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut head = frame_head(kind, length)?.to_vec();
+    for part in parts {
+        // Short parts go with the head, in one call.
+        if part.len() < 4 << 10 {
+            head.extend_from_slice(part);
+        } else {
+            send(&head)?;
+            head.clear();
+            send(part)?;
+        }
+    }
+    send(&head)
+}
+
+/// Writes to the service. The standard library's own output would allocate and lock.
+fn send(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match write(stdout(), bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn receive(socket: &OwnedFd, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match read(socket, &mut *bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => bytes = &mut bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Processes pictures of this program's own, so that what libraries compute on their first use is
+/// there when a worker starts.
+fn warm_up() {
+    const EDGE_PX: u32 = 64;
+
+    let Ok(name) = VariantName::new("sample") else {
+        return;
+    };
+    let recipe = Recipe {
+        limits: Limits {
+            formats: SourceFormat::ALL.to_vec(),
+            min_edge_px: 1,
+            max_edge_px: EDGE_PX,
+            max_frames: 1,
+        },
+        variants: vec![Target {
+            name,
+            edge_px: EDGE_PX / 2,
+        }],
+        formats: Format::ALL.to_vec(),
+        webp_quality: 80,
+        jpeg_quality: 80,
+        background: [255; 3],
+        animated: false,
+        keep_master: false,
+    };
+    let mut workspace = Workspace::new();
+    for format in Format::ALL {
+        let pixels = (0..EDGE_PX * EDGE_PX * 3).map(|number| (number * 7 % 251) as u8);
+        let sample = encode_rgb(EDGE_PX, EDGE_PX, pixels.collect(), format, &recipe);
+        let Ok(sample) = sample else { continue };
+        // A fault shows in the check of the whole way.
+        let _ = process(
+            sample.into(),
+            &recipe,
+            None,
+            &Control::unlimited(),
+            &mut workspace,
+            &mut |_| ControlFlow::Continue(()),
+        );
+    }
+}

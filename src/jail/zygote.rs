@@ -1,0 +1,200 @@
+//! The zygote: a process with one thread that does nothing but fork workers and reap them.
+//!
+//! It is this program's own file, executed with an empty environment. So it never held a secret, and
+//! its memory, which every worker starts with a copy of, has none either. It starts once, reads its
+//! tables in, and then a worker costs a fork, not the start of a program.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid,
+    pidfd_open, pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal,
+    setrlimit, waitid,
+};
+use rustix::stdio::stdin;
+
+use super::system::{self, Forked};
+use super::wire::{COMMAND_BYTES, Command, End, Report};
+use super::worker;
+
+/// Forks workers for the service at the other end of the standard input, until that end is closed.
+///
+/// Call this first thing in a process that has no second thread and that the service has started
+/// for this alone. The standard input is a sequenced-packet socket.
+///
+/// # Errors
+/// The system's, where this process cannot be set up. A fault of one worker is reported to the
+/// service instead.
+pub fn serve() -> io::Result<()> {
+    // The standard input, output and error stay. No other descriptor can reach a worker.
+    system::close_from(3)?;
+    // For lists of processes, which would show the name of the file.
+    rustix::thread::set_name(c"cameo-zygote")?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::chdir("/")?;
+    system::ignore_requests_to_end();
+    system::use_one_arena();
+    // A worker reports its panics itself, and has no standard error.
+    std::panic::set_hook(Box::new(|_| ()));
+    Zygote {
+        inherited: worker::Inherited::prepare()?,
+        workers: BTreeMap::new(),
+    }
+    .run()
+}
+
+struct Zygote {
+    inherited: worker::Inherited,
+    /// The workers that run, by the number that the service gave each.
+    workers: BTreeMap<u64, OwnedFd>,
+}
+
+impl Zygote {
+    fn run(mut self) -> io::Result<()> {
+        loop {
+            let service = stdin();
+            let ended: Vec<u64> = {
+                let mut polled = vec![PollFd::from_borrowed_fd(service, PollFlags::IN)];
+                let workers = self.workers.values();
+                polled.extend(workers.map(|worker| PollFd::new(worker, PollFlags::IN)));
+                match poll(&mut polled, None) {
+                    Ok(_) => {}
+                    Err(Errno::INTR) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                let has_ended =
+                    |(poll, (&id, _)): (&PollFd<'_>, _)| (!poll.revents().is_empty()).then_some(id);
+                let ended = polled[1..].iter().zip(&self.workers).filter_map(has_ended);
+                let ended = ended.collect();
+                if polled[0].revents().is_empty() {
+                    self.reap(ended)?;
+                    continue;
+                }
+                ended
+            };
+            self.reap(ended)?;
+            match receive()? {
+                Some((Command::Start(id), descriptors)) => self.start(id, descriptors)?,
+                Some((Command::Kill(id), _)) => {
+                    if let Some(worker) = self.workers.get(&id) {
+                        // If it has ended meanwhile, it is about to be reaped.
+                        let _ = pidfd_send_signal(worker, Signal::KILL);
+                    }
+                }
+                // The service has ended. The workers end with this process.
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn reap(&mut self, ended: Vec<u64>) -> io::Result<()> {
+        for id in ended {
+            let Some(worker) = self.workers.remove(&id) else {
+                continue;
+            };
+            let status = waitid(WaitId::PidFd(worker.as_fd()), WaitIdOptions::EXITED)?;
+            let signal = status.as_ref().and_then(|one| one.terminating_signal());
+            let code = status.as_ref().and_then(|one| one.exit_status());
+            let end = match (signal, code) {
+                (Some(signal), _) => End::Signalled(signal),
+                (None, code) => End::Exited(code.unwrap_or_default()),
+            };
+            report(Report::Ended(id, end))?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, id: u64, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let Ok([socket, upload]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+            return report(Report::Ended(
+                id,
+                End::NotStarted(Errno::BADF.raw_os_error()),
+            ));
+        };
+        let own = rustix::process::getpid();
+        match self.fork(own, &socket, &upload) {
+            Ok((process, worker)) => {
+                self.workers.insert(id, worker);
+                report(Report::Started(id, process.as_raw_nonzero().get()))
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or_default();
+                report(Report::Ended(id, End::NotStarted(errno)))
+            }
+        }
+    }
+
+    fn fork(&self, own: Pid, socket: &OwnedFd, upload: &OwnedFd) -> io::Result<(Pid, OwnedFd)> {
+        match system::fork()? {
+            Forked::Worker => {
+                // If the zygote has ended before the worker asked to end with it, its parent is
+                // another process by now.
+                let alone = set_parent_process_death_signal(Some(Signal::KILL)).is_err()
+                    || getppid() != Some(own);
+                if alone {
+                    std::process::exit(1);
+                }
+                worker::run(socket, upload, &self.inherited)
+            }
+            Forked::Zygote(process) => match pidfd_open(process, PidfdFlags::empty()) {
+                Ok(worker) => Ok((process, worker)),
+                Err(error) => {
+                    // Without a descriptor this worker could not be watched.
+                    let _ = rustix::process::kill_process(process, Signal::KILL);
+                    let _ = waitid(WaitId::Pid(process), WaitIdOptions::EXITED);
+                    Err(error.into())
+                }
+            },
+        }
+    }
+}
+
+/// The next command and its descriptors; `None` once the service has closed its end.
+fn receive() -> io::Result<Option<(Command, Vec<OwnedFd>)>> {
+    let mut bytes = [0; COMMAND_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        match recvmsg(stdin(), &mut parts, &mut ancillary, flags) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(None),
+            received => break received?.bytes,
+        }
+    };
+    if received == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    match Command::from_bytes(bytes) {
+        Some(command) if received == COMMAND_BYTES => Ok(Some((command, descriptors))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn report(report: Report) -> io::Result<()> {
+    match send(stdin(), &report.to_bytes(), SendFlags::NOSIGNAL) {
+        // The next receive notices that the service has ended.
+        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
