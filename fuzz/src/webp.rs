@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::slice;
 
 use cameo_webp_decode::{Area, Content, Layout, WebP};
-use libwebp_sys::{WebPDecodeRGBA, WebPFree, WebPGetInfo};
+use libwebp_sys::{WebPDecodeRGBA, WebPFree};
 
 /// The longest side of a picture that is decoded: large enough for every path, and quick.
 const MAX_EDGE_PX: u32 = 400;
@@ -17,74 +17,115 @@ struct Image {
     pixels: Vec<u8>,
 }
 
-/// Decodes `data` with all three decoders.
+/// Takes the first picture out of `data`, puts it into a file of its own, and decodes that file with
+/// all three decoders. The file of its own is needed because decoders differ in the containers that
+/// they accept: libwebp reads behind the end of the chunk, and `image-webp` refuses more.
 ///
 /// # Panics
 ///
-/// If this crate decodes the file and another decoder gives other pixels or refuses it; or if this
-/// crate refuses a file that both others decode to the same pixels. Animations are not compared:
-/// libwebp's simple interface refuses them.
+/// - If this crate and libwebp give different pixels, or only one of them refuses the picture.
+/// - If `image-webp` gives other pixels than both for a lossless picture. With lossy pictures it
+///   differs from libwebp where damaged data overflows 16 bits, and it makes up missing data.
 pub fn compare(data: &[u8]) {
-    if is_large(data) {
+    let Some((file, is_lossy)) = file_of_first_picture(data) else {
         return;
+    };
+    let ours = match ours(&file) {
+        Some(image) if image.width.max(image.height) > MAX_EDGE_PX => return,
+        ours => ours,
+    };
+    let libwebp = libwebp(&file);
+    assert_eq!(
+        ours.is_some(),
+        libwebp.is_some(),
+        "only one of this crate and libwebp decodes the picture"
+    );
+    assert!(ours == libwebp, "libwebp gives other pixels");
+    if let (Some(ours), Some(other)) = (ours, image_webp(&file)) {
+        assert!(is_lossy || ours == other, "image-webp gives other pixels");
     }
-    let Ok(ours) = ours(data) else { return };
-    let (libwebp, image_webp) = (libwebp(data), image_webp(data));
-    match ours {
-        Some(ours) => {
-            assert!(libwebp.as_ref() == Some(&ours), "libwebp differs");
-            assert!(image_webp.as_ref() == Some(&ours), "image-webp differs");
+}
+
+/// A file with only the first picture of `data` and its alpha channel; whether it is lossy. `None`
+/// if there is no picture, or a large one.
+fn file_of_first_picture(data: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let mut rest = data.get(12..)?;
+    let mut alpha: &[u8] = &[];
+    loop {
+        let (id, after) = rest.split_first_chunk::<4>()?;
+        let (length, after) = after.split_first_chunk::<4>()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let payload = &after[..length.min(after.len())];
+        match id {
+            b"VP8 " => {
+                let &[w0, w1, h0, h1] = payload.get(6..10)? else {
+                    return None;
+                };
+                let [width, height] =
+                    [[w0, w1], [h0, h1]].map(|edge| u16::from_le_bytes(edge) & 0x3fff);
+                if width == 0 || height == 0 || u32::from(width.max(height)) > MAX_EDGE_PX {
+                    return None;
+                }
+                let mut chunks = Vec::new();
+                if !alpha.is_empty() {
+                    let edges = [width - 1, height - 1].map(u16::to_le_bytes);
+                    let [[w0, w1], [h0, h1]] = edges;
+                    push(
+                        &mut chunks,
+                        *b"VP8X",
+                        &[0x10, 0, 0, 0, w0, w1, 0, h0, h1, 0],
+                    );
+                    push(&mut chunks, *b"ALPH", alpha);
+                }
+                push(&mut chunks, *b"VP8 ", payload);
+                return Some((riff(&chunks), true));
+            }
+            b"VP8L" => {
+                let bits = u32::from_le_bytes(*payload.get(1..)?.first_chunk()?);
+                let edge = (bits & 0x3fff).max(bits >> 14 & 0x3fff) + 1;
+                let mut chunks = Vec::new();
+                push(&mut chunks, *b"VP8L", payload);
+                return (edge <= MAX_EDGE_PX).then(|| (riff(&chunks), false));
+            }
+            b"ALPH" => alpha = payload,
+            _ => {}
         }
-        None => assert!(
-            libwebp.is_none() || image_webp.is_none() || libwebp != image_webp,
-            "only this crate refuses the file"
-        ),
+        rest = after.get(length.checked_add(length & 1)?..)?;
     }
 }
 
-/// Whether any decoder would make a large picture of the file.
-fn is_large(data: &[u8]) -> bool {
-    let (mut width, mut height) = (0, 0);
-    // SAFETY: libwebp reads `data.len()` bytes and writes two numbers.
-    unsafe { WebPGetInfo(data.as_ptr(), data.len(), &raw mut width, &raw mut height) };
-    let sizes = [
-        Some((width.cast_unsigned(), height.cast_unsigned())),
-        WebP::parse(data)
-            .ok()
-            .map(|file| (file.width(), file.height())),
-        image_webp::WebPDecoder::new(Cursor::new(data))
-            .ok()
-            .map(|decoder| decoder.dimensions()),
-    ];
-    sizes
-        .into_iter()
-        .flatten()
-        .any(|(width, height)| width.max(height) > MAX_EDGE_PX)
+/// Appends a chunk. A payload of odd length gets one more byte, so that the padding of the chunk is
+/// part of the data for all decoders.
+fn push(chunks: &mut Vec<u8>, id: [u8; 4], payload: &[u8]) {
+    let length = payload.len().next_multiple_of(2);
+    chunks.extend(id);
+    chunks.extend((length as u32).to_le_bytes());
+    chunks.extend(payload);
+    chunks.resize(chunks.len() + length - payload.len(), 0);
 }
 
-/// `None` if this crate refuses the file; an error if it is an animation.
-fn ours(data: &[u8]) -> Result<Option<Image>, ()> {
-    let Ok(file) = WebP::parse(data) else {
-        return Ok(None);
-    };
-    let picture = match file.content() {
-        Content::Still(picture) => *picture,
-        Content::Animation(_) => return Err(()),
-    };
-    let Some(picture) = picture else {
-        return Ok(None);
+fn riff(chunks: &[u8]) -> Vec<u8> {
+    let length = (chunks.len() as u32 + 4).to_le_bytes();
+    [b"RIFF", &length[..], b"WEBP", chunks].concat()
+}
+
+fn ours(file: &[u8]) -> Option<Image> {
+    let file = WebP::parse(file).ok()?;
+    let Content::Still(Some(picture)) = *file.content() else {
+        return None;
     };
     let (width, height) = (picture.width(), picture.height());
-    let decoded = picture.decode(Area::whole(width, height), Layout::Rgba, &|| true);
-    Ok(decoded.ok().map(|pixels| Image {
+    let whole = Area::whole(width, height);
+    let pixels = picture.decode(whole, Layout::Rgba, &|| true).ok()?;
+    Some(Image {
         width,
         height,
         pixels,
-    }))
+    })
 }
 
-fn image_webp(data: &[u8]) -> Option<Image> {
-    let mut decoder = image_webp::WebPDecoder::new(Cursor::new(data)).ok()?;
+fn image_webp(file: &[u8]) -> Option<Image> {
+    let mut decoder = image_webp::WebPDecoder::new(Cursor::new(file)).ok()?;
     let (width, height) = decoder.dimensions();
     let mut pixels = vec![0; decoder.output_buffer_size()?];
     decoder.read_image(&mut pixels).ok()?;
@@ -99,12 +140,12 @@ fn image_webp(data: &[u8]) -> Option<Image> {
     })
 }
 
-fn libwebp(data: &[u8]) -> Option<Image> {
+fn libwebp(file: &[u8]) -> Option<Image> {
     let (mut width, mut height) = (0, 0);
-    // SAFETY: libwebp reads `data.len()` bytes, and gives `height` rows of `width` pixels of four
+    // SAFETY: libwebp reads `file.len()` bytes, and gives `height` rows of `width` pixels of four
     // bytes, which are copied before they are freed.
     unsafe {
-        let pixels = WebPDecodeRGBA(data.as_ptr(), data.len(), &raw mut width, &raw mut height);
+        let pixels = WebPDecodeRGBA(file.as_ptr(), file.len(), &raw mut width, &raw mut height);
         if pixels.is_null() {
             return None;
         }

@@ -84,7 +84,7 @@ fn main() {
 }
 
 fn whole(bytes: &[u8]) -> Vec<u8> {
-    decode(bytes, |width, height| Area::whole(width, height))
+    decode(bytes, Area::whole)
 }
 
 fn quarter(bytes: &[u8]) -> Vec<u8> {

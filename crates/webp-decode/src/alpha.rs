@@ -13,6 +13,11 @@ pub(super) fn decode(
     interrupt: Interrupt<'_>,
 ) -> Result<Vec<u8>, Error> {
     let (&head, data) = payload.split_first().ok_or(CUT_OFF)?;
+    // The other four bits may say that the encoder reduced the number of levels, which needs no
+    // undoing. libwebp refuses their other values, although RFC 9649 says to ignore them.
+    if head >> 4 > 1 {
+        return Err(DAMAGED);
+    }
     let part = Area::whole(width, height);
     let size = (width as usize, height as usize);
     let mut plane = match head & 3 {
@@ -20,8 +25,6 @@ pub(super) fn decode(
         1 => vp8l::decode_stream(data, size, part, Channels::Green, interrupt)?,
         _ => return Err(DAMAGED),
     };
-    // The other bits say that the encoder reduced the number of levels. Nothing has to be undone
-    // for that.
     let filter = head >> 2 & 3;
     if filter != 0 {
         unfilter(filter, &mut plane, width as usize);
@@ -93,5 +96,10 @@ mod tests {
         assert_eq!(decode(&[0, 1, 2, 3], (2, 2), interrupt), Err(CUT_OFF));
         assert_eq!(decode(&[2, 1, 2, 3, 4], (2, 2), interrupt), Err(DAMAGED));
         assert!(decode(&[1], (2, 2), interrupt).is_err());
+        assert!(decode(&[0x10, 1], (1, 1), interrupt).is_ok());
+        for reserved in [0x20, 0x40, 0x80] {
+            let refused = decode(&[reserved, 1], (1, 1), interrupt);
+            assert_eq!(refused, Err(DAMAGED));
+        }
     }
 }

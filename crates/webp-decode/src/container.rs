@@ -99,7 +99,6 @@ const NO_PICTURE: Error = Error::Corrupt("it has a header and no picture");
 const NO_SIZE: Error = Error::Corrupt("its header gives no size");
 
 const ANIMATED: u8 = 0b0000_0010;
-const ALPHA: u8 = 0b0001_0000;
 
 /// Reads the size that the first chunk claims, also of a file that [`WebP::parse`] refuses: a caller
 /// can then say that the picture is too large before it says that it is damaged. Returns `None` if
@@ -187,7 +186,7 @@ impl<'a> WebP<'a> {
                     picture = picture.or(Some(found));
                 }
                 _ if index == 0 => return Err(DAMAGED),
-                b"ALPH" if flags & ALPHA != 0 => alpha = Some(payload),
+                b"ALPH" => alpha = Some(payload),
                 b"ANIM" => plays = plays.or(plays_of(payload)),
                 b"ANMF" => {
                     frames = frames.saturating_add(1);

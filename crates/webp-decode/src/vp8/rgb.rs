@@ -31,7 +31,7 @@ impl Planes {
             let (u, v) = (u.pixels(columns.clone()), v.pixels(columns.clone()));
             match layout {
                 Layout::Rgba => line::<4>(luma, u, v, out),
-                _ => line::<3>(luma, u, v, out),
+                Layout::Rgb => line::<3>(luma, u, v, out),
             }
         }
     }

@@ -95,7 +95,7 @@ pub(super) fn decode(
     let channels = match (layout, shape.alpha) {
         (Layout::Rgba, true) => Channels::Rgba,
         (Layout::Rgba, false) => Channels::Opaque,
-        _ => Channels::Rgb,
+        (Layout::Rgb, _) => Channels::Rgb,
     };
     let size = (shape.width as usize, shape.height as usize);
     decode_stream(&payload[5..], size, part, channels, interrupt)
