@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks that cargo, rustfmt and clippy are installed. If rustup manages the
-# toolchain, a missing component is added; otherwise the script says what is
-# missing and fails. It does not choose the toolchain. Cargo.toml names the oldest
-# supported version, and cargo refuses an older one.
+# Checks that cargo, rustfmt and clippy are installed. rustup installs the toolchain
+# and the components that rust-toolchain.toml names. Without rustup the script uses
+# the installed toolchain, and fails if a component is missing. Cargo.toml names the
+# oldest supported version, and cargo refuses an older one.
 set -euo pipefail
 
 if ! cargo --version >/dev/null; then
-    echo "missing: a Rust toolchain: install the stable one with rustup" >&2
+    echo "missing: a Rust toolchain: install rustup (https://rustup.rs)" >&2
     exit 1
 fi
 
