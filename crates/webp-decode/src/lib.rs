@@ -28,7 +28,8 @@
 //! # Guarantees
 //!
 //! - There is no `unsafe` code and there are no dependencies. No input makes the decoder panic.
-//! - Pixels are equal, bit for bit, to those of libwebp with its default settings.
+//! - Pixels are equal, bit for bit, to those of libwebp with its default settings, also for damaged
+//!   data that both decode.
 //! - A picture is decoded whole or refused. Pixels that the file does not contain are never made
 //!   up: if data is missing, [`Picture::decode`] returns [`Error::Corrupt`].
 //! - Decoding takes at most the memory that [`Picture::memory`] says.
