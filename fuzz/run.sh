@@ -39,8 +39,8 @@ for name in "${targets[@]}"; do
         cp -n "$seed" "$corpus/" 2>/dev/null || true
     done
     echo "fuzz: $name for $seconds s, $(find "$corpus" -type f | wc -l) initial pictures"
-    # The AV1 decoder leaks memory. In the service the memory is freed when the decoder's process ends;
-    # here the check for leaks is off for the targets that decode AV1.
+    # The AV1 decoder leaks memory. In the service the memory is freed when the process of the picture
+    # ends; here the check for leaks is off for the targets that decode AV1.
     leaks=1
     [[ $name != avif && $name != process ]] || leaks=0
     export ASAN_OPTIONS=detect_leaks=$leaks
