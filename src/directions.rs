@@ -1,4 +1,5 @@
-//! A test that the modules of this crate import only in the direction that `lib.rs` describes.
+//! Tests of the direction of imports: between the modules of this crate, as `lib.rs` describes it, and
+//! between the files of one module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,7 +31,7 @@ fn no_module_imports_upward() {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        let imported = imported_modules(&without_tests(&text));
+        let imported = names_behind("crate::", &without_tests(&text));
         imports.entry(module).or_default().extend(imported);
     }
     assert!(imports.len() > 10, "{imports:?}");
@@ -59,9 +60,35 @@ fn every_form_of_an_import_is_found_and_tests_are_not() {
         #[cfg(test)]
         mod tests { use crate::cli; }
     ";
-    let found = imported_modules(&without_tests(text));
+    let found = names_behind("crate::", &without_tests(text));
     let expected = ["avatar", "config", "limits", "service", "storage"];
     assert_eq!(found, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn the_files_of_a_module_do_not_import_each_other_in_a_circle() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    // The imports of each file from files beside it.
+    let mut imports = BTreeMap::<PathBuf, Vec<PathBuf>>::new();
+    for file in rust_files(&source) {
+        let (folder, module) = (file.parent().unwrap(), file.with_extension(""));
+        let text = fs::read_to_string(&file).unwrap();
+        let names = names_behind("super::", &without_tests(&text));
+        let beside = names.iter().map(|name| folder.join(name));
+        let beside = beside.filter(|other| other.with_extension("rs").exists() || other.is_dir());
+        imports.insert(module, beside.collect());
+    }
+    assert!(imports.values().any(|imported| !imported.is_empty()));
+    for file in imports.keys().filter(|file| !file.ends_with("mod")) {
+        let mut reached = BTreeSet::new();
+        let mut next = imports[file].clone();
+        while let Some(other) = next.pop() {
+            assert_ne!(other, *file, "it imports itself through {reached:?}");
+            if reached.insert(other.clone()) {
+                next.extend(imports.get(&other).into_iter().flatten().cloned());
+            }
+        }
+    }
 }
 
 fn level_of(module: &str) -> Option<usize> {
@@ -119,8 +146,8 @@ fn without_tests(text: &str) -> String {
     lines[..tests.unwrap_or(lines.len())].join("\n")
 }
 
-/// The modules that a text names behind `crate::`.
-fn imported_modules(text: &str) -> BTreeSet<String> {
+/// The names that follow a prefix such as `crate::` in a text.
+fn names_behind(prefix: &str, text: &str) -> BTreeSet<String> {
     let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let name_at = |text: &str| {
         text.split(|character| !is_name(character))
@@ -128,7 +155,7 @@ fn imported_modules(text: &str) -> BTreeSet<String> {
             .map(str::to_owned)
     };
     let mut found = BTreeSet::new();
-    for rest in text.split("crate::").skip(1) {
+    for rest in text.split(prefix).skip(1) {
         let Some(tree) = rest.strip_prefix('{') else {
             found.extend(name_at(rest));
             continue;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use secrecy::ExposeSecret;
 
-use super::reader::Reader;
+use super::reader::{Reader, url};
 use super::{
     Catalog, Partitions, PublicAccess, RedisConfirmation, RedisSettings, S3Credentials, S3Settings,
     Storage,
@@ -113,5 +113,5 @@ pub(super) fn catalog(read: &mut Reader<'_>) -> Option<Catalog> {
 fn optional_url(read: &mut Reader<'_>, path: &str) -> Option<String> {
     let text = read.optional(path)?;
     let example = "give a URL such as \"https://minio.internal:9000\", or nothing";
-    read.parsed(path, |_| super::read::url(&text, example))
+    read.parsed(path, |_| url(&text, example))
 }

@@ -242,3 +242,39 @@ impl<'a> Reader<'a> {
 pub(super) fn iec(bytes: u64) -> bytesize::Display {
     bytesize::ByteSize(bytes).display().iec()
 }
+
+/// Checks a URL and removes a trailing slash. A query and a user name are refused: the URL appears in
+/// logs and answers, so a password in it would be public.
+///
+/// # Errors
+/// The problem. The text does not repeat a URL that may hold a password.
+pub(super) fn url(text: &str, example: &str) -> Result<String, String> {
+    let uri = text.parse::<http::Uri>().ok();
+    let authority = uri.as_ref().and_then(http::Uri::authority);
+    if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(
+            "holds a user name or a password, which logs and answers would repeat; give the URL \
+             without them"
+                .to_owned(),
+        );
+    }
+    let good = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some()
+            && uri.query().is_none()
+    });
+    if good {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(format!("is {}; {example}", shown(text)))
+    }
+}
+
+/// A value for the text of a fault.
+pub(super) fn shown(text: &str) -> String {
+    if text.contains('@') {
+        "a text that is not repeated here, because it may hold a password".to_owned()
+    } else {
+        format!("{text:?}")
+    }
+}

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::startup;
+use super::start_error::{S3StartError, S3StartupWarning};
 use crate::config::S3Settings;
 use crate::telemetry::chain;
 
@@ -16,20 +17,28 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
+/// Prepares the bucket as at startup. A creation counts as one of the losses.
+pub(super) type Prepare = fn(
+    S3Settings,
+    Arc<AtomicU64>,
+) -> BoxFuture<'static, Result<Vec<S3StartupWarning>, S3StartError>>;
+
 /// Creates the bucket and its policy again, as at startup, when an operation finds the bucket gone.
 /// Only one task runs at a time. It ends when the bucket is ready or the store is dropped.
 pub(super) struct Recovery {
     settings: S3Settings,
     losses: Arc<AtomicU64>,
+    prepare: Prepare,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Recovery {
     /// Counts losses in `losses`, which the task shares.
-    pub(super) fn new(settings: S3Settings, losses: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(settings: S3Settings, losses: Arc<AtomicU64>, prepare: Prepare) -> Self {
         Self {
             settings,
             losses,
+            prepare,
             task: Mutex::default(),
         }
     }
@@ -60,7 +69,8 @@ impl Recovery {
             "the bucket is gone; creating it again"
         );
         let losses = Arc::clone(&self.losses);
-        *task = Some(tokio::spawn(create_again(self.settings.clone(), losses)));
+        let again = create_again(self.settings.clone(), losses, self.prepare);
+        *task = Some(tokio::spawn(again));
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
@@ -84,13 +94,13 @@ impl Drop for Recovery {
 /// Prepares the bucket, and repeats this until it succeeds. Each attempt that creates the bucket
 /// counts a loss, because the bucket may be deleted again meanwhile. If another replica created it,
 /// the loss is counted at the end.
-async fn create_again(settings: S3Settings, losses: Arc<AtomicU64>) {
+async fn create_again(settings: S3Settings, losses: Arc<AtomicU64>, prepare: Prepare) {
     let known = losses.load(Ordering::Relaxed);
     let mut pause = FIRST_PAUSE;
     let mut reported = String::new();
     loop {
-        match startup::open(&settings, Arc::clone(&losses)).await {
-            Ok((_, warnings)) => {
+        match prepare(settings.clone(), Arc::clone(&losses)).await {
+            Ok(warnings) => {
                 let _ =
                     losses.compare_exchange(known, known + 1, Ordering::Relaxed, Ordering::Relaxed);
                 for warning in warnings {

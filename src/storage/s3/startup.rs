@@ -8,6 +8,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, CorsConfiguration, CorsRule, CreateBucketConfiguration,
 };
+use futures_util::future::BoxFuture;
 
 use super::client::{self, Clients};
 use super::error::{Failure, sdk_error};
@@ -78,7 +79,7 @@ pub(super) async fn open(
         anonymous: policy.then(|| anonymous.clone()),
         bucket: settings.bucket.clone(),
         last_cleanup: Mutex::default(),
-        recovery: Recovery::new(settings.clone(), losses),
+        recovery: Recovery::new(settings.clone(), losses, prepare_again),
     };
     let opening = Opening {
         settings,
@@ -95,6 +96,17 @@ pub(super) async fn open(
         }
     };
     Ok((store, warnings))
+}
+
+/// Prepares the bucket again, for a store that is open.
+fn prepare_again(
+    settings: S3Settings,
+    losses: Arc<AtomicU64>,
+) -> BoxFuture<'static, Result<Vec<S3StartupWarning>, S3StartError>> {
+    Box::pin(async move {
+        let (_, warnings) = open(&settings, losses).await?;
+        Ok(warnings)
+    })
 }
 
 fn endpoint(settings: &S3Settings) -> String {
