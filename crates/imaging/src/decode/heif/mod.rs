@@ -367,15 +367,17 @@ pub(super) fn decode(
         },
     };
     let mut colors = None;
-    let mut tiles = Tiles::open(&file, &picture)?;
-    let mut decode = |tile, halved| tiles.decode(&file, &picture, tile, halved, control);
-    let mut patch = fill(&picture, patch, &mut decode, |patch, planes, tile, at| {
-        let (coefficients, described) = coefficients(&file, &picture, tile, planes)?;
-        colors.get_or_insert(described);
-        patch.draw_colors(planes, &coefficients, at);
-        Ok(())
-    })?;
-    drop(tiles);
+    // The decoder of the colours ends before that of the alpha begins.
+    let mut patch = {
+        let mut tiles = Tiles::open(&file, &picture)?;
+        let mut decode = |tile, halved| tiles.decode(&file, &picture, tile, halved, control);
+        fill(&picture, patch, &mut decode, |patch, planes, tile, at| {
+            let (coefficients, described) = coefficients(&file, &picture, tile, planes)?;
+            colors.get_or_insert(described);
+            patch.draw_colors(planes, &coefficients, at);
+            Ok(())
+        })?
+    };
     if let Some(alpha) = alpha {
         let cover = Picture::read(&file, alpha).map_err(|refusal| refused(codec, &refusal))?;
         let size = |picture: &Picture| (picture.coded_width, picture.coded_height);
