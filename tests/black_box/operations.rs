@@ -155,7 +155,7 @@ async fn the_log_line_of_a_refused_request_has_its_problem_code() {
                 .unwrap()
                 .expect("the program logs requests");
             assert!(!line.contains(secret), "{line}");
-            if line.contains("answered") {
+            if line.contains("cameo::access") {
                 let (_, code) = line.split_once("code=\"").expect("a code");
                 codes.push(code.split('"').next().unwrap().to_owned());
             }
