@@ -1,5 +1,5 @@
 //! The `cameo` program.
-#![allow(clippy::print_stderr)] // the last word of a program that failed
+#![allow(clippy::print_stderr)] // prints the error of a failed command
 
 use std::process::ExitCode;
 
