@@ -197,8 +197,8 @@ mod tests {
             "x.y.z".to_owned(),
             String::new(),
         ] {
-            let verified = verifier.verify(&forged).await;
-            assert_eq!(verified, Err(TokenError::Invalid), "{forged}");
+            let outcome = verifier.verify(&forged).await;
+            assert_eq!(outcome, Err(TokenError::Invalid), "{forged}");
         }
     }
 
@@ -212,8 +212,8 @@ mod tests {
         for crit in [vec!["b64".to_owned()], Vec::new()] {
             header.crit = Some(crit);
             let token = signed(&header, &claims, secret().expose_secret());
-            let verified = verifier.verify(&token).await;
-            assert_eq!(verified, Err(TokenError::Invalid), "{token}");
+            let outcome = verifier.verify(&token).await;
+            assert_eq!(outcome, Err(TokenError::Invalid), "{token}");
         }
     }
 
@@ -242,8 +242,8 @@ mod tests {
             json!({"sub": "a", "iss": "us", "aud": "others"}),
             json!({"iss": "us", "aud": "avatars"}),
         ] {
-            let verified = verifier.verify(&token(claims.clone())).await;
-            assert_eq!(verified, Err(TokenError::Invalid), "{claims}");
+            let outcome = verifier.verify(&token(claims.clone())).await;
+            assert_eq!(outcome, Err(TokenError::Invalid), "{claims}");
         }
     }
 
@@ -254,8 +254,8 @@ mod tests {
             &json!({"sub": "a"}),
             secret().expose_secret(),
         );
-        let verified = verifier(&auth()).verify(&endless).await;
-        assert_eq!(verified, Err(TokenError::Invalid));
+        let outcome = verifier(&auth()).verify(&endless).await;
+        assert_eq!(outcome, Err(TokenError::Invalid));
     }
 
     /// Two keys for tokens without a key id, and the second one alone for the key id `second`.

@@ -158,7 +158,7 @@ async fn overview_of(app: &AppState, shows_figures: bool) -> (StatusCode, Json<O
     ] {
         errors.extend((!is_up).then(|| error.to_owned()));
     }
-    let stats = if shows_figures && catalog {
+    let figures = if shows_figures && catalog {
         dependencies::answer("catalog", app.service.stats()).await
     } else {
         None
@@ -179,7 +179,7 @@ async fn overview_of(app: &AppState, shows_figures: bool) -> (StatusCode, Json<O
         config_valid: true,
         errors,
         version: env!("CARGO_PKG_VERSION"),
-        storage: stats.as_ref().map(StorageFigures::of),
+        storage: figures.as_ref().map(StorageFigures::of),
     };
     (code, Json(overview))
 }

@@ -110,8 +110,17 @@ pub(super) fn use_one_arena() {
 /// Makes a system call with any arguments, for tests of what the kernel refuses.
 #[cfg(test)]
 pub(super) fn call(number: i64, arguments: [i64; 6]) -> i64 {
-    let [a, b, c, d, e, f] = arguments;
     // SAFETY: tests make only calls that the filter of a worker refuses, which ends the process
     // before the call, or that fail with these arguments.
-    unsafe { libc::syscall(number, a, b, c, d, e, f) }
+    unsafe {
+        libc::syscall(
+            number,
+            arguments[0],
+            arguments[1],
+            arguments[2],
+            arguments[3],
+            arguments[4],
+            arguments[5],
+        )
+    }
 }

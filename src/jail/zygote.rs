@@ -13,9 +13,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid,
-    pidfd_open, pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal,
-    setrlimit, waitid,
+    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions,
+    WaitIdStatus, getppid, pidfd_open, pidfd_send_signal, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit, waitid,
 };
 use rustix::stdio::stdin;
 
@@ -106,8 +106,8 @@ impl Zygote {
                 continue;
             };
             let status = waitid(WaitId::PidFd(worker.as_fd()), WaitIdOptions::EXITED)?;
-            let signal = status.as_ref().and_then(|one| one.terminating_signal());
-            let code = status.as_ref().and_then(|one| one.exit_status());
+            let signal = status.as_ref().and_then(WaitIdStatus::terminating_signal);
+            let code = status.as_ref().and_then(WaitIdStatus::exit_status);
             let end = match (signal, code) {
                 (Some(signal), _) => End::Signalled(signal),
                 (None, code) => End::Exited(code.unwrap_or_default()),

@@ -120,7 +120,7 @@ async fn drain_begins(mut phases: watch::Receiver<Phase>) {
         .is_ok();
     if !is_draining {
         // The sender is gone: the acceptor is about to abort this task.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
