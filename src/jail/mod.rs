@@ -47,7 +47,8 @@ mod sandbox;
 mod supervisor;
 #[cfg(target_os = "linux")]
 mod system;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 #[cfg(target_os = "linux")]
 mod wire;

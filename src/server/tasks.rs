@@ -142,8 +142,8 @@ mod tests {
         let mut tasks = Tasks::default();
         let held = Arc::clone(&alive);
         tasks.start("for ever", |_stop| async move {
-            let _held = held;
-            pending().await
+            pending::<()>().await;
+            drop(held);
         });
         tokio::task::yield_now().await;
         assert_eq!(Arc::strong_count(&alive), 2);

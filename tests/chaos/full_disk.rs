@@ -259,7 +259,7 @@ fn violations(found: &Observed) -> Vec<String> {
         match back {
             None => wrong.push("uploads are refused although there is space".to_owned()),
             Some(back) if *back > RECOVERY_TIME => {
-                wrong.push(format!("uploads succeed only after {back:?}"))
+                wrong.push(format!("uploads succeed only after {back:?}"));
             }
             Some(_) => {}
         }

@@ -264,7 +264,7 @@ async fn with_wait_a_redis_that_refuses_writes_is_a_warning_at_startup() {
         begin_to_refuse();
         let opened = RedisCatalog::open(&settings(&server.url(), wait)).await;
         let (catalog, warnings) = opened.unwrap();
-        assert_eq!(warnings, [warning.clone()]);
+        assert_eq!(warnings, std::slice::from_ref(&warning));
         let watched = catalog.watch().await.unwrap();
         assert_eq!(watched.warnings, [warning.to_string()]);
         assert!(catalog.get(&who).await.unwrap().is_some());
