@@ -132,7 +132,7 @@ impl Client {
     }
 
     /// Reads to the end of the connection. Returns what came, and when the end came.
-    async fn to_end(mut self) -> (String, Instant) {
+    async fn read_all(mut self) -> (String, Instant) {
         let mut text = Vec::new();
         // A connection that is cut ends with an error.
         let _ = timeout(LONG, self.0.read_to_end(&mut text)).await.unwrap();
@@ -157,10 +157,10 @@ async fn a_drain_closes_idle_connections_asks_listeners_to_go_and_finishes_uploa
 
     let begun = Instant::now();
     let drain = tokio::spawn(accepting.drain(begun + LONG));
-    let polite = tokio::spawn(polite.to_end());
-    let idle = tokio::spawn(idle.to_end());
-    let silent = tokio::spawn(silent.to_end());
-    let stubborn = tokio::spawn(stubborn.to_end());
+    let polite = tokio::spawn(polite.read_all());
+    let idle = tokio::spawn(idle.read_all());
+    let silent = tokio::spawn(silent.read_all());
+    let stubborn = tokio::spawn(stubborn.read_all());
     upgraded.until("goodbye").await;
     let (rest, ended) = polite.await.unwrap();
     assert!(rest.contains("goodbye"), "{rest:?}");
@@ -174,7 +174,7 @@ async fn a_drain_closes_idle_connections_asks_listeners_to_go_and_finishes_uploa
     assert!(!drain.is_finished(), "the upload is under way");
     assert!(TcpStream::connect(address).await.is_err());
     upload.0.write_all(b"other").await.unwrap();
-    let (answer, _) = upload.to_end().await;
+    let (answer, _) = upload.read_all().await;
     assert!(answer.contains("10 bytes"), "{answer:?}");
     timeout(LONG / 2, drain).await.unwrap().unwrap();
 }
@@ -192,7 +192,7 @@ async fn an_upgraded_connection_keeps_its_place_and_ends_with_its_server() {
     assert!(reports.try_recv().is_err(), "the connection ended");
 
     drop(accepting);
-    let (rest, _) = upgraded.to_end().await;
+    let (rest, _) = upgraded.read_all().await;
     assert_eq!(rest, "");
     let reason = timeout(LONG, reports.recv()).await.unwrap();
     assert_eq!(reason.as_deref(), Some("Err(ConnectionAborted)"));

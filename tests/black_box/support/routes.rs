@@ -11,8 +11,8 @@ pub(crate) type Route = (String, String);
 ///
 /// The router has no method that lists them, so they are read from its debug text. A text of
 /// another form makes this panic.
-pub(crate) fn routes_of(router: &Router) -> BTreeSet<Route> {
-    let text = format!("{router:?}");
+pub(crate) fn routes_of(app: &Router) -> BTreeSet<Route> {
+    let text = format!("{app:?}");
     let (text, _) = text.split_once("fallback_router:").unwrap();
     let (endpoints, paths) = text.split_once("node: Node").unwrap();
     let mut routes = BTreeSet::new();
