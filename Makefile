@@ -53,6 +53,7 @@ fmt: needs ## Format the code
 bench: needs servers ## Run the benchmarks, with a 12-megapixel phone photo
 	scripts/bench-photo.sh
 	cargo bench --locked --workspace --bench service --bench imaging --bench upload
+	cargo bench --locked --bench upload -- isolation
 
 bench-upload: needs servers ## Compare uploads on SeaweedFS and Redis with FastAPI and Fastify (ARGS='--rounds 1')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv

@@ -10,19 +10,19 @@ use crate::sides::{Running, Servers, Side};
 use crate::{root, value};
 
 /// Concurrent uploads.
-const AT_ONCE: usize = 2;
+pub(crate) const AT_ONCE: usize = 2;
 /// The number of resamples for the confidence interval (bootstrap, percentile method).
 const RESAMPLES: usize = 10_000;
 
 /// A build of the program with servers of its own, because two builds may not share a catalog.
-struct Build {
+pub(crate) struct Build {
     _redis: RedisServer,
     _bucket: S3Server,
-    running: Running,
+    pub(crate) running: Running,
 }
 
 impl Build {
-    async fn start(side: Side) -> Self {
+    pub(crate) async fn start(side: Side) -> Self {
         let (redis, bucket) = (RedisServer::start(), S3Server::start().await);
         let settings = bucket.settings();
         let credentials = settings.credentials.unwrap();
@@ -40,7 +40,7 @@ impl Build {
     }
 
     /// The mean processor time of `count` uploads, in milliseconds.
-    async fn cpu_ms(&self, load: &Load, count: usize) -> f64 {
+    pub(crate) async fn cpu_ms(&self, load: &Load, count: usize) -> f64 {
         let before = self.running.tree().cpu_seconds();
         let outcome = load.send(count, AT_ONCE).await;
         assert_eq!(outcome.refused, 0);
@@ -104,7 +104,7 @@ async fn compare(name: &str, path: &PathBuf, other: &str, count: usize, rounds: 
 }
 
 /// The 95 % confidence interval of the median.
-fn interval(ratios: &[f64]) -> (f64, f64) {
+pub(crate) fn interval(ratios: &[f64]) -> (f64, f64) {
     let mut random = fastrand::Rng::with_seed(1);
     let mut medians: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
@@ -119,7 +119,7 @@ fn interval(ratios: &[f64]) -> (f64, f64) {
     (medians[RESAMPLES / 40], medians[RESAMPLES - RESAMPLES / 40])
 }
 
-fn median(figures: &mut [f64]) -> f64 {
+pub(crate) fn median(figures: &mut [f64]) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     if figures.len() % 2 == 1 {

@@ -6,6 +6,7 @@
 //! cargo bench --bench upload -- beside [--picture NAME]... [--at-once N]... [--rounds N]
 //!                                      [--flood N]
 //! cargo bench --bench upload -- against PROGRAM [--rounds N]
+//! cargo bench --bench upload -- isolation [--rounds N]
 //! cargo bench --bench upload -- maintain [--avatars N]
 //! ```
 //!
@@ -20,6 +21,9 @@
 //! `against` compares this build with PROGRAM, another build of Cameo. It measures the processor time
 //! of an upload in N (15) interleaved rounds, and prints the median of the ratios with its 95 %
 //! confidence interval.
+//!
+//! `isolation` compares `processing.isolation = "process"` with `"thread"`, in interleaved rounds: the
+//! time until the service is ready, its idle memory, and the processor time and latency of uploads.
 //!
 //! `maintain` uploads N avatars (9000, which are 99,000 objects) to `SeaweedFS` and measures
 //! `cameo gc` and `cameo rebuild` on them.
@@ -36,6 +40,7 @@
 
 mod against;
 mod beside;
+mod isolation;
 mod load;
 mod maintain;
 mod outside;
@@ -73,9 +78,12 @@ async fn main() {
             "outside" => outside::run(options).await,
             "beside" => beside::run(options).await,
             "against" => against::run(options).await,
+            "isolation" => isolation::run(options).await,
             "maintain" => maintain::run(options).await,
             other => {
-                panic!("unknown command {other}; there are outside, beside, against and maintain")
+                panic!(
+                    "unknown command {other}; there are outside, beside, against, isolation and maintain"
+                )
             }
         }
     };

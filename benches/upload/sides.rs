@@ -14,7 +14,7 @@ use crate::load::Load;
 use crate::root;
 use crate::tree::Tree;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_cameo");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cameo");
 const BUCKET: &str = "avatars";
 /// How long a process may take to become ready.
 const STARTUP_TIMEOUT: Duration = Duration::from_mins(1);
@@ -127,6 +127,8 @@ pub(crate) enum Side {
     Cameo(&'static str),
     /// Another build of Cameo at this path, with WebP and JPEG.
     Build(&'static str),
+    /// Cameo with WebP and JPEG, and this value of `processing.isolation`.
+    Isolated(&'static str),
     /// `FastAPI` with Pillow, in the form `common` or `best`.
     FastApi(&'static str),
     /// Fastify with sharp.
@@ -148,6 +150,7 @@ impl Side {
             Self::Cameo("webp") => "Cameo, WebP",
             Self::Cameo(_) => "Cameo, WebP and JPEG",
             Self::Build(_) => "another build of Cameo",
+            Self::Isolated(_) => "Cameo with a value of processing.isolation",
             Self::FastApi("common") => "FastAPI, Pillow",
             Self::FastApi(_) => "FastAPI, Pillow, optimised",
             Self::Fastify => "Fastify, sharp",
@@ -158,6 +161,11 @@ impl Side {
         match self {
             Self::Cameo(formats) => serve(PROGRAM, formats, port, servers, data_dir),
             Self::Build(program) => serve(program, "webp,jpeg", port, servers, data_dir),
+            Self::Isolated(isolation) => {
+                let mut command = serve(PROGRAM, "webp,jpeg", port, servers, data_dir);
+                command.env("CAMEO_PROCESSING__ISOLATION", isolation);
+                command
+            }
             Self::FastApi(form) => {
                 let app = root().join("bench/peers/fastapi");
                 let mut command =
@@ -251,7 +259,7 @@ impl Running {
         let mut group = Group::start(&mut command);
         let url = format!("http://127.0.0.1:{port}");
         let health = match side {
-            Side::Cameo(_) | Side::Build(_) => format!("{url}/health/ready"),
+            Side::Cameo(_) | Side::Build(_) | Side::Isolated(_) => format!("{url}/health/ready"),
             Side::FastApi(_) | Side::Fastify => format!("{url}/health"),
         };
         wait_until(&mut group, async || {
@@ -285,7 +293,7 @@ impl Running {
 
     pub(crate) fn load(&self, picture: &[u8]) -> Load {
         match self.side {
-            Side::Cameo(_) | Side::Build(_) => {
+            Side::Cameo(_) | Side::Build(_) | Side::Isolated(_) => {
                 let url = format!("{}/api/v1/users/{{}}/avatar", self.url);
                 Load::new(url, self.token(), picture)
             }
@@ -306,7 +314,7 @@ impl Running {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -25,9 +25,11 @@ impl Tree {
         let mut found = vec![root];
         while let Some(process) = found.pop() {
             let folder = PathBuf::from(format!("/proc/{process}"));
-            for task in fs::read_dir(folder.join("task")).unwrap() {
-                let children = fs::read_to_string(task.unwrap().path().join("children"));
-                let children = children.expect("a kernel that lists the children of a process");
+            let tasks = fs::read_dir(folder.join("task"));
+            // An imaging process may end at any moment; its parent then counts its time.
+            for task in tasks.into_iter().flatten().flatten() {
+                let children = fs::read_to_string(task.path().join("children"));
+                let children = children.unwrap_or_default();
                 found.extend(
                     children
                         .split_whitespace()
@@ -40,9 +42,6 @@ impl Tree {
     }
 
     /// The user and system time so far, including threads and child processes that have ended.
-    ///
-    /// # Panics
-    /// If one of the processes has ended.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         self.processes
             .iter()
@@ -52,13 +51,16 @@ impl Tree {
 
     /// The proportional set size (PSS): resident memory, with each shared page divided between its
     /// users.
-    fn pss_kib(&self) -> u64 {
+    pub(crate) fn pss_kib(&self) -> u64 {
         self.processes.iter().map(|process| pss_kib(process)).sum()
     }
 }
 
 fn cpu_seconds(process: &Path) -> f64 {
-    let stat = fs::read_to_string(process.join("stat")).expect("a running process");
+    // The parent of a process that has ended counts its time.
+    let Ok(stat) = fs::read_to_string(process.join("stat")) else {
+        return 0.0;
+    };
     // The name in parentheses may contain spaces. Fields 14 to 17 are the user and system times of
     // the process, and of its ended children that were waited for.
     let (_, fields) = stat.rsplit_once(')').unwrap();
