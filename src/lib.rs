@@ -16,11 +16,11 @@
 //! | [`config`] | loads and checks the settings |
 //! | [`telemetry`] | log lines, metrics, health |
 //! | `private_files` | creates files and folders that only their owner can read |
+//! | [`redis`] | the connection that the Redis adapters share |
+//! | [`jail`] | processes each picture in a process of its own that can do nothing else |
 //! | [`storage`] | the port of the object store, and its adapters: S3, folder |
 //! | [`catalog`] | the port of the records, removals and events, and its adapters: Redis, embedded |
 //! | [`limits`] | the port of the rate limits, and its adapters: Redis, local |
-//! | [`redis`] | the connection that the Redis adapters share |
-//! | [`jail`] | processes each picture in a process of its own that can do nothing else |
 //! | [`auth`] | verifies tokens: who makes a request |
 //! | [`access`] | decides who may do and see what, and makes links to images |
 //! | [`service`] | the functions of the program: upload, read, remove, sweep, maintain |
@@ -29,7 +29,7 @@
 //! | [`server`] | listeners, connections, background tasks, and their end in order |
 //! | [`cli`] | the commands and their options |
 //!
-//! A module imports only from modules below it:
+//! A module imports only from modules above it in this table:
 //! `main → cli → server → app → http → service → jail, ports`. The service and the jail also import
 //! [`cameo_imaging`]. An adapter imports its port. [`app`] imports the adapters. Every module may
 //! import [`avatar`], [`config`] and [`telemetry`]. The test in `directions.rs` checks this.
