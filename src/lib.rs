@@ -68,7 +68,7 @@
 //! - C code that parses an upload. Decoders are Rust. Some of them use `unsafe`; [`cameo_imaging`]
 //!   names those. They run in the [`jail`].
 
-pub mod access;
+mod access;
 pub mod app;
 pub mod auth;
 pub mod avatar;
@@ -79,10 +79,10 @@ pub mod config;
 mod directions;
 pub mod http;
 pub mod jail;
-pub mod limits;
+mod limits;
 mod private_files;
-pub mod redis;
+mod redis;
 pub mod server;
-pub mod service;
-pub mod storage;
-pub mod telemetry;
+mod service;
+mod storage;
+mod telemetry;

@@ -12,7 +12,7 @@ use crate::config::Environment;
 
 /// Why a principal may not do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// The token is restricted to reading.
     #[error("the token lacks the scope avatars:write")]
     MissingScope,
@@ -57,7 +57,7 @@ impl Access {
 ///
 /// # Errors
 /// [`Denied::MissingScope`], [`Denied::NotOwner`]
-pub fn may_change(principal: &Principal, subject: &SubjectId) -> Result<(), Denied> {
+pub(crate) fn may_change(principal: &Principal, subject: &SubjectId) -> Result<(), Denied> {
     if !principal.may_write {
         return Err(Denied::MissingScope);
     }
@@ -73,7 +73,7 @@ pub fn may_change(principal: &Principal, subject: &SubjectId) -> Result<(), Deni
 ///
 /// # Errors
 /// [`Denied::NotOperator`]
-pub fn may_operate(principal: &Principal) -> Result<(), Denied> {
+pub(crate) fn may_operate(principal: &Principal) -> Result<(), Denied> {
     if principal.role > Role::User {
         Ok(())
     } else {
@@ -82,13 +82,13 @@ pub fn may_operate(principal: &Principal) -> Result<(), Denied> {
 }
 
 /// Whether anyone may read an object.
-pub fn is_public(key: &ObjectKey) -> bool {
+pub(crate) fn is_public(key: &ObjectKey) -> bool {
     key.audience() == Audience::Public
 }
 
 /// The account that a change of the avatar of `subject` counts against: the user's for a user, and
 /// its own for a service or an admin.
-pub fn account(principal: &Principal, subject: &SubjectId) -> Account {
+pub(crate) fn account(principal: &Principal, subject: &SubjectId) -> Account {
     match principal.role {
         Role::User => Account::User(subject.clone()),
         Role::Service | Role::Admin => Account::Service(principal.name.as_str().into()),

@@ -21,7 +21,7 @@ type Counter<C> =
     RateLimiter<String, DefaultKeyedStateStore<String>, C, StateInformationMiddleware>;
 
 /// Rate limits that this process counts for itself.
-pub struct LocalLimiter<C: Clock = DefaultClock> {
+pub(crate) struct LocalLimiter<C: Clock = DefaultClock> {
     limits: Limits,
     upload: Counter<C>,
     delete: Counter<C>,
@@ -32,7 +32,7 @@ pub struct LocalLimiter<C: Clock = DefaultClock> {
 
 impl LocalLimiter {
     /// A limiter with these limits. No account has used any of its quota yet.
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self::with_clock(limits, DefaultClock::default())
     }
 }

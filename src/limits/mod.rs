@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::redis::RedisLimiter;
-pub use local::LocalLimiter;
+pub(crate) use self::redis::RedisLimiter;
+pub(crate) use local::LocalLimiter;
 
 use crate::avatar::Account;
 use crate::config::{Limits, Quota};

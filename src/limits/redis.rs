@@ -17,7 +17,7 @@ use crate::telemetry::chain;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Rate limits that Redis counts for all replicas together, by its own clock.
-pub struct RedisLimiter {
+pub(crate) struct RedisLimiter {
     link: RedisLink,
     partitions: Partitions,
     script: Script,
@@ -29,7 +29,7 @@ pub struct RedisLimiter {
 
 impl RedisLimiter {
     /// A limiter with these limits that uses the catalog's connection.
-    pub fn new(link: RedisLink, partitions: Partitions, limits: Limits) -> Self {
+    pub(crate) fn new(link: RedisLink, partitions: Partitions, limits: Limits) -> Self {
         Self {
             link,
             partitions,

@@ -13,8 +13,8 @@ mod startup;
 pub(crate) mod testing;
 
 pub(crate) use confirmed::{ConfirmError, ConfirmedWrites};
-pub use link::RedisLink;
+pub(crate) use link::RedisLink;
 pub(crate) use link::Script;
 pub(crate) use partitions::Partition;
 pub(crate) use startup::is_skewed;
-pub use startup::{RedisStartError, RedisStartupWarning};
+pub(crate) use startup::{RedisStartError, RedisStartupWarning};

@@ -35,17 +35,15 @@ use std::time::Duration;
 use cameo_imaging::Recipe;
 use futures_util::stream::{self, StreamExt};
 
-pub use crate::catalog::{Precondition, Stats};
-pub use crate::storage::{Checkup, PublicRead, RangedObject};
-pub use admission::{Admission, Interruption};
-pub use budget::{Account, Load, Share};
-pub use cameo_imaging::{Crop, Error as PictureError};
-pub use error::Error;
-pub use maintain::{Collected, DropLimit, GcOptions, Lost, Named, Rebuilt, Sample};
-pub use read::{Size, pick};
-pub use remove::Removal;
-pub use sweep::Swept;
-pub use upload::Upload;
+pub(crate) use crate::catalog::{Precondition, Stats};
+pub(crate) use crate::storage::{Checkup, PublicRead, RangedObject};
+pub(crate) use admission::{Admission, Interruption};
+pub(crate) use budget::{Load, Share};
+pub(crate) use cameo_imaging::{Crop, Error as PictureError};
+pub(crate) use error::Error;
+pub(crate) use maintain::{DropLimit, GcOptions, Lost, Named, Rebuilt};
+pub(crate) use read::{Size, pick};
+pub(crate) use upload::Upload;
 
 use crate::avatar::{AvatarId, ObjectKey};
 use crate::catalog::Catalog;

@@ -8,7 +8,7 @@ use crate::storage::{Object, RangedObject};
 
 /// The size that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Size {
+pub(crate) enum Size {
     /// The variant of this name.
     Variant(VariantName),
     /// The smallest variant with at least this edge in pixels, or the largest one if none is that large.
@@ -71,7 +71,7 @@ impl Service {
 }
 
 /// The still rendition of a size and a format; `None` if the record has none.
-pub fn pick<'a>(record: &'a Record, size: &Size, format: Format) -> Option<&'a Rendition> {
+pub(crate) fn pick<'a>(record: &'a Record, size: &Size, format: Format) -> Option<&'a Rendition> {
     let stills = || {
         record
             .renditions

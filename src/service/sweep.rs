@@ -288,7 +288,7 @@ mod tests {
             crop: None,
             precondition: Precondition::Anything,
         };
-        let account = crate::service::Account::User(subject.clone());
+        let account = crate::service::budget::Account::User(subject.clone());
         let admission = service.admit(account, PICTURE.len()).await.unwrap();
         let uploaded = service.upload(admission, upload, std::future::pending());
         let error = uploaded.await.unwrap_err();

@@ -91,7 +91,7 @@ mod tests {
     use crate::catalog::{InitialState, Records, RedisCatalog};
     use crate::config::{Partitions, RedisSettings};
     use crate::redis::testing::RedisServer;
-    use crate::service::Account;
+    use crate::service::budget::Account;
     use crate::storage::{
         Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
     };

@@ -12,14 +12,14 @@ use crate::telemetry::{Metrics, Operations};
 
 /// A store whose operations are counted and timed. Reading the bytes of an object is not timed,
 /// because the client decides how fast it reads.
-pub struct MeteredStore {
+pub(crate) struct MeteredStore {
     inner: Arc<dyn Store>,
     operations: Operations,
 }
 
 impl MeteredStore {
     /// Wraps `inner`, and reports its operations to `metrics`.
-    pub fn new(inner: Arc<dyn Store>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, metrics: &Metrics) -> Self {
         Self {
             inner,
             operations: metrics.operations("store"),

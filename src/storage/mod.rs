@@ -18,10 +18,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, StreamExt};
 
-pub use disk::DiskStore;
-pub use metered::MeteredStore;
-pub use resilience::{RetryPolicy, RetryingStore};
-pub use s3::{S3StartError, S3StartupWarning, S3Store};
+pub(crate) use disk::DiskStore;
+pub(crate) use metered::MeteredStore;
+pub(crate) use resilience::{RetryPolicy, RetryingStore};
+pub(crate) use s3::{S3StartError, S3Store};
 
 use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::telemetry::Health;

@@ -9,7 +9,7 @@ use std::fmt;
 /// An error's own text leaves out its causes, and the JSON lines of production show only that text.
 /// So a failure is logged with its chain, once, where it is handled:
 /// `warn!(error = %chain(&error), "a sweep failed")`.
-pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
     Chain(error)
 }
 

@@ -11,10 +11,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-pub use chain::chain;
-pub use exposition::Exposition;
-pub use health::Health;
-pub use metrics::{Metrics, Operations};
+pub(crate) use chain::chain;
+pub(crate) use exposition::Exposition;
+pub(crate) use health::Health;
+pub(crate) use metrics::{Metrics, Operations};
 
 use crate::config::Environment;
 
@@ -22,7 +22,7 @@ use crate::config::Environment;
 ///
 /// # Errors
 /// If the process has a logger already.
-pub fn start(environment: Environment) -> Result<(), TryInitError> {
+pub(crate) fn start(environment: Environment) -> Result<(), TryInitError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Error;
-pub use crate::avatar::Account;
+pub(crate) use crate::avatar::Account;
 use crate::avatar::SubjectId;
 pub(super) use pool::Reservation;
 use pool::{MemoryPool, Outcome};

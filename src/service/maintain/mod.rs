@@ -21,9 +21,9 @@ use crate::avatar::{AvatarId, Manifest, ObjectKey, Record};
 use crate::catalog::{Cursor, InitialState};
 use crate::storage::StoredUpload;
 
-pub use compare::{DropLimit, Lost};
-pub use gc::{Collected, GcOptions};
-pub use rebuild::Rebuilt;
+pub(crate) use compare::{DropLimit, Lost};
+pub(crate) use gc::GcOptions;
+pub(crate) use rebuild::Rebuilt;
 
 /// Manifests read, or uploads removed, at the same time.
 const CONCURRENCY: usize = 16;

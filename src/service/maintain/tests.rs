@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::gc::Collected;
 use super::*;
 use crate::avatar::{Change, Event, SubjectId, Timestamp, Version};
 use crate::catalog::{Clock, Outstanding, Precondition, Replaced, contract};

@@ -32,7 +32,7 @@ const READ_CHUNK_BYTES: usize = 64 * 1024;
 const PROBE: &[u8] = &[b'p'; 16 * 1024];
 
 /// The store in a folder. The folder is locked while the store is open, so only one process uses it.
-pub struct DiskStore {
+pub(crate) struct DiskStore {
     shared: Arc<Shared>,
 }
 
@@ -49,7 +49,7 @@ impl DiskStore {
     ///
     /// # Errors
     /// If the folder cannot be created or written, or another process uses it.
-    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+    pub(crate) fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
         let temporary = root.join("tmp");
         let opened = || -> io::Result<File> {

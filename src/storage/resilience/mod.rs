@@ -22,7 +22,7 @@ use breaker::Breaker;
 
 /// The deadlines and retries of a [`RetryingStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     /// The longest time for one attempt, and for each next piece of a body.
     pub attempt_timeout: Duration,
     /// The longest time for all attempts of an operation and the pauses between them.
@@ -59,7 +59,7 @@ impl Default for RetryPolicy {
 /// Only [transient](StoreError::is_transient) errors and timeouts are retried. Every operation of a
 /// store can be repeated. A body that breaks off is not read again, because the caller already has
 /// part of it.
-pub struct RetryingStore {
+pub(crate) struct RetryingStore {
     inner: Arc<dyn Store>,
     policy: RetryPolicy,
     breaker: Arc<Breaker>,
@@ -79,7 +79,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send +
 
 impl RetryingStore {
     /// Wraps `inner`. Retries and the state of the breaker are reported to `metrics`.
-    pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy, metrics: Metrics) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, policy: RetryPolicy, metrics: Metrics) -> Self {
         Self {
             inner,
             policy,

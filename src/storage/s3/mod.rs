@@ -35,7 +35,7 @@ use crate::config::{PublicAccess, S3Credentials};
 use crate::telemetry::Health;
 use error::{Failure, sdk_error};
 use recovery::Recovery;
-pub use start_error::{S3StartError, S3StartupWarning};
+pub(crate) use start_error::{S3StartError, S3StartupWarning};
 use startup::Probe;
 
 /// The largest number of objects in a page of a listing. Some servers return larger pages by default,
@@ -43,7 +43,7 @@ use startup::Probe;
 const PAGE: i32 = 1000;
 
 /// The store in an S3 bucket.
-pub struct S3Store {
+pub(crate) struct S3Store {
     client: Client,
     /// A client without credentials; `None` if `public/` need not be publicly readable.
     anonymous: Option<Client>,
@@ -64,7 +64,7 @@ impl S3Store {
     ///
     /// # Errors
     /// If the bucket cannot be used; each case says what to change.
-    pub async fn open(
+    pub(crate) async fn open(
         settings: &S3Settings,
     ) -> Result<(Self, Vec<S3StartupWarning>), S3StartError> {
         startup::open(settings, Arc::default()).await

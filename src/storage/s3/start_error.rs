@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// The bucket cannot be used. Each message is one line that says what to change.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages document the cases
-pub enum S3StartError {
+pub(crate) enum S3StartError {
     #[error(
         "s3 at {endpoint} is not reached; check that it runs and that storage.s3.endpoint is right"
     )]
@@ -107,14 +107,14 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 impl S3StartError {
     /// Whether waiting may help. Otherwise an operator has to change something.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::NotReady { .. })
     }
 }
 
 /// A problem of a usable bucket. The operator should fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum S3StartupWarning {
+pub(crate) enum S3StartupWarning {
     /// Anybody can list its objects.
     #[error("anybody can list bucket {bucket}, and so find every avatar; allow s3:GetObject only")]
     Listable {
