@@ -6,7 +6,7 @@
 //! | [`keys`] | where the keys that verify tokens come from |
 //! | [`claims`] | how a token's claims become a principal |
 //! | [`verify`] | verification of tokens |
-//! | [`issue`] | new tokens, for development and for scripts |
+//! | [`issue`](mod@issue) | new tokens, for development and for scripts |
 //!
 //! This module does not decide what a principal may do: [`access`](crate::access) does.
 
