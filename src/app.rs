@@ -604,10 +604,7 @@ mod tests {
     async fn production_does_not_start_if_pictures_cannot_be_isolated() {
         let production = config_with(&[
             ("CAMEO_ENVIRONMENT", "production"),
-            (
-                "CAMEO_AUTH__JWT_SECRET",
-                "0123456789abcdefghijklmnopqrstuvwxyz",
-            ),
+            ("CAMEO_AUTH__JWT_SECRET", "Pw5u1z0mQeCkX9rVb3Tn8sGh4yJd6LfA"),
             ("CAMEO_HTTP__PUBLIC_URL", "https://cameo.example.com"),
         ]);
         let opened = open_workers(&production, &broken(), &Metrics::new()).await;
