@@ -36,6 +36,16 @@ pub(super) struct Picture {
     pub(super) crop: Option<Crop>,
 }
 
+/// What a failed upload may leave behind besides its renditions.
+#[derive(Clone, Copy)]
+enum Traces {
+    None,
+    /// The catalog may have reserved the id.
+    Reservation,
+    /// The store may hold the manifest too.
+    Manifest,
+}
+
 impl Service {
     /// Makes a new avatar for the subject: probes the picture, waits for a worker, processes the
     /// picture, and stores each rendition and then the manifest. Stops when `abort` is done.
@@ -54,25 +64,25 @@ impl Service {
         abort: impl Future<Output = Error>,
     ) -> Result<Record, Error> {
         let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
-        let mut is_reserved = false;
+        let mut traces = Traces::None;
         let stored = tokio::select! {
-            stored = self.store_all(subject, picture, avatar, &mut is_reserved, admitted) => stored,
+            stored = self.store_all(subject, picture, avatar, &mut traces, admitted) => stored,
             aborted = abort => Err(aborted),
         };
-        if stored.is_err() && is_reserved {
-            self.clean_up(subject, avatar).await;
+        if stored.is_err() && !matches!(traces, Traces::None) {
+            self.clean_up(subject, avatar, traces).await;
         }
         stored
     }
 
-    /// Does the work of [`make_objects`](Self::make_objects). Sets `is_reserved` while the catalog
-    /// may know the id.
+    /// Does the work of [`make_objects`](Self::make_objects). Notes in `traces` what a failure
+    /// may leave behind.
     async fn store_all(
         &self,
         subject: &SubjectId,
         picture: Picture,
         avatar: AvatarId,
-        is_reserved: &mut bool,
+        traces: &mut Traces,
         admitted: Admitted,
     ) -> Result<Record, Error> {
         let Admitted {
@@ -114,12 +124,14 @@ impl Service {
                     if reservation.is_none() {
                         // Set before the call: if the future is dropped during the call, the
                         // catalog may have reserved the id.
-                        *is_reserved = true;
+                        *traces = Traces::Reservation;
                         let within = self.settings.upload_deadline;
                         let reserved = self.catalog.reserve(subject, avatar, within).await;
                         // Invalidating an id that was never reserved would add entries to a full
                         // catalog.
-                        *is_reserved = !reserved.as_ref().is_err_and(CatalogError::is_refusal);
+                        if reserved.as_ref().is_err_and(CatalogError::is_refusal) {
+                            *traces = Traces::None;
+                        }
                         reservation = Some(reserved?);
                     }
                     let (key, object) = match output {
@@ -147,6 +159,7 @@ impl Service {
         }
         drop(writes);
         let record = self.record(avatar, reservation, renditions, master, processed);
+        *traces = Traces::Manifest;
         self.write_manifest(subject, &record).await?;
         Ok(record)
     }
@@ -201,17 +214,20 @@ impl Service {
         Ok(self.store.put(&key, body.into()).await?)
     }
 
-    /// Makes sure that the avatar never becomes current, and removes its manifest. The sweep removes
-    /// the other objects. The client waits for this, so it takes a limited time.
-    async fn clean_up(&self, subject: &SubjectId, avatar: AvatarId) {
-        let manifest = ObjectKey::Manifest { avatar };
+    /// Makes sure that the avatar never becomes current, and removes its manifest if one was sent.
+    /// The sweep removes the other objects. The client waits for this, so it takes a limited time.
+    async fn clean_up(&self, subject: &SubjectId, avatar: AvatarId, traces: Traces) {
+        let delete_manifest = async {
+            match traces {
+                Traces::Manifest => self.store.delete(&ObjectKey::Manifest { avatar }).await,
+                Traces::None | Traces::Reservation => Ok(()),
+            }
+        };
         let removed = async {
             // No commit was sent, so the manifest can be removed even if the catalog does not
             // answer. It must be removed, because a rebuild would restore the avatar.
-            let (invalidated, deleted) = tokio::join!(
-                self.invalidate(subject, avatar),
-                self.store.delete(&manifest)
-            );
+            let (invalidated, deleted) =
+                tokio::join!(self.invalidate(subject, avatar), delete_manifest);
             invalidated?;
             Ok::<_, Error>(deleted?)
         };
