@@ -96,18 +96,23 @@ mod tests {
         Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
     };
 
-    /// A store that fails after it has written the manifest, and stops the catalog at the same time.
-    struct LastWrite {
+    /// A store whose answer to a write is lost, if the write is of such an object.
+    struct LosesAnswer {
         store: Arc<DiskStore>,
-        catalog: Mutex<RedisServer>,
+        to: fn(&ObjectKey) -> bool,
+        /// Stopped when the answer is lost.
+        catalog: Option<Mutex<RedisServer>>,
+        deleted: Arc<Mutex<Vec<ObjectKey>>>,
     }
 
     #[async_trait]
-    impl Store for LastWrite {
+    impl Store for LosesAnswer {
         async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
             self.store.put(key, body).await?;
-            if matches!(key, ObjectKey::Manifest { .. }) {
-                self.catalog.lock().unwrap().kill();
+            if (self.to)(key) {
+                if let Some(catalog) = &self.catalog {
+                    catalog.lock().unwrap().kill();
+                }
                 return Err(StoreError::new("write an object", "its answer was lost"));
             }
             Ok(())
@@ -126,6 +131,7 @@ mod tests {
         }
 
         async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+            self.deleted.lock().unwrap().push(key.clone());
             self.store.delete(key).await
         }
 
@@ -142,10 +148,41 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_failed_upload_leaves_no_manifest_even_if_the_catalog_is_down() {
+    /// Uploads a picture and returns the error.
+    async fn failed_upload(service: &Service) -> Error {
         const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
 
+        let subject = SubjectId::new("42").unwrap();
+        let account = Account::User(subject.clone());
+        let admission = service.admit(account, PICTURE.len()).await.unwrap();
+        let upload = Upload {
+            subject,
+            bytes: Bytes::from_static(PICTURE),
+            crop: None,
+            precondition: Precondition::Anything,
+        };
+        let uploaded = service.upload(admission, upload, std::future::pending());
+        uploaded.await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_fails_before_its_manifest_asks_the_store_for_nothing_more() {
+        let parts = Parts::new();
+        let deleted = Arc::<Mutex<Vec<_>>>::default();
+        let store = LosesAnswer {
+            store: parts.store.clone(),
+            to: |key| !matches!(key, ObjectKey::Manifest { .. }),
+            catalog: None,
+            deleted: Arc::clone(&deleted),
+        };
+        let service = Parts::service_of(Arc::new(store), parts.catalog.clone());
+        let error = failed_upload(&service).await;
+        assert!(matches!(error, Error::Storage(_)), "{error:?}");
+        assert_eq!(*deleted.lock().unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_failed_upload_leaves_no_manifest_even_if_the_catalog_is_down() {
         let parts = Parts::new();
         let server = RedisServer::start();
         let settings = RedisSettings {
@@ -157,22 +194,14 @@ mod tests {
         };
         let catalog = RedisCatalog::open(&settings).await.unwrap().0;
         catalog.initialize(InitialState::New).await.unwrap();
-        let store = LastWrite {
+        let store = LosesAnswer {
             store: parts.store.clone(),
-            catalog: Mutex::new(server),
+            to: |key| matches!(key, ObjectKey::Manifest { .. }),
+            catalog: Some(Mutex::new(server)),
+            deleted: Arc::default(),
         };
         let service = Parts::service_of(Arc::new(store), Arc::new(catalog));
-        let subject = SubjectId::new("42").unwrap();
-        let account = Account::User(subject.clone());
-        let admission = service.admit(account, PICTURE.len()).await.unwrap();
-        let upload = Upload {
-            subject,
-            bytes: Bytes::from_static(PICTURE),
-            crop: None,
-            precondition: Precondition::Anything,
-        };
-        let uploaded = service.upload(admission, upload, std::future::pending());
-        let error = uploaded.await.unwrap_err();
+        let error = failed_upload(&service).await;
         assert!(matches!(error, Error::Storage(_)), "{error:?}");
         let left = parts.store.uploads(None).await.unwrap();
         assert_eq!(left.len(), 1);
