@@ -9,9 +9,6 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 mod steps;
-#[allow(dead_code, unreachable_pub, clippy::expect_used)]
-#[path = "../../src/redis/testing.rs"]
-mod testing;
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +18,7 @@ use cameo::avatar::{
 };
 use cameo::catalog::{InitialState, Precondition, Records, RedisCatalog, Replaced};
 use cameo::config::{Partitions, RedisSettings};
+use cameo_testing::redis::RedisServer;
 use futures_util::StreamExt;
 
 /// The default of `catalog.events_kept`.
@@ -34,7 +32,7 @@ async fn main() {
         .skip(1)
         .find_map(|word| word.parse().ok())
         .unwrap_or(1_000_000_u64);
-    let mut server = testing::RedisServer::start_with(&[]);
+    let mut server = RedisServer::start_with(&[]);
     let settings = RedisSettings {
         address: server.url().parse().unwrap(),
         partitions: Partitions::new(16).unwrap(),
@@ -133,16 +131,16 @@ fn record(number: u64) -> Record {
     }
 }
 
-fn used_memory(server: &testing::RedisServer) -> u64 {
+fn used_memory(server: &RedisServer) -> u64 {
     fact(server, "memory", "used_memory:").parse().unwrap()
 }
 
-fn server_cpu_seconds(server: &testing::RedisServer) -> f64 {
+fn server_cpu_seconds(server: &RedisServer) -> f64 {
     let seconds = |name| fact(server, "cpu", name).parse::<f64>().unwrap();
     seconds("used_cpu_user:") + seconds("used_cpu_sys:")
 }
 
-fn fact(server: &testing::RedisServer, section: &str, name: &str) -> String {
+fn fact(server: &RedisServer, section: &str, name: &str) -> String {
     let info: String = server.ask(&format!("INFO {section}"));
     let mut lines = info.lines();
     lines

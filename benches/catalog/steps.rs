@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use cameo::avatar::SubjectId;
 use cameo::catalog::{Cursor, Records, RedisCatalog, Removals};
+use cameo_testing::redis::RedisServer;
 use futures_util::StreamExt;
 
-use super::testing::RedisServer;
 use super::{CONCURRENCY, server_cpu_seconds, subject, upload, used_memory};
 
 /// Records in one lookup: the maximum of the API.

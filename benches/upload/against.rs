@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use cameo_testing::redis::RedisServer;
+use cameo_testing::s3::S3Server;
+
 use crate::load::Load;
-use crate::redis_server::RedisServer;
-use crate::s3::server::S3Server;
 use crate::sides::{Running, Servers, Side};
 use crate::{root, value};
 
@@ -24,10 +25,10 @@ pub(crate) struct Build {
 impl Build {
     pub(crate) async fn start(side: Side) -> Self {
         let (redis, bucket) = (RedisServer::start(), S3Server::start().await);
-        let settings = bucket.settings();
-        let credentials = settings.credentials.unwrap();
+        let access = bucket.access().clone();
+        let credentials = access.credentials;
         let servers = Servers {
-            endpoint: settings.endpoint.unwrap(),
+            endpoint: access.endpoint,
             access_key_id: credentials.access_key_id,
             secret_access_key: credentials.secret_access_key,
             redis_url: redis.url(),

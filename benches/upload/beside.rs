@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::redis_server::RedisServer;
+use cameo_testing::redis::RedisServer;
+
 use crate::sides::{Running, SeaweedFs, Servers, Side};
 use crate::tree::Watch;
 use crate::{root, value};

@@ -47,12 +47,6 @@ mod outside;
 mod sides;
 mod tree;
 
-#[allow(dead_code, unreachable_pub)]
-#[path = "../../src/redis/testing.rs"]
-mod redis_server;
-#[path = "../../tests/black_box/support/s3.rs"]
-mod s3;
-
 use std::env;
 use std::path::Path;
 

@@ -3,9 +3,9 @@
 use std::io::Cursor;
 use std::time::Instant;
 
+use cameo_testing::redis::RedisServer;
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::redis_server::RedisServer;
 use crate::sides::{self, Running, SeaweedFs, Servers, Side};
 use crate::tree::Watch;
 use crate::value;

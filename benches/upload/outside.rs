@@ -2,9 +2,12 @@
 
 use std::fs;
 
+use cameo_testing::redis::RedisServer;
+use cameo_testing::s3::S3Server;
+
 use crate::sides::{Running, SeaweedFs, Servers, Side};
 use crate::tree::thread_cpu_seconds;
-use crate::{redis_server::RedisServer, root, s3::server::S3Server, value};
+use crate::{root, value};
 
 /// Concurrent uploads.
 const AT_ONCE: usize = 4;
@@ -25,10 +28,10 @@ pub(crate) async fn run(options: &[String]) {
     println!("| --- | --- | --- | --- |");
     if !seaweedfs {
         let bucket = S3Server::start().await;
-        let settings = bucket.settings();
-        let credentials = settings.credentials.unwrap();
+        let access = bucket.access().clone();
+        let credentials = access.credentials;
         let servers = Servers {
-            endpoint: settings.endpoint.unwrap(),
+            endpoint: access.endpoint,
             access_key_id: credentials.access_key_id,
             secret_access_key: credentials.secret_access_key,
             redis_url: redis.url(),

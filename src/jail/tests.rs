@@ -185,8 +185,7 @@ fn picture(bytes: Bytes) -> Picture {
 }
 
 fn fixture(name: &str) -> Bytes {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/");
-    fs::read(folder.to_owned() + name).unwrap().into()
+    cameo_testing::fixture(name).into()
 }
 
 fn start(jail: &Jail, picture: Picture) -> Work {

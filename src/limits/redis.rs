@@ -129,10 +129,11 @@ impl Limiter for RedisLimiter {
 mod tests {
     use std::num::NonZeroU32;
 
+    use cameo_testing::redis::{RedisCluster, RedisServer};
+
     use super::*;
     use crate::avatar::SubjectId;
     use crate::limits::contract;
-    use crate::redis::testing::{RedisCluster, RedisServer};
 
     fn limits(when_redis_is_down: WhenRedisIsDown) -> Limits {
         let quota = |count, per| Quota {

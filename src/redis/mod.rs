@@ -9,8 +9,6 @@ mod confirmed;
 mod link;
 mod partitions;
 mod startup;
-#[cfg(test)]
-pub(crate) mod testing;
 
 pub(crate) use confirmed::{ConfirmError, ConfirmedWrites};
 pub(crate) use link::RedisLink;

@@ -84,13 +84,13 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
+    use cameo_testing::redis::RedisServer;
 
     use super::super::testing::Parts;
     use super::*;
     use crate::avatar::{AvatarId, ObjectKey};
     use crate::catalog::{InitialState, Records, RedisCatalog};
     use crate::config::{Partitions, RedisSettings};
-    use crate::redis::testing::RedisServer;
     use crate::service::budget::Account;
     use crate::storage::{
         Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use cameo_testing::photos;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
@@ -12,7 +13,6 @@ use crate::client::{Answer, Client};
 use crate::fleet::Fleet;
 use crate::history::{Act, History, Op, Outcome};
 use crate::judgement::{Verdict, Violation};
-use crate::photos;
 
 pub(crate) const WORKERS: usize = 16;
 pub(crate) const SUBJECTS: usize = 60;

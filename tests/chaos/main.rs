@@ -22,9 +22,6 @@ mod judgement;
 mod load;
 mod memory;
 mod outage;
-#[allow(dead_code)] // other tests use the rest
-#[path = "../black_box/support/photos.rs"]
-mod photos;
 mod power_cut;
 mod process;
 mod proof;

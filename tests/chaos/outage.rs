@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use cameo_testing::photos;
 use tokio::task::JoinSet;
 
 use crate::client::{Answer, Client};
 use crate::control::{Control, TRIES};
 use crate::faults::{Fault, Victim, begin, end};
 use crate::fleet::{Dependency, Fleet, REPLICAS};
-use crate::photos;
 use crate::proxy::Link;
 
 /// How long an upload may take if the store does not answer: 15 s for one operation with all its

@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use cameo_testing::photos;
 use futures_util::future::join_all;
 
 use crate::client::Answer;
 use crate::fleet::{Fleet, REPLICAS};
-use crate::photos;
 
 /// The number of uploads allowed at once. The next one is allowed three minutes later.
 const UPLOADS: usize = 20;

@@ -1,9 +1,11 @@
 use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cameo_testing::s3::{Fault, S3Server};
+
 use super::*;
 use crate::storage::contract::{self, Fixture};
-use crate::storage::s3::testing::{Fault, S3Server};
+use crate::storage::s3::testing::settings_of;
 use crate::storage::{DiskStore, PublicRead, S3Store};
 use crate::telemetry::Health;
 
@@ -245,7 +247,7 @@ async fn a_check_runs_while_the_breaker_is_open_and_closes_it() {
 #[tokio::test]
 async fn short_failures_of_a_bucket_are_hidden() {
     let server = S3Server::start_with_faults().await;
-    let (inner, _) = S3Store::open(&server.settings()).await.unwrap();
+    let (inner, _) = S3Store::open(&settings_of(&server)).await.unwrap();
     let policy = RetryPolicy {
         attempt_timeout: Duration::from_millis(300),
         ..RetryPolicy::default()

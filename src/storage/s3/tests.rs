@@ -1,9 +1,11 @@
-use super::testing::{Fault, S3Server};
+use cameo_testing::s3::{Fault, S3Server};
+
+use super::testing::settings_of;
 use super::*;
 use crate::storage::contract::{self, Fixture};
 
 async fn open(server: &S3Server) -> S3Store {
-    S3Store::open(&server.settings()).await.unwrap().0
+    S3Store::open(&settings_of(&server)).await.unwrap().0
 }
 
 async fn refused(settings: &S3Settings) -> S3StartError {
@@ -22,7 +24,7 @@ async fn bucket() -> Fixture {
 async fn bucket_without_policy() -> Fixture {
     let server = S3Server::start_with_faults().await;
     server.deny("?policy");
-    let mut settings = server.settings();
+    let mut settings = settings_of(&server);
     settings.public_access = PublicAccess::None;
     let (store, warnings) = S3Store::open(&settings).await.unwrap();
     assert_eq!(warnings, []);
@@ -56,7 +58,7 @@ async fn objects_carry_the_type_and_cache_policy_of_their_key() {
 async fn a_server_without_policies_needs_public_access_none() {
     let server = S3Server::start_with_faults().await;
     server.deny("?policy");
-    let mut settings = server.settings();
+    let mut settings = settings_of(&server);
     settings.public_access = PublicAccess::Policy;
     let error = refused(&settings).await;
     assert!(matches!(error, S3StartError::NotPublic { .. }), "{error:?}");
@@ -69,7 +71,7 @@ async fn a_server_without_policies_needs_public_access_none() {
 async fn an_unusable_bucket_is_reported_with_the_reason() {
     let server = S3Server::start_with_faults().await;
     let wrong = |access: &str, secret: &str| {
-        let mut settings = server.settings();
+        let mut settings = settings_of(&server);
         settings.credentials = Some(S3Credentials {
             access_key_id: access.into(),
             secret_access_key: secret.into(),
@@ -85,7 +87,7 @@ async fn an_unusable_bucket_is_reported_with_the_reason() {
         assert!(!error.is_transient());
     }
 
-    let mut settings = server.settings();
+    let mut settings = settings_of(&server);
     settings.bucket = "No_Bucket".into();
     let error = refused(&settings).await;
     assert!(
@@ -104,11 +106,11 @@ async fn an_unusable_bucket_is_reported_with_the_reason() {
     assert!(error.is_transient());
 
     server.fail_next(1, Fault::Status(503));
-    let error = refused(&server.settings()).await;
+    let error = refused(&settings_of(&server)).await;
     assert!(error.is_transient(), "{error:?}");
 
     server.deny(format!("PUT /{}/public", server.bucket()));
-    let error = refused(&server.settings()).await;
+    let error = refused(&settings_of(&server)).await;
     let S3StartError::Permission { permission, .. } = error else {
         panic!("{error:?}")
     };
@@ -116,7 +118,7 @@ async fn an_unusable_bucket_is_reported_with_the_reason() {
     // Both HEAD and LIST are refused, as for a bucket of another owner.
     server.deny(format!("HEAD /{}", server.bucket()));
     server.deny(format!("GET /{}", server.bucket()));
-    let error = refused(&server.settings()).await;
+    let error = refused(&settings_of(&server)).await;
     assert!(
         matches!(error, S3StartError::Permission { .. }),
         "{error:?}"
@@ -128,7 +130,7 @@ async fn an_invalid_certificate_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     let server = S3Server::start().await;
-    let mut settings = server.settings();
+    let mut settings = settings_of(&server);
     settings.ca_file = Some(path.clone());
     for content in [
         "",
@@ -181,7 +183,7 @@ async fn failed_checks_leave_at_most_one_probe() {
     server.deny(format!("DELETE /{}/", server.bucket()));
     for _ in 0..3 {
         store.check().await.unwrap_err();
-        refused(&server.settings()).await;
+        refused(&settings_of(&server)).await;
     }
     let left = store.list_prefix("").await.unwrap();
     assert_eq!(left.len(), 2, "one of checks, two of the start: {left:?}");
@@ -228,7 +230,7 @@ async fn uploads_are_complete_even_if_a_page_ends_inside_one() {
 async fn refused_cors_rules_are_a_warning() {
     let server = S3Server::start_with_faults().await;
     server.deny("?cors");
-    let mut settings = server.settings();
+    let mut settings = settings_of(&server);
     settings.trusted_origins = vec!["https://app.example.com".to_owned()];
     let (_, warnings) = S3Store::open(&settings).await.unwrap();
     let [S3StartupWarning::Cors { reason, .. }] = &warnings[..] else {
@@ -244,7 +246,7 @@ mod by_policy {
     #[tokio::test]
     async fn the_policy_makes_a_bucket_public_for_reads_only() {
         let server = S3Server::start_with_faults().await;
-        let (store, warnings) = S3Store::open(&server.settings()).await.unwrap();
+        let (store, warnings) = S3Store::open(&settings_of(&server)).await.unwrap();
         assert_eq!(warnings, []);
         let policy = server.policy().await.unwrap();
         assert!(policy.contains("s3:GetObject"), "{policy}");
@@ -323,7 +325,7 @@ mod by_policy {
         let before = server.policy().await;
         server.deny(format!("GET /{}?policy", server.bucket()));
         server.deny(format!("GET /{}/?policy", server.bucket()));
-        let error = refused(&server.settings()).await;
+        let error = refused(&settings_of(&server)).await;
         assert!(matches!(error, S3StartError::NotPublic { .. }), "{error:?}");
         server.deny_nothing();
         assert_eq!(server.policy().await, before);
@@ -336,7 +338,7 @@ mod by_policy {
         let bucket = server.bucket();
         let all = statement("Allow", "s3:GetObject", bucket, "/*");
         server.set_policy(&policy(&[all])).await;
-        let error = refused(&server.settings()).await;
+        let error = refused(&settings_of(&server)).await;
         assert!(
             matches!(error, S3StartError::PrivateReadable { .. }),
             "{error:?}"
@@ -345,7 +347,7 @@ mod by_policy {
         let public = statement("Allow", "s3:GetObject", bucket, "/public/*");
         let list = statement("Allow", "s3:ListBucket", bucket, "");
         server.set_policy(&policy(&[public, list])).await;
-        let (_, warnings) = S3Store::open(&server.settings()).await.unwrap();
+        let (_, warnings) = S3Store::open(&settings_of(&server)).await.unwrap();
         let bucket = bucket.to_owned();
         assert_eq!(warnings, [S3StartupWarning::Listable { bucket }]);
     }
@@ -358,7 +360,7 @@ mod by_policy {
         assert_eq!(public_read().await, PublicRead::Anyone);
         server.delete_policy().await;
         assert_eq!(public_read().await, PublicRead::Refused);
-        let mut settings = server.settings();
+        let mut settings = settings_of(&server);
         settings.public_access = PublicAccess::None;
         let (store, _) = S3Store::open(&settings).await.unwrap();
         let checkup = store.check().await.unwrap();

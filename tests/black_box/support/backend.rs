@@ -9,13 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use redis_server::{RedisCluster, RedisSentinel, RedisServer};
-
-use super::s3::server::{Fault, S3Server};
-
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // other tests use the rest
-#[path = "../../../src/redis/testing.rs"]
-mod redis_server;
+use cameo_testing::redis::{RedisCluster, RedisSentinel, RedisServer};
+use cameo_testing::s3::{Fault, S3Server};
 
 pub(crate) enum Backend {
     Alone,
@@ -177,8 +172,8 @@ impl Backend {
         let Self::Fleet(s3, redis) = self else {
             return Vec::new();
         };
-        let settings = s3.settings();
-        let credentials = settings.credentials.unwrap();
+        let access = s3.access().clone();
+        let credentials = access.credentials;
         let redis = match &*redis.lock().unwrap() {
             Redis::One(server) => server.url(),
             Redis::Cluster(cluster) => cluster.url(),
@@ -186,9 +181,9 @@ impl Backend {
         };
         vec![
             ("CAMEO_STORAGE__KIND", "s3".to_owned()),
-            ("CAMEO_STORAGE__S3__BUCKET", settings.bucket),
-            ("CAMEO_STORAGE__S3__REGION", settings.region),
-            ("CAMEO_STORAGE__S3__ENDPOINT", settings.endpoint.unwrap()),
+            ("CAMEO_STORAGE__S3__BUCKET", access.bucket),
+            ("CAMEO_STORAGE__S3__REGION", access.region),
+            ("CAMEO_STORAGE__S3__ENDPOINT", access.endpoint),
             // The service serves the objects itself, as with a folder, so the same tests apply.
             ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "none".to_owned()),
             (

@@ -3,13 +3,12 @@
 mod backend;
 mod client;
 mod conformance;
-pub(crate) mod photos;
 mod routes;
-mod s3;
 mod service;
 mod snapshot;
 
 pub(crate) use backend::Backend;
+pub(crate) use cameo_testing::photos;
 pub(crate) use client::{Answer, Client, form, form_named, send, try_send};
 pub(crate) use routes::Route;
 pub(crate) use service::TestService;

@@ -6,6 +6,8 @@ mod slots;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
+use cameo_testing::redis::{Program, RedisCluster, RedisServer};
+
 use super::*;
 use crate::avatar::{Account, AvatarId, Record, Version};
 use crate::catalog::{
@@ -13,7 +15,6 @@ use crate::catalog::{
 };
 use crate::config::{Limits, Quota, WhenRedisIsDown};
 use crate::limits::{Action, Limiter, RedisLimiter, Verdict};
-use crate::redis::testing::{Program, RedisCluster, RedisServer};
 use crate::telemetry::Health;
 
 /// A duration that is longer than any test.

@@ -2,9 +2,10 @@
 //!
 //! The cases share a server, because starting a Cluster takes longer than a case.
 
+use cameo_testing::redis::{SharedServer, SharedServerGuard};
+
 use super::*;
 use crate::catalog::contract::{AdvanceClock, Bench, Fixture, contract_tests};
-use crate::redis::testing::{SharedServer, SharedServerGuard};
 
 static SERVER: SharedServer<RedisServer> = SharedServer::new(RedisServer::start);
 static CLUSTER: SharedServer<RedisCluster> = SharedServer::new(RedisCluster::start);

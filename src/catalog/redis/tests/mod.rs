@@ -1,5 +1,6 @@
 use std::collections::{HashMap, HashSet};
 
+use cameo_testing::redis::{RedisCluster, RedisSentinel, RedisServer};
 use futures_util::future;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +12,6 @@ use crate::catalog::{
     Claimed, Cursor, Due, InitialState, Precondition, Records, Removals, Replaced, Reservation,
     Restored, Stats, UploadState, codec, contract,
 };
-use crate::redis::testing::{RedisCluster, RedisSentinel, RedisServer};
 
 mod contract_suite;
 mod layouts;

@@ -7,14 +7,15 @@ use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 
 /// A phone's photo: 512 × 496 pixels, stored on its side (orientation 6), with a GPS position and a
 /// thumbnail. See `examples/README.md`.
-pub(crate) const PORTRAIT: &[u8] = include_bytes!("../../../examples/portrait.jpg");
+pub const PORTRAIT: &[u8] = include_bytes!("../../../examples/portrait.jpg");
 
-/// One picture, 167 × 221 pixels, in two encodings. See `tests/fixtures/README.md`.
-pub(crate) const AVIF: &[u8] = include_bytes!("../../fixtures/plain.avif");
-pub(crate) const AVIF_AS_JPEG: &[u8] = include_bytes!("../../fixtures/baseline.jpg");
+/// A face, 167 × 221 pixels, as AVIF. See `tests/fixtures/README.md`.
+pub const AVIF: &[u8] = include_bytes!("../../../tests/fixtures/plain.avif");
+/// The picture of [`AVIF`] as JPEG.
+pub const AVIF_AS_JPEG: &[u8] = include_bytes!("../../../tests/fixtures/baseline.jpg");
 
 /// A picture of four coloured quarters: red, green; blue, white.
-pub(crate) fn quarters(width: u32, height: u32) -> RgbImage {
+pub fn quarters(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         match (x < width / 2, y < height / 2) {
             (true, true) => Rgb([220, 30, 30]),
@@ -25,25 +26,30 @@ pub(crate) fn quarters(width: u32, height: u32) -> RgbImage {
     })
 }
 
-pub(crate) fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+/// Encodes a picture.
+pub fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.into().write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
-pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
+/// [`quarters`] as JPEG.
+pub fn jpeg(width: u32, height: u32) -> Vec<u8> {
     encoded(quarters(width, height), ImageFormat::Jpeg)
 }
 
-pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
+/// [`quarters`] as PNG.
+pub fn png(width: u32, height: u32) -> Vec<u8> {
     encoded(quarters(width, height), ImageFormat::Png)
 }
 
-pub(crate) fn webp(width: u32, height: u32) -> Vec<u8> {
+/// [`quarters`] as WebP.
+pub fn webp(width: u32, height: u32) -> Vec<u8> {
     encoded(quarters(width, height), ImageFormat::WebP)
 }
 
-pub(crate) fn gif(width: u32, height: u32) -> Vec<u8> {
+/// [`quarters`] as GIF.
+pub fn gif(width: u32, height: u32) -> Vec<u8> {
     encoded(
         DynamicImage::from(quarters(width, height)).to_rgba8(),
         ImageFormat::Gif,
@@ -51,7 +57,7 @@ pub(crate) fn gif(width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A GIF with this number of frames, each in a different colour.
-pub(crate) fn animation(edge: u32, frames: u8) -> Vec<u8> {
+pub fn animation(edge: u32, frames: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new(&mut bytes);
     encoder.set_repeat(Repeat::Infinite).unwrap();
@@ -66,13 +72,13 @@ pub(crate) fn animation(edge: u32, frames: u8) -> Vec<u8> {
 }
 
 /// How many frames an animated WebP has.
-pub(crate) fn frames(webp: &[u8]) -> usize {
+pub fn frames(webp: &[u8]) -> usize {
     let decoder = image::codecs::webp::WebPDecoder::new(Cursor::new(webp)).unwrap();
     image::AnimationDecoder::into_frames(decoder).count()
 }
 
 /// A red disc on a transparent background.
-pub(crate) fn disc(edge: u32) -> Vec<u8> {
+pub fn disc(edge: u32) -> Vec<u8> {
     let centre = f64::from(edge) / 2.0;
     let picture = RgbaImage::from_fn(edge, edge, |x, y| {
         let distance = (f64::from(x) - centre).hypot(f64::from(y) - centre);
@@ -87,7 +93,7 @@ pub(crate) fn disc(edge: u32) -> Vec<u8> {
 }
 
 /// The header of a PNG with these dimensions, without any image data.
-pub(crate) fn png_header(width: u32, height: u32) -> Vec<u8> {
+pub fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(b"IHDR");
     header.extend(width.to_be_bytes());
@@ -116,17 +122,17 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 /// Decodes an image with a decoder that the service does not use.
 #[track_caller]
-pub(crate) fn decoded(bytes: &[u8]) -> DynamicImage {
+pub fn decoded(bytes: &[u8]) -> DynamicImage {
     image::load_from_memory(bytes).unwrap()
 }
 
 /// The upright portrait, cropped to its centred square and resized to this edge.
-pub(crate) fn portrait_upright(edge: u32) -> RgbImage {
+pub fn portrait_upright(edge: u32) -> RgbImage {
     square(&decoded(PORTRAIT).rotate90(), edge)
 }
 
 /// The same portrait without its orientation applied, so it is on its side.
-pub(crate) fn portrait_sideways(edge: u32) -> RgbImage {
+pub fn portrait_sideways(edge: u32) -> RgbImage {
     square(&decoded(PORTRAIT), edge)
 }
 
@@ -140,7 +146,7 @@ fn square(picture: &DynamicImage, edge: u32) -> RgbImage {
 
 /// The mean absolute difference of two pictures of the same size, in levels of 0 to 255.
 #[track_caller]
-pub(crate) fn difference(one: &RgbImage, other: &RgbImage) -> f64 {
+pub fn difference(one: &RgbImage, other: &RgbImage) -> f64 {
     assert_eq!(one.dimensions(), other.dimensions());
     let sum: u64 = one
         .as_raw()
@@ -153,7 +159,7 @@ pub(crate) fn difference(one: &RgbImage, other: &RgbImage) -> f64 {
 
 /// Panics if an image file holds anything besides its pixels.
 #[track_caller]
-pub(crate) fn assert_no_metadata(bytes: &[u8]) {
+pub fn assert_no_metadata(bytes: &[u8]) {
     match bytes {
         [b'R', b'I', b'F', b'F', ..] => {
             let mut at = 12;
