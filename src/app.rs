@@ -3,10 +3,7 @@
 //! This is the only file that chooses adapters. No other part knows which store, catalog or limiter it
 //! uses.
 
-use std::fs;
-use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +19,7 @@ use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{
     Catalog, Config, Environment, Isolation, Partitions, PublicAccess, SecretString, Storage,
 };
+use crate::data_folder;
 use crate::http::{self, Needed, Readiness, Startup};
 use crate::jail::{Program, Workers};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
@@ -32,6 +30,7 @@ use crate::storage::{
     self, DiskStore, MeteredStore, RetryPolicy, RetryingStore, S3StartError, S3Store,
 };
 use crate::telemetry::{Metrics, chain};
+use crate::waiting::{Pauses, Waiting, open_when_up};
 
 /// The limits of a server.
 #[derive(Clone, Copy, Debug)]
@@ -124,15 +123,13 @@ impl App {
         info!("{}", workers.summary);
         let service = Arc::new(combine(config, store, catalog, workers, &metrics));
         service.report_startup_warnings(warnings);
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new();
         let lost = loop {
             match service.initialize_catalog().await {
                 // Redis failed while this waited for the store. It is opened again like at first,
                 // which waits for it or reports why it cannot be used.
                 Err(service::Error::Catalog(error)) if redis.is_some() => {
-                    warn!(error = %chain(&error), retry_in = ?pause, "the catalog cannot be opened yet");
-                    tokio::time::sleep(pause).await;
-                    pause = MAX_PAUSE.min(pause * 2);
+                    pauses.pause_after("catalog", &error).await;
                     open_catalog(config, Waiting::UntilItIsUp).await?;
                 }
                 initialized => break initialized?,
@@ -196,13 +193,6 @@ pub(crate) async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{setting}: cannot listen on {address}"))
-}
-
-/// Whether to wait for a bucket or Redis that does not answer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waiting {
-    UntilItIsUp,
-    Not,
 }
 
 /// Opens the service alone, for commands that serve nothing.
@@ -322,7 +312,7 @@ pub(crate) async fn open_store(
     let own_url = || format!("{}{}", config.http.public_url, http::FILES_ROOT);
     let (settings, public_base_url) = match &config.storage {
         Storage::Disk => {
-            make_folder(&config.data_dir)?;
+            data_folder::create(&config.data_dir)?;
             let folder = config.data_dir.join("store");
             let store = DiskStore::open(&folder)
                 .with_context(|| format!("the folder {}", folder.display()))?;
@@ -336,7 +326,8 @@ pub(crate) async fn open_store(
         Storage::S3(settings, public_base_url) => (settings, public_base_url),
     };
     let open = || S3Store::open(settings);
-    let (store, warnings) = retrying("store", waiting, open, S3StartError::is_transient).await?;
+    let (store, warnings) =
+        open_when_up("store", waiting, open, S3StartError::is_transient).await?;
     let bucket = &settings.bucket;
     let (objects_url, readable) = match (public_base_url, settings.public_access) {
         (Some(url), PublicAccess::Policy) => (url.clone(), "anyone can read public/"),
@@ -374,7 +365,7 @@ pub(crate) struct OpenCatalog {
 pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::Result<OpenCatalog> {
     let settings = match &config.catalog {
         Catalog::Embedded { events_kept } => {
-            make_folder(&config.data_dir)?;
+            data_folder::create(&config.data_dir)?;
             let path = config.data_dir.join("catalog.redb");
             let catalog = EmbeddedCatalog::open(&path, *events_kept)?;
             return Ok(OpenCatalog {
@@ -388,7 +379,7 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
     };
     let open = || RedisCatalog::open(settings);
     let (catalog, warnings) =
-        retrying("catalog", waiting, open, RedisStartError::is_transient).await?;
+        open_when_up("catalog", waiting, open, RedisStartError::is_transient).await?;
     Ok(OpenCatalog {
         redis: Some((catalog.link().clone(), settings.partitions)),
         catalog: Arc::new(catalog),
@@ -401,32 +392,6 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
     })
 }
 
-/// The pause before the second attempt to open a part. Each further pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
-
-/// Opens a part that is on the network. Repeats this after a transient error if the caller wants to
-/// wait.
-async fn retrying<T, E: std::error::Error + 'static>(
-    part: &str,
-    waiting: Waiting,
-    open: impl AsyncFn() -> Result<T, E>,
-    is_transient: impl Fn(&E) -> bool,
-) -> Result<T, E> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match open().await {
-            Err(error) if waiting == Waiting::UntilItIsUp && is_transient(&error) => {
-                warn!(error = %chain(&error), retry_in = ?pause, "the {part} cannot be opened yet");
-            }
-            opened => return opened,
-        }
-        tokio::time::sleep(pause).await;
-        pause = MAX_PAUSE.min(pause * 2);
-    }
-}
-
 /// Whether the program cannot start until an operator changes a setting.
 pub fn is_configuration(error: &anyhow::Error) -> bool {
     let s3 = error.downcast_ref::<S3StartError>();
@@ -434,107 +399,6 @@ pub fn is_configuration(error: &anyhow::Error) -> bool {
     s3.is_some_and(|error| !error.is_transient())
         || redis.is_some_and(|error| !error.is_transient())
         || error.downcast_ref::<IsolationError>().is_some()
-}
-
-/// The secret that signs tokens: the configured one, or one that the first start generates in the data
-/// folder. (A production configuration without a secret does not load.)
-///
-/// # Errors
-/// If the file of the secret cannot be read or created.
-pub fn jwt_secret(config: &Config) -> anyhow::Result<SecretString> {
-    if let Some(secret) = &config.auth.jwt_secret {
-        return Ok(secret.clone());
-    }
-    make_folder(&config.data_dir)?;
-    let path = config.data_dir.join("jwt-secret");
-    generated_secret(&path).with_context(|| format!("the secret in {}", path.display()))
-}
-
-fn generated_secret(path: &Path) -> anyhow::Result<SecretString> {
-    match fs::read_to_string(path) {
-        Ok(text) if text.trim().len() >= 32 => return Ok(SecretString::from(text.trim())),
-        Ok(_) => anyhow::bail!(
-            "the file does not hold a secret of this program; remove it, and a new one is generated"
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut bits = [0; 40];
-    getrandom::fill(&mut bits)?;
-    let (secret, name) = bits.split_at(32);
-    // The secret is written to another file first, which is then linked. So if several processes
-    // start at once, one creates the secret and the others use it, and no process reads half of it.
-    let aside = path.with_extension(data_encoding::HEXLOWER.encode(name));
-    let linked = write_secret(&aside, &data_encoding::HEXLOWER.encode(secret))
-        .and_then(|()| fs::hard_link(&aside, path));
-    fs::remove_file(&aside)?;
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-        _ => {}
-    }
-    if let Some(folder) = path.parent() {
-        fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(SecretString::from(fs::read_to_string(path)?.trim()))
-}
-
-fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
-    let mut options = private_files::options();
-    let mut file = options.write(true).create_new(true).open(path)?;
-    writeln!(file, "{secret}")?;
-    file.sync_all()
-}
-
-/// Finds settings that do not work on this system. Returns each key and the problem of its value.
-/// Leaves no files behind.
-pub fn probe(config: &Config) -> Vec<(&'static str, String)> {
-    let needs_folder = config.auth.jwt_secret.is_none()
-        || matches!(config.storage, Storage::Disk)
-        || matches!(config.catalog, Catalog::Embedded { .. });
-    match probe_folder(&config.data_dir) {
-        Err(problem) if needs_folder => {
-            vec![(
-                "data_dir",
-                format!(
-                    "is \"{}\", which cannot be written: {problem}",
-                    config.data_dir.display()
-                ),
-            )]
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Writes a file into a folder and removes it. If the folder does not exist, uses the nearest existing
-/// folder above it.
-fn probe_folder(path: &Path) -> Result<(), String> {
-    let problem = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
-    let path = std::path::absolute(path).map_err(|error| problem(path, &error))?;
-    let mut folder = path.as_path();
-    loop {
-        match (fs::metadata(folder), folder.parent()) {
-            (Ok(found), _) if found.is_dir() => break,
-            (Ok(_), _) => return Err(format!("{} is not a folder", folder.display())),
-            (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => folder = above,
-            (Err(error), _) => return Err(problem(folder, &error)),
-        }
-    }
-    let mut name = [0; 8];
-    getrandom::fill(&mut name).map_err(|error| error.to_string())?;
-    let file = folder.join(format!(
-        ".cameo-probe-{}",
-        data_encoding::HEXLOWER.encode(&name)
-    ));
-    let written = fs::write(&file, "probe");
-    let removed = fs::remove_file(&file);
-    written
-        .and(removed)
-        .map_err(|error| problem(folder, &error))
-}
-
-fn make_folder(path: &Path) -> anyhow::Result<()> {
-    private_files::create_folders(path)
-        .with_context(|| format!("the data folder {}", path.display()))
 }
 
 /// The configured origins and the origin of the service itself.

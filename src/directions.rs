@@ -11,7 +11,7 @@ const LEVELS: &[&[&str]] = &[
     &["avatar"],
     &["config"],
     &["private_files", "telemetry"],
-    &["jail", "redis"],
+    &["data_folder", "jail", "redis", "waiting"],
     &["auth", "catalog", "limits", "storage"],
     &["access"],
     &["service"],

@@ -16,6 +16,8 @@
 //! | [`config`] | loads and checks the settings |
 //! | [`telemetry`] | log lines, metrics, health |
 //! | `private_files` | creates files and folders that only their owner can read |
+//! | `data_folder` | creates and probes the data folder, and keeps the generated secret in it |
+//! | `waiting` | waits at startup for a bucket or Redis that does not answer yet |
 //! | [`redis`] | the connection that the Redis adapters share |
 //! | [`jail`] | processes each picture in a process of its own that can do nothing else |
 //! | [`storage`] | the port of the object store, and its adapters: S3, folder |
@@ -75,6 +77,7 @@ pub mod avatar;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+mod data_folder;
 #[cfg(test)]
 mod directions;
 pub mod http;
@@ -86,3 +89,4 @@ pub mod server;
 mod service;
 mod storage;
 mod telemetry;
+mod waiting;

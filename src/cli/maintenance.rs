@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::app::{self, Waiting};
+use crate::app;
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
 use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Service};
 use crate::telemetry::Metrics;
+use crate::waiting::Waiting;
 
 /// The interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::app::{self, App, Bounds};
 use crate::auth;
 use crate::config::{self, Config, Environment, Faults, SecretString};
+use crate::data_folder;
 use crate::http::Startup;
 use crate::jail::Program;
 use crate::{http, server, telemetry};
@@ -97,7 +98,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         command => {
             let (file, variables) = (cli.config.as_deref(), std::env::vars_os());
             let config = match command {
-                Command::CheckConfig => config::check(file, variables, app::probe),
+                Command::CheckConfig => config::check(file, variables, data_folder::probe),
                 _ => config::load(file, variables),
             };
             let config = match config {
@@ -172,7 +173,7 @@ fn report(Faults(faults): &Faults) -> ExitCode {
 }
 
 fn print_token(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
-    let secret = app::jwt_secret(config)?;
+    let secret = data_folder::jwt_secret(config)?;
     println!(
         "{}",
         auth::issue(&config.auth, &secret, &args.sub, &args.role, args.ttl)?
@@ -187,7 +188,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     }
     server::raise_file_limit();
     let shutdown = shutdown::requested(config.lifecycle.drain)?;
-    let (secret, zygote) = (app::jwt_secret(config)?, zygote()?);
+    let (secret, zygote) = (data_folder::jwt_secret(config)?, zygote()?);
     let runtime = runtime()?;
     let served = runtime.block_on(async {
         let listener = app::listen("http.bind", config.http.bind).await?;

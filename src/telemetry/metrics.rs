@@ -14,25 +14,16 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::exposition::{Exposition, prometheus_text};
+use super::families::{Counters, Gauges, Histograms, Registering, count, observe, of, set, set_to};
 use crate::avatar::{SourceFormat, Timestamp};
 
-/// The bounds of every duration's buckets, in seconds.
-const SECONDS: [f64; 13] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
 /// The methods with a label value of their own.
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
-
-type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
-type Counters<const N: usize> = Family<Labels<N>, Counter>;
-type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
-type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
 /// All metrics of the program. Clones share them.
 #[derive(Clone)]
@@ -79,7 +70,7 @@ impl Metrics {
     /// Creates all metrics, at zero.
     #[allow(clippy::too_many_lines)] // one entry for each metric
     pub fn new() -> Self {
-        let mut all = Registering(Registry::default());
+        let mut all = Registering::default();
         let inner = Inner {
             requests: all.counters("cameo_http_requests", "Answered requests"),
             request_seconds: all.histograms(
@@ -180,7 +171,7 @@ impl Metrics {
                     "Unix time at which the process started",
                 );
                 started.set((Timestamp::now().unix_ms() / 1000).cast_signed());
-                all.0
+                all.into_registry()
             },
         };
         let metrics = Self(Arc::new(inner));
@@ -408,77 +399,6 @@ impl Operations {
         count(operations, &[backend, operation, of("outcome", outcome)], 1);
         answer
     }
-}
-
-/// Creates metrics and registers them.
-struct Registering(Registry);
-
-impl Registering {
-    fn counters<const N: usize>(&mut self, name: &str, help: &str) -> Counters<N> {
-        let family = Counters::default();
-        self.0.register(name, help, family.clone());
-        family
-    }
-
-    fn counter(&mut self, name: &str, help: &str) -> Counter {
-        let counter = Counter::default();
-        self.0.register(name, help, counter.clone());
-        counter
-    }
-
-    fn gauges<const N: usize>(&mut self, name: &str, help: &str) -> Gauges<N> {
-        let family = Gauges::default();
-        self.0.register(name, help, family.clone());
-        family
-    }
-
-    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
-        let gauge = Gauge::default();
-        self.0.register(name, help, gauge.clone());
-        gauge
-    }
-
-    fn gauge_of_seconds(&mut self, name: &str, help: &str) -> Gauge<f64, AtomicU64> {
-        let gauge = Gauge::default();
-        self.0.register(name, help, gauge.clone());
-        gauge
-    }
-
-    fn histograms<const N: usize>(&mut self, name: &str, help: &str) -> Histograms<N> {
-        let family = Histograms::new_with_constructor(durations as fn() -> Histogram);
-        self.0.register(name, help, family.clone());
-        family
-    }
-
-    fn histogram(&mut self, name: &str, help: &str) -> Histogram {
-        let histogram = durations();
-        self.0.register(name, help, histogram.clone());
-        histogram
-    }
-}
-
-fn durations() -> Histogram {
-    Histogram::new(SECONDS)
-}
-
-fn of(name: &'static str, value: &'static str) -> (&'static str, Cow<'static, str>) {
-    (name, Cow::Borrowed(value))
-}
-
-fn count<const N: usize>(family: &Counters<N>, labels: &Labels<N>, by: u64) {
-    family.get_or_create(labels).inc_by(by);
-}
-
-fn observe<const N: usize>(family: &Histograms<N>, labels: &Labels<N>, elapsed: Duration) {
-    family.get_or_create(labels).observe(elapsed.as_secs_f64());
-}
-
-fn set<const N: usize>(family: &Gauges<N>, labels: &Labels<N>, value: u64) {
-    set_to(&family.get_or_create(labels), value);
-}
-
-fn set_to(gauge: &Gauge, value: u64) {
-    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
 /// The resident memory of the process, from `/proc`; `None` if the system has no such file.

@@ -2,6 +2,7 @@
 
 mod chain;
 mod exposition;
+mod families;
 mod health;
 mod metrics;
 
