@@ -25,10 +25,20 @@ struct Process {
 
 impl Process {
     async fn start(data: &Path, backend: &Backend) -> Self {
-        Self::start_program(env!("CARGO_BIN_EXE_cameo").as_ref(), data, backend).await
+        Self::start_with(&[], data, backend).await
     }
 
-    async fn start_program(program: &Path, data: &Path, backend: &Backend) -> Self {
+    async fn start_with(variables: &[(&str, &str)], data: &Path, backend: &Backend) -> Self {
+        let program = env!("CARGO_BIN_EXE_cameo").as_ref();
+        Self::start_program(program, variables, data, backend).await
+    }
+
+    async fn start_program(
+        program: &Path,
+        variables: &[(&str, &str)],
+        data: &Path,
+        backend: &Backend,
+    ) -> Self {
         let mut child = Command::new(program)
             .envs(backend.variables())
             .env("CAMEO_DATA_DIR", data)
@@ -39,6 +49,7 @@ impl Process {
             // Complete uploads whose commit is unknown are swept too.
             .env("CAMEO_LIFECYCLE__ORPHAN_GRACE", "0s")
             .env("CAMEO_LIFECYCLE__SWEEP_EVERY", "200ms")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -303,6 +314,102 @@ async fn check_acknowledged_avatars(
     kept
 }
 
+/// The processes whose parent is `parent` and whose name is `name`.
+#[cfg(target_os = "linux")]
+fn children(parent: u32, name: &str) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let processes = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes
+        .filter(|process| {
+            // A process may end while it is read.
+            let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+            let status = status.unwrap_or_default();
+            let has = |line: &str| status.lines().any(|other| other == line);
+            has(&format!("Name:\t{name}"))
+                && has(&format!("PPid:\t{parent}"))
+                && !status.contains("State:\tZ")
+        })
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+fn sigkill(process: u32) {
+    let process = i32::try_from(process).unwrap();
+    let process = rustix::process::Pid::from_raw(process).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Four uploads are under way at once, each in a process of its own.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_an_imaging_process_costs_its_upload_alone_and_killing_the_zygote_is_survived() {
+    const UPLOADS: usize = 4;
+
+    let (folder, backend) = (TempDir::new().unwrap(), Backend::start().await);
+    let more = [
+        ("CAMEO_PROCESSING__WORKERS", "4"),
+        ("CAMEO_PROCESSING__MEMORY_BUDGET", "2GiB"),
+        // A busy machine takes long for these pictures.
+        ("CAMEO_PROCESSING__DEADLINE", "2m"),
+        ("CAMEO_PROCESSING__QUEUE_TIMEOUT", "2m"),
+        ("CAMEO_LIFECYCLE__UPLOAD_DEADLINE", "5m"),
+    ];
+    let process = Process::start_with(&more, folder.path(), &backend).await;
+    let program = process.child.id().unwrap();
+    let zygote = move || match children(program, "cameo-zygote")[..] {
+        [zygote] => Some(zygote),
+        _ => None,
+    };
+    let picture = photos::jpeg(4096, 4096);
+    let uploads: Vec<_> = (0..UPLOADS)
+        .map(|number| {
+            let user = format!("user-{number}");
+            let client = Client::new(&process.url, Some(token(folder.path(), &user)));
+            let picture = picture.clone();
+            tokio::spawn(async move { client.upload(&user, picture).await })
+        })
+        .collect();
+    let first = zygote().expect("a zygote runs");
+    let workers = until(|| {
+        let workers = children(first, "cameo-imaging");
+        (workers.len() == UPLOADS).then_some(workers)
+    });
+    let workers = workers.await;
+    sigkill(workers[0]);
+
+    let mut failed = Vec::new();
+    for upload in uploads {
+        let answer = upload.await.unwrap();
+        if answer.status != 200 {
+            failed.push(answer);
+        }
+    }
+    let [failed] = &failed[..] else {
+        panic!("{} uploads failed", failed.len());
+    };
+    assert_eq!(failed.problem(), (503, "overloaded".to_owned()));
+    assert!(!failed.header("retry-after").is_empty());
+    assert_eq!(zygote(), Some(first), "the zygote goes on");
+
+    sigkill(first);
+    let client = Client::new(&process.url, Some(token(folder.path(), "42")));
+    until(|| zygote().filter(|zygote| *zygote != first)).await;
+    client.upload("42", photos::png(100, 100)).await.ok();
+}
+
+/// Polls until there is a value.
+#[cfg(target_os = "linux")]
+async fn until<T>(mut value: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = value() {
+            return value;
+        }
+        assert!(begun.elapsed() < Duration::from_mins(1), "it never holds");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// An update replaces the file of the running program. AV1 is still decoded by the running one.
 #[cfg(target_os = "linux")]
 #[tokio::test]
@@ -316,7 +423,7 @@ async fn an_avif_is_accepted_after_the_programs_file_was_replaced() {
         .args([Path::new(env!("CARGO_BIN_EXE_cameo")), &program])
         .status();
     assert!(copied.await.unwrap().success());
-    let process = Process::start_program(&program, data.path(), &backend).await;
+    let process = Process::start_program(&program, &[], data.path(), &backend).await;
     let other = data.path().join("other");
     std::fs::copy("/bin/false", &other).unwrap();
     std::fs::rename(&other, &program).unwrap();
