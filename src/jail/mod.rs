@@ -62,11 +62,14 @@ use std::ffi::OsString;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
+#[cfg(target_os = "linux")]
 use tokio::task::JoinSet;
 
 #[cfg(target_os = "linux")]
@@ -124,6 +127,7 @@ impl Drop for Work {
 }
 
 /// How a worker ended, for the metrics.
+#[cfg(target_os = "linux")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerEnd {
     /// It sent everything.
@@ -144,6 +148,7 @@ pub(crate) enum WorkerEnd {
     NotStarted,
 }
 
+#[cfg(target_os = "linux")]
 impl WorkerEnd {
     pub(crate) const ALL: [Self; 8] = [
         Self::Done,
@@ -173,6 +178,10 @@ impl WorkerEnd {
 
 /// The program to start as the zygote, which does nothing but call `serve_zygote`.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "only Linux has imaging processes")
+)]
 pub struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,

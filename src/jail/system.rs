@@ -110,8 +110,8 @@ pub(super) fn use_one_arena() {
 /// Makes a system call with any arguments, for tests of what the kernel refuses.
 #[cfg(test)]
 pub(super) fn call(number: i64, arguments: [i64; 6]) -> i64 {
-    // SAFETY: tests make only calls that the filter of a worker refuses, which ends the process
-    // before the call, or that fail with these arguments.
+    // SAFETY: tests make only calls that the filter of the process refuses, which ends the process
+    // before the call, or that fail with these arguments, or that change no memory.
     unsafe {
         libc::syscall(
             number,

@@ -49,7 +49,7 @@ impl Inherited {
             .and_then(|pages| pages.parse().ok());
         let pages: u64 = pages.ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self {
-            filter: sandbox::filter()?,
+            filter: sandbox::worker_filter()?,
             address_bytes: pages * rustix::param::page_size() as u64,
         })
     }
@@ -95,9 +95,12 @@ fn prepare(
     // No thread can be started later.
     let second_thread = SecondThread::start(request.second_thread)?;
     let needed = request.upload_bytes as u64 + request.memory_bytes + SPARE_ADDRESS_BYTES;
+    let cpu_seconds = request.cpu_seconds;
+    #[cfg(test)]
+    let cpu_seconds = super::tests::Attempt::cpu_seconds(&bytes).unwrap_or(cpu_seconds);
     let limits = sandbox::Limits {
         address_bytes: inherited.address_bytes + needed,
-        cpu_seconds: request.cpu_seconds,
+        cpu_seconds,
     };
     sandbox::enter(limits, &inherited.filter)?;
     Ok((request, bytes, second_thread))

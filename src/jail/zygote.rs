@@ -1,8 +1,9 @@
 //! The zygote: a process with one thread that does nothing but fork workers and reap them.
 //!
 //! It is this program's own file, executed with an empty environment. So it never held a secret, and
-//! its memory, which every worker starts with a copy of, has none either. It starts once, reads its
-//! tables in, and then a worker costs a fork, not the start of a program.
+//! its memory, which every worker starts with a copy of, has none either. It starts once, computes its
+//! tables, and gives up the rights that it does not need (`sandbox`). Then a worker costs a fork, not
+//! the start of a program.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
@@ -13,12 +14,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions,
-    WaitIdStatus, getppid, pidfd_open, pidfd_send_signal, set_dumpable_behavior,
-    set_parent_process_death_signal, setrlimit, waitid,
+    DumpableBehavior, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitIdStatus,
+    getppid, pidfd_open, pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal,
+    setrlimit, waitid,
 };
 use rustix::stdio::stdin;
 
+use super::sandbox;
 use super::system::{self, Forked};
 use super::wire::{COMMAND_BYTES, Command, End, Report};
 use super::worker;
@@ -49,8 +51,10 @@ pub fn serve() -> io::Result<()> {
     system::use_one_arena();
     // A worker reports its panics itself, and has no standard error.
     std::panic::set_hook(Box::new(|_| ()));
+    let inherited = worker::Inherited::prepare()?;
+    sandbox::confine_zygote()?;
     Zygote {
-        inherited: worker::Inherited::prepare()?,
+        inherited,
         workers: BTreeMap::new(),
     }
     .run()
@@ -124,22 +128,11 @@ impl Zygote {
                 End::NotStarted(Errno::BADF.raw_os_error()),
             ));
         };
+        #[cfg(test)]
+        super::tests::make_attempt_in_zygote(&upload);
         let own = rustix::process::getpid();
-        match self.fork(own, &socket, &upload) {
-            Ok((process, worker)) => {
-                self.workers.insert(id, worker);
-                report(Report::Started(id, process.as_raw_nonzero().get()))
-            }
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or_default();
-                report(Report::Ended(id, End::NotStarted(errno)))
-            }
-        }
-    }
-
-    fn fork(&self, own: Pid, socket: &OwnedFd, upload: &OwnedFd) -> io::Result<(Pid, OwnedFd)> {
-        match system::fork()? {
-            Forked::Worker => {
+        match system::fork() {
+            Ok(Forked::Worker) => {
                 // If the zygote has ended before the worker asked to end with it, its parent is
                 // another process by now.
                 let alone = set_parent_process_death_signal(Some(Signal::KILL)).is_err()
@@ -147,17 +140,19 @@ impl Zygote {
                 if alone {
                     std::process::exit(1);
                 }
-                worker::run(socket, upload, &self.inherited)
+                worker::run(&socket, &upload, &self.inherited)
             }
-            Forked::Zygote(process) => match pidfd_open(process, PidfdFlags::empty()) {
-                Ok(worker) => Ok((process, worker)),
-                Err(error) => {
-                    // Without a descriptor this worker could not be watched.
-                    let _ = rustix::process::kill_process(process, Signal::KILL);
-                    let _ = waitid(WaitId::Pid(process), WaitIdOptions::EXITED);
-                    Err(error.into())
-                }
-            },
+            Ok(Forked::Zygote(process)) => {
+                // A worker without a descriptor could not be watched. This error ends the zygote, and
+                // its workers with it; the service starts the next one.
+                let worker = pidfd_open(process, PidfdFlags::empty())?;
+                self.workers.insert(id, worker);
+                report(Report::Started(id, process.as_raw_nonzero().get()))
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or_default();
+                report(Report::Ended(id, End::NotStarted(errno)))
+            }
         }
     }
 }

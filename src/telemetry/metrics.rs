@@ -273,16 +273,28 @@ impl Metrics {
     }
 
     /// Counts an imaging process that ended in this way.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        allow(dead_code, reason = "only Linux has imaging processes")
+    )]
     pub fn worker_ended(&self, end: &'static str) {
         count(&self.0.worker_ends, &[of("end", end)], 1);
     }
 
     /// Creates the counter of imaging processes that end in this way.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        allow(dead_code, reason = "only Linux has imaging processes")
+    )]
     pub fn expect_worker_end(&self, end: &'static str) {
         count(&self.0.worker_ends, &[of("end", end)], 0);
     }
 
     /// Counts a start of the process that starts imaging processes.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        allow(dead_code, reason = "only Linux has imaging processes")
+    )]
     pub fn zygote_started(&self) {
         self.0.zygote_starts.inc();
     }

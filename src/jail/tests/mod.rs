@@ -4,7 +4,10 @@
 //! picture whose bytes name an [`Attempt`] makes the worker try that in place of decoding, when it is
 //! shut in.
 
+mod break_ins;
+
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -51,6 +54,10 @@ pub(super) enum Attempt {
     RecurseForEver,
     AllocateForEver,
     SpinForEver,
+    /// Like the one before, with a limit of one second of processor time.
+    SpinToTheLimit,
+    /// A system call, which the zygote makes before it forks the worker.
+    CallInZygote(i64, [i64; 6]),
     /// Files that the recipe does not have.
     WriteForEver,
     /// One file of this length, which never comes.
@@ -65,6 +72,11 @@ pub(super) enum Attempt {
 const MARK: &[u8] = b"an attempt:";
 
 impl Attempt {
+    /// The limit of processor time of a worker that makes this attempt, if it has one of its own.
+    pub(super) fn cpu_seconds(bytes: &[u8]) -> Option<u64> {
+        matches!(Self::named_by(bytes), Some(Self::SpinToTheLimit)).then_some(1)
+    }
+
     fn picture(&self) -> Bytes {
         let mut bytes = MARK.to_vec();
         bytes.extend(postcard::to_allocvec(self).unwrap());
@@ -78,7 +90,8 @@ impl Attempt {
     /// Makes the attempt. The outcome says that the worker has survived it.
     pub(super) fn make(self) -> Outcome {
         match self {
-            Self::Nothing => {}
+            // The zygote has made its call.
+            Self::Nothing | Self::CallInZygote(..) => {}
             Self::Call(number, arguments) => drop(system::call(number, arguments)),
             Self::Panic => {
                 let panicked = std::panic::catch_unwind(|| panic!("on purpose"));
@@ -93,7 +106,7 @@ impl Attempt {
                     kept.push(vec![1_u8; 1 << 20]);
                 }
             }
-            Self::SpinForEver => loop {
+            Self::SpinForEver | Self::SpinToTheLimit => loop {
                 std::hint::spin_loop();
             },
             Self::WriteForEver => loop {
@@ -126,6 +139,15 @@ impl Attempt {
             }
         }
         Outcome::Failed("survived".to_owned())
+    }
+}
+
+/// Makes the system call in the zygote that an upload names.
+pub(super) fn make_attempt_in_zygote(upload: &OwnedFd) {
+    let length = rustix::fs::fstat(upload).unwrap().st_size;
+    let bytes = system::map_sealed(upload, length.try_into().unwrap()).unwrap();
+    if let Some(Attempt::CallInZygote(number, arguments)) = Attempt::named_by(bytes) {
+        system::call(number, arguments);
     }
 }
 
@@ -291,102 +313,6 @@ const PICTURES: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn the_kernel_ends_a_worker_at_every_system_call_that_imaging_does_not_need() {
-    let page = 4096;
-    let memory = i64::from(libc::PROT_READ | libc::PROT_WRITE);
-    let executable = memory | i64::from(libc::PROT_EXEC);
-    let private = i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    let map = |protection: i64, flags: i32| {
-        let arguments = [0, page, protection, i64::from(flags), -1, 0];
-        (libc::SYS_mmap, arguments)
-    };
-    let own = i64::from(std::process::id());
-    let attempts = [
-        (
-            "open a file",
-            (libc::SYS_openat, [i64::from(libc::AT_FDCWD), 0, 0, 0, 0, 0]),
-        ),
-        ("make a socket", (libc::SYS_socket, [1, 1, 0, 0, 0, 0])),
-        ("connect", (libc::SYS_connect, [0, 0, 0, 0, 0, 0])),
-        ("read its socket", (libc::SYS_read, [0, 0, 0, 0, 0, 0])),
-        ("send descriptors", (libc::SYS_sendmsg, [1, 0, 0, 0, 0, 0])),
-        (
-            "write to another descriptor",
-            (libc::SYS_write, [3, 0, 0, 0, 0, 0]),
-        ),
-        (
-            "fork",
-            (libc::SYS_clone, [i64::from(libc::SIGCHLD), 0, 0, 0, 0, 0]),
-        ),
-        ("fork in the new way", (libc::SYS_clone3, [0; 6])),
-        ("execute", (libc::SYS_execve, [0; 6])),
-        (
-            "read the service's memory",
-            (libc::SYS_process_vm_readv, [own, 0, 0, 0, 0, 0]),
-        ),
-        (
-            "trace the service",
-            (libc::SYS_ptrace, [16, own, 0, 0, 0, 0]),
-        ),
-        ("signal the service", (libc::SYS_kill, [own, 0, 0, 0, 0, 0])),
-        (
-            "signal by a descriptor",
-            (libc::SYS_pidfd_open, [own, 0, 0, 0, 0, 0]),
-        ),
-        (
-            "raise its limits",
-            (libc::SYS_prlimit64, [0, 9, 0, 0, 0, 0]),
-        ),
-        (
-            "use io_uring",
-            (libc::SYS_io_uring_setup, [1, 0, 0, 0, 0, 0]),
-        ),
-        ("change itself", (libc::SYS_prctl, [1, 0, 0, 0, 0, 0])),
-        ("map executable memory", map(executable, private as i32)),
-        (
-            "map a stack that grows",
-            map(memory, private as i32 | libc::MAP_GROWSDOWN),
-        ),
-        (
-            "map shared memory",
-            map(memory, libc::MAP_SHARED | libc::MAP_ANONYMOUS),
-        ),
-        (
-            "replace a mapping",
-            map(memory, private as i32 | libc::MAP_FIXED),
-        ),
-        (
-            "make memory executable",
-            (libc::SYS_mprotect, [0, page, executable, 0, 0, 0]),
-        ),
-        (
-            "move a mapping",
-            (libc::SYS_mremap, [0, page, page, 3, 0, 0]),
-        ),
-    ];
-    let jail = jail();
-    let survived = Error::Internal {
-        reason: "survived".to_owned(),
-    };
-    assert_eq!(
-        outcome_of(&jail, &Attempt::Nothing).await,
-        Err(survived.clone())
-    );
-    // Memory of the kind that it may have.
-    let (number, arguments) = map(memory, private as i32);
-    let allowed = Attempt::Call(number, arguments);
-    assert_eq!(outcome_of(&jail, &allowed).await, Err(survived));
-    for (name, (number, arguments)) in attempts {
-        let outcome = outcome_of(&jail, &Attempt::Call(number, arguments)).await;
-        assert!(
-            matches!(outcome, Err(Error::Corrupt { .. })),
-            "{name}: {outcome:?}"
-        );
-    }
-    expect_that_others_notice_nothing(&jail).await;
-}
-
-#[tokio::test]
 async fn a_crash_costs_the_picture_that_caused_it_and_nothing_else() {
     let jail = jail();
     for attempt in [
@@ -428,6 +354,27 @@ async fn a_worker_that_reaches_a_limit_is_too_complex() {
         "{outcome:?}"
     );
     expect_that_others_notice_nothing(&jail).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_reaches_its_limit_of_processor_time_is_too_complex() {
+    let jail = jail();
+    // The deadline is two minutes away.
+    let begun = Instant::now();
+    let outcome = outcome_of(&jail, &Attempt::SpinToTheLimit).await;
+    assert!(
+        matches!(outcome, Err(Error::TooComplex { .. })),
+        "{outcome:?}"
+    );
+    assert!(begun.elapsed() < Duration::from_mins(1));
+    let text = jail
+        .metrics
+        .text(crate::telemetry::Exposition::Prometheus)
+        .unwrap();
+    assert!(
+        text.contains("cameo_imaging_processes_ended_total{end=\"timed_out\"} 1\n"),
+        "{text}"
+    );
 }
 
 /// Says when it is dropped.
