@@ -224,14 +224,14 @@ pub(crate) fn combine(
     Service::new(store, catalog, workers.workers, settings, metrics.clone())
 }
 
-/// Workers that work.
+/// Started workers.
 pub(crate) struct OpenWorkers {
     workers: Workers,
     /// The formats of uploads that they accept.
     formats: Vec<SourceFormat>,
-    /// Which they are.
+    /// A description of the workers, for the log.
     pub(crate) summary: String,
-    /// What an operator should know of them.
+    /// Problems that an operator should check.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -254,7 +254,7 @@ impl OpenWorkers {
     }
 }
 
-/// Processes for pictures cannot be started or shut in.
+/// Processes for pictures cannot be started, or cannot give up their rights.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "processing.isolation: pictures cannot be processed in processes of their own here; this needs \
@@ -262,8 +262,8 @@ impl OpenWorkers {
 )]
 struct IsolationError(#[source] imaging::Error);
 
-/// Starts what processes pictures, as the configuration says. In development, threads take the
-/// place of processes that do not work.
+/// Starts the workers that the configuration names. In development, threads replace processes that do
+/// not work.
 pub(crate) async fn open_workers(
     config: &Config,
     zygote: &Program,

@@ -19,7 +19,7 @@
 //! | `data_folder` | creates and probes the data folder, and keeps the generated secret in it |
 //! | `waiting` | waits at startup for a bucket or Redis that does not answer yet |
 //! | [`redis`] | the connection that the Redis adapters share |
-//! | [`jail`] | processes each picture in a process of its own that can do nothing else |
+//! | [`jail`] | processes each picture in a separate process that has no rights |
 //! | [`storage`] | the port of the object store, and its adapters: S3, folder |
 //! | [`catalog`] | the port of the records, removals and events, and its adapters: Redis, embedded |
 //! | [`limits`] | the port of the rate limits, and its adapters: Redis, local |

@@ -14,7 +14,7 @@ use crate::{root, value};
 const SETTINGS: [&str; 2] = ["process", "thread"];
 /// How often each setting is started for the time to readiness and the idle memory.
 const STARTS: usize = 11;
-/// How long a service that is ready is left alone before its memory is read.
+/// The pause between the start of a service and the measurement of its idle memory.
 const IDLE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(words: &[String]) {

@@ -22,7 +22,7 @@ pub enum TokenError {
     #[error("the token has expired")]
     Expired,
     /// The token is not valid for this service. The error does not say which check failed, because
-    /// that would help somebody who forges tokens.
+    /// that would help an attacker who forges tokens.
     #[error("the token is not valid")]
     Invalid,
 }

@@ -246,7 +246,7 @@ fn print_welcome(config: &Config, secret: &SecretString) -> anyhow::Result<()> {
     } else {
         "photo.jpg"
     };
-    // If standard output is closed, nobody needs the text.
+    // An error here means that standard output is closed.
     let _ = writeln!(
         std::io::stdout(),
         "\n  Cameo is ready at {url}  (documentation: {url}/docs)\n\n  \

@@ -1,5 +1,5 @@
 //! Reads the settings of stores and catalogs. The settings of an adapter that is not chosen are
-//! checked too, so that their faults show before somebody chooses it.
+//! checked too, so that their faults show before it is chosen.
 
 use std::path::PathBuf;
 

@@ -153,7 +153,7 @@ pub struct Images {
 /// Where pictures are processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Each in a process of its own that can do nothing else.
+    /// In a separate process per picture, which has no rights.
     Process,
     /// On threads of the service.
     Thread,

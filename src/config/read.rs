@@ -251,8 +251,8 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
 }
 
 fn limits(read: &mut Reader<'_>) -> Option<Limits> {
-    // The limits are checked even if they are switched off, so that their faults show before somebody
-    // switches them on.
+    // The limits are checked even if they are switched off, so that their faults show before they are
+    // switched on.
     let upload = read.parsed("limits.upload", units::quota);
     let delete = read.parsed("limits.delete", units::quota);
     let service_upload = read.parsed("limits.service_upload", units::quota);

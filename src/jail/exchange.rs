@@ -1,5 +1,5 @@
-//! One picture, as the service sees it: a worker is asked for, its files are checked and passed on,
-//! and its end is awaited.
+//! The service's part in processing one picture: requests a worker, checks and forwards its files, and
+//! waits for its end.
 
 use std::borrow::Cow;
 use std::io;
@@ -30,31 +30,31 @@ use crate::avatar::SourceFormat;
 use crate::telemetry::Metrics;
 use cameo_imaging::{Error, Output, Processed};
 
-/// How long a picture waits for a zygote while none runs.
+/// Maximum time that a picture waits for a zygote while none runs.
 const ZYGOTE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a worker that has sent its outcome may take to end.
+/// Maximum time between the outcome of a worker and its end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the zygote may take to report the end of a worker that was killed.
+/// Maximum time in which the zygote reports the end of a killed worker.
 const REAP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Uploads up to this size are copied on the thread that serves requests.
 const SMALL_UPLOAD_BYTES: usize = 256 << 10;
 
-/// What came of a worker.
+/// The result of reading from a worker.
 enum Answer {
     Outcome(Outcome),
     /// An allocation failed.
     OutOfMemory,
     /// It closed its socket without an outcome.
     Closed,
-    /// It sent something that no worker sends.
+    /// It sent invalid data.
     Invalid(Fault),
     /// The deadline has passed.
     TimedOut,
-    /// Nobody waits for the picture any more.
+    /// The caller cancelled the work.
     GivenUp,
 }
 
-/// Processes a picture in a worker, and releases what was reserved for it when the worker is reaped.
+/// Processes a picture in a worker. Releases the reservation when the worker has been reaped.
 pub(super) async fn run(
     supervisor: Arc<Supervisor>,
     (workers, metrics): (usize, Metrics),
@@ -63,7 +63,7 @@ pub(super) async fn run(
     mut done: oneshot::Sender<Result<Processed, Error>>,
 ) {
     let (format, begun) = (picture.probe.format, Instant::now());
-    // A deadline that the clock cannot hold is none.
+    // The clock cannot represent every deadline that the configuration allows.
     let deadline = begun
         .checked_add(picture.deadline)
         .unwrap_or_else(|| begun + Duration::from_hours(24));
@@ -84,7 +84,7 @@ pub(super) async fn run(
         picture.probe,
         picture.bytes.len(),
     );
-    // From here on the worker alone has the upload.
+    // From now on only the worker needs the upload.
     let Picture {
         bytes, reserved, ..
     } = picture;
@@ -107,7 +107,8 @@ pub(super) async fn run(
     if !is_over {
         worker.kill();
     }
-    // The end tells why a worker is silent. Everybody else need not wait for it.
+    // If the worker sent no outcome, the way it ended gives the reason. Otherwise the caller need not
+    // wait for its end.
     let end = match answer {
         Answer::Closed => Some(reap(&mut worker).await),
         _ => None,
@@ -115,7 +116,7 @@ pub(super) async fn run(
     let (result, cause) = conclude(answer, end, &arrivals, format);
     metrics.processed(format, begun.elapsed());
     metrics.worker_ended(cause.name());
-    // Nobody may wait any more.
+    // The caller may have cancelled the work.
     let _ = done.send(result);
     if end.is_none() {
         reap(&mut worker).await;
@@ -123,7 +124,7 @@ pub(super) async fn run(
     drop(reserved);
 }
 
-/// Asks for a worker and hands it its request, its upload and its socket.
+/// Requests a worker, and passes it its request, its upload and its socket.
 async fn start(
     supervisor: &Supervisor,
     workers: usize,
@@ -143,7 +144,7 @@ async fn start(
     request.upload_bytes = picture.bytes.len();
     request.memory_bytes = picture.probe.memory_bytes;
     request.cpu_seconds = left.as_secs() + 1;
-    // This one, and a core that no other picture has.
+    // This picture needs one core; a second thread needs another one that is idle.
     request.second_thread = supervisor.running() + 2 <= workers;
     let (own, other) = socketpair(
         AddressFamily::UNIX,
@@ -152,7 +153,7 @@ async fn start(
         None,
     )?;
     ioctl_fionbio(&own, true)?;
-    // The request is shorter than what a socket holds.
+    // The request fits into the buffer of a socket.
     let request = request.to_bytes()?;
     if rustix::io::write(&own, &request)? != request.len() {
         return Err(Errno::MSGSIZE.into());
@@ -162,7 +163,7 @@ async fn start(
     Ok((socket, worker))
 }
 
-/// A file in memory with these bytes, which nobody can change.
+/// A file in memory with these bytes. Its seals prevent every change.
 async fn sealed(bytes: &Bytes) -> io::Result<OwnedFd> {
     if bytes.len() <= SMALL_UPLOAD_BYTES {
         return seal(bytes);
@@ -187,7 +188,7 @@ fn seal(bytes: &Bytes) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// Passes files on until the worker sends its outcome.
+/// Forwards files until the worker sends its outcome.
 async fn read(
     socket: &mut UnixStream,
     arrivals: &mut Arrivals,
@@ -325,10 +326,11 @@ const TOO_LONG: Cow<'static, str> =
 const TOO_MUCH_MEMORY: Cow<'static, str> =
     Cow::Borrowed("it takes more memory than its headers say");
 
-/// The longest reason of a worker that a client is shown.
+/// Maximum length of a worker's reason in an answer to a client.
 const MAX_SHOWN_BYTES: usize = 160;
 
-/// A worker's reason, if it is a line of plain text. The one who sent the picture reads it.
+/// The reason that a worker gives, if it is a line of plain text. The client that sent the picture
+/// receives it.
 fn shown(reason: String) -> Option<Cow<'static, str>> {
     let is_plain = reason.len() <= MAX_SHOWN_BYTES
         && !reason.is_empty()
@@ -338,8 +340,8 @@ fn shown(reason: String) -> Option<Cow<'static, str>> {
     is_plain.then_some(Cow::Owned(reason))
 }
 
-/// Whether a signal comes from somebody who ends processes, or from a kernel without memory. No
-/// worker can send itself a signal, and faults raise others.
+/// Whether a signal comes from outside: an operator, the system, or a kernel that is out of memory. A
+/// worker cannot send signals, and faults raise other ones.
 fn is_from_outside(signal: i32) -> bool {
     let signals = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP];
     signals.iter().any(|one| one.as_raw() == signal)

@@ -1,8 +1,8 @@
 //! Checks of what a worker sends.
 //!
-//! A worker may have been taken over by the picture that it decodes, so nothing that it sends is
-//! believed: not a length, not a size, not that a file is what it is called. What passes can at
-//! worst be a wrong picture, for the upload that sent it.
+//! A malicious picture may have taken control of its worker. So the service checks every length, every
+//! size and the format of every file. In the worst case a worker makes a wrong picture for its own
+//! upload.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ const MAX_MASTER_EDGE_PX: u32 = 2048;
 /// The longest thumbhash: `ThumbHash` has 25 bytes at most.
 const MAX_THUMBHASH_BYTES: usize = 32;
 
-/// What is wrong with something that a worker sent.
+/// A problem in the data of a worker.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
-    /// It has no meaning.
+    /// A frame that the protocol does not have.
     #[error("a frame that has no meaning")]
     Frame,
-    /// It is longer than the rest of what this picture may send.
+    /// The files of this picture are longer than its memory estimate.
     #[error("{0} bytes, more than this picture may send")]
     Length(u64),
     /// The recipe has no such file.
@@ -48,13 +48,13 @@ pub(super) struct Arrivals {
     upload: Probe,
     upload_bytes: u64,
     arrived: BTreeSet<[u8; 4]>,
-    /// How many bytes may still come. All files together fit into the memory that was reserved for
+    /// Number of bytes that may still arrive. All files together must fit into the memory estimate of
     /// the picture.
     left_bytes: u64,
 }
 
 impl Arrivals {
-    /// Nothing has arrived yet of a picture with these headers.
+    /// No file of a picture with these headers has arrived yet.
     pub(super) fn new(recipe: Arc<Recipe>, upload: Probe, upload_bytes: usize) -> Self {
         Self {
             recipe,
@@ -119,7 +119,7 @@ impl Arrivals {
         Ok(output)
     }
 
-    /// Checks that every file has arrived that the recipe has for every picture.
+    /// Checks that all stills, and the master if the recipe has one, have arrived.
     pub(super) fn finish(&self, placeholder: Placeholder) -> Result<Processed, Fault> {
         let bytes = placeholder.thumbhash.len();
         if bytes > MAX_THUMBHASH_BYTES {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_what_it_is_called_is_refused() {
+    fn a_file_of_another_format_or_size_than_its_tag_says_is_refused() {
         let mut arrivals = arrivals();
         let mut refused = |tag, file| arrivals.accept(tag, file).unwrap_err();
         let webp = |edge| file(edge, edge, Format::Webp);

@@ -1,40 +1,40 @@
-//! The jail: imaging in processes that can do nothing else.
+//! The jail: processes pictures in separate processes without any rights.
 //!
-//! Decoders read what strangers send, and some of their code is `unsafe`. So every picture has a
-//! process of its own, the *worker*, which has neither secrets nor files nor a network, may not ask
-//! the kernel for any, and ends with its picture. A crash, or code that a picture smuggles in, costs
-//! that upload and nothing else.
+//! Uploads are untrusted, and some code of the decoders is `unsafe`. So each picture is processed in
+//! a process of its own, the *worker*. It has no secrets, files or network, and the kernel gives it
+//! none. It ends after its picture. If a picture crashes its worker or takes control of it, only that
+//! upload fails.
 //!
-//! Three processes take part, and all of them run this program:
+//! Three processes take part. All of them run this program:
 //!
-//! - The *service* reads the headers of an upload, in safe Rust, and asks for a worker. It hands the
-//!   worker the upload as a sealed file in memory and the [`Recipe`], and receives the renditions one
-//!   by one. It believes nothing that comes back (`inspect`).
-//! - The *zygote* (`zygote`) is this program's file executed with an empty environment. It forks the
-//!   workers, reaps them, and reports how each ended. A thread of the service (`supervisor`) starts
-//!   it, and starts it again if it ends.
-//! - A *worker* (`worker`) shuts itself in (`sandbox`) before it reads the first byte of the upload.
-//!   Then it runs [`imaging::process`](cameo_imaging::process), and sends each file as soon as it is
-//!   encoded.
+//! - The *service* reads the headers of an upload, in safe Rust, and requests a worker. It passes the
+//!   upload (as a sealed file in memory) and the [`Recipe`] to the worker, and receives the
+//!   renditions one by one. It checks everything that it receives (`inspect`).
+//! - The *zygote* (`zygote`) is this program's file, executed with an empty environment. It forks
+//!   workers, reaps them, and reports how each one ended. A thread of the service (`supervisor`)
+//!   starts it, and starts it again if it ends.
+//! - A *worker* (`worker`) gives up its rights (`sandbox`) before it reads the first byte of the
+//!   upload. Then it runs [`imaging::process`](cameo_imaging::process) and sends each file as soon as
+//!   it is encoded.
 //!
-//! # The way of one picture
+//! # One picture, step by step
 //!
 //! 1. `exchange` copies the upload into a file in memory and seals it, makes a pair of connected
 //!    sockets, and writes the request into one of them.
 //! 2. It sends the other socket and the file to the zygote, which forks. The worker maps the file,
-//!    closes every descriptor but its socket, sets its limits, and installs its system call filter.
-//! 3. `exchange` reads files until the outcome. It kills the worker at the deadline, when nobody
-//!    waits for the picture any more, and when it sends something that no worker sends.
-//! 4. The zygote reaps the worker. Only then is the memory released that was reserved for it.
+//!    closes all descriptors except its socket, sets its limits, and installs its system call filter.
+//! 3. `exchange` reads files until the worker sends its outcome. It kills the worker at the deadline,
+//!    if the caller cancels the work, and if the worker sends invalid data.
+//! 4. The zygote reaps the worker. Then the memory that was reserved for the picture is released.
 //!
-//! | how the worker ends | error |
+//! | end of the worker | error |
 //! | --- | --- |
-//! | it reports that the picture is damaged or too much work | as reported |
-//! | a panic, a fault, a forbidden system call, a file that is none | [`Error::Corrupt`] |
+//! | it reports that the picture is damaged or takes too much work | as reported |
+//! | a panic, a fault, a forbidden system call, an invalid file | [`Error::Corrupt`] |
 //! | its limit of memory or processor time, the deadline | [`Error::TooComplex`] |
 //! | killed from outside, or not started | [`Error::Overloaded`] |
 //!
-//! On systems other than Linux, and by `processing.isolation = "thread"`, the same pipeline runs on
+//! On other systems than Linux, and with `processing.isolation = "thread"`, the same pipeline runs on
 //! threads of the service ([`Pool`]).
 
 #[cfg(target_os = "linux")]
@@ -84,32 +84,32 @@ use supervisor::Supervisor;
 pub struct Picture {
     /// The upload.
     pub bytes: Bytes,
-    /// What to make of it.
+    /// The outputs to make from it.
     pub recipe: Arc<Recipe>,
     /// The part that the client chose.
     pub crop: Option<Crop>,
-    /// What the headers say, by [`probe_for`](cameo_imaging::probe_for) with this recipe and crop.
+    /// The contents of the headers, from [`probe_for`](cameo_imaging::probe_for) with this recipe and crop.
     pub probe: Probe,
-    /// How long the work may take, from now on.
+    /// Maximum duration of the work, from now on.
     pub deadline: Duration,
-    /// Dropped when the work has ended, also if nobody waits for it any more.
+    /// The reservation of memory. It is dropped when the work has ended, even if the work was cancelled.
     pub reserved: Box<dyn Any + Send + Sync>,
 }
 
-/// Work on a picture. Dropping it gives the picture up.
+/// Work on a picture. Dropping it cancels the work.
 pub struct Work {
-    /// The files, each as soon as it is encoded.
+    /// The files, each one as soon as it is encoded.
     pub outputs: mpsc::Receiver<Output>,
     outcome: oneshot::Receiver<Result<Processed, Error>>,
     cancel: CancelToken,
 }
 
 impl Work {
-    /// Waits for the end of the work. Everything that [`outputs`](Self::outputs) gave before stands
-    /// for nothing after an error.
+    /// Waits for the end of the work. After an error the files from [`outputs`](Self::outputs) must
+    /// not be used.
     ///
     /// # Errors
-    /// As [`process`](cameo_imaging::process), and as the table in the module's text says.
+    /// Those of [`process`](cameo_imaging::process), and those in the table of this module.
     pub async fn outcome(mut self) -> Result<Processed, Error> {
         let outcome = (&mut self.outcome).await;
         outcome.unwrap_or_else(|_| {
@@ -130,21 +130,21 @@ impl Drop for Work {
 #[cfg(target_os = "linux")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerEnd {
-    /// It sent everything.
+    /// It sent every file.
     Done,
     /// It reported an error.
     Refused,
-    /// A panic, a fault, a forbidden system call, or something sent that no worker sends.
+    /// A panic, a fault, a forbidden system call, or invalid data.
     Crashed,
     /// It reached its limit of memory.
     OutOfMemory,
     /// It reached its deadline, or its limit of processor time.
     TimedOut,
-    /// Nobody waited for it any more.
+    /// The caller cancelled the work.
     GivenUp,
-    /// Somebody else ended it or the zygote.
+    /// Another process killed it or the zygote.
     Killed,
-    /// It could not be started or shut in.
+    /// It could not be started, or could not give up its rights.
     NotStarted,
 }
 
@@ -176,7 +176,7 @@ impl WorkerEnd {
     }
 }
 
-/// The program to start as the zygote, which does nothing but call `serve_zygote`.
+/// The program to start as the zygote. It only calls `serve_zygote`.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     not(target_os = "linux"),
@@ -188,35 +188,35 @@ pub struct Program {
 }
 
 impl Program {
-    /// `path` with `arguments`.
+    /// The program at `path`, started with `arguments`.
     pub fn new(path: PathBuf, arguments: Vec<OsString>) -> Self {
         Self { path, arguments }
     }
 }
 
-/// What processes pictures.
+/// The threads or processes that process pictures.
 pub enum Workers {
     /// Threads of the service.
     Threads(Pool, Metrics),
-    /// Processes that can do nothing else.
+    /// Processes without any rights.
     #[cfg(target_os = "linux")]
     Processes(Jail),
 }
 
 impl Workers {
-    /// Starts threads of the service, 0 for one per core.
+    /// Starts `count` threads of the service; 0 means one per core.
     ///
     /// # Errors
-    /// The system's, where it gives no thread.
+    /// If the system starts no thread.
     pub fn threads(count: usize, metrics: Metrics) -> io::Result<Self> {
         Ok(Self::Threads(Pool::new(count)?, metrics))
     }
 
-    /// Starts a zygote, which `program` is, for so many pictures at once, 0 for one per core. Sees
-    /// that workers start here, are shut in, and answer.
+    /// Starts `program` as a zygote for `count` concurrent pictures; 0 means one per core. Checks that
+    /// workers start on this system, give up their rights, and answer.
     ///
     /// # Errors
-    /// What is in the way.
+    /// The reason why workers cannot work.
     #[cfg_attr(not(target_os = "linux"), allow(clippy::unused_async))]
     pub async fn processes(
         program: &Program,
@@ -235,12 +235,12 @@ impl Workers {
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (program, count, metrics);
-            let reason = "only Linux can shut a process in".to_owned();
+            let reason = "processes for pictures need Linux".to_owned();
             Err(Error::Internal { reason })
         }
     }
 
-    /// How many pictures are to be processed at once.
+    /// Maximum number of pictures that should be processed at the same time.
     pub fn count(&self) -> usize {
         match self {
             Self::Threads(pool, _) => pool.workers(),
@@ -249,16 +249,17 @@ impl Workers {
         }
     }
 
-    /// Begins to work on a picture.
+    /// Starts the work on a picture.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] where too many pictures wait for a thread.
+    /// [`Error::Overloaded`] if too many pictures wait for a thread.
     ///
     /// # Panics
-    /// Outside a runtime of tokio.
+    /// If it is called outside a tokio runtime.
     pub fn start(&self, picture: Picture) -> Result<Work, Error> {
         let recipe = &picture.recipe;
-        // Stills, animated renditions and a master: nothing waits for the store.
+        // The channel has room for all files (stills, animated renditions, a master), so the worker
+        // never waits for the store.
         let files = recipe.variants.len() * (recipe.formats.len() + 1) + 1;
         let (sender, outputs) = mpsc::channel(files);
         let (done, outcome) = oneshot::channel();
@@ -281,7 +282,7 @@ impl Workers {
     }
 }
 
-/// A picture as the pool of threads has it.
+/// The job of a picture for the pool of threads.
 fn job(
     picture: Picture,
     cancel: CancelToken,
@@ -311,13 +312,13 @@ fn job(
         on_done: Box::new(move |processed| {
             drop(reserved);
             metrics.processed(probe.format, begun.elapsed());
-            // Nobody may wait any more.
+            // The caller may have cancelled the work.
             let _ = done.send(processed);
         }),
     }
 }
 
-/// Imaging in processes that can do nothing else. Dropping it ends them.
+/// Processes pictures in workers. Dropping it ends the zygote and all workers.
 #[cfg(target_os = "linux")]
 pub struct Jail {
     workers: usize,
@@ -328,11 +329,11 @@ pub struct Jail {
 
 #[cfg(target_os = "linux")]
 impl Jail {
-    /// Starts a zygote, which `program` is, for `workers` pictures at once, 0 for one per core.
+    /// Starts `program` as a zygote for `workers` concurrent pictures; 0 means one per core. It does not
+    /// check that the zygote works; [`check`](Self::check) does.
     ///
     /// # Errors
-    /// The system's, where it gives no thread to look after the zygote. [`check`](Self::check) finds
-    /// out whether the zygote works.
+    /// If the system starts no thread for the supervisor.
     pub fn open(program: Program, workers: usize, metrics: Metrics) -> io::Result<Self> {
         let workers = match workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -349,11 +350,11 @@ impl Jail {
         })
     }
 
-    /// Processes a picture of this program's own, to see that workers start here, are shut in, and
-    /// answer.
+    /// Processes a built-in picture. This shows that workers start on this system, give up their
+    /// rights, and answer.
     ///
     /// # Errors
-    /// What is in the way.
+    /// The reason why workers cannot work.
     pub async fn check(&self) -> Result<(), Error> {
         let recipe = Arc::new(sample::recipe());
         let bytes = Bytes::from_static(sample::PICTURE);
@@ -392,7 +393,7 @@ impl Jail {
     }
 }
 
-/// The picture that shows whether workers work.
+/// The built-in picture of [`Jail::check`].
 #[cfg(target_os = "linux")]
 mod sample {
     use crate::avatar::{Format, SourceFormat, VariantName};

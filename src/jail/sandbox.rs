@@ -26,19 +26,19 @@ const ANSWER: i32 = 1;
 /// The same socket as [`ANSWER`]. The standard library writes there that an allocation failed.
 const ERRORS: i32 = 2;
 
-/// What a worker may use.
+/// The resources that a worker may use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Address space, all of it.
+    /// The whole address space.
     pub(super) address_bytes: u64,
     /// Processor time of all threads together.
     pub(super) cpu_seconds: u64,
 }
 
-/// Shuts this process in, for good: all its threads, and with it everything that it does later.
+/// Sets the limits and the filter for all threads of this process. Neither can be removed.
 ///
 /// # Errors
-/// The system's, where any part of it is not possible.
+/// If the system refuses any of them.
 pub(super) fn enter(limits: Limits, filter: &BpfProgram) -> io::Result<()> {
     for (resource, current) in [
         (Resource::As, limits.address_bytes),
@@ -50,7 +50,7 @@ pub(super) fn enter(limits: Limits, filter: &BpfProgram) -> io::Result<()> {
     ] {
         set(resource, current, current)?;
     }
-    // The first limit sends SIGXCPU, which tells the end by this limit from others.
+    // The lower limit sends SIGXCPU, which no other cause sends to a worker.
     set(Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds + 1)?;
     apply_filter_all_threads(filter).map_err(io::Error::other)
 }
@@ -63,10 +63,9 @@ fn set(resource: Resource, current: u64, maximum: u64) -> io::Result<()> {
     Ok(setrlimit(resource, limit)?)
 }
 
-/// System calls that are allowed with any arguments: memory given back, the end, locks between the
-/// threads of this process, the time, random numbers for hash tables, the size of the memory (sorting
-/// in the C library asks for it), and what the standard library calls around a panic and at the end
-/// of a thread.
+/// System calls that a worker may make with any arguments. They free memory, end the process, lock
+/// between its threads, read the time, random numbers for hash tables and the size of the memory (the C
+/// library reads it to sort), or belong to a panic and to the end of a thread.
 const ANY_ARGUMENTS: [i64; 13] = [
     libc::SYS_brk,
     libc::SYS_clock_gettime,

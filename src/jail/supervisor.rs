@@ -1,4 +1,4 @@
-//! The thread that keeps a zygote running, and the workers that wait for their end to be reported.
+//! A thread that keeps a zygote running and forwards its reports about the ends of workers.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -54,7 +54,7 @@ pub(super) struct Supervisor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The socket of the zygote that runs at the moment, if one does.
+/// The socket of the running zygote; `None` while none runs.
 pub(super) type Socket = Option<Arc<OwnedFd>>;
 
 struct Shared {
@@ -66,7 +66,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     closing: bool,
-    /// How many workers were asked for.
+    /// Number of workers that were requested so far. The next id follows it.
     count: u64,
     workers: HashMap<u64, Running>,
 }
@@ -76,16 +76,16 @@ struct Running {
     ended: oneshot::Sender<End>,
 }
 
-/// A worker that was asked for.
+/// A worker that was requested.
 pub(super) struct Worker {
     pub(super) id: u64,
-    /// Gives how it ended, once it is reaped.
+    /// Receives how it ended, when it has been reaped.
     pub(super) ended: oneshot::Receiver<End>,
     zygote: Arc<OwnedFd>,
 }
 
 impl Worker {
-    /// Kills the worker if it still runs. Its end is reported as any other.
+    /// Kills the worker if it still runs. The zygote reports its end as usual.
     pub(super) fn kill(&self) {
         // If the zygote has ended, so has the worker.
         let _ = send(
@@ -105,7 +105,7 @@ impl Supervisor {
     /// Starts the thread, which starts the zygote.
     ///
     /// # Errors
-    /// The system's, where it gives no thread.
+    /// If the system starts no thread.
     pub(super) fn start(program: Program, metrics: Metrics) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -123,15 +123,15 @@ impl Supervisor {
         })
     }
 
-    /// The zygote, now and whenever another one takes its place.
+    /// The socket of the zygote, now and after each restart.
     pub(super) fn zygote(&self) -> watch::Receiver<Socket> {
         self.shared.zygote.subscribe()
     }
 
-    /// Asks a zygote for a worker.
+    /// Requests a worker from a zygote.
     ///
     /// # Errors
-    /// The system's, where the zygote has ended or does not read its socket.
+    /// If the zygote has ended or does not read its socket.
     pub(super) fn ask(
         &self,
         zygote: &Arc<OwnedFd>,
@@ -175,7 +175,7 @@ impl Supervisor {
         state.workers.values().find_map(|worker| worker.process)
     }
 
-    /// How many workers run or were asked for.
+    /// Number of workers that run or were requested.
     pub(super) fn running(&self) -> usize {
         self.shared.lock().workers.len()
     }
@@ -196,7 +196,7 @@ impl Drop for Supervisor {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic runs under the lock, so its state is whole even if poisoned.
+        // No code that can panic runs under the lock, so the state is consistent even if it is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -228,11 +228,11 @@ impl Shared {
         }
     }
 
-    /// Passes reports on until the zygote ends, and makes sure that nothing of it is left.
+    /// Forwards reports until the zygote ends. Then reaps it, and reports the ends of its workers.
     fn follow(&self, mut process: Child, socket: OwnedFd) {
         let socket = Arc::new(socket);
         self.zygote.send_replace(Some(Arc::clone(&socket)));
-        // A drop that came before the socket was there has not closed it.
+        // If the supervisor was dropped before the socket was published, the drop has not closed it.
         if self.lock().closing {
             let _ = shutdown(&socket, Shutdown::Both);
         }
@@ -258,8 +258,8 @@ impl Shared {
             std::mem::take(&mut state.workers)
         };
         for (_, Running { process, ended }) in workers {
-            // The kernel has killed it together with the zygote. If this process is the first of its
-            // container, it is the parent now; elsewhere the call fails at once.
+            // The kernel has killed the worker together with the zygote. If this process has id 1, it is
+            // now the parent and has to reap the worker; otherwise the call fails at once.
             if let Some(process) = process {
                 let _ = waitpid(Some(process), WaitOptions::empty());
             }
@@ -277,7 +277,7 @@ impl Shared {
             }
             Report::Ended(id, end) => {
                 if let Some(running) = state.workers.remove(&id) {
-                    // Nobody waits for it if the service is about to end.
+                    // The receiver is dropped if the service is shutting down.
                     let _ = running.ended.send(end);
                 }
             }

@@ -1,8 +1,8 @@
-//! The calls of the system that Rust cannot check, each behind a function that is safe to call as
-//! its text says.
+//! System calls that need `unsafe` code, each in a function that is safe to call under the conditions in
+//! its documentation.
 //!
-//! This is the only module of the service with `unsafe` code. Everything here runs in the zygote,
-//! which has one thread, or in a worker before it sees an upload.
+//! This is the only module of the service with `unsafe` code. Its functions run in the zygote, which
+//! has one thread, or in a worker before it reads an upload.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::Pid;
 
-/// Which process [`fork`] returned in.
+/// The process in which [`fork`] returned.
 pub(super) enum Forked {
     /// The zygote, with the id of the worker.
     Zygote(Pid),
@@ -19,15 +19,14 @@ pub(super) enum Forked {
     Worker,
 }
 
-/// Copies this process.
+/// Forks this process.
 ///
 /// # Errors
-/// The system's, where it has no room for one more process.
+/// If the system has no room for another process.
 pub(super) fn fork() -> io::Result<Forked> {
-    // SAFETY: `fork` copies only the thread that calls it. A lock that another thread holds stays
-    // locked in the copy for ever, also the allocator's. The zygote has one thread (see
-    // `zygote::serve`), so no lock is held at this moment, and the copy may do everything that the
-    // zygote may do.
+    // SAFETY: the new process has only the thread that calls `fork`. A lock that another thread holds,
+    // such as the allocator's, would stay locked in it. The zygote has one thread (see
+    // `zygote::serve`), so no other thread holds a lock, and the new process may call any function.
     let id = unsafe { libc::fork() };
     match id {
         0 => Ok(Forked::Worker),
@@ -38,15 +37,15 @@ pub(super) fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Closes every descriptor from `first` on. The caller owns no descriptor among them that it uses
-/// later.
+/// Closes all descriptors from `first` on. The caller must not use any of them later.
 ///
 /// # Errors
-/// The system's, where its kernel is older than Linux 5.9.
+/// If the kernel is older than Linux 5.9.
 pub(super) fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: the call takes three numbers and reads no memory of this process. An `OwnedFd` whose
-    // descriptor it closes would later close a number that may name something else; the two callers
-    // run before they open anything, and the worker never returns to code that owns a descriptor.
+    // SAFETY: the call takes three numbers and accesses no memory of this process. If it closed the
+    // descriptor of an `OwnedFd`, the drop of the `OwnedFd` could close another file that got the same
+    // number. The zygote owns no descriptor when it calls this, and a worker ends without dropping
+    // the ones that it owns.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) };
     if closed == 0 {
         Ok(())
@@ -55,11 +54,10 @@ pub(super) fn close_from(first: u32) -> io::Result<()> {
     }
 }
 
-/// Maps the first `length` bytes of a file for as long as this process runs. The file is sealed
-/// against every change.
+/// Maps the first `length` bytes of a sealed file until this process ends.
 ///
 /// # Errors
-/// The system's, or `InvalidInput` for a file that is not sealed or too short.
+/// Those of the system; `InvalidInput` if the file is not sealed or is too short.
 pub(super) fn map_sealed(file: impl AsFd, length: usize) -> io::Result<&'static [u8]> {
     use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 
@@ -72,9 +70,9 @@ pub(super) fn map_sealed(file: impl AsFd, length: usize) -> io::Result<&'static 
     if length == 0 {
         return Ok(&[]);
     }
-    // SAFETY: the address is the kernel's choice, so no other mapping is replaced. The mapping is
-    // never removed. The seals, checked above, keep its bytes as they are and the file as long as it
-    // is, so a shared slice of them is sound.
+    // SAFETY: the kernel chooses the address, so no other mapping is replaced. The mapping is never
+    // removed. The seals, checked above, prevent changes of the bytes and of the length, so a shared
+    // slice of them is sound.
     unsafe {
         let start = rustix::mm::mmap(
             std::ptr::null_mut(),
@@ -88,8 +86,8 @@ pub(super) fn map_sealed(file: impl AsFd, length: usize) -> io::Result<&'static 
     }
 }
 
-/// Ignores the signals that ask a whole group of processes to end. The service ends first, after
-/// the uploads under way.
+/// Ignores the signals with which a terminal or a service manager ends a group of processes. The
+/// zygote ends when the service closes its socket, after the uploads under way.
 pub(super) fn ignore_requests_to_end() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring a signal runs no code of this process.
@@ -107,7 +105,7 @@ pub(super) fn use_one_arena() {
     }
 }
 
-/// Makes a system call with any arguments, for tests of what the kernel refuses.
+/// Makes a system call with any arguments, for tests of the filters.
 #[cfg(test)]
 pub(super) fn call(number: i64, arguments: [i64; 6]) -> i64 {
     // SAFETY: tests make only calls that the filter of the process refuses, which ends the process

@@ -36,7 +36,7 @@ pub(super) enum End {
     Exited(i32),
     /// This signal ended it.
     Signalled(i32),
-    /// It was never started, because of this error number.
+    /// It was not started, because of this error number.
     NotStarted(i32),
     /// The zygote ended first, and the worker with it.
     Lost,
@@ -101,15 +101,15 @@ impl Report {
     }
 }
 
-/// What the service asks of a worker. It is the first and only message that a worker receives: its
-/// length in four bytes, then these fields.
+/// The request to a worker. It is the only message that a worker receives: its length in four bytes,
+/// then these fields.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Request {
     /// The length of the upload.
     pub(super) upload_bytes: usize,
-    /// An upper bound on the memory that processing takes, without the upload.
+    /// Upper bound on the peak memory of processing, without the upload.
     pub(super) memory_bytes: u64,
-    /// A bound on the processor time.
+    /// Maximum processor time.
     pub(super) cpu_seconds: u64,
     /// Whether the worker may encode on a second thread.
     pub(super) second_thread: bool,
@@ -133,7 +133,7 @@ struct RecipeFields {
     keep_master: bool,
 }
 
-/// The longest request that a worker accepts.
+/// Maximum length of a request.
 pub(super) const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 impl Request {
@@ -162,7 +162,7 @@ impl Request {
         }
     }
 
-    /// The request with its length in front.
+    /// The length of the request, and the request.
     pub(super) fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let fields = postcard::to_allocvec(self).map_err(io::Error::other)?;
         if fields.len() > MAX_REQUEST_BYTES {
@@ -223,7 +223,7 @@ pub(super) mod kind {
 pub(super) const FRAME_HEAD_BYTES: usize = 5;
 /// The length of a [`FileTag`].
 pub(super) const FILE_TAG_BYTES: usize = 4;
-/// The longest frame that is not a file.
+/// Maximum length of a frame that is not a file.
 pub(super) const MAX_OUTCOME_BYTES: usize = 4 << 10;
 
 pub(super) fn frame_head(kind: u8, length: usize) -> io::Result<[u8; FRAME_HEAD_BYTES]> {
@@ -232,7 +232,7 @@ pub(super) fn frame_head(kind: u8, length: usize) -> io::Result<[u8; FRAME_HEAD_
     Ok([kind, a, b, c, d])
 }
 
-/// Which file of a recipe follows.
+/// Identifies a file of a recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileTag {
     /// A rendition: the position of its variant in the recipe.
@@ -282,14 +282,14 @@ impl FileTag {
     }
 }
 
-/// How the work on a picture ended, as the worker says.
+/// The worker's report on how the work on its picture ended.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Outcome {
     /// Every file was sent before.
     Done(Placeholder),
-    /// The picture is damaged, with the reason for the person who sent it.
+    /// The picture is damaged, with the reason for the client.
     Corrupt(String),
-    /// The picture takes too much work, with the reason for the person who sent it.
+    /// The picture takes too much work, with the reason for the client.
     TooComplex(String),
     /// A fault of this program, with the reason for the log.
     Failed(String),
@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_and_reports_survive_the_way() {
+    fn commands_and_reports_are_read_as_they_were_written() {
         for command in [Command::Start(7), Command::Kill(u64::MAX)] {
             assert_eq!(Command::from_bytes(command.to_bytes()), Some(command));
         }

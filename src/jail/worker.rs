@@ -21,14 +21,13 @@ use cameo_imaging::{
     encode_rgb, process, process_with,
 };
 
-/// Address space beside the picture's own: what the allocator reserves ahead and cannot use, and
-/// the stack.
+/// Additional address space, for the stack and for memory that the allocator reserves in advance.
 const SPARE_ADDRESS_BYTES: u64 = 32 << 20;
 
-/// The longest reason that a worker sends.
+/// Maximum length of a reason.
 const MAX_REASON_BYTES: usize = 1 << 10;
 
-/// What every worker starts with.
+/// The data that every worker inherits from the zygote.
 pub(super) struct Inherited {
     filter: BpfProgram,
     /// The address space of the zygote, which a worker starts with.
@@ -36,10 +35,10 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// Makes what workers need once, in the zygote. Call it when the zygote is set up.
+    /// Makes the data once, in the zygote, after the zygote is set up.
     ///
     /// # Errors
-    /// Where there is no filter for this processor, or the system does not tell the address space.
+    /// If there is no filter for this processor, or the size of the address space cannot be read.
     pub(super) fn prepare() -> io::Result<Self> {
         warm_up();
         let pages = std::fs::read_to_string("/proc/self/statm")?;
@@ -55,29 +54,29 @@ impl Inherited {
     }
 }
 
-/// Makes what the request on `socket` asks for of an upload, and ends this process, which the zygote
-/// has just forked for it.
+/// Executes the request on `socket`, and ends this process. The zygote has just forked it for this
+/// upload.
 pub(super) fn run(socket: &OwnedFd, upload: &OwnedFd, inherited: &Inherited) -> ! {
     let outcome = match prepare(socket, upload, inherited) {
         Ok((request, bytes, second_thread)) => make(&request, bytes, &second_thread),
         Err(error) => Outcome::NotReady(error.to_string()),
     };
-    // Nobody reads the outcome if the service has given the picture up.
+    // If the work was cancelled, the service has closed the socket.
     let sent = outcome
         .to_bytes()
         .and_then(|bytes| send_frame(kind::OUTCOME, &[&bytes]));
     std::process::exit(i32::from(sent.is_err()))
 }
 
-/// Reads the request, maps the upload, and gives up every right that the work does not need.
+/// Reads the request, maps the upload, and gives up all rights that the work does not need.
 fn prepare(
     socket: &OwnedFd,
     upload: &OwnedFd,
     inherited: &Inherited,
 ) -> io::Result<(Request, Bytes, SecondThread)> {
-    // For lists of processes.
+    // Lists of processes show this name.
     let _ = rustix::thread::set_name(c"cameo-imaging");
-    // The answer goes this way, also if what follows fails.
+    // The outcome is sent to the standard output, even if a later step fails.
     dup2_stdout(socket)?;
     let mut length = [0; 4];
     receive(socket, &mut length)?;
@@ -92,7 +91,7 @@ fn prepare(
     dup2_stderr(socket)?;
     dup2_stdin(socket)?;
     system::close_from(3)?;
-    // No thread can be started later.
+    // After the sandbox is entered, no thread can be started.
     let second_thread = SecondThread::start(request.second_thread)?;
     let needed = request.upload_bytes as u64 + request.memory_bytes + SPARE_ADDRESS_BYTES;
     let cpu_seconds = request.cpu_seconds;
@@ -106,7 +105,7 @@ fn prepare(
     Ok((request, bytes, second_thread))
 }
 
-/// Makes everything, and sends each file as soon as it is encoded.
+/// Processes the upload, and sends each file as soon as it is encoded.
 fn make(request: &Request, bytes: Bytes, second_thread: &SecondThread) -> Outcome {
     #[cfg(test)]
     if let Some(attempt) = super::tests::Attempt::named_by(&bytes) {
@@ -135,7 +134,7 @@ fn make(request: &Request, bytes: Bytes, second_thread: &SecondThread) -> Outcom
     }
 }
 
-/// A thread that encodes one file while the first thread goes on, if the service has a core to spare.
+/// A thread that encodes one file while the first thread continues, if the service has an idle core.
 struct SecondThread(Option<SyncSender<Task>>);
 
 impl SecondThread {
@@ -148,11 +147,11 @@ impl SecondThread {
         thread::Builder::new().spawn(move || {
             let _ = ready.send(());
             while let Ok(task) = tasks.recv() {
-                // The first thread notices that the file does not come.
+                // After a panic the first thread misses the file.
                 let _ = catch_unwind(AssertUnwindSafe(task));
             }
         })?;
-        // A thread that starts makes system calls that the filter does not allow.
+        // The start of a thread makes system calls that the filter forbids.
         is_ready.recv().map_err(io::Error::other)?;
         Ok(Self(Some(sender)))
     }
@@ -173,7 +172,7 @@ impl From<Error> for Outcome {
             Error::Internal { reason } | Error::Overloaded { reason } => {
                 Self::Failed(short(reason))
             }
-            // The service has read the same headers already.
+            // The service has checked the same headers already, so this is a fault of the program.
             error => Self::Failed(short(error.to_string())),
         }
     }
@@ -217,7 +216,7 @@ fn send_frame(kind: u8, parts: &[&[u8]]) -> io::Result<()> {
     let length = parts.iter().map(|part| part.len()).sum();
     let mut head = frame_head(kind, length)?.to_vec();
     for part in parts {
-        // Short parts go with the head, in one call.
+        // Short parts are sent together with the head, in one call.
         if part.len() < 4 << 10 {
             head.extend_from_slice(part);
         } else {
@@ -229,7 +228,7 @@ fn send_frame(kind: u8, parts: &[&[u8]]) -> io::Result<()> {
     send(&head)
 }
 
-/// Writes to the service. The standard library's own output would allocate and lock.
+/// Writes to the service. The standard output of the standard library would allocate and lock.
 fn send(mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match write(stdout(), bytes) {
@@ -253,8 +252,8 @@ fn receive(socket: &OwnedFd, mut bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Processes pictures of this program's own, so that what libraries compute on their first use is
-/// there when a worker starts.
+/// Processes built-in pictures. Libraries compute tables at their first use, and workers inherit those
+/// tables.
 fn warm_up() {
     const EDGE_PX: u32 = 64;
 
@@ -284,7 +283,7 @@ fn warm_up() {
         let pixels = (0..EDGE_PX * EDGE_PX * 3).map(|number| (number * 7 % 251) as u8);
         let sample = encode_rgb(EDGE_PX, EDGE_PX, pixels.collect(), format, &recipe);
         let Ok(sample) = sample else { continue };
-        // A fault shows in the check of the whole way.
+        // `Jail::check` reports faults.
         let _ = process(
             sample.into(),
             &recipe,

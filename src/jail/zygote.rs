@@ -1,9 +1,9 @@
-//! The zygote: a process with one thread that does nothing but fork workers and reap them.
+//! The zygote: a process with one thread that forks workers and reaps them.
 //!
-//! It is this program's own file, executed with an empty environment. So it never held a secret, and
-//! its memory, which every worker starts with a copy of, has none either. It starts once, computes its
-//! tables, and gives up the rights that it does not need (`sandbox`). Then a worker costs a fork, not
-//! the start of a program.
+//! It is this program's own file, executed with an empty environment. So its memory, which every worker
+//! inherits, contains no secret. It starts once, computes tables, and gives up the rights that it does
+//! not need (`sandbox`). Then the start of a worker is a fork, which is faster than the start of a
+//! program.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
@@ -27,16 +27,16 @@ use super::worker;
 
 /// Forks workers for the service at the other end of the standard input, until that end is closed.
 ///
-/// Call this first thing in a process that has no second thread and that the service has started
-/// for this alone. The standard input is a sequenced-packet socket.
+/// The process must have been started for this alone, and must have no second thread. The standard
+/// input is a sequenced-packet socket.
 ///
 /// # Errors
-/// The system's, where this process cannot be set up. A fault of one worker is reported to the
+/// If this process cannot be set up, or its socket fails. Faults of a worker are reported to the
 /// service instead.
 pub fn serve() -> io::Result<()> {
-    // The standard input, output and error stay. No other descriptor can reach a worker.
+    // Workers inherit only the standard input, output and error.
     system::close_from(3)?;
-    // For lists of processes, which would show the name of the file.
+    // Lists of processes show this name instead of the name of the file.
     rustix::thread::set_name(c"cameo-zygote")?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -49,7 +49,7 @@ pub fn serve() -> io::Result<()> {
     rustix::process::chdir("/")?;
     system::ignore_requests_to_end();
     system::use_one_arena();
-    // A worker reports its panics itself, and has no standard error.
+    // A worker sends its panics to the service, and must not print them.
     std::panic::set_hook(Box::new(|_| ()));
     let inherited = worker::Inherited::prepare()?;
     sandbox::confine_zygote()?;
@@ -62,7 +62,7 @@ pub fn serve() -> io::Result<()> {
 
 struct Zygote {
     inherited: worker::Inherited,
-    /// The workers that run, by the number that the service gave each.
+    /// The running workers, by the ids that the service gave them.
     workers: BTreeMap<u64, OwnedFd>,
 }
 
@@ -94,7 +94,7 @@ impl Zygote {
                 Some((Command::Start(id), descriptors)) => self.start(id, descriptors)?,
                 Some((Command::Kill(id), _)) => {
                     if let Some(worker) = self.workers.get(&id) {
-                        // If it has ended meanwhile, it is about to be reaped.
+                        // This fails if the worker has ended already; the next turn reaps it.
                         let _ = pidfd_send_signal(worker, Signal::KILL);
                     }
                 }
@@ -133,8 +133,8 @@ impl Zygote {
         let own = rustix::process::getpid();
         match system::fork() {
             Ok(Forked::Worker) => {
-                // If the zygote has ended before the worker asked to end with it, its parent is
-                // another process by now.
+                // The zygote may have ended before this call. Then the kernel does not end this
+                // process, and its parent is another process.
                 let alone = set_parent_process_death_signal(Some(Signal::KILL)).is_err()
                     || getppid() != Some(own);
                 if alone {
@@ -143,8 +143,8 @@ impl Zygote {
                 worker::run(&socket, &upload, &self.inherited)
             }
             Ok(Forked::Zygote(process)) => {
-                // A worker without a descriptor could not be watched. This error ends the zygote, and
-                // its workers with it; the service starts the next one.
+                // Without a descriptor the end of the worker could not be noticed. So this error ends
+                // the zygote and all its workers, and the service starts another zygote.
                 let worker = pidfd_open(process, PidfdFlags::empty())?;
                 self.workers.insert(id, worker);
                 report(Report::Started(id, process.as_raw_nonzero().get()))
@@ -188,7 +188,7 @@ fn receive() -> io::Result<Option<(Command, Vec<OwnedFd>)>> {
 
 fn report(report: Report) -> io::Result<()> {
     match send(stdin(), &report.to_bytes(), SendFlags::NOSIGNAL) {
-        // The next receive notices that the service has ended.
+        // The service has ended. The next `receive` reports this.
         Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -3,7 +3,7 @@
 //!
 //! The order of the steps makes a crash harmless (see [`crate::catalog`]): the id is reserved before
 //! the first object is written, and the manifest is written after the last rendition. The objects
-//! belong to nobody until [`Service::commit`] makes their record current.
+//! belong to no user until [`Service::commit`] makes their record current.
 //!
 //! A failure on the way invalidates the reservation and removes the manifest, so that a rebuild
 //! never restores the avatar. If the future is dropped, the id stays pending, and the sweep removes

@@ -88,7 +88,7 @@ pub struct Checkup {
 pub enum PublicRead {
     /// Anyone. The check tested this.
     Anyone,
-    /// Nobody has to: the service, or a server in front of it, delivers the objects.
+    /// No anonymous reader: the service, or a server in front of it, delivers the objects.
     Proxy,
     /// Anyone should, but the store refused an anonymous read.
     Refused,

@@ -78,7 +78,7 @@ pub enum Error {
         reason: Cow<'static, str>,
     },
     /// The caller cancelled the work.
-    #[error("nobody waits for the picture any more")]
+    #[error("the caller cancelled the work")]
     Cancelled,
     /// The system lacks resources for the work now. The same picture may be accepted later.
     #[error("there is no room for the picture now")]

@@ -26,9 +26,10 @@
 //! | `re_rav1d` | decodes AV1 | yes, much; a panic in it ends the process |
 //!
 //! Reading headers (`probe`, `probe_for`) uses none of the decoders. A fault in the unsafe code of a
-//! decoder could harm the process that calls `process`. So a service that serves strangers calls it in
-//! a process that has nothing to lose, one for each picture. A caller that does not must leave AVIF
-//! out of [`Limits::formats`].
+//! decoder could corrupt the memory of the process that calls `process`, and a panic in `re_rav1d` ends
+//! it. So a service with untrusted uploads calls `process` in a separate process per picture, which has
+//! no secrets, files or network. A service that calls it in its own process must not list AVIF in
+//! [`Limits::formats`].
 
 mod animated;
 mod av1;

@@ -1,4 +1,4 @@
-//! Threads of their own for pictures, as many as there are cores.
+//! A pool of threads that process pictures, by default one per core.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,17 +18,17 @@ use super::{CancelToken, Control, Crop, Error, Output, Processed, Recipe, Worksp
 pub struct Job {
     /// The upload.
     pub bytes: Bytes,
-    /// What to make of it.
+    /// The outputs to make from it.
     pub recipe: Arc<Recipe>,
     /// The part that the client chose.
     pub crop: Option<Crop>,
-    /// How long the work may take, from when it begins.
+    /// Maximum duration of the work, from its start on a thread. Waiting does not count.
     pub deadline: Duration,
-    /// Raised when nobody waits any more.
+    /// The caller cancels the job with this token.
     pub cancel: CancelToken,
-    /// Gets each thing made, on the worker's thread; a break ends the work.
+    /// Called on the worker's thread with each output as soon as it is encoded. A break cancels the job.
     pub on_output: Box<dyn FnMut(Output) -> ControlFlow<()> + Send>,
-    /// Gets the outcome, exactly once, whatever happens.
+    /// Called exactly once, with the result.
     pub on_done: Box<dyn FnOnce(Result<Processed, Error>) + Send>,
 }
 
@@ -41,14 +41,14 @@ impl fmt::Debug for Job {
     }
 }
 
-/// Workers that take jobs in the order of their coming. Dropping the pool gives up what waits
-/// ([`Error::Cancelled`]), and waits for what runs.
+/// Worker threads that process jobs in the order of their submission. Dropping the pool cancels the
+/// waiting jobs ([`Error::Cancelled`]) and waits until the running jobs end.
 pub struct Pool {
     queue: Arc<Queue>,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// The most jobs that wait. Memory is bounded elsewhere, by what each job holds.
+/// Maximum number of waiting jobs. The caller bounds their memory.
 const MAX_WAITING: usize = 1024;
 
 impl Pool {
@@ -56,7 +56,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// The system's, where it gives no thread.
+    /// If the system starts no thread.
     pub fn new(workers: usize) -> std::io::Result<Self> {
         let count = match workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -68,7 +68,7 @@ impl Pool {
         };
         for number in 0..count {
             let queue = Arc::clone(&pool.queue);
-            // Where a thread cannot be had, dropping the pool ends those that could.
+            // If a thread does not start, the pool is dropped, which ends the earlier threads.
             let worker = thread::Builder::new()
                 .name(format!("imaging-{number}"))
                 .spawn(move || work(&queue))?;
@@ -77,18 +77,18 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Hands a job in. It waits until a worker is free.
+    /// Queues a job.
     ///
     /// # Errors
     ///
-    /// The job itself, untouched, where too many wait already.
+    /// Returns the job if too many jobs wait already.
     pub fn submit(&self, job: Job) -> Result<(), Box<Job>> {
         let mut state = self.queue.lock();
         if state.waiting.len() >= MAX_WAITING {
-            // Those who gave up hold no place.
-            let given_up = state.take_cancelled();
+            // Cancelled jobs must not fill the queue.
+            let cancelled = state.take_cancelled();
             drop(state);
-            for job in given_up {
+            for job in cancelled {
                 finish(job.on_done, Err(Error::Cancelled));
             }
             state = self.queue.lock();
@@ -102,12 +102,12 @@ impl Pool {
         Ok(())
     }
 
-    /// How many threads work.
+    /// The number of threads.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// How many jobs wait for one.
+    /// The number of jobs that wait for a thread.
     pub fn waiting(&self) -> usize {
         self.queue.lock().waiting.len()
     }
@@ -115,17 +115,17 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let given_up = {
+        let waiting = {
             let mut state = self.queue.lock();
             state.closing = true;
             std::mem::take(&mut state.waiting)
         };
         self.queue.changed.notify_all();
-        for job in given_up {
+        for job in waiting {
             finish(job.on_done, Err(Error::Cancelled));
         }
         for worker in self.workers.drain(..) {
-            // A worker catches every panic, so there is none to pass on.
+            // A worker catches every panic, so this returns no error.
             let _ = worker.join();
         }
     }
@@ -140,13 +140,13 @@ struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
-    /// What workers offered one another; there are never more than workers that wait.
+    /// Tasks that busy workers offered to idle ones. There are at most as many as idle workers.
     tasks: VecDeque<Task>,
     idle: usize,
     closing: bool,
 }
 
-/// What a worker does next.
+/// The next work of a worker.
 enum Work {
     Job(Job),
     Task(Task),
@@ -154,25 +154,25 @@ enum Work {
 
 impl State {
     fn take_cancelled(&mut self) -> Vec<Job> {
-        let (given_up, waiting) = std::mem::take(&mut self.waiting)
+        let (cancelled, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition(|job| job.cancel.is_cancelled());
         self.waiting = waiting;
-        given_up.into()
+        cancelled.into()
     }
 }
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic runs under the lock, so its state is whole even if poisoned.
+        // No code that can panic runs under the lock, so the state is consistent even if it is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for what to do next; `None` once the pool closes.
+    /// Waits for the next work. `None` means that the pool closes.
     fn next(&self) -> Option<Work> {
         let mut state = self.lock();
         loop {
-            // Tasks come first, also when the pool closes: someone waits for them.
+            // Tasks come first, even if the pool closes, because another worker waits for them.
             if let Some(task) = state.tasks.pop_front() {
                 return Some(Work::Task(task));
             }
@@ -212,7 +212,7 @@ fn work(queue: &Queue) {
         let job = match work {
             Work::Job(job) => job,
             Work::Task(task) => {
-                // Whoever offered it notices that its answer does not come.
+                // After a panic the other worker misses the result of its task.
                 let _ = catch_unwind(AssertUnwindSafe(task));
                 continue;
             }
@@ -239,7 +239,7 @@ fn work(queue: &Queue) {
             )
         }))
         .unwrap_or_else(|panic| {
-            // What the panic left behind is not to be trusted.
+            // A panic may have left the workspace inconsistent.
             workspace = Workspace::new();
             Err(Error::Internal {
                 reason: format!("panic: {}", message_of(&*panic)),
@@ -250,7 +250,7 @@ fn work(queue: &Queue) {
     }
 }
 
-/// Tells the outcome; a panic of the one who is told is not the worker's end.
+/// Calls `on_done`. If it panics, the worker continues.
 fn finish(
     on_done: Box<dyn FnOnce(Result<Processed, Error>) + Send>,
     result: Result<Processed, Error>,
@@ -309,7 +309,7 @@ mod tests {
         b"GIF89a\x01\0\x01\0\x80\0\0\x80\x80\x80\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
 
     #[test]
-    fn a_panic_is_an_error_and_the_worker_lives_on() {
+    fn a_panic_is_an_error_and_the_worker_continues() {
         let pool = Pool::new(1).unwrap();
         let (done, results) = mpsc::channel();
         let token = CancelToken::new();
@@ -350,12 +350,12 @@ mod tests {
         assert!(pool.queue.offer(Box::new(move || {
             let _ = gate.recv();
         })));
-        assert!(!pool.queue.offer(Box::new(|| panic!("nobody was free"))));
+        assert!(!pool.queue.offer(Box::new(|| panic!("no worker was idle"))));
         drop(release);
     }
 
     #[test]
-    fn dropping_the_pool_tells_everyone() {
+    fn dropping_the_pool_ends_every_job_with_a_result() {
         let pool = Pool::new(1).unwrap();
         let (done, results) = mpsc::channel();
         let (release, gate) = mpsc::channel::<()>();

@@ -97,8 +97,8 @@ impl Raster {
         self.layout = layout;
     }
 
-    /// Makes fully transparent pixels black. Their colours are not part of the picture and may show
-    /// content that somebody cut out.
+    /// Makes fully transparent pixels black. Their colours are invisible, and may be parts of a photo
+    /// that its owner cut out.
     pub(super) fn forget_hidden_colors(&mut self) {
         let channels = match self.layout {
             Layout::Rgba => 4,

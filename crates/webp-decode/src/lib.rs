@@ -199,7 +199,7 @@ impl Picture<'_> {
     /// whatever the area is; the area bounds the size of the result.
     ///
     /// `keep_going` is called every few rows, so that a caller can end the decode: at a deadline,
-    /// or if nobody needs the picture any more.
+    /// or if the work was cancelled.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Pictures in real processes, and real attempts to break out of them.
 //!
-//! The zygote of these tests is this test program, told to run the one test that is the zygote. A
-//! picture whose bytes name an [`Attempt`] makes the worker try that in place of decoding, when it is
-//! shut in.
+//! The zygote of these tests is this test program, started with arguments that select the test
+//! `zygote`. If the bytes of a picture name an [`Attempt`], the worker makes that attempt instead of
+//! decoding, after it has given up its rights.
 
 mod break_ins;
 
@@ -42,10 +42,10 @@ fn jail() -> Jail {
     Jail::open(program(), 2, Metrics::new()).unwrap()
 }
 
-/// What a worker does in place of decoding.
+/// An action of a worker instead of decoding.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) enum Attempt {
-    /// Nothing: the worker survives.
+    /// No action: the worker survives.
     Nothing,
     /// A system call.
     Call(i64, [i64; 6]),
@@ -60,15 +60,15 @@ pub(super) enum Attempt {
     CallInZygote(i64, [i64; 6]),
     /// Files that the recipe does not have.
     WriteForEver,
-    /// One file of this length, which never comes.
+    /// The head of a file of this length, without the file.
     Announce(u32),
-    /// An outcome, and then no end.
+    /// An outcome, after which the worker does not end.
     LingerAfterOutcome,
     /// A file that is no picture.
     SendText,
 }
 
-/// What a picture begins with that names an attempt.
+/// The first bytes of a picture that names an attempt.
 const MARK: &[u8] = b"an attempt:";
 
 impl Attempt {
@@ -87,7 +87,7 @@ impl Attempt {
         postcard::from_bytes(bytes.strip_prefix(MARK)?).ok()
     }
 
-    /// Makes the attempt. The outcome says that the worker has survived it.
+    /// Makes the attempt. The outcome reports that the worker has survived it.
     pub(super) fn make(self) -> Outcome {
         match self {
             // The zygote has made its call.
@@ -240,18 +240,26 @@ async fn expect_that_others_notice_nothing(jail: &Jail) {
 
 /// The process of a worker that was started, and its zygote's.
 async fn processes(jail: &Jail) -> (Pid, Pid) {
+    let own = rustix::process::getpid();
+    let filters = number_in_status(own, "Seccomp_filters").unwrap();
     loop {
         if let Some(worker) = jail.supervisor.some_process() {
-            // A worker that has shut itself in is under a filter.
-            let status = status_of(worker);
-            if status.contains("Seccomp:\t2") {
-                let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t"));
-                let parent = parent.and_then(|id| Pid::from_raw(id.parse().ok()?));
+            // The worker inherits two filters of the zygote. The third one is its own.
+            if number_in_status(worker, "Seccomp_filters") == Some(filters + 3) {
+                let parent = number_in_status(worker, "PPid").and_then(Pid::from_raw);
                 return (worker, parent.unwrap());
             }
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// A number in the status of a process; `None` if the process has ended.
+fn number_in_status(process: Pid, name: &str) -> Option<i32> {
+    let status = status_of(process);
+    let fields = status.lines().filter_map(|line| line.split_once(":\t"));
+    let (_, number) = fields.into_iter().find(|(field, _)| *field == name)?;
+    number.parse().ok()
 }
 
 fn status_of(process: Pid) -> String {
@@ -262,7 +270,10 @@ fn status_of(process: Pid) -> String {
 async fn until(holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it never holds");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "the condition does not hold"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -377,7 +388,7 @@ async fn a_worker_that_reaches_its_limit_of_processor_time_is_too_complex() {
     );
 }
 
-/// Says when it is dropped.
+/// Records that it was dropped.
 struct Reserved(Arc<AtomicBool>);
 
 impl Drop for Reserved {
@@ -387,7 +398,7 @@ impl Drop for Reserved {
 }
 
 #[tokio::test]
-async fn a_worker_that_nobody_waits_for_is_killed_and_keeps_its_reservation_until_then() {
+async fn a_worker_whose_work_is_cancelled_is_killed_and_keeps_its_reservation_until_then() {
     let jail = jail();
     let released = Arc::<AtomicBool>::default();
     let spinning = Picture {
@@ -400,11 +411,11 @@ async fn a_worker_that_nobody_waits_for_is_killed_and_keeps_its_reservation_unti
     drop(work);
     until(|| released.load(Ordering::SeqCst)).await;
     assert!(jail.supervisor.running() == 0);
-    assert!(test_kill_process(worker).is_err(), "it still runs");
+    assert!(test_kill_process(worker).is_err(), "the worker still runs");
 }
 
 #[tokio::test]
-async fn a_worker_that_somebody_kills_is_not_the_pictures_fault() {
+async fn a_worker_that_another_process_kills_is_overload_and_not_a_corrupt_picture() {
     let jail = jail();
     let work = start(&jail, picture(Attempt::SpinForEver.picture()));
     let (worker, _) = processes(&jail).await;
@@ -417,7 +428,7 @@ async fn a_worker_that_somebody_kills_is_not_the_pictures_fault() {
 }
 
 #[tokio::test]
-async fn a_zygote_that_somebody_kills_takes_its_workers_along_and_is_replaced() {
+async fn a_zygote_that_another_process_kills_ends_its_workers_and_is_replaced() {
     let jail = jail();
     let work = start(&jail, picture(Attempt::SpinForEver.picture()));
     let (worker, zygote) = processes(&jail).await;
@@ -432,7 +443,7 @@ async fn a_zygote_that_somebody_kills_takes_its_workers_along_and_is_replaced() 
 }
 
 #[tokio::test]
-async fn a_zygote_outlives_the_signals_that_ask_a_whole_group_to_end() {
+async fn a_zygote_ignores_the_signals_that_end_a_group_of_processes() {
     let jail = jail();
     let work = start(&jail, picture(Attempt::SpinForEver.picture()));
     let (_, zygote) = processes(&jail).await;

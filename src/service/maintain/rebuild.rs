@@ -134,7 +134,7 @@ impl Service {
             self.catalog.raise_version_floor(record.version).await?;
         }
         // The catalog is asked before the store. An upload that is invalidated in between is retired
-        // until its objects are gone. So nobody removes an upload that is neither retired nor
+        // until its objects are gone. So no replica removes an upload that is neither retired nor
         // incomplete afterwards. `restore` checks the catalog once more.
         match self.catalog.upload_state(&subject, upload.avatar).await {
             Ok(UploadState::Expired | UploadState::Unknown) => {}

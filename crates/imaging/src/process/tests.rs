@@ -444,7 +444,7 @@ fn a_gif_of_the_largest_size_is_taken() {
 }
 
 #[test]
-fn colours_that_nobody_sees_are_forgotten() {
+fn the_colours_of_transparent_pixels_are_removed() {
     let mut raster = Raster {
         width: 2,
         height: 1,

@@ -24,9 +24,9 @@ const MIN_APART_BYTES: &str = "32768";
 const MEASURING: usize = 2;
 
 /// An executor that always has an idle thread.
-struct Somebody;
+struct AlwaysIdle;
 
-impl Executor for Somebody {
+impl Executor for AlwaysIdle {
     fn offer(&self, task: Task) -> bool {
         thread::spawn(task);
         true
@@ -128,7 +128,7 @@ fn take(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
         crop,
         &Control::unlimited(),
         &mut workspace,
-        &Somebody,
+        &AlwaysIdle,
         &mut emit,
     )
     .unwrap();
@@ -155,7 +155,7 @@ fn status_bytes(key: &str) -> u64 {
 const WHICH: &str = "CAMEO_TEST_MEASURES";
 
 #[test]
-#[ignore = "not a test: the process that measures one picture in so many"]
+#[ignore = "not a test: a process that measures some of the pictures"]
 fn measuring() {
     // With huge pages, a block that is hardly used would count completely.
     #[cfg(target_os = "linux")]
