@@ -46,69 +46,39 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::RangeInclusive;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use async_trait::async_trait;
     use bytes::Bytes;
 
     use super::super::REMOVALS;
-    use super::super::testing::Parts;
+    use super::super::testing::{Parts, StoreChanges};
     use super::*;
-    use crate::avatar::{AvatarId, ObjectKey};
+    use crate::avatar::ObjectKey;
     use crate::catalog::{Precondition, contract};
-    use crate::storage::{
-        Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
-    };
+    use crate::storage::Store;
 
-    /// A store that records the order of deletes. Each delete takes 10 ms.
-    struct RecordingStore {
-        store: Arc<DiskStore>,
+    /// Records the order of deletes. Each delete takes 10 ms.
+    #[derive(Default)]
+    struct RecordDeletes {
         deleted: Mutex<Vec<ObjectKey>>,
         under_way: AtomicUsize,
         most: AtomicUsize,
     }
 
     #[async_trait]
-    impl Store for RecordingStore {
-        async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
-            self.store.put(key, body).await
-        }
-
-        async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-            self.store.get(key).await
-        }
-
-        async fn get_range(
-            &self,
-            key: &ObjectKey,
-            range: RangeInclusive<u64>,
-        ) -> Result<Option<RangedObject>, StoreError> {
-            self.store.get_range(key, range).await
-        }
-
-        async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+    impl StoreChanges for RecordDeletes {
+        async fn before_delete(&self, _key: &ObjectKey) {
             let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
             self.most.fetch_max(under_way, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(10)).await;
-            self.store.delete(key).await?;
+        }
+
+        async fn after_delete(&self, key: &ObjectKey) {
             self.under_way.fetch_sub(1, Ordering::Relaxed);
             self.deleted.lock().unwrap().push(key.clone());
-            Ok(())
-        }
-
-        async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
-            self.store.list(avatar).await
-        }
-
-        async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-            self.store.uploads(after).await
-        }
-
-        async fn check(&self) -> Result<Checkup, StoreError> {
-            self.store.check().await
         }
     }
 
@@ -138,18 +108,10 @@ mod tests {
                     .unwrap();
             }
         }
-        let store = Arc::new(RecordingStore {
-            store: parts.store.clone(),
-            deleted: Mutex::default(),
-            under_way: AtomicUsize::new(0),
-            most: AtomicUsize::new(0),
-        });
-        let removal = parts
-            .service_on(store.clone())
-            .remove(&subject, &Precondition::Anything)
-            .await;
+        let (service, store) = parts.service_with(RecordDeletes::default());
+        let removal = service.remove(&subject, &Precondition::Anything).await;
         assert_eq!(removal.unwrap().objects, 40);
-        let deleted = store.deleted.lock().unwrap();
+        let deleted = store.changes.deleted.lock().unwrap();
         let are_manifests: Vec<_> = deleted
             .iter()
             .map(|key| matches!(key, ObjectKey::Manifest { .. }))
@@ -159,7 +121,7 @@ mod tests {
             are_manifests[..4].iter().all(|manifest| *manifest),
             "{deleted:?}"
         );
-        let most = store.most.load(Ordering::Relaxed);
+        let most = store.changes.most.load(Ordering::Relaxed);
         assert!(most > 1 && most <= REMOVALS, "{most} at once");
     }
 }

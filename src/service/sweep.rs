@@ -150,39 +150,33 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::RangeInclusive;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
     use async_trait::async_trait;
     use bytes::Bytes;
+    use cameo_testing::photos::AVIF_AS_JPEG;
 
     use super::*;
-    use crate::avatar::{AvatarId, ObjectKey, SubjectId};
+    use crate::avatar::{ObjectKey, SubjectId};
     use crate::catalog::{Precondition, contract};
     use crate::service::Upload;
-    use crate::service::testing::Parts;
+    use crate::service::testing::{Parts, StoreChanges};
     use crate::storage::contract::rendition;
-    use crate::storage::{
-        Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
-    };
+    use crate::storage::{Store, StoreError};
 
-    const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
-
-    /// A store in which an upload is swept as abandoned as soon as it has written an object.
+    /// Sweeps an upload as abandoned as soon as it has written an object.
     struct SweptUnderWay {
-        store: Arc<DiskStore>,
         clock: Arc<contract::ManualClock>,
         sweeper: Service,
         is_swept: AtomicBool,
-        written_after: Arc<AtomicUsize>,
+        written_after: AtomicUsize,
     }
 
     #[async_trait]
-    impl Store for SweptUnderWay {
-        async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
-            self.store.put(key, body).await?;
+    impl StoreChanges for SweptUnderWay {
+        async fn after_put(&self, _key: &ObjectKey) -> Result<(), StoreError> {
             if self.is_swept.swap(true, Ordering::Relaxed) {
                 self.written_after.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
@@ -191,34 +185,6 @@ mod tests {
             let swept = self.sweeper.sweep().await.unwrap();
             assert_eq!(swept.avatars, 1);
             Ok(())
-        }
-
-        async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-            self.store.get(key).await
-        }
-
-        async fn get_range(
-            &self,
-            key: &ObjectKey,
-            range: RangeInclusive<u64>,
-        ) -> Result<Option<RangedObject>, StoreError> {
-            self.store.get_range(key, range).await
-        }
-
-        async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-            self.store.delete(key).await
-        }
-
-        async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
-            self.store.list(avatar).await
-        }
-
-        async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-            self.store.uploads(after).await
-        }
-
-        async fn check(&self) -> Result<Checkup, StoreError> {
-            self.store.check().await
         }
     }
 
@@ -273,29 +239,27 @@ mod tests {
     #[tokio::test]
     async fn an_upload_that_continues_after_its_sweep_leaves_nothing() {
         let parts = Parts::new();
-        let written_after = Arc::new(AtomicUsize::new(0));
-        let service = parts.service_on(Arc::new(SweptUnderWay {
-            store: parts.store.clone(),
+        let (service, store) = parts.service_with(SweptUnderWay {
             clock: parts.clock.clone(),
             sweeper: parts.service(),
             is_swept: AtomicBool::new(false),
-            written_after: Arc::clone(&written_after),
-        }));
+            written_after: AtomicUsize::new(0),
+        });
         let subject = SubjectId::new("42").unwrap();
         let upload = Upload {
             subject: subject.clone(),
-            bytes: Bytes::from_static(PICTURE),
+            bytes: Bytes::from_static(AVIF_AS_JPEG),
             crop: None,
             precondition: Precondition::Anything,
         };
         let account = crate::service::budget::Account::User(subject.clone());
-        let admission = service.admit(account, PICTURE.len()).await.unwrap();
+        let admission = service.admit(account, AVIF_AS_JPEG.len()).await.unwrap();
         let uploaded = service.upload(admission, upload, std::future::pending());
         let error = uploaded.await.unwrap_err();
         assert!(matches!(error, Error::TimedOut), "{error:?}");
 
         // Five more renditions and the manifest were written after the sweep.
-        assert_eq!(written_after.load(Ordering::Relaxed), 6);
+        assert_eq!(store.changes.written_after.load(Ordering::Relaxed), 6);
         assert_eq!(parts.store.uploads(None).await.unwrap(), []);
         assert_eq!(parts.catalog.get(&subject).await.unwrap(), None);
         // Its objects are removed once more, in case a write was still on its way.

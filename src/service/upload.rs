@@ -79,85 +79,54 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::RangeInclusive;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use async_trait::async_trait;
+    use cameo_testing::photos::AVIF_AS_JPEG;
     use cameo_testing::redis::RedisServer;
 
-    use super::super::testing::Parts;
+    use super::super::testing::{ChangedStore, Parts, StoreChanges};
     use super::*;
-    use crate::avatar::{AvatarId, ObjectKey};
+    use crate::avatar::ObjectKey;
     use crate::catalog::{InitialState, Records, RedisCatalog};
     use crate::config::{Partitions, RedisSettings};
     use crate::service::budget::Account;
-    use crate::storage::{
-        Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload,
-    };
+    use crate::storage::{Store, StoreError};
 
-    /// A store whose answer to a write is lost, if the write is of such an object.
+    /// Loses the answer to a write of such an object.
     struct LosesAnswer {
-        store: Arc<DiskStore>,
         to: fn(&ObjectKey) -> bool,
         /// Stopped when the answer is lost.
         catalog: Option<Mutex<RedisServer>>,
-        deleted: Arc<Mutex<Vec<ObjectKey>>>,
+        deleted: Mutex<Vec<ObjectKey>>,
     }
 
     #[async_trait]
-    impl Store for LosesAnswer {
-        async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
-            self.store.put(key, body).await?;
-            if (self.to)(key) {
-                if let Some(catalog) = &self.catalog {
-                    catalog.lock().unwrap().kill();
-                }
-                return Err(StoreError::new("write an object", "its answer was lost"));
+    impl StoreChanges for LosesAnswer {
+        async fn after_put(&self, key: &ObjectKey) -> Result<(), StoreError> {
+            if !(self.to)(key) {
+                return Ok(());
             }
-            Ok(())
+            if let Some(catalog) = &self.catalog {
+                catalog.lock().unwrap().kill();
+            }
+            Err(StoreError::new("write an object", "its answer was lost"))
         }
 
-        async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-            self.store.get(key).await
-        }
-
-        async fn get_range(
-            &self,
-            key: &ObjectKey,
-            range: RangeInclusive<u64>,
-        ) -> Result<Option<RangedObject>, StoreError> {
-            self.store.get_range(key, range).await
-        }
-
-        async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        async fn before_delete(&self, key: &ObjectKey) {
             self.deleted.lock().unwrap().push(key.clone());
-            self.store.delete(key).await
-        }
-
-        async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
-            self.store.list(avatar).await
-        }
-
-        async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
-            self.store.uploads(after).await
-        }
-
-        async fn check(&self) -> Result<Checkup, StoreError> {
-            self.store.check().await
         }
     }
 
     /// Uploads a picture and returns the error.
     async fn failed_upload(service: &Service) -> Error {
-        const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
-
         let subject = SubjectId::new("42").unwrap();
         let account = Account::User(subject.clone());
-        let admission = service.admit(account, PICTURE.len()).await.unwrap();
+        let admission = service.admit(account, AVIF_AS_JPEG.len()).await.unwrap();
         let upload = Upload {
             subject,
-            bytes: Bytes::from_static(PICTURE),
+            bytes: Bytes::from_static(AVIF_AS_JPEG),
             crop: None,
             precondition: Precondition::Anything,
         };
@@ -168,17 +137,14 @@ mod tests {
     #[tokio::test]
     async fn an_upload_that_fails_before_its_manifest_asks_the_store_for_nothing_more() {
         let parts = Parts::new();
-        let deleted = Arc::<Mutex<Vec<_>>>::default();
-        let store = LosesAnswer {
-            store: parts.store.clone(),
+        let (service, store) = parts.service_with(LosesAnswer {
             to: |key| !matches!(key, ObjectKey::Manifest { .. }),
             catalog: None,
-            deleted: Arc::clone(&deleted),
-        };
-        let service = Parts::service_of(Arc::new(store), parts.catalog.clone());
+            deleted: Mutex::default(),
+        });
         let error = failed_upload(&service).await;
         assert!(matches!(error, Error::Storage(_)), "{error:?}");
-        assert_eq!(*deleted.lock().unwrap(), []);
+        assert_eq!(*store.changes.deleted.lock().unwrap(), []);
     }
 
     #[tokio::test]
@@ -194,11 +160,13 @@ mod tests {
         };
         let catalog = RedisCatalog::open(&settings).await.unwrap().0;
         catalog.initialize(InitialState::New).await.unwrap();
-        let store = LosesAnswer {
+        let store = ChangedStore {
             store: parts.store.clone(),
-            to: |key| matches!(key, ObjectKey::Manifest { .. }),
-            catalog: Some(Mutex::new(server)),
-            deleted: Arc::default(),
+            changes: LosesAnswer {
+                to: |key| matches!(key, ObjectKey::Manifest { .. }),
+                catalog: Some(Mutex::new(server)),
+                deleted: Mutex::default(),
+            },
         };
         let service = Parts::service_of(Arc::new(store), Arc::new(catalog));
         let error = failed_upload(&service).await;

@@ -1,4 +1,3 @@
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use super::gc::Collected;
 use super::*;
 use crate::avatar::{Change, Event, SubjectId, Timestamp, Version};
 use crate::catalog::{Clock, Outstanding, Precondition, Replaced, contract};
-use crate::service::testing::Parts;
-use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError};
+use crate::service::testing::{Parts, StoreChanges};
+use crate::storage::{Store, StoreError};
 
 impl Parts {
     /// Reserves the id of an upload. The catalog gives it the version of the record.
@@ -57,19 +56,17 @@ impl Parts {
 
 type Listing = Vec<StoredUpload>;
 
-/// A store that calls a function of the test during an operation.
-struct Meddled {
-    store: Arc<DiskStore>,
+/// Calls functions of the test.
+struct Calls {
     /// Called after an object of this upload was read.
     after_get: Box<dyn Fn(AvatarId) -> BoxFuture<'static, ()> + Send + Sync>,
     /// Changes the result of a listing.
     listed: fn(Listing) -> Result<Listing, StoreError>,
 }
 
-impl Meddled {
-    fn with(store: &Arc<DiskStore>) -> Self {
+impl Default for Calls {
+    fn default() -> Self {
         Self {
-            store: store.clone(),
             after_get: Box::new(|_| Box::pin(async {})),
             listed: Ok,
         }
@@ -77,39 +74,13 @@ impl Meddled {
 }
 
 #[async_trait]
-impl Store for Meddled {
-    async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<(), StoreError> {
-        self.store.put(key, body).await
-    }
-
-    async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-        let object = self.store.get(key).await;
+impl StoreChanges for Calls {
+    async fn after_get(&self, key: &ObjectKey) {
         (self.after_get)(key.avatar()).await;
-        object
     }
 
-    async fn get_range(
-        &self,
-        key: &ObjectKey,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<RangedObject>, StoreError> {
-        self.store.get_range(key, range).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.store.delete(key).await
-    }
-
-    async fn list(&self, avatar: AvatarId) -> Result<Vec<ObjectKey>, StoreError> {
-        self.store.list(avatar).await
-    }
-
-    async fn uploads(&self, after: Option<AvatarId>) -> Result<Listing, StoreError> {
-        (self.listed)(self.store.uploads(after).await?)
-    }
-
-    async fn check(&self) -> Result<Checkup, StoreError> {
-        self.store.check().await
+    fn listed(&self, uploads: Listing) -> Result<Listing, StoreError> {
+        (self.listed)(uploads)
     }
 }
 
@@ -159,10 +130,10 @@ async fn an_incomplete_upload_is_garbage_and_is_not_restored() {
 async fn a_store_with_more_uploads_than_fit_into_memory_is_collected_window_by_window() {
     let parts = Parts::new();
     // One upload per page makes every window as small as possible.
-    let service = parts.service_on(Arc::new(Meddled {
+    let (service, _) = parts.service_with(Calls {
         listed: |uploads| Ok(uploads.into_iter().take(1).collect()),
-        ..Meddled::with(&parts.store)
-    }));
+        ..Calls::default()
+    });
     let subjects = ["a", "b", "c", "d", "e"];
     let ids = [0x00, 0x40, 0x80, 0xc0, 0xf8].map(|first| {
         let mut bits = [1; 16];
@@ -218,10 +189,10 @@ async fn an_upload_that_is_invalidated_during_a_rebuild_is_not_restored() {
             service.catalog.forget(&outstanding).await.unwrap();
         })
     };
-    let service = parts.service_on(Arc::new(Meddled {
+    let (service, _) = parts.service_with(Calls {
         after_get: Box::new(given_up),
-        ..Meddled::with(&parts.store)
-    }));
+        ..Calls::default()
+    });
     let done = rebuilt(&service).await;
     assert_eq!((done.uploads, done.current, done.incomplete), (1, 0, 1));
     assert_eq!(parts.catalog.get(&subject()).await.unwrap(), None);
@@ -244,10 +215,10 @@ async fn an_upload_that_a_rebuild_restores_during_the_collection_is_not_garbage(
             }
         })
     };
-    let service = parts.service_on(Arc::new(Meddled {
+    let (service, _) = parts.service_with(Calls {
         after_get: Box::new(restored),
-        ..Meddled::with(&parts.store)
-    }));
+        ..Calls::default()
+    });
     let found = collected(&service).await;
     assert_eq!((found.uploads, found.garbage.count), (2, 0));
     assert!(service.is_whole(&current).await.unwrap());
@@ -297,10 +268,10 @@ async fn after_a_rebuild_no_version_is_used_again_that_a_deleted_avatar_may_have
 #[tokio::test]
 async fn a_rebuild_raises_the_floor_before_anything_else() {
     let parts = Parts::new();
-    let service = parts.service_on(Arc::new(Meddled {
+    let (service, _) = parts.service_with(Calls {
         listed: |_| Err(StoreError::new("list its uploads", "on purpose")),
-        ..Meddled::with(&parts.store)
-    }));
+        ..Calls::default()
+    });
     parts.catalog.initialize(InitialState::New).await.unwrap();
     let rebuilt = service.rebuild(None, DropLimit::Few, 10, |_, _| {}).await;
     rebuilt.unwrap_err();
