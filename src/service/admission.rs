@@ -4,8 +4,9 @@ use std::pin::pin;
 
 use tokio::time::Instant;
 
-use super::budget::{Account, BodyReservation, Reservation, SLOT_TIME, UserSlot, WaitDeadline};
+use super::budget::{BodyReservation, Reservation, SLOT_TIME, UserSlot, WaitDeadline};
 use super::{Error, Service};
+use crate::avatar::Account;
 
 /// Permission to send a body of up to some size. Memory is reserved as the body arrives.
 pub struct Admission {

@@ -159,7 +159,7 @@ mod tests {
     use cameo_testing::photos::AVIF_AS_JPEG;
 
     use super::*;
-    use crate::avatar::{ObjectKey, SubjectId};
+    use crate::avatar::{Account, ObjectKey, SubjectId};
     use crate::catalog::{Precondition, contract};
     use crate::service::Upload;
     use crate::service::testing::{Parts, StoreChanges};
@@ -252,7 +252,7 @@ mod tests {
             crop: None,
             precondition: Precondition::Anything,
         };
-        let account = crate::service::budget::Account::User(subject.clone());
+        let account = Account::User(subject.clone());
         let admission = service.admit(account, AVIF_AS_JPEG.len()).await.unwrap();
         let uploaded = service.upload(admission, upload, std::future::pending());
         let error = uploaded.await.unwrap_err();

@@ -88,10 +88,9 @@ mod tests {
 
     use super::super::testing::{ChangedStore, Parts, StoreChanges};
     use super::*;
-    use crate::avatar::ObjectKey;
+    use crate::avatar::{Account, ObjectKey};
     use crate::catalog::{InitialState, Records, RedisCatalog};
     use crate::config::{Partitions, RedisSettings};
-    use crate::service::budget::Account;
     use crate::storage::{Store, StoreError};
 
     /// Loses the answer to a write of such an object.

@@ -24,8 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Error;
-pub(crate) use crate::avatar::Account;
-use crate::avatar::SubjectId;
+use crate::avatar::{Account, SubjectId};
 pub(super) use pool::Reservation;
 use pool::{MemoryPool, Outcome};
 

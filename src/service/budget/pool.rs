@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::Account;
+use crate::avatar::Account;
 
 /// The shortest time between two revocations: a revoked reservation needs a moment to be released.
 const REVOKE_INTERVAL: Duration = Duration::from_millis(100);
