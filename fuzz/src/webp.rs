@@ -17,9 +17,9 @@ struct Image {
     pixels: Vec<u8>,
 }
 
-/// Takes the first picture out of `data`, puts it into a file of its own, and decodes that file with
-/// all three decoders. The file of its own is needed because decoders differ in the containers that
-/// they accept: libwebp reads behind the end of the chunk, and `image-webp` refuses more.
+/// Copies the first picture of `data` into a new file, and decodes the file with all three decoders.
+/// The new file is needed because decoders differ in the containers that they accept: libwebp reads
+/// behind the end of the chunk, and `image-webp` refuses more.
 ///
 /// # Panics
 ///

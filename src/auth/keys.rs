@@ -1,4 +1,4 @@
-//! Where the keys that verify tokens come from.
+//! The sources of the keys that verify tokens.
 
 use std::sync::Arc;
 

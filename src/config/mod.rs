@@ -53,15 +53,15 @@ pub struct Config {
     pub http: Http,
     /// How tokens are verified.
     pub auth: Auth,
-    /// Which pictures are accepted.
+    /// The accepted pictures.
     pub upload: Upload,
-    /// Which renditions are made.
+    /// The renditions to make.
     pub images: Images,
     /// How much memory, time and how many threads processing may use.
     pub processing: Processing,
-    /// Where renditions are stored.
+    /// The store of renditions.
     pub storage: Storage,
-    /// Where records are stored.
+    /// The store of records.
     pub catalog: Catalog,
     /// Rate limits; `None` if they are switched off.
     pub limits: Option<Limits>,
@@ -150,7 +150,7 @@ pub struct Images {
     pub keep_master: bool,
 }
 
-/// Where pictures are processed.
+/// The place in which pictures are processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// In a separate process per picture, which has no rights.
@@ -162,7 +162,7 @@ pub enum Isolation {
 /// `[processing]`
 #[derive(Clone, Debug)]
 pub struct Processing {
-    /// Where pictures are processed.
+    /// The place in which pictures are processed.
     pub isolation: Isolation,
     /// Number of pictures that are processed at once; 0 means one per core.
     pub workers: usize,

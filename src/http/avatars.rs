@@ -166,7 +166,7 @@ pub(super) async fn read(
     response
 }
 
-/// What a read answers.
+/// The form of the answer to a read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
     Json,

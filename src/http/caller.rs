@@ -90,7 +90,7 @@ where
     }
 }
 
-/// Where a request carries its token.
+/// The place of the token in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TokenSource {
     /// `Authorization: Bearer`

@@ -37,7 +37,7 @@ impl ConnectionHandle {
         self.0.listeners.load(Ordering::Relaxed) > 0
     }
 
-    /// Asks the listener to go, also one that begins later.
+    /// Asks the listener to end its answer. A listener that begins later is asked at once.
     pub(crate) fn ask_to_go(&self) {
         self.0.is_asked_to_go.store(true, Ordering::SeqCst);
         self.0.asked_to_go.notify_waiters();

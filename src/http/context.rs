@@ -1,4 +1,4 @@
-//! What the envelope and the extractors share about one request.
+//! The data of one request that the envelope and the extractors share.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +9,7 @@ use super::problem::{Code, Problem};
 use crate::avatar::Account;
 use crate::limits::{Action, Decision};
 
-/// What is known about one request. The envelope makes it; extractors add to it; the envelope then
+/// Facts about one request. The envelope makes it; extractors add to it; the envelope then
 /// writes headers, metrics and the log line from it. Clones share it.
 #[derive(Clone)]
 pub(super) struct RequestContext(Arc<Inner>);

@@ -22,7 +22,7 @@ const OK: &str = "ok";
 const UNAVAILABLE: &str = "unavailable";
 const REFUSED: &str = "refused";
 
-/// What the service depends on.
+/// The state of the services that this service depends on.
 #[derive(Clone, Serialize, ToSchema)]
 pub(super) struct Dependencies {
     /// The store of images: `ok`, `degraded` (it can be read), `unavailable`, or, while the service

@@ -24,7 +24,7 @@ pub(super) struct Ready {
     /// `ready`, `degraded` (reads are served; `reasons` says what is wrong), `not_ready` or
     /// `draining`.
     pub status: &'static str,
-    /// What it depends on.
+    /// The state of its dependencies.
     #[serde(flatten)]
     pub dependencies: Dependencies,
 }
@@ -36,7 +36,7 @@ pub(super) struct Overview {
     pub status: &'static str,
     /// Always `true`: a service with an invalid configuration does not start.
     pub config_valid: bool,
-    /// What is wrong; empty if nothing is.
+    /// The problems; empty if there are none.
     pub errors: Vec<String>,
     /// The version of the program.
     pub version: &'static str,

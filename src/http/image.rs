@@ -12,7 +12,7 @@ use super::problem::{Code, Problem};
 use crate::avatar::ObjectKey;
 use crate::service::{RangedObject, Service};
 
-/// Where an image comes from: the store, or a generator.
+/// The source of an image: the store, or a generator.
 pub(super) trait ImageSource: Sync {
     /// The media type.
     fn content_type(&self) -> &'static str;
@@ -64,7 +64,7 @@ pub(super) struct StoredImage<'a> {
     named_by: NamedBy,
 }
 
-/// What names a stored image.
+/// The origin of the key of a stored image.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NamedBy {
     /// A record. The image exists, unless the store lost it.

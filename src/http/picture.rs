@@ -45,7 +45,7 @@ struct CropQuery {
     crop: Option<String>,
 }
 
-/// What the body of an upload is.
+/// The kind of body of an upload.
 enum BodyKind {
     /// A multipart form.
     Form,

@@ -193,7 +193,7 @@ pub(super) struct ProblemBody {
     pub status: u16,
     /// The problem's stable name, for programs.
     pub code: Code,
-    /// What was found and what is allowed, for people.
+    /// A text for people: the value that was found, and the allowed values.
     pub detail: String,
     /// The request's id. The operator of the service finds the request in the logs by it.
     pub request_id: String,

@@ -36,7 +36,7 @@ pub(super) async fn count(
     }
 }
 
-/// Says which quota is used up, and how it is restored.
+/// The text of an error that names the exhausted quota and how it is restored.
 fn denial(action: Action, account: &Account, decision: &Decision) -> String {
     let (action, kind) = (action.name(), account.kind());
     match decision.counted_by {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the program waits for during startup.
+/// The dependency that the program waits for during startup.
 #[derive(Debug, Default)]
 pub struct Startup(AtomicU8);
 
-/// What the program needs before it can serve.
+/// A dependency that the program needs before it can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needed {
     /// The catalog of records.
@@ -24,7 +24,7 @@ impl Startup {
         self.0.store(needed as u8, Ordering::Relaxed);
     }
 
-    /// What the program waits for at the moment.
+    /// The dependency that the program waits for at the moment.
     pub(super) fn waiting(&self) -> Needed {
         if self.0.load(Ordering::Relaxed) == Needed::Store as u8 {
             Needed::Store

@@ -1,4 +1,4 @@
-//! What every handler can use.
+//! The state that every handler can use.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::limits::Limiter;
 use crate::service::{Service, Size};
 use crate::telemetry::Metrics;
 
-/// What every handler can use. Clones share it.
+/// The state that every handler can use. Clones share it.
 #[derive(Clone)]
 pub struct AppState(Arc<Shared>);
 

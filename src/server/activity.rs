@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::http::ConnectionHandle;
 
-/// What one connection is doing.
+/// The activity of one connection.
 pub(super) struct Activity {
     /// For the handlers of its requests.
     pub(super) handle: ConnectionHandle,

@@ -40,7 +40,7 @@ pub(super) const LISTENER_TIMEOUT: Duration = Duration::from_secs(4);
 /// In a drain: how often these times are checked.
 const DRAIN_CHECK: Duration = Duration::from_millis(250);
 
-/// What a server is doing.
+/// The phase of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// It accepts connections.

@@ -1,4 +1,4 @@
-//! What answers the requests of a connection.
+//! The router that answers the requests of a connection.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use tower::ServiceExt;
 
 use crate::http::{self, ConnectionHandle};
 
-/// What a connection is accepted for.
+/// The requests for which a connection is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Any number of requests.

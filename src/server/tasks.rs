@@ -18,7 +18,7 @@ pub(super) struct Tasks(Vec<Task>);
 struct Task {
     name: &'static str,
     stop: oneshot::Sender<()>,
-    /// The one task. A set aborts it when it is dropped.
+    /// Contains only this task. Dropping it aborts the task.
     running: JoinSet<()>,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Picture {
     pub(super) crop: Option<Crop>,
 }
 
-/// What a failed upload may leave behind besides its renditions.
+/// The objects and reservations that a failed upload may leave besides its renditions.
 #[derive(Clone, Copy)]
 enum Traces {
     None,

@@ -4,7 +4,7 @@ use super::{Error, Service};
 use crate::avatar::{Record, SubjectId};
 use crate::catalog::{Precondition, PreconditionFailed};
 
-/// What a removal removed.
+/// The result of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
     /// The record that was current.

@@ -12,7 +12,7 @@ use crate::avatar::{AvatarId, ObjectKey, Timestamp};
 use crate::catalog::{Claimed, Due, Invalidated};
 use crate::telemetry::chain;
 
-/// What a sweep removed.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Avatars that were removed.

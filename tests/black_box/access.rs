@@ -1,4 +1,4 @@
-//! Which callers may do what.
+//! The permissions of callers.
 
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};

@@ -44,7 +44,7 @@ const NONE: Outcome = (404, "avatar_not_found");
 const TO_DOCS: Outcome = (307, "");
 const TO_SLASH: Outcome = (303, "");
 
-/// What each of [`CALLERS`] is answered.
+/// The outcome for each of [`CALLERS`].
 type Outcomes = [Outcome; 6];
 
 const OPEN: Outcomes = [OK; 6];

@@ -2,7 +2,7 @@
 
 use crate::Error;
 
-/// Asks the caller whether decoding is to go on. The decoder asks every few rows.
+/// Calls a function of the caller every few rows. The function decides whether decoding continues.
 #[derive(Clone, Copy)]
 pub(crate) struct Interrupt<'a>(&'a dyn Fn() -> bool);
 

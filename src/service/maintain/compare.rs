@@ -16,13 +16,13 @@ use crate::storage::StoredUpload;
 
 /// Records without objects that are held in memory. A later run finds further ones.
 const MAX_LOST: usize = 1_000_000;
-/// How many records without objects are always dropped.
+/// The number of records without objects that are always dropped.
 const MAX_DROPPED: u64 = 10;
 /// The part of all records that is dropped as well: one in a hundred. Only [`DropLimit::None`]
 /// drops more than both limits.
 const MAX_DROPPED_PART: u64 = 100;
 
-/// How many records without objects may be dropped.
+/// The number of records without objects that may be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropLimit {
     /// Ten, or one percent of all records if that is more. A bucket that was emptied by mistake
@@ -37,13 +37,13 @@ pub enum DropLimit {
 pub struct Lost {
     /// Their avatars.
     pub avatars: Named,
-    /// How many of the records were dropped.
+    /// The number of dropped records.
     pub dropped: u64,
     /// Whether all of them were kept because they exceed the limit.
     pub is_over_limit: bool,
 }
 
-/// What the comparison of the current records with the store has found so far.
+/// The result so far of comparing the current records with the store.
 #[derive(Default)]
 pub(super) struct Comparison {
     /// The number of records.

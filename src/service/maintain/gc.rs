@@ -12,7 +12,7 @@ use crate::catalog::UploadState;
 use crate::service::{Error, Service};
 use crate::storage::StoredUpload;
 
-/// What a garbage collection may do.
+/// The options of a garbage collection.
 #[derive(Clone, Copy, Debug)]
 pub struct GcOptions {
     /// Whether it only reports.
@@ -29,7 +29,7 @@ pub struct GcOptions {
     pub window: usize,
 }
 
-/// What a garbage collection found and did.
+/// The result of a garbage collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Uploads in the store.
@@ -53,7 +53,7 @@ pub struct Collected {
     pub unreadable: u64,
 }
 
-/// What an upload is that no current record names.
+/// The state of an upload that no current record names.
 enum Verdict {
     /// The catalog knows it by now.
     Known,

@@ -27,7 +27,7 @@ pub(crate) use rebuild::Rebuilt;
 
 /// Manifests read, or uploads removed, at the same time.
 const CONCURRENCY: usize = 16;
-/// How many avatars a report names.
+/// The number of avatars that a report names.
 const MAX_NAMES: usize = 1000;
 
 /// A number of avatars, and the ids of the first of them.
@@ -50,10 +50,10 @@ impl Named {
     }
 }
 
-/// What a sample of the current avatars showed.
+/// The result of checking a sample of the current avatars.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// How many avatars were compared with the store.
+    /// The number of avatars that were compared with the store.
     pub checked: usize,
     /// Avatars that lack objects.
     pub incomplete: Named,

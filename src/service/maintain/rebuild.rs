@@ -9,7 +9,7 @@ use crate::catalog::{Restored, UploadState};
 use crate::service::{Error, Service};
 use crate::storage::StoredUpload;
 
-/// What a rebuild found and did.
+/// The result of a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rebuilt {
     /// Uploads in the store.
@@ -31,7 +31,7 @@ pub struct Rebuilt {
     pub lost: Lost,
 }
 
-/// What a rebuild did with one upload.
+/// The result of a rebuild for one upload.
 enum Found {
     Restored(Restored),
     Unfinished,

@@ -6,15 +6,16 @@ use std::borrow::Cow;
 use super::{Chroma, Shape};
 use crate::{Control, Error, SourceFormat};
 
-/// Decodes the one picture that a stream shows, its finest layer, with its film grain, to its
-/// planes: luma and both of colour, or luma alone.
+/// Decodes the picture of a stream to its planes: luma and two planes of chroma, or only luma. Of
+/// several layers, the finest one is decoded. Film grain is applied.
 ///
-/// A stream may make the decoder end the whole process; see the crate's text on unsafe code.
+/// A damaged stream can make the decoder end the whole process; see "Unsafe code" in the
+/// documentation of this crate.
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] for a stream that is damaged or holds a picture of another shape, and the
-/// error of `control`.
+/// [`Error::Corrupt`] if the stream is damaged or contains a picture of another shape, and the error
+/// of `control`.
 pub(crate) fn decode(
     stream: &[u8],
     shape: Shape,

@@ -1,11 +1,11 @@
 //! AV1, the coding inside AVIF.
 //!
-//! The decoder is `rav1d`, which is dav1d in Rust: quick, and for a good part `unsafe`. A panic in it
-//! ends the process. So a caller that allows AVIF runs the whole pipeline in a process that may end
-//! at any picture; the service does.
+//! The decoder is `rav1d`, a port of dav1d to Rust: it is fast, and much of it is `unsafe`. A panic in
+//! it ends the process. So a caller that allows AVIF must run the whole pipeline in a separate process
+//! per picture, as the service does.
 //!
-//! The stream's header ([`sequence`]) is read by safe code of this crate, and says what the decoder is
-//! asked for. A picture of another shape is refused.
+//! Safe code of this crate reads the stream's header ([`sequence`]) first. It gives the shape of the
+//! picture. If the decoder finds another shape, the picture is refused.
 
 mod decoder;
 mod sequence;
@@ -13,7 +13,7 @@ mod sequence;
 pub(super) use decoder::decode;
 pub(super) use sequence::Sequence;
 
-/// How many samples of colour there are to those of luma (AV1, 6.4.2).
+/// The number of chroma samples relative to luma samples (AV1, 6.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chroma {
     /// None: the picture is grey.
@@ -26,7 +26,7 @@ pub(super) enum Chroma {
     Full,
 }
 
-/// What one decoded picture is made of.
+/// The size and the sample format of a decoded picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) width: u32,
@@ -37,7 +37,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// The width and height of each plane in samples; (0, 0) where there is none.
+    /// The width and height of each plane in samples; (0, 0) for a missing plane.
     pub(super) fn planes(&self) -> [(u32, u32); 3] {
         let (width, height) = (self.width, self.height);
         let chroma = match self.chroma {
@@ -49,7 +49,7 @@ impl Shape {
         [(width, height), chroma, chroma]
     }
 
-    /// How many samples all planes have together.
+    /// The number of samples of all planes together.
     pub(super) fn samples(&self) -> u64 {
         self.planes()
             .iter()
@@ -57,15 +57,15 @@ impl Shape {
             .sum()
     }
 
-    /// Bytes for one sample, as the decoder keeps it.
+    /// Bytes per sample in the decoder.
     fn sample_bytes(&self) -> u8 {
         if self.bit_depth > 8 { 2 } else { 1 }
     }
 
-    /// An upper bound on the memory that decoding takes.
+    /// Upper bound on the peak memory of decoding.
     pub(super) fn memory_bytes(&self, stream_bytes: usize) -> u64 {
-        // The picture, another one for its film grain or a coarser layer, what is noted of each
-        // block and superblock row, and the samples as they are given out, in 16 bits each.
+        // The picture, a second one for film grain or a coarser layer, the data of each block and
+        // superblock row, and the returned samples of 16 bits each.
         let picture = self.samples() * u64::from(self.sample_bytes());
         let blocks = u64::from(self.width) * u64::from(self.height);
         DECODER_BYTES + 2 * stream_bytes as u64 + 2 * picture + blocks + self.samples() * 2

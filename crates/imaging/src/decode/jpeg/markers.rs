@@ -347,7 +347,7 @@ mod tests {
         }
         let bytes = [b"\xff\xd8", FRAME, SCAN, &lines(32)].concat();
         assert_eq!(Markers::read(&bytes).unwrap().height, 32);
-        // Behind the end nothing counts.
+        // Markers behind the end are ignored.
         let bytes = [b"\xff\xd8", FRAME, SCAN, b"\xff\xd9", second].concat();
         assert_eq!(Markers::read(&bytes).unwrap().height, 32);
     }
