@@ -145,7 +145,10 @@ impl App {
             service.find_losses().await
         };
         if let Err(error) = compared.await {
-            warn!(error = %chain(&error), "the records could not be compared with the store; a sweep compares them later");
+            warn!(
+                error = %chain(&error),
+                "the records could not be compared with the store; a sweep compares them later"
+            );
         }
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,

@@ -66,7 +66,11 @@ impl Service {
             }
         };
         if let Err(error) = removed.await {
-            warn!(%avatar, error = %chain(&error), "the objects of a refused upload are left to the sweep");
+            warn!(
+                %avatar,
+                error = %chain(&error),
+                "the objects of a refused upload are left to the sweep"
+            );
         }
     }
 

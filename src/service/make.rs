@@ -234,7 +234,11 @@ impl Service {
         match tokio::time::timeout(CLEANUP_TIMEOUT, removed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                warn!(%avatar, error = %chain(&error), "the manifest of a failed upload is left to the sweep");
+                warn!(
+                    %avatar,
+                    error = %chain(&error),
+                    "the manifest of a failed upload is left to the sweep"
+                );
             }
             Err(_) => warn!(%avatar, "the manifest of a failed upload is left to the sweep"),
         }

@@ -158,7 +158,7 @@ fn write(bytes: &[u8]) {
     }
 }
 
-#[allow(unconditional_recursion)]
+#[allow(unconditional_recursion, reason = "the worker runs out of stack")]
 fn recurse(depth: u64) -> u64 {
     let kept = [depth; 64];
     recurse(std::hint::black_box(kept)[7] + 1) + kept[9]

@@ -6,7 +6,7 @@
 
 #![allow(
     clippy::inline_always,
-    reason = "what is done for each pixel belongs into one loop, whatever its size"
+    reason = "the functions that run for each pixel must become one loop, which may be large"
 )]
 
 mod bits;

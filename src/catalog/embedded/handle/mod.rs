@@ -301,7 +301,11 @@ fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
-        warn!(error = %chain(&error), path = %path.display(), "cannot remove a file that holds space for the catalog");
+        warn!(
+            error = %chain(&error),
+            path = %path.display(),
+            "cannot remove a file that holds space for the catalog"
+        );
     }
 }
 
