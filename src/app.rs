@@ -260,8 +260,8 @@ impl OpenWorkers {
 /// Processes for pictures cannot be started, or cannot give up their rights.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "processing.isolation: pictures cannot be processed in processes of their own here; this needs \
-     Linux 5.9 with seccomp, or \"thread\" accepts the risk that a picture harms the service"
+    "processing.isolation: pictures cannot be processed in separate processes on this system, which \
+     needs Linux 5.9 and seccomp; \"thread\" needs neither, but a picture may then harm the service"
 )]
 struct IsolationError(#[source] imaging::Error);
 
@@ -280,7 +280,7 @@ pub(crate) async fn open_workers(
         Ok(workers) => Ok(OpenWorkers {
             workers,
             formats: config.upload.formats.clone(),
-            summary: "each picture is processed in a process that can do nothing else".to_owned(),
+            summary: "each picture is processed in a separate process without rights".to_owned(),
             warnings: Vec::new(),
         }),
         Err(error) if config.environment == Environment::Production => {

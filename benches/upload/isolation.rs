@@ -1,4 +1,4 @@
-//! Compares this build with itself: pictures in processes of their own, and pictures on threads
+//! Compares this build with itself: pictures in separate processes, and pictures on threads
 //! (`processing.isolation`).
 
 use std::fs;
