@@ -3,7 +3,7 @@
 #
 #     fuzz/run.sh [SECONDS] [TARGET…]
 #
-# The targets (process, jpeg, png, webp, gif, heic, avif, webp-decoders) run one after the other, each
+# The targets (process, jpeg, png, webp, gif, heic, avif, bmp, tiff, webp-decoders) run one after the other, each
 # for SECONDS (60 by default) on one core. They start from the corpus of earlier runs and the pictures in tests/fixtures.
 # Findings are in fuzz/artifacts; a finding ends the run with an error.
 #
@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[[ ${#targets[@]} -gt 0 ]] || targets=(process jpeg png webp gif heic avif webp-decoders)
+[[ ${#targets[@]} -gt 0 ]] || targets=(process jpeg png webp gif heic avif bmp tiff webp-decoders)
 
 target=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1

@@ -81,7 +81,7 @@ pub(super) struct Metadata {
     /// Width and height of the upright picture in pixels.
     #[schema(example = "2000x2000")]
     pub original_dimensions: String,
-    /// `JPEG`, `PNG`, `WEBP`, `GIF`, `HEIC` or `AVIF`.
+    /// `JPEG`, `PNG`, `WEBP`, `GIF`, `HEIC`, `AVIF`, `BMP` or `TIFF`.
     #[schema(example = "JPEG")]
     pub format: String,
     /// Whether it had more than one frame.

@@ -139,6 +139,45 @@ async fn every_format_is_accepted_whatever_its_name_and_declared_type() {
 }
 
 #[tokio::test]
+async fn bmp_and_tiff_are_accepted_only_where_they_are_configured() {
+    let pictures = [
+        ("BMP", "image/bmp", photos::bmp(300, 300)),
+        ("TIFF", "image/tiff", photos::tiff(300, 300)),
+    ];
+    let service = TestService::start().await;
+    for (format, _, picture) in &pictures {
+        let refused = service.owner("42").upload("42", picture.clone()).await;
+        assert_eq!(refused.problem(), (400, "unsupported_format".to_owned()));
+        let detail = refused.json()["detail"].to_string();
+        assert!(
+            detail.contains(&format!("a {format} picture is not taken")),
+            "{detail}"
+        );
+    }
+    let formats = r#"["jpeg", "bmp", "tiff"]"#;
+    let service = TestService::start_with(&[("CAMEO_UPLOAD__FORMATS", formats)]).await;
+    for (format, content_type, picture) in pictures {
+        let path = "/api/v1/users/42/avatar";
+        let bare = service.owner("42").request(Method::PUT, path);
+        let bare = bare
+            .header("content-type", content_type)
+            .body(picture.clone());
+        for avatar in [
+            service.owner("42").upload("42", picture).await.ok(),
+            send(bare).await.ok(),
+        ] {
+            assert_eq!(avatar["metadata"]["format"], format);
+            let url = avatar["avatar_url"].as_str().unwrap();
+            let medium = service.anonymous().get(url).await;
+            let expected = photos::quarters(256, 256);
+            let difference =
+                photos::difference(&photos::decoded(&medium.body).to_rgb8(), &expected);
+            assert!(difference < 6.0, "{format}: {difference}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_avif_gives_the_same_images_as_the_same_picture_in_jpeg() {
     let service = TestService::start().await;
     let medium = async |user: &str, picture: &'static [u8], format: &str| {

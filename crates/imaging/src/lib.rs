@@ -23,6 +23,7 @@
 //! | `gif`, with `weezl` | decodes GIF | no |
 //! | `heifer-isobmff`, `heifer-hevc-dec` | read HEIF and decode HEVC | no |
 //! | `cameo-webp-decode` | decodes WebP | no |
+//! | `image`, with `tiff`, `weezl`, `flate2` and `miniz_oxide` | decodes BMP, and inflates the strips and tiles of TIFF | two casts of slices to bytes in `tiff`; `bytemuck` and `half`, which convert numbers |
 //! | `re_rav1d` | decodes AV1 | yes, much; a panic in it ends the process |
 //!
 //! Reading headers (`probe`, `probe_for`) uses none of the decoders. A fault in the unsafe code of a

@@ -251,6 +251,8 @@ fn shrink(level: &Picture, edge_px: u32, workspace: &mut Workspace) -> Result<Pi
 }
 
 #[cfg(test)]
+mod bitmaps;
+#[cfg(test)]
 mod crops;
 #[cfg(test)]
 mod fixtures;

@@ -9,6 +9,13 @@ pub(super) fn format_of(bytes: &[u8]) -> Option<SourceFormat> {
             return Some(format);
         }
     }
+    // `infer` takes some TIFF pictures for others, and every text that begins with `BM` for a BMP.
+    if is_tiff(bytes) {
+        return Some(SourceFormat::Tiff);
+    }
+    if is_bmp(bytes) {
+        return Some(SourceFormat::Bmp);
+    }
     let mime = infer::get(bytes)?.mime_type();
     // `infer` checks only a few bytes; here the whole signature must match.
     let format = match mime {
@@ -30,6 +37,9 @@ pub(super) fn describe(bytes: &[u8]) -> String {
     }
     if let Some(format) = format_of(bytes) {
         return format!("a {} picture", format.label());
+    }
+    if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") {
+        return "a BigTIFF picture".to_owned();
     }
     if is_svg(bytes) {
         return "an SVG drawing".to_owned();
@@ -68,6 +78,27 @@ fn brands(bytes: &[u8]) -> &[[u8; 4]] {
     brands[..length].as_chunks().0
 }
 
+/// Whether bytes have the signature of TIFF (TIFF 6.0, section 2). Canon's raw pictures have it too,
+/// with a signature of their own behind it.
+fn is_tiff(bytes: &[u8]) -> bool {
+    (bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*"))
+        && bytes.get(8..11) != Some(b"CR\x02")
+}
+
+/// Whether bytes begin with the two headers of a BMP: the second one has a known length (OS/2 1.x to
+/// Windows 98) and one plane.
+fn is_bmp(bytes: &[u8]) -> bool {
+    let Some((length, fields)) = bytes.get(14..).and_then(<[u8]>::split_first_chunk) else {
+        return false;
+    };
+    let planes = match u32::from_le_bytes(*length) {
+        12 => fields.get(4..6),
+        16 | 40 | 52 | 56 | 64 | 108 | 124 => fields.get(8..10),
+        _ => None,
+    };
+    bytes.starts_with(b"BM") && planes == Some(&[1, 0])
+}
+
 /// An SVG drawing may begin with a byte order mark, an XML declaration, a document type and
 /// comments.
 fn is_svg(bytes: &[u8]) -> bool {
@@ -100,6 +131,37 @@ mod tests {
     }
 
     #[test]
+    fn bmp_and_tiff_are_known_by_more_than_two_letters() {
+        let (bmp, tiff) = (Some(SourceFormat::Bmp), Some(SourceFormat::Tiff));
+        let bmp_of = |length: u8, planes_at: usize| {
+            let mut bytes = b"BM".to_vec();
+            bytes.resize(40, 0);
+            (bytes[14], bytes[planes_at]) = (length, 1);
+            bytes
+        };
+        for (bytes, is) in [
+            (bmp_of(40, 26), bmp),
+            (bmp_of(12, 22), bmp),
+            (bmp_of(124, 26), bmp),
+            (bmp_of(41, 26), None),
+            (bmp_of(40, 27), None),
+            (
+                b"BMW is a maker of cars in Bavaria. \x01\0\x01\0".to_vec(),
+                None,
+            ),
+            (b"II*\0\x08\0\0\0".to_vec(), tiff),
+            (b"MM\0*\0\0\0\x08".to_vec(), tiff),
+            // Pixels may come first. `infer` does not know this one.
+            (b"II*\0\xff\0\0\0CC".to_vec(), tiff),
+            (b"II*\0\x10\0\0\0CR\x02\0".to_vec(), None),
+            (b"II\0*".to_vec(), None),
+            (b"II+\0\x08\0\0\0".to_vec(), None),
+        ] {
+            assert_eq!(format_of(&bytes), is, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_picture_is_named() {
         for (bytes, words) in [
             (&b""[..], "an empty file"),
@@ -114,6 +176,8 @@ mod tests {
             (b"<!DOCTYPE html><html>", "an HTML page"),
             (b"hello", "a file of no known kind"),
             (b"\x89PNG\r\n", "a file of type image/png"),
+            (b"MM\0+\0\x08\0\0", "a BigTIFF picture"),
+            (b"II*\0\x08\0\0\0", "a TIFF picture"),
         ] {
             assert_eq!(describe(bytes), words, "{bytes:?}");
         }

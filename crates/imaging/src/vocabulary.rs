@@ -72,20 +72,26 @@ pub enum SourceFormat {
     Heic,
     /// AVIF
     Avif,
+    /// BMP
+    Bmp,
+    /// TIFF
+    Tiff,
 }
 
 impl SourceFormat {
     /// Every format, in the order of the enum.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Jpeg,
         Self::Png,
         Self::Webp,
         Self::Gif,
         Self::Heic,
         Self::Avif,
+        Self::Bmp,
+        Self::Tiff,
     ];
 
-    /// The name in configuration: `jpeg`, `png`, `webp`, `gif`, `heic`, `avif`.
+    /// The name in configuration: `jpeg`, `png`, `webp`, `gif`, `heic`, `avif`, `bmp`, `tiff`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "jpeg",
@@ -94,10 +100,12 @@ impl SourceFormat {
             Self::Gif => "gif",
             Self::Heic => "heic",
             Self::Avif => "avif",
+            Self::Bmp => "bmp",
+            Self::Tiff => "tiff",
         }
     }
 
-    /// The name in the API: `JPEG`, `PNG`, `WEBP`, `GIF`, `HEIC`, `AVIF`.
+    /// The name in the API: `JPEG`, `PNG`, `WEBP`, `GIF`, `HEIC`, `AVIF`, `BMP`, `TIFF`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
@@ -106,6 +114,8 @@ impl SourceFormat {
             Self::Gif => "GIF",
             Self::Heic => "HEIC",
             Self::Avif => "AVIF",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
         }
     }
 }

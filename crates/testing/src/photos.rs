@@ -56,6 +56,16 @@ pub fn gif(width: u32, height: u32) -> Vec<u8> {
     )
 }
 
+/// [`quarters`] as BMP.
+pub fn bmp(width: u32, height: u32) -> Vec<u8> {
+    encoded(quarters(width, height), ImageFormat::Bmp)
+}
+
+/// [`quarters`] as TIFF.
+pub fn tiff(width: u32, height: u32) -> Vec<u8> {
+    encoded(quarters(width, height), ImageFormat::Tiff)
+}
+
 /// A GIF with this number of frames, each in a different colour.
 pub fn animation(edge: u32, frames: u8) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -279,6 +279,8 @@ fn the_numbers_of_formats_do_not_change() {
         SourceFormat::Gif,
         SourceFormat::Heic,
         SourceFormat::Avif,
+        SourceFormat::Bmp,
+        SourceFormat::Tiff,
     ];
     for (expected, format) in (0_u8..).zip(formats) {
         assert_eq!(postcard::to_allocvec(&format).unwrap(), [expected]);

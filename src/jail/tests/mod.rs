@@ -311,7 +311,7 @@ fn sorted(mut files: Vec<Output>) -> Vec<Output> {
     files
 }
 
-const PICTURES: [&str; 9] = [
+const PICTURES: [&str; 14] = [
     "baseline.jpg",
     "progressive.jpg",
     "moving.gif",
@@ -321,6 +321,11 @@ const PICTURES: [&str; 9] = [
     "alpha.avif",
     "alpha.png",
     "lossy.webp",
+    "plain.bmp",
+    "palette.bmp",
+    "phone.tiff",
+    "jpeg.tiff",
+    "inks-profile.tiff",
 ];
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 //! possible and refuses pictures over the limits; `decode` does the work.
 
 mod animation;
+mod bmp;
 mod gif;
 mod heif;
 mod jpeg;
 mod png;
+mod tiff;
 mod webp;
 
 pub(super) use animation::Frame;
@@ -87,11 +89,11 @@ impl Header {
             .saturating_add(self.profile_bytes + scaled_bytes + of_result)
     }
 
-    /// The memory of the result: pixels (of the whole picture if frames are drawn on it), or planes
-    /// (always of the whole picture).
+    /// The memory of the result: pixels (of the whole picture if frames are drawn on it or the decoder
+    /// gives no part), or planes (always of the whole picture).
     pub(super) fn result_bytes(&self, request: &DecodeRequest) -> u64 {
         let pixels = match self.format {
-            SourceFormat::Gif | SourceFormat::Webp => {
+            SourceFormat::Gif | SourceFormat::Webp | SourceFormat::Bmp => {
                 u64::from(self.width) * u64::from(self.height)
             }
             _ => u64::from(self.decoded_edge_px(request)).pow(2),
@@ -169,6 +171,8 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, Error> {
         SourceFormat::Webp => webp::header(bytes),
         SourceFormat::Gif => gif::header(bytes),
         SourceFormat::Heic | SourceFormat::Avif => heif::header(bytes, format),
+        SourceFormat::Bmp => bmp::header(bytes),
+        SourceFormat::Tiff => tiff::header(bytes),
     };
     match header {
         Ok(header) => {
@@ -231,6 +235,8 @@ impl Size {
             SourceFormat::Webp => webp::claimed_size(bytes),
             SourceFormat::Gif => gif::claimed_size(bytes),
             SourceFormat::Heic | SourceFormat::Avif => heif::claimed_size(bytes),
+            SourceFormat::Bmp => bmp::claimed_size(bytes),
+            SourceFormat::Tiff => tiff::claimed_size(bytes),
         };
         size.filter(|size| size.width > 0 && size.height > 0)
     }
@@ -300,6 +306,8 @@ pub(super) fn decode(
         SourceFormat::Webp => webp::decode(bytes, header, request, control),
         SourceFormat::Gif => gif::decode(bytes, header, request),
         SourceFormat::Heic | SourceFormat::Avif => heif::decode(bytes, request, control),
+        SourceFormat::Bmp => bmp::decode(bytes, header, request, control),
+        SourceFormat::Tiff => tiff::decode(bytes, header, request, control),
     };
     decoded.map(Decoded::from)
 }
@@ -319,6 +327,10 @@ pub(super) fn animate(
         SourceFormat::Gif => gif::animate(bytes, header, control, visit),
         SourceFormat::Png => png::animate(bytes, header, control, visit),
         SourceFormat::Webp => webp::animate(bytes, header, control, visit),
-        SourceFormat::Jpeg | SourceFormat::Heic | SourceFormat::Avif => Ok(()),
+        SourceFormat::Jpeg
+        | SourceFormat::Heic
+        | SourceFormat::Avif
+        | SourceFormat::Bmp
+        | SourceFormat::Tiff => Ok(()),
     }
 }

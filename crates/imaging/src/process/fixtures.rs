@@ -160,6 +160,13 @@ fn however_it_is_stored_it_is_the_same_picture() {
         ("premultiplied.avif", 2.5),
         ("tiles.avif", 2.5),
         ("grain.avif", 3.5),
+        ("plain.bmp", 2.5),
+        ("palette.bmp", 8.0),
+        ("phone.tiff", 2.5),
+        ("alpha.tiff", 3.0),
+        ("pages.tiff", 8.0),
+        ("jpeg.tiff", 3.0),
+        ("jpeg-rgb.tiff", 3.0),
     ] {
         let found = difference(&medium(name), &expected);
         println!("{name} {found:.2}");
@@ -186,10 +193,17 @@ fn a_profile_is_applied_in_every_format_alike() {
         "display-p3.heic",
         "display-p3.avif",
         "coded-p3.avif",
+        "display-p3.tiff",
     ] {
         let found = difference(&medium(name), &expected);
         assert!(found < 4.0, "{name} differs by {found}");
     }
+    let inks = medium("inks-profile.jpg");
+    let found = difference(&medium("inks-profile.tiff"), &inks);
+    assert!(found < 4.0, "inks differ by {found}");
+    // Without the profile.
+    let found = difference(&medium("inks.jpg"), &inks);
+    assert!(found > 6.0, "inks differ by {found} only");
 }
 
 #[test]

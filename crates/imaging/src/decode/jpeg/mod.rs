@@ -76,33 +76,7 @@ const MAX_WALKED_SAMPLES: u64 = MAX_SCANS as u64 * 4096 * 4096 * 3;
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     let markers = Markers::read(bytes).map_err(HeaderError::Broken)?;
-    match markers.coding {
-        Coding::Baseline | Coding::Progressive => {}
-        Coding::Arithmetic => return Err(HeaderError::Kind("an arithmetic-coded JPEG")),
-        Coding::Lossless => return Err(HeaderError::Kind("a lossless JPEG")),
-        Coding::Hierarchical => return Err(HeaderError::Kind("a hierarchical JPEG")),
-    }
-    match markers.precision {
-        8 => {}
-        12 => return Err(HeaderError::Kind("a 12-bit JPEG")),
-        _ => return Err(HeaderError::Broken("its sample precision does not exist")),
-    }
-    if !matches!(markers.components, 1 | 3 | 4) {
-        return Err(HeaderError::Kind(
-            "a JPEG with a number of channels that has no meaning",
-        ));
-    }
-    if markers.scans > MAX_SCANS {
-        return Err(HeaderError::Complex("it has more than 100 scans"));
-    }
-    if markers.samples * u64::from(markers.scans) > MAX_WALKED_SAMPLES {
-        return Err(HeaderError::Complex("it has too many scans for its size"));
-    }
-    // T.81, A.2: in a sequential picture, each channel belongs to one scan. Each further scan would
-    // cost as much as the whole picture.
-    if markers.coding == Coding::Baseline && markers.scans > u32::from(markers.components) {
-        return Err(HeaderError::Complex("it has more scans than channels"));
-    }
+    check(&markers)?;
     // With several scans, and in every progressive picture, the decoder keeps the coefficients of
     // the whole picture, 16 bits each.
     let coefficient_bytes = if markers.scans > 1 || markers.coding == Coding::Progressive {
@@ -139,6 +113,71 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
             pixel_bytes: u64::from(markers.components) * 2,
         },
     })
+}
+
+/// Whether the picture is of a supported kind and takes no more work than a picture needs.
+fn check(markers: &Markers) -> Result<(), HeaderError> {
+    match markers.coding {
+        Coding::Baseline | Coding::Progressive => {}
+        Coding::Arithmetic => return Err(HeaderError::Kind("an arithmetic-coded JPEG")),
+        Coding::Lossless => return Err(HeaderError::Kind("a lossless JPEG")),
+        Coding::Hierarchical => return Err(HeaderError::Kind("a hierarchical JPEG")),
+    }
+    match markers.precision {
+        8 => {}
+        12 => return Err(HeaderError::Kind("a 12-bit JPEG")),
+        _ => return Err(HeaderError::Broken("its sample precision does not exist")),
+    }
+    if !matches!(markers.components, 1 | 3 | 4) {
+        return Err(HeaderError::Kind(
+            "a JPEG with a number of channels that has no meaning",
+        ));
+    }
+    if markers.scans > MAX_SCANS {
+        return Err(HeaderError::Complex("it has more than 100 scans"));
+    }
+    if markers.samples * u64::from(markers.scans) > MAX_WALKED_SAMPLES {
+        return Err(HeaderError::Complex("it has too many scans for its size"));
+    }
+    // T.81, A.2: in a sequential picture, each channel belongs to one scan. Each further scan would
+    // cost as much as the whole picture.
+    if markers.coding == Coding::Baseline && markers.scans > u32::from(markers.components) {
+        return Err(HeaderError::Complex("it has more scans than channels"));
+    }
+    Ok(())
+}
+
+/// The limit on the memory for notes in a JPEG that is a part of another picture, which has none.
+pub(super) const EMBEDDED_NOTES_BYTES: u64 = 256 << 10;
+
+/// Decodes a JPEG that is a part of a picture in another format, and returns its samples. It is
+/// `width` pixels wide, has at least `rows` and at most `max_rows` rows, and this number of
+/// `channels`. Inks are returned as they are stored.
+pub(super) fn decode_embedded(
+    bytes: &[u8],
+    (width, rows, max_rows): (u32, u32, u32),
+    channels: usize,
+) -> Result<Vec<u8>, HeaderError> {
+    let markers = Markers::read(bytes).map_err(HeaderError::Broken)?;
+    check(&markers)?;
+    let fits = markers.width == width
+        && (rows..=max_rows).contains(&markers.height)
+        && usize::from(markers.components) == channels;
+    if !fits {
+        return Err(HeaderError::Broken(markers::CONTRADICTION));
+    }
+    if markers.kept_bytes > EMBEDDED_NOTES_BYTES {
+        return Err(HeaderError::Complex("a part of it has too many notes"));
+    }
+    let part = Part {
+        eighths: 8,
+        x: 0,
+        y: 0,
+        width,
+        height: markers.height,
+    };
+    let decoded = Chosen::decode(bytes, &markers, part).map_err(HeaderError::Broken)?;
+    Ok(decoded.raster.pixels)
 }
 
 /// The smallest scale, in eighths, at which the square still has the requested edge.

@@ -4,11 +4,13 @@
 //! is close to the result of the other library, and closer to it than to the same part moved by one
 //! output pixel in any direction.
 
+mod bmp;
 mod fixtures;
 mod gif_and_webp;
 mod heif;
 mod jpeg;
 mod png;
+mod tiff;
 
 use ::image::imageops::{self, FilterType};
 use ::image::{DynamicImage, Rgba32FImage};

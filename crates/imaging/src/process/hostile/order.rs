@@ -1,5 +1,6 @@
 //! Headers with more than one fault: the order in which faults are reported.
 
+use super::super::bitmaps::{LONG, SHORT, STRIPS, TILES, Tag, bmp, bmp_header, tags, tiff};
 use super::super::tests::recipe;
 use super::super::*;
 use super::avif::{av1_header, avif};
@@ -52,6 +53,24 @@ fn heif_of_long_tables(edge: u32) -> Vec<u8> {
     bytes
 }
 
+/// A BMP with a header of this length, depth and compression.
+fn bmp_of(length: u32, bits: u16, compression: u32) -> Vec<u8> {
+    let edge = i32::from(EDGE);
+    bmp(
+        &bmp_header(length, (edge, edge), bits, compression),
+        &[],
+        &[0],
+    )
+}
+
+/// A TIFF with these tags in place of its own.
+fn tiff_of(others: &[Tag], place: u16) -> Vec<u8> {
+    let mut tags = tags((EDGE.into(), EDGE.into()), 1, &[8], 8);
+    tags.retain(|(number, ..)| others.iter().all(|(other, ..)| other != number));
+    tags.extend(others.iter().cloned());
+    tiff(false, &tags, place, &[])
+}
+
 #[test]
 fn a_size_beyond_the_limits_is_told_whatever_else_the_headers_say() {
     let edge = u32::from(EDGE);
@@ -96,6 +115,34 @@ fn a_size_beyond_the_limits_is_told_whatever_else_the_headers_say() {
         ("AVIF: another codec", heif(*b"jpeg", edge, b"")),
         ("AVIF: an identity of nothing", heif(*b"iden", edge, b"")),
         ("AVIF: long tables", heif_of_long_tables(edge)),
+        ("BMP: nothing else", bmp_of(40, 24, 0)),
+        ("BMP: cut off", bmp_of(40, 24, 0)[..30].to_vec()),
+        ("BMP: a JPEG", bmp_of(40, 0, 4)),
+        ("BMP: no such depth", bmp_of(124, 7, 0)),
+        ("BMP: OS/2", bmp_of(64, 24, 0)),
+        ("TIFF: no strips", tiff_of(&[], STRIPS)),
+        ("TIFF: no tile", tiff_of(&[], TILES)),
+        ("TIFF: fax", tiff_of(&[(259, SHORT, vec![4])], STRIPS)),
+        (
+            "TIFF: no such colours",
+            tiff_of(&[(262, SHORT, vec![99])], STRIPS),
+        ),
+        ("TIFF: 12 bits", tiff_of(&[(258, SHORT, vec![12])], STRIPS)),
+        (
+            "TIFF: many tags",
+            tiff_of(&vec![(50_000, SHORT, vec![1]); 5000], STRIPS),
+        ),
+        (
+            "TIFF: a huge tile",
+            tiff_of(
+                &[(322, LONG, vec![u32::MAX]), (323, LONG, vec![u32::MAX])],
+                TILES,
+            ),
+        ),
+        ("TIFF: cut off", {
+            let whole = tiff_of(&[], STRIPS);
+            whole[..whole.len() - 20].to_vec()
+        }),
     ] {
         let limits = recipe().limits;
         let too_large = Error::DimensionsTooLarge {

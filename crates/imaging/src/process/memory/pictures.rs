@@ -6,6 +6,7 @@ use heifer_isobmff::writer::{HeifWriter, ImageSpec};
 use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 use png::{BitDepth, ColorType};
 
+use super::super::bitmaps::{self, LONG, STRIPS, TILES};
 use super::super::tests::recipe;
 use super::Kind::{self, All, AnimatedRenditions, Finest, One, Part, Usual};
 use crate::Format;
@@ -73,7 +74,76 @@ pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
     ("moving webp", &[AnimatedRenditions], moving_webp),
     ("heic", &[Usual, Part], || heic(512, &noise(512 * 512 * 4))),
     ("heic with much that is not needed", &[One], padded_heic),
+    ("bmp", &[Usual, Part], || bmp(24)),
+    ("bmp with alpha", &[One, Usual], || bmp(32)),
+    ("tiff that is not compressed", &[Usual], || {
+        tiff(1, 16, 1500)
+    }),
+    ("tiff in one strip", &[Usual, Part], || tiff(8, 16, 1500)),
+    ("tiff in strips", &[One], || tiff(5, 8, 16)),
+    ("tiff in planes", &[Usual], planar_tiff),
+    ("tiff of a JPEG", &[Usual], jpeg_tiff),
 ];
+
+/// A picture of 24 bits, or of 32 bits with alpha.
+fn bmp(bits: u16) -> Vec<u8> {
+    let size = (2000, 1500);
+    let length = if bits == 24 { 40 } else { 108 };
+    let mut header = bitmaps::bmp_header(length, size, bits, if bits == 24 { 0 } else { 3 });
+    if bits == 32 {
+        for (index, byte) in (0..4).map(|channel| (40 + channel * 5, 0xff)) {
+            header[index] = byte;
+        }
+    }
+    bitmaps::bmp(&header, &[], &noise(2000 * 1500 * usize::from(bits) / 8))
+}
+
+const TIFF_PX: usize = 1500;
+
+fn packed(compression: u32, data: &[u8]) -> Vec<u8> {
+    match compression {
+        5 => weezl::encode::Encoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8)
+            .encode(data)
+            .unwrap(),
+        8 => fdeflate::compress_to_vec(data),
+        _ => data.to_vec(),
+    }
+}
+
+/// A picture with alpha in strips of this many rows.
+fn tiff(compression: u32, bits: u32, rows: usize) -> Vec<u8> {
+    let edge = TIFF_PX as u32;
+    let data = noise(TIFF_PX * TIFF_PX * bits as usize / 2);
+    let strips: Vec<_> = data
+        .chunks(TIFF_PX * rows * bits as usize / 2)
+        .map(|strip| packed(compression, strip))
+        .collect();
+    let mut tags = bitmaps::tags((edge, edge), 2, &[bits; 4], compression);
+    tags.pop();
+    tags.push((278, LONG, vec![rows as u32]));
+    bitmaps::tiff(false, &tags, STRIPS, &strips)
+}
+
+/// A picture of four inks in tiles as large as it.
+fn planar_tiff() -> Vec<u8> {
+    let edge = TIFF_PX as u32;
+    let tile = edge.next_multiple_of(16);
+    let mut tags = bitmaps::tags((edge, edge), 5, &[16; 4], 8);
+    tags.pop();
+    tags.extend([
+        (284, LONG, vec![2]),
+        (322, LONG, vec![tile]),
+        (323, LONG, vec![tile]),
+    ]);
+    let plane = packed(8, &noise((tile * tile * 2) as usize));
+    bitmaps::tiff(true, &tags, TILES, &vec![plane; 4])
+}
+
+/// A picture whose only strip is a progressive JPEG.
+fn jpeg_tiff() -> Vec<u8> {
+    let tags = bitmaps::tags((4000, 3000), 6, &[8; 3], 7);
+    bitmaps::tiff(false, &tags, STRIPS, &[jpeg(Subsampling::S444, true)])
+}
 
 /// Slow waves, which every encoder compresses well: each row is the previous one, shifted.
 fn waves(width: usize, height: usize, channels: usize) -> Vec<u8> {
