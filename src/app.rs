@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cameo_imaging::{self as imaging, Recipe, Target};
@@ -13,11 +13,12 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::access::Access;
-use crate::auth::{SharedSecret, Verifier};
+use crate::auth::{FixedKeys, InvalidKeys, IssuerKeys, RemoteKeys, Verifier};
 use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{
     Catalog, Config, Environment, Isolation, Partitions, PublicAccess, SecretString, Storage,
+    TokenIssuer,
 };
 use crate::data_folder;
 use crate::http::{self, Needed, Readiness, Startup};
@@ -59,6 +60,8 @@ pub struct App {
     pub http: http::AppState,
     /// The rate limits; `None` if they are switched off.
     pub limiter: Option<Arc<dyn Limiter>>,
+    /// The keys that identity providers publish. Each needs a task that keeps it up to date.
+    pub key_sets: Vec<Arc<RemoteKeys>>,
     /// The interval of the sweep.
     pub sweep_every: Duration,
     /// The listener of `/metrics`, if it has an address of its own.
@@ -71,8 +74,9 @@ pub struct App {
 
 impl App {
     /// Opens what the configuration names, and combines the parts. If a bucket or Redis does not
-    /// answer, this waits until it does; drop the future to stop waiting. `zygote` starts the
-    /// processes that pictures are processed in.
+    /// answer, this waits until it does; drop the future to stop waiting. `secret` is the
+    /// secret of the issuer in `[auth]`, if it has one. `zygote` starts the processes that pictures
+    /// are processed in.
     ///
     /// # Errors
     /// If the address of the metrics is in use, or if the data folder, the store or the catalog cannot
@@ -80,7 +84,7 @@ impl App {
     /// an operator has to change a setting.
     pub async fn open(
         config: &Config,
-        secret: &SecretString,
+        secret: Option<&SecretString>,
         zygote: &Program,
     ) -> anyhow::Result<Self> {
         Self::open_noting(config, secret, zygote, &Startup::default()).await
@@ -92,16 +96,17 @@ impl App {
     /// Those of [`open`](Self::open).
     pub async fn open_noting(
         config: &Config,
-        secret: &SecretString,
+        secret: Option<&SecretString>,
         zygote: &Program,
         startup: &Startup,
     ) -> anyhow::Result<Self> {
-        // A wrong address is reported at once, before the app waits for anything.
+        let metrics = Metrics::new();
+        // A wrong key or address is reported at once, before the app waits for anything.
+        let (verifier, key_sets) = open_verifier(config, secret, &metrics)?;
         let metrics_listener = match config.http.metrics_bind {
             Some(address) => Some(listen("http.metrics_bind", address).await?),
             None => None,
         };
-        let metrics = Metrics::new();
         // The catalog is opened first. If another process has the embedded one open, the store of
         // that process is not touched.
         let catalog = open_catalog(config, Waiting::UntilItIsUp).await?;
@@ -161,7 +166,7 @@ impl App {
         let http = http::AppState::new(http::Parts {
             service: Arc::clone(&service),
             access,
-            verifier: Verifier::new(&config.auth, SharedSecret::new(secret)?),
+            verifier,
             limiter: limiter.clone(),
             cookie_name: config.auth.cookie_name.clone(),
             trusted_origins: trusted_origins(config),
@@ -180,12 +185,38 @@ impl App {
             service,
             http,
             limiter,
+            key_sets,
             sweep_every,
             metrics: metrics_listener,
             readiness,
             bounds: Bounds::of(config),
         })
     }
+}
+
+/// Makes the verifier of the tokens of all configured issuers, and the key sets that it uses. A key
+/// set is empty until its task runs.
+///
+/// # Errors
+/// If a configured key or certificate cannot be used.
+fn open_verifier(
+    config: &Config,
+    secret: Option<&SecretString>,
+    metrics: &Metrics,
+) -> Result<(Verifier, Vec<Arc<RemoteKeys>>), InvalidKeys> {
+    let auth = &config.auth;
+    let mut key_sets = Vec::new();
+    let mut keys_of = |issuer, secret| {
+        let fixed = FixedKeys::of(issuer, secret)?;
+        let remote = RemoteKeys::of(issuer, metrics)?;
+        key_sets.extend(remote.clone());
+        Ok(IssuerKeys { fixed, remote })
+    };
+    let mut verifier = Verifier::new(&auth.main, keys_of(&auth.main, secret)?);
+    for issuer in &auth.further {
+        verifier = verifier.and(issuer, keys_of(issuer, None)?);
+    }
+    Ok((verifier, key_sets))
 }
 
 /// Listens on the address of a setting.
@@ -402,6 +433,77 @@ pub fn is_configuration(error: &anyhow::Error) -> bool {
     s3.is_some_and(|error| !error.is_transient())
         || redis.is_some_and(|error| !error.is_transient())
         || error.downcast_ref::<IsolationError>().is_some()
+        || error.downcast_ref::<InvalidKeys>().is_some()
+}
+
+/// Finds settings that do not work on this system, without using the network. Returns each key and the
+/// problem of its value. Leaves no files behind.
+pub(crate) fn probe(config: &Config) -> Vec<(String, String)> {
+    let mut problems = data_folder::probe(config);
+    for issuer in config.auth.issuers() {
+        let fixed = FixedKeys::of(issuer, None).map(drop);
+        let remote = RemoteKeys::of(issuer, &Metrics::new()).map(drop);
+        for InvalidKeys { place, problem } in [fixed, remote].into_iter().filter_map(Result::err) {
+            problems.push((place, problem));
+        }
+    }
+    problems
+}
+
+/// The keys of an issuer, tried for real.
+pub(crate) struct CheckedKeys {
+    /// Which keys verify the issuer's tokens, for an operator.
+    pub(crate) summary: String,
+    /// Problems that an operator should check.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The largest difference of clocks without a warning.
+const MAX_CLOCK_SKEW_S: u64 = 5;
+
+/// Reads the keys of an issuer, and fetches those that it publishes.
+///
+/// # Errors
+/// If a key cannot be used, or if the keys cannot be fetched.
+pub(crate) async fn check_keys(issuer: &TokenIssuer) -> anyhow::Result<CheckedKeys> {
+    let fixed = FixedKeys::of(issuer, None)?;
+    let mut parts = vec![fixed.to_string()];
+    let mut warnings = Vec::new();
+    if let Some(remote) = RemoteKeys::of(issuer, &Metrics::new())? {
+        let begun = Instant::now();
+        let fetched = remote.fetch().await;
+        let set =
+            fetched.with_context(|| format!("{}: the keys cannot be fetched", issuer.path))?;
+        let took = begun.elapsed().as_millis();
+        parts.push(format!("{set} from {}, fetched in {took} ms", set.address));
+        let skipped = set.skipped.iter();
+        warnings.extend(skipped.map(|key| format!("a key of the set is not used: {key}")));
+        if set.is_empty() {
+            warnings.push("no key of the set can be used, so every token is refused".to_owned());
+        }
+        let skew = set.clock_skew_s.unwrap_or_default();
+        if skew.unsigned_abs() > MAX_CLOCK_SKEW_S {
+            let side = if skew > 0 { "ahead of" } else { "behind" };
+            warnings.push(format!(
+                "the issuer's clock is {} s {side} this machine's; {}.leeway must cover the difference",
+                skew.unsigned_abs(),
+                issuer.path
+            ));
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    if parts.is_empty() {
+        parts.push("the secret that this service generates".to_owned());
+    }
+    let issuer_name = issuer.issuer.as_deref().unwrap_or("any issuer");
+    Ok(CheckedKeys {
+        summary: format!(
+            "{}: tokens of {issuer_name} are verified with {}",
+            issuer.path,
+            parts.join("; ")
+        ),
+        warnings,
+    })
 }
 
 /// The configured origins and the origin of the service itself.

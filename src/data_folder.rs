@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::config::{Catalog, Config, SecretString, Storage};
+use crate::config::{Algorithm, Catalog, Config, SecretString, Storage};
 use crate::private_files;
 
 /// Creates the data folder if it does not exist.
@@ -21,18 +21,25 @@ pub(crate) fn create(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("the data folder {}", path.display()))
 }
 
-/// The secret that signs tokens: the configured one, or one that the first start generates in the data
-/// folder. (A production configuration without a secret does not load.)
+/// The secret that signs tokens of the main issuer: the configured one, or one that the first start
+/// generates in the data folder. `None` if no secret signs the tokens of that issuer. (A production
+/// configuration that needs a secret does not load without one.)
 ///
 /// # Errors
 /// If the file of the secret cannot be read or created.
-pub(crate) fn jwt_secret(config: &Config) -> anyhow::Result<SecretString> {
-    if let Some(secret) = &config.auth.jwt_secret {
-        return Ok(secret.clone());
+pub(crate) fn jwt_secret(config: &Config) -> anyhow::Result<Option<SecretString>> {
+    let issuer = &config.auth.main;
+    if !issuer.algorithms.contains(&Algorithm::Hs256) {
+        return Ok(None);
+    }
+    if let Some(secret) = &issuer.jwt_secret {
+        return Ok(Some(secret.clone()));
     }
     create(&config.data_dir)?;
     let path = config.data_dir.join("jwt-secret");
-    generated_secret(&path).with_context(|| format!("the secret in {}", path.display()))
+    let secret = generated_secret(&path);
+    let secret = secret.with_context(|| format!("the secret in {}", path.display()))?;
+    Ok(Some(secret))
 }
 
 fn generated_secret(path: &Path) -> anyhow::Result<SecretString> {
@@ -72,14 +79,16 @@ fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
 
 /// Finds settings that do not work on this system. Returns each key and the problem of its value.
 /// Leaves no files behind.
-pub(crate) fn probe(config: &Config) -> Vec<(&'static str, String)> {
-    let needs_folder = config.auth.jwt_secret.is_none()
+pub(crate) fn probe(config: &Config) -> Vec<(String, String)> {
+    let main = &config.auth.main;
+    let generates_secret = main.algorithms.contains(&Algorithm::Hs256) && main.jwt_secret.is_none();
+    let needs_folder = generates_secret
         || matches!(config.storage, Storage::Disk)
         || matches!(config.catalog, Catalog::Embedded { .. });
     match probe_folder(&config.data_dir) {
         Err(problem) if needs_folder => {
             vec![(
-                "data_dir",
+                "data_dir".to_owned(),
                 format!(
                     "is \"{}\", which cannot be written: {problem}",
                     config.data_dir.display()

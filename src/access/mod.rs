@@ -114,6 +114,9 @@ mod tests {
             subject: SubjectId::new(name).ok(),
             role,
             may_write: true,
+            may_read: true,
+            may_read_statistics: false,
+            email: None,
         }
     }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::config::{Auth, ExposeSecret, SecretString};
 
-/// Issues an HS256 token for `subject` that expires after `ttl`. Its issuer and audience are those
-/// that `auth` requires.
+/// Issues an HS256 token for `subject` that expires after `ttl`. Its claims are those that the main
+/// issuer of `auth` requires.
 ///
 /// # Errors
 /// If the claims cannot be signed. HMAC can sign all claims.
@@ -20,27 +20,23 @@ pub fn issue(
     ttl: Duration,
 ) -> Result<String, jsonwebtoken::errors::Error> {
     let now = jsonwebtoken::get_current_timestamp();
-    let claims = NewClaims {
-        sub: subject,
-        roles,
-        iat: now,
-        exp: now.saturating_add(ttl.as_secs()),
-        iss: auth.issuer.as_deref(),
-        aud: auth.audience.as_deref(),
-    };
+    let issuer = &auth.main;
+    let mut claims = Map::new();
+    let mut set = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
+    set("sub", subject.into());
+    // A path with dots is read as the name of a claim first.
+    set(&issuer.claims.subject, subject.into());
+    if let (Some(claim), false) = (issuer.claims.roles.last(), roles.is_empty()) {
+        set(claim, roles.into());
+    }
+    set("iat", now.into());
+    set("exp", now.saturating_add(ttl.as_secs()).into());
+    if let Some(name) = &issuer.issuer {
+        set("iss", name.as_str().into());
+    }
+    if let Some(audience) = &issuer.audience {
+        set("aud", audience.as_str().into());
+    }
     let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
-}
-
-#[derive(Serialize)]
-struct NewClaims<'a> {
-    sub: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    roles: &'a [String],
-    iat: u64,
-    exp: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<&'a str>,
 }

@@ -1,302 +1,719 @@
 //! Verification of tokens.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
 
-use super::claims::Claims;
-use super::{KeySource, Principal};
-use crate::config::Auth;
+use super::{KeySource, Principal, claims, json};
+use crate::config::{Algorithm, TokenIssuer};
 
 /// The largest token that is accepted. Tokens with many claims have 2 to 4 KiB.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
-/// The longest subject that is accepted (`OpenID` Connect Core, section 2). Rate limits use the
-/// subject as a key.
-const MAX_SUBJECT_BYTES: usize = 255;
 
-/// Why a token is refused.
+/// Why a token is refused. The text says which check failed, and not what would pass it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The token was valid until it expired.
+    /// The token has more than 8 KiB.
+    #[error("the token is too large")]
+    TooLarge,
+    /// The text is not a signed JSON Web Token, or a claim that is checked has the wrong type.
+    #[error("the token is malformed")]
+    Malformed,
+    /// The header demands an extension (`crit`). This service supports none.
+    #[error("the token demands an extension that is not supported")]
+    Extension,
+    /// The issuer of the token is not configured.
+    #[error("the token's issuer is not accepted")]
+    Issuer,
+    /// The algorithm is not configured for the issuer.
+    #[error("the token's algorithm is not accepted")]
+    Algorithm,
+    /// No key fits the header of the token.
+    #[error("the token's key is not known")]
+    UnknownKey,
+    /// No key verifies the signature.
+    #[error("the token's signature is not valid")]
+    Signature,
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
-    /// The token is not valid for this service. The error does not say which check failed, because
-    /// that would help an attacker who forges tokens.
-    #[error("the token is not valid")]
-    Invalid,
+    /// The token is valid from a later time on.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// The token does not say when it expires.
+    #[error("the token has no expiry")]
+    NoExpiry,
+    /// The token is for another program.
+    #[error("the token's audience is not accepted")]
+    Audience,
+    /// The token has no subject, or one that cannot be accepted.
+    #[error("the token's subject is not accepted")]
+    Subject,
+    /// The keys of the issuer cannot be fetched now. The token may be valid.
+    #[error("the keys that verify this token cannot be fetched now; try again later")]
+    KeysUnavailable,
 }
 
-/// Verifies tokens. The signature algorithm comes from the configuration, never from the token.
+/// Verifies tokens. The signature algorithms come from the configuration, never from the token.
 pub struct Verifier {
+    main: Issuer,
+    further: Vec<Issuer>,
+}
+
+/// An issuer, with the source of its keys.
+struct Issuer {
+    settings: TokenIssuer,
     keys: Box<dyn KeySource>,
-    validation: Validation,
 }
 
 impl Verifier {
-    /// A verifier of HS256 tokens that `keys` verify and that meet the requirements of `auth`.
-    pub fn new(auth: &Auth, keys: impl KeySource) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = auth.leeway.as_secs();
-        validation.validate_nbf = true;
-        // Without a configured audience, a token for any audience is valid.
-        validation.validate_aud = auth.audience.is_some();
-        let mut required = vec!["exp", "sub"];
-        if let Some(audience) = &auth.audience {
-            validation.set_audience(&[audience]);
-            required.push("aud");
-        }
-        if let Some(issuer) = &auth.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        validation.set_required_spec_claims(&required);
+    /// A verifier of the tokens of one issuer. If the settings name no issuer, the `iss` of its
+    /// tokens does not matter.
+    pub fn new(settings: &TokenIssuer, keys: impl KeySource) -> Self {
         Self {
-            keys: Box::new(keys),
-            validation,
+            main: Issuer {
+                settings: settings.clone(),
+                keys: Box::new(keys),
+            },
+            further: Vec::new(),
         }
+    }
+
+    /// Accepts the tokens of a further issuer too. Its settings name the issuer.
+    #[must_use]
+    pub fn and(mut self, settings: &TokenIssuer, keys: impl KeySource) -> Self {
+        self.further.push(Issuer {
+            settings: settings.clone(),
+            keys: Box::new(keys),
+        });
+        self
     }
 
     /// The bearer of a token.
     ///
+    /// If the keys of the issuer have to be fetched, this waits for them.
+    ///
     /// # Errors
-    /// [`TokenError`] if the signature, the algorithm, the times, the issuer or the audience does
-    /// not match the configuration, if the token is larger than 8 KiB, or if its header has the
-    /// member `crit`.
+    /// [`TokenError`] if the form, the issuer, the algorithm, the signature, the times, the audience
+    /// or the subject of the token is not accepted, or if the keys cannot be fetched.
     pub async fn verify(&self, token: &str) -> Result<Principal, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::Invalid);
+        let token = Token::read(token)?;
+        let issuer = self.issuer_of(&token.claims)?;
+        let accepted = &issuer.settings.algorithms;
+        let algorithm = Algorithm::named(&token.algorithm).filter(|one| accepted.contains(one));
+        let algorithm = algorithm.ok_or(TokenError::Algorithm)?;
+        let candidates = issuer.keys.keys(algorithm, token.key_id.as_deref()).await;
+        let mut keys = candidates.keys.iter();
+        // The source names keys of this algorithm only. It is checked again, because a key of
+        // another kind must never be tried.
+        if !keys
+            .any(|key| key.algorithm() == algorithm && key.verifies(token.message, token.signature))
+        {
+            return Err(if candidates.is_incomplete {
+                TokenError::KeysUnavailable
+            } else if candidates.keys.is_empty() {
+                TokenError::UnknownKey
+            } else {
+                TokenError::Signature
+            });
         }
-        let header = header_of(token).ok_or(TokenError::Invalid)?;
-        // `crit` demands an extension (RFC 7515, section 4.1.11). This service supports none.
-        if header.contains_key("crit") {
-            return Err(TokenError::Invalid);
+        issuer.check_times(&token.claims, now())?;
+        issuer.check_audience(&token.claims)?;
+        let TokenIssuer {
+            claims,
+            subject_prefix,
+            ..
+        } = &issuer.settings;
+        let principal = claims::principal(&token.claims, claims, subject_prefix);
+        let principal = principal.ok_or(TokenError::Subject)?;
+        // The main issuer must not name the users of another one.
+        if subject_prefix.is_empty() && self.is_of_a_further_issuer(&principal.name) {
+            return Err(TokenError::Subject);
         }
-        let key_id = header.get("kid").and_then(Value::as_str);
-        for key in self.keys.keys(key_id).await.iter() {
-            match self.verify_with(key, token) {
-                Err(TokenError::Invalid) => {}
-                verified_or_expired => return verified_or_expired,
-            }
-        }
-        Err(TokenError::Invalid)
+        Ok(principal)
     }
 
-    fn verify_with(&self, key: &DecodingKey, token: &str) -> Result<Principal, TokenError> {
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => TokenError::Expired,
-                _ => TokenError::Invalid,
-            })?
-            .claims;
-        if claims.sub.len() > MAX_SUBJECT_BYTES {
-            return Err(TokenError::Invalid);
+    /// The issuer that the claims name. They are not verified yet, so they only choose the keys.
+    fn issuer_of(&self, claims: &Map<String, Value>) -> Result<&Issuer, TokenError> {
+        let named = match claims.get("iss") {
+            None => None,
+            Some(Value::String(name)) => Some(name),
+            Some(_) => return Err(TokenError::Malformed),
+        };
+        let is_named =
+            |issuer: &&Issuer| named.is_some() && issuer.settings.issuer.as_ref() == named;
+        if let Some(issuer) = self.further.iter().find(is_named) {
+            return Ok(issuer);
         }
-        Ok(claims.principal())
+        if self.main.settings.issuer.is_none() || is_named(&&self.main) {
+            Ok(&self.main)
+        } else {
+            Err(TokenError::Issuer)
+        }
+    }
+
+    fn is_of_a_further_issuer(&self, name: &str) -> bool {
+        let mut issuers = self.further.iter();
+        issuers.any(|issuer| name.starts_with(&issuer.settings.subject_prefix))
     }
 }
 
-/// The members of a token's header, not verified; `None` if the header cannot be read.
-fn header_of(token: &str) -> Option<Map<String, Value>> {
-    let header = token.split('.').next()?;
-    let json = BASE64URL_NOPAD.decode(header.as_bytes()).ok()?;
-    serde_json::from_slice(&json).ok()
+impl Issuer {
+    /// Checks that the token is valid at this time, in seconds since 1970.
+    fn check_times(&self, claims: &Map<String, Value>, now: f64) -> Result<(), TokenError> {
+        let leeway = self.settings.leeway.as_secs_f64();
+        let expires = time(claims, "exp")?.ok_or(TokenError::NoExpiry)?;
+        if expires + leeway <= now {
+            return Err(TokenError::Expired);
+        }
+        match time(claims, "nbf")? {
+            Some(begins) if begins - leeway > now => Err(TokenError::NotYetValid),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the token is for the configured audience, if there is one.
+    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+        let Some(audience) = &self.settings.audience else {
+            return Ok(());
+        };
+        let is_meant = match claims.get("aud") {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(list)) => list.iter().any(|one| one.as_str() == Some(audience)),
+            _ => false,
+        };
+        if is_meant {
+            Ok(())
+        } else {
+            Err(TokenError::Audience)
+        }
+    }
+}
+
+/// A claim that is a time, in seconds since 1970 (RFC 7519, section 2).
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, TokenError> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_f64().map(Some).ok_or(TokenError::Malformed),
+    }
+}
+
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or(Duration::ZERO).as_secs_f64()
+}
+
+/// The parts of a token. Nothing is verified.
+struct Token<'a> {
+    algorithm: String,
+    key_id: Option<String>,
+    claims: Map<String, Value>,
+    /// The signed text.
+    message: &'a [u8],
+    /// The signature, still encoded.
+    signature: &'a str,
+}
+
+impl<'a> Token<'a> {
+    fn read(text: &'a str) -> Result<Self, TokenError> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLarge);
+        }
+        let (message, signature) = text.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        let mut header = object(header)?;
+        // `crit` demands an extension (RFC 7515, section 4.1.11).
+        if header.contains_key("crit") {
+            return Err(TokenError::Extension);
+        }
+        let mut text_of = |name: &str| match header.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(TokenError::Malformed),
+        };
+        Ok(Self {
+            algorithm: text_of("alg")?.ok_or(TokenError::Malformed)?,
+            key_id: text_of("kid")?,
+            claims: object(payload)?,
+            message: message.as_bytes(),
+            signature,
+        })
+    }
+}
+
+/// Reads an encoded JSON object.
+fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
+    let json = BASE64URL_NOPAD.decode(part.as_bytes());
+    let object = json.ok().and_then(|json| json::object(&json));
+    object.ok_or(TokenError::Malformed)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use async_trait::async_trait;
-    use jsonwebtoken::{EncodingKey, Header};
     use serde_json::json;
 
+    use cameo_testing::tokens::{self, Signer};
+
+    use super::super::testing::{SECRET, settings};
     use super::*;
-    use crate::auth::{Role, SharedSecret, issue};
-    use crate::config::{ExposeSecret, SecretString};
+    use crate::auth::{Candidates, FixedKeys, Key, Role, issue};
+    use crate::config::{Auth, PemFile, SecretString};
 
-    fn auth() -> Auth {
-        Auth {
-            jwt_secret: None,
-            issuer: None,
-            audience: None,
-            leeway: Duration::from_secs(30),
-            cookie_name: "access_token".to_owned(),
-        }
-    }
-
-    fn secret() -> SecretString {
-        SecretString::from("a secret that the tests share".to_owned())
-    }
-
-    fn verifier(auth: &Auth) -> Verifier {
-        Verifier::new(auth, SharedSecret::new(&secret()).unwrap())
-    }
-
-    fn signed(header: &Header, claims: &Value, secret: &str) -> String {
-        let key = EncodingKey::from_secret(secret.as_bytes());
-        jsonwebtoken::encode(header, claims, &key).unwrap()
-    }
-
-    fn token(mut claims: Value) -> String {
-        if claims.get("exp").is_none() {
-            claims["exp"] = json!(jsonwebtoken::get_current_timestamp() + 60);
-        }
-        signed(
-            &Header::new(Algorithm::HS256),
-            &claims,
-            secret().expose_secret(),
-        )
+    fn verifier(settings: &TokenIssuer) -> Verifier {
+        Verifier::new(settings, FixedKeys::of(settings, None).unwrap())
     }
 
     async fn verify(claims: Value) -> Result<Principal, TokenError> {
-        verifier(&auth()).verify(&token(claims)).await
+        let token = Signer::secret(SECRET).token(&claims);
+        verifier(&settings()).verify(&token).await
+    }
+
+    fn in_seconds(seconds: i64) -> i64 {
+        i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap() + seconds
     }
 
     #[tokio::test]
     async fn an_issued_token_is_valid_and_carries_its_roles() {
-        let (mut auth, secret) = (auth(), secret());
-        auth.issuer = Some("cameo".to_owned());
-        auth.audience = Some("avatars".to_owned());
-        let roles = ["admin".to_owned()];
+        let mut main = settings();
+        main.issuer = Some("cameo".to_owned());
+        main.audience = Some("avatars".to_owned());
+        // The roles are where the configuration expects them.
+        main.claims.roles = vec!["realm_access.roles".to_owned()];
+        main.claims.subject = "user.id".to_owned();
+        let verifier = verifier(&main);
+        let auth = Auth {
+            cookie_name: "access_token".to_owned(),
+            main,
+            further: Vec::new(),
+        };
+        let (secret, roles) = (SecretString::from(SECRET), ["admin".to_owned()]);
         let token = issue(&auth, &secret, "42", &roles, Duration::from_mins(1)).unwrap();
-        let principal = verifier(&auth).verify(&token).await.unwrap();
+        let principal = verifier.verify(&token).await.unwrap();
         assert_eq!(principal.subject.unwrap().as_str(), "42");
         assert_eq!(principal.role, Role::Admin);
     }
 
     #[tokio::test]
-    async fn times_are_checked_with_the_leeway() {
-        let now = jsonwebtoken::get_current_timestamp();
-        assert!(verify(json!({"sub": "a", "exp": now - 10})).await.is_ok());
-        let expired = verify(json!({"sub": "a", "exp": now - 40})).await;
-        assert_eq!(expired, Err(TokenError::Expired));
-        let early = verify(json!({"sub": "a", "nbf": now + 40})).await;
-        assert_eq!(early, Err(TokenError::Invalid));
-    }
-
-    #[tokio::test]
-    async fn forged_tokens_are_refused() {
-        let claims = json!({"sub": "a", "exp": jsonwebtoken::get_current_timestamp() + 60});
-        let verifier = verifier(&auth());
-        let other_key = signed(&Header::new(Algorithm::HS256), &claims, "another secret");
-        let other_algorithm = signed(
-            &Header::new(Algorithm::HS512),
-            &claims,
-            secret().expose_secret(),
-        );
-        let good = token(claims.clone());
-        let payload = good.split('.').nth(1).unwrap();
-        // {"alg":"none"}
-        let unsigned = format!("eyJhbGciOiJub25lIn0.{payload}.");
-        for forged in [
-            other_key,
-            other_algorithm,
-            unsigned,
-            "x.y.z".to_owned(),
-            String::new(),
+    async fn times_are_checked_with_the_leeway_of_30_s() {
+        for (claims, expected) in [
+            (json!({"sub": "a", "exp": in_seconds(60)}), Ok(())),
+            (json!({"sub": "a", "exp": in_seconds(-10)}), Ok(())),
+            (
+                json!({"sub": "a", "exp": in_seconds(-40)}),
+                Err(TokenError::Expired),
+            ),
+            (json!({"sub": "a", "exp": 0}), Err(TokenError::Expired)),
+            (json!({"sub": "a", "exp": -1.5}), Err(TokenError::Expired)),
+            (json!({"sub": "a", "exp": 4_000_000_000.5}), Ok(())),
+            (json!({"sub": "a", "exp": 1e300}), Ok(())),
+            (
+                json!({"sub": "a", "exp": "soon"}),
+                Err(TokenError::Malformed),
+            ),
+            (json!({"sub": "a", "exp": null}), Err(TokenError::Malformed)),
+            (json!({"sub": "a", "nbf": in_seconds(20)}), Ok(())),
+            (
+                json!({"sub": "a", "nbf": in_seconds(40)}),
+                Err(TokenError::NotYetValid),
+            ),
+            (
+                json!({"sub": "a", "nbf": "later"}),
+                Err(TokenError::Malformed),
+            ),
+            // Only the expiry and `nbf` decide.
+            (json!({"sub": "a", "iat": in_seconds(400)}), Ok(())),
         ] {
-            let outcome = verifier.verify(&forged).await;
-            assert_eq!(outcome, Err(TokenError::Invalid), "{forged}");
+            let mut given = claims.clone();
+            if given.get("exp").is_none() {
+                given["exp"] = in_seconds(60).into();
+            }
+            let verdict = verify(given).await.map(|_| ());
+            assert_eq!(verdict, expected, "{claims}");
         }
+        let endless = verify(json!({"sub": "a"})).await;
+        assert_eq!(endless, Err(TokenError::NoExpiry));
     }
 
     #[tokio::test]
-    async fn a_token_that_demands_an_extension_is_refused() {
-        let mut header = Header::new(Algorithm::HS256);
-        let claims = json!({"sub": "a", "exp": jsonwebtoken::get_current_timestamp() + 60});
-        let verifier = verifier(&auth());
-        let plain = signed(&header, &claims, secret().expose_secret());
-        assert!(verifier.verify(&plain).await.is_ok());
-        for crit in [vec!["b64".to_owned()], Vec::new()] {
-            header.crit = Some(crit);
-            let token = signed(&header, &claims, secret().expose_secret());
-            let outcome = verifier.verify(&token).await;
-            assert_eq!(outcome, Err(TokenError::Invalid), "{token}");
+    async fn forged_tokens_are_refused_with_the_check_that_failed() {
+        let claims = json!({"sub": "a", "exp": in_seconds(60)});
+        let verifier = verifier(&settings());
+        let good = Signer::secret(SECRET).token(&claims);
+        let [header, payload, signature] = tokens::parts(&good);
+        let encode = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
+        let with_header = |text: &str| format!("{}.{payload}.{signature}", encode(text));
+        let with_payload = |text: &str| format!("{header}.{}.{signature}", encode(text));
+        for (forged, expected) in [
+            (
+                Signer::secret("another secret").token(&claims),
+                TokenError::Signature,
+            ),
+            (
+                with_payload(r#"{"sub":"b","exp":4000000000}"#),
+                TokenError::Signature,
+            ),
+            (format!("{header}.{payload}."), TokenError::Signature),
+            (format!("{header}.{payload}.AAAA"), TokenError::Signature),
+            (
+                format!("{header}.{payload}.{signature}="),
+                TokenError::Signature,
+            ),
+            (with_header(r#"{"alg":"HS512"}"#), TokenError::Algorithm),
+            (with_header(r#"{"alg":"none"}"#), TokenError::Algorithm),
+            (
+                format!("{}.{payload}.", encode(r#"{"alg":"none"}"#)),
+                TokenError::Algorithm,
+            ),
+            (with_header(r#"{"alg":"hs256"}"#), TokenError::Algorithm),
+            (with_header(r#"{"alg":"RS256"}"#), TokenError::Algorithm),
+            (with_header(r#"{"alg":["HS256"]}"#), TokenError::Malformed),
+            (with_header(r#"{"typ":"JWT"}"#), TokenError::Malformed),
+            (
+                with_header(r#"{"alg":"HS256","kid":7}"#),
+                TokenError::Malformed,
+            ),
+            (
+                with_header(r#"{"alg":"none","alg":"HS256"}"#),
+                TokenError::Malformed,
+            ),
+            (
+                with_header(r#"{"alg":"HS256","crit":["b64"]}"#),
+                TokenError::Extension,
+            ),
+            (
+                with_header(r#"{"alg":"HS256","crit":[]}"#),
+                TokenError::Extension,
+            ),
+            (
+                with_payload(r#"{"sub":"a","sub":"b","exp":4000000000}"#),
+                TokenError::Malformed,
+            ),
+            (with_payload("[]"), TokenError::Malformed),
+            (format!("{good}.x"), TokenError::Malformed),
+            ("x.y.z".to_owned(), TokenError::Malformed),
+            ("x.y".to_owned(), TokenError::Malformed),
+            (String::new(), TokenError::Malformed),
+        ] {
+            assert_eq!(verifier.verify(&forged).await, Err(expected), "{forged}");
         }
+        assert!(verifier.verify(&good).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn repeated_claims_are_refused_even_if_they_are_signed() {
+        let token = Signer::secret(SECRET).signed(
+            r#"{"alg":"HS256"}"#,
+            r#"{"sub":"a","exp":4000000000,"role":"user","role":"admin"}"#,
+        );
+        let verdict = verifier(&settings()).verify(&token).await;
+        assert_eq!(verdict, Err(TokenError::Malformed));
     }
 
     #[tokio::test]
     async fn oversized_tokens_and_subjects_are_refused() {
-        let of_claims = |bytes: usize| verify(json!({"sub": "a", "more": "x".repeat(bytes)}));
+        let exp = in_seconds(60);
+        let of_claims =
+            |bytes: usize| verify(json!({"sub": "a", "exp": exp, "more": "x".repeat(bytes)}));
         assert!(of_claims(4 << 10).await.is_ok());
-        assert_eq!(of_claims(8 << 10).await, Err(TokenError::Invalid));
-        assert!(verify(json!({"sub": "a".repeat(255)})).await.is_ok());
-        let long = verify(json!({"sub": "a".repeat(256)})).await;
-        assert_eq!(long, Err(TokenError::Invalid));
+        assert_eq!(of_claims(8 << 10).await, Err(TokenError::TooLarge));
+        let of_subject = |bytes: usize| verify(json!({"sub": "a".repeat(bytes), "exp": exp}));
+        assert!(of_subject(255).await.is_ok());
+        assert_eq!(of_subject(256).await, Err(TokenError::Subject));
+        assert_eq!(of_subject(0).await, Err(TokenError::Subject));
     }
 
     #[tokio::test]
     async fn a_configured_issuer_and_audience_are_required() {
-        let mut auth = auth();
-        auth.issuer = Some("us".to_owned());
-        auth.audience = Some("avatars".to_owned());
-        let verifier = verifier(&auth);
-        let good = json!({"sub": "a", "iss": "us", "aud": ["other", "avatars"]});
-        assert!(verifier.verify(&token(good)).await.is_ok());
-        for claims in [
-            json!({"sub": "a", "iss": "us"}),
-            json!({"sub": "a", "aud": "avatars"}),
-            json!({"sub": "a", "iss": "them", "aud": "avatars"}),
-            json!({"sub": "a", "iss": "us", "aud": "others"}),
-            json!({"iss": "us", "aud": "avatars"}),
+        let mut settings = settings();
+        settings.issuer = Some("us".to_owned());
+        settings.audience = Some("avatars".to_owned());
+        let verifier = verifier(&settings);
+        for (mut claims, expected) in [
+            (
+                json!({"sub": "a", "iss": "us", "aud": ["other", "avatars"]}),
+                Ok(()),
+            ),
+            (json!({"sub": "a", "iss": "us", "aud": "avatars"}), Ok(())),
+            (json!({"sub": "a", "iss": "us"}), Err(TokenError::Audience)),
+            (
+                json!({"sub": "a", "iss": "us", "aud": "others"}),
+                Err(TokenError::Audience),
+            ),
+            (
+                json!({"sub": "a", "iss": "us", "aud": "avatars2"}),
+                Err(TokenError::Audience),
+            ),
+            (
+                json!({"sub": "a", "iss": "us", "aud": []}),
+                Err(TokenError::Audience),
+            ),
+            (
+                json!({"sub": "a", "iss": "us", "aud": {"avatars": 1}}),
+                Err(TokenError::Audience),
+            ),
+            (
+                json!({"sub": "a", "aud": "avatars"}),
+                Err(TokenError::Issuer),
+            ),
+            (
+                json!({"sub": "a", "iss": "them", "aud": "avatars"}),
+                Err(TokenError::Issuer),
+            ),
+            (
+                json!({"sub": "a", "iss": "us/", "aud": "avatars"}),
+                Err(TokenError::Issuer),
+            ),
+            (
+                json!({"sub": "a", "iss": ["us"], "aud": "avatars"}),
+                Err(TokenError::Malformed),
+            ),
+            (
+                json!({"iss": "us", "aud": "avatars"}),
+                Err(TokenError::Subject),
+            ),
         ] {
-            let outcome = verifier.verify(&token(claims.clone())).await;
-            assert_eq!(outcome, Err(TokenError::Invalid), "{claims}");
+            claims["exp"] = in_seconds(60).into();
+            let token = Signer::secret(SECRET).token(&claims);
+            let verdict = verifier.verify(&token).await.map(|_| ());
+            assert_eq!(verdict, expected, "{claims}");
         }
     }
 
-    #[tokio::test]
-    async fn a_token_without_an_expiry_is_refused() {
-        let endless = signed(
-            &Header::new(Algorithm::HS256),
-            &json!({"sub": "a"}),
-            secret().expose_secret(),
-        );
-        let outcome = verifier(&auth()).verify(&endless).await;
-        assert_eq!(outcome, Err(TokenError::Invalid));
+    /// Settings that accept public keys of a fixture.
+    fn public(algorithms: &[Algorithm], pem: &str) -> TokenIssuer {
+        let mut settings = settings();
+        settings.algorithms = algorithms.to_vec();
+        settings.jwt_secret = None;
+        settings.public_keys = Some(PemFile {
+            path: pem.into(),
+            text: tokens::text(pem),
+        });
+        settings
     }
 
-    /// Two keys for tokens without a key id, and the second one alone for the key id `second`.
-    struct TwoKeys;
+    #[tokio::test]
+    async fn tokens_of_another_implementation_are_verified_for_each_algorithm() {
+        for (algorithm, pems) in [
+            (
+                Algorithm::Rs256,
+                &["rsa.public.pem", "rsa.pkcs1.pem", "rsa.certificate.pem"][..],
+            ),
+            (
+                Algorithm::Es256,
+                &["p256.public.pem", "p256.certificate.pem"],
+            ),
+            (Algorithm::EdDsa, &["ed25519.public.pem"]),
+        ] {
+            let token = tokens::foreign(algorithm.name());
+            for pem in pems {
+                let verifier = verifier(&public(&[algorithm], pem));
+                let principal = verifier.verify(&token).await.unwrap();
+                assert_eq!(principal.name, "42", "{pem}");
+                assert_eq!(principal.role, Role::Service, "{pem}");
+                // The same token with one changed bit of its signature.
+                let changed = tokens::with_changed_signature(&token);
+                let verdict = verifier.verify(&changed).await;
+                assert_eq!(verdict, Err(TokenError::Signature), "{pem}");
+            }
+        }
+        let token = tokens::foreign("HS256");
+        assert_eq!(
+            verifier(&settings()).verify(&token).await.unwrap().name,
+            "42"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_key_verifies_only_its_own_algorithm() {
+        let all = Algorithm::ALL;
+        let verifier = verifier(&public(&all, "rsa.public.pem"));
+        let claims = json!({"sub": "a", "role": "admin", "exp": in_seconds(60)});
+        // Known attack: the text of the public key as the shared secret.
+        let pem = tokens::text("rsa.public.pem");
+        let der = tokens::der(&pem);
+        let point = tokens::der(&tokens::text("p256.public.pem"));
+        for secret in [pem.as_bytes(), pem.trim().as_bytes(), &der, &point, &[]] {
+            let token = Signer::secret(secret).token(&claims);
+            let verdict = verifier.verify(&token).await;
+            assert_eq!(verdict, Err(TokenError::UnknownKey));
+        }
+        // Tokens of other keys.
+        for (signer, expected) in [
+            (Signer::of("p256"), TokenError::UnknownKey),
+            (Signer::of("ed25519"), TokenError::UnknownKey),
+            (Signer::of("rsa.other"), TokenError::Signature),
+        ] {
+            let verdict = verifier.verify(&signer.token(&claims)).await;
+            assert_eq!(verdict, Err(expected));
+        }
+        let token = Signer::of("rsa").token(&claims);
+        assert!(verifier.verify(&token).await.is_ok());
+        // The same key, but the algorithm is not accepted.
+        let settings = public(&[Algorithm::Rs256], "rsa.public.pem");
+        let only_es = Verifier::new(
+            &TokenIssuer {
+                algorithms: vec![Algorithm::Es256],
+                ..settings.clone()
+            },
+            FixedKeys::of(&settings, None).unwrap(),
+        );
+        assert_eq!(only_es.verify(&token).await, Err(TokenError::Algorithm));
+    }
+
+    /// A source that answers every question with one RSA key.
+    struct Confused(Arc<Key>);
 
     #[async_trait]
-    impl KeySource for TwoKeys {
-        async fn keys(&self, key_id: Option<&str>) -> Arc<[DecodingKey]> {
-            let [first, second] =
-                ["first", "second"].map(|secret| DecodingKey::from_secret(secret.as_bytes()));
-            match key_id {
-                None => Arc::new([first, second]),
-                Some("second") => Arc::new([second]),
-                Some(_) => Arc::new([]),
+    impl KeySource for Confused {
+        async fn keys(&self, _: Algorithm, _: Option<&str>) -> Candidates {
+            Candidates {
+                keys: vec![Arc::clone(&self.0)],
+                is_incomplete: false,
             }
         }
     }
 
     #[tokio::test]
-    async fn every_key_that_the_source_names_is_tried_and_no_other() {
-        let now = jsonwebtoken::get_current_timestamp();
-        let verifier = Verifier::new(&auth(), TwoKeys);
-        let verdict = async |key_id: Option<&str>, secret, exp| {
-            let mut header = Header::new(Algorithm::HS256);
-            header.kid = key_id.map(str::to_owned);
-            let token = signed(&header, &json!({"sub": "a", "exp": exp}), secret);
-            verifier
-                .verify(&token)
-                .await
-                .map(|principal| principal.name)
-        };
-        let good = now + 60;
-        assert!(verdict(None, "first", good).await.is_ok());
-        assert!(verdict(None, "second", good).await.is_ok());
-        assert!(verdict(Some("second"), "second", good).await.is_ok());
-        let invalid = Err(TokenError::Invalid);
-        assert_eq!(verdict(Some("second"), "first", good).await, invalid);
-        assert_eq!(verdict(Some("unknown"), "first", good).await, invalid);
-        assert_eq!(verdict(None, "third", good).await, invalid);
+    async fn a_key_of_another_algorithm_is_not_tried_even_if_a_source_names_it() {
+        let pem = tokens::text("rsa.public.pem");
+        let key = super::super::pem::keys(&pem).unwrap().remove(0);
+        let mut settings = settings();
+        settings.algorithms = Algorithm::ALL.to_vec();
+        let verifier = Verifier::new(&settings, Confused(Arc::new(key)));
+        let claims = json!({"sub": "a", "exp": in_seconds(60)});
+        let rsa = Signer::of("rsa").token(&claims);
+        assert!(verifier.verify(&rsa).await.is_ok());
+        for secret in [pem.as_bytes(), &tokens::der(&pem)] {
+            let forged = Signer::secret(secret).token(&claims);
+            let verdict = verifier.verify(&forged).await;
+            assert_eq!(verdict, Err(TokenError::Signature));
+        }
+    }
+
+    #[tokio::test]
+    async fn several_keys_and_previous_secrets_are_valid_at_once() {
+        let mut settings = settings();
+        settings.previous_jwt_secrets = vec![SecretString::from("the secret of last year")];
+        settings.algorithms = Algorithm::ALL.to_vec();
+        let pems = ["rsa.public.pem", "p256.public.pem", "ed25519.public.pem"];
+        settings.public_keys = Some(PemFile {
+            path: "keys.pem".into(),
+            text: pems.map(tokens::text).concat(),
+        });
+        let verifier = verifier(&settings);
+        let claims = json!({"sub": "a", "exp": in_seconds(60)});
+        for signer in [
+            Signer::secret(SECRET),
+            Signer::secret("the secret of last year"),
+            Signer::of("rsa"),
+            Signer::of("p256"),
+            Signer::of("ed25519"),
+        ] {
+            // Fixed keys have no id, so the id of the token does not matter.
+            for token in [signer.token(&claims), signer.token_with_id("any", &claims)] {
+                assert!(verifier.verify(&token).await.is_ok(), "{token}");
+            }
+        }
+        for signer in [
+            Signer::secret("the secret of next year"),
+            Signer::of("rsa.other"),
+            Signer::of("p256.other"),
+            Signer::of("ed25519.other"),
+        ] {
+            let verdict = verifier.verify(&signer.token(&claims)).await;
+            assert_eq!(verdict, Err(TokenError::Signature));
+        }
         // The key that verifies the signature decides, not the last one that is tried.
-        let expired = Err(TokenError::Expired);
-        assert_eq!(verdict(None, "first", now - 60).await, expired);
+        let expired = json!({"sub": "a", "exp": in_seconds(-60)});
+        let verdict = verifier
+            .verify(&Signer::secret(SECRET).token(&expired))
+            .await;
+        assert_eq!(verdict, Err(TokenError::Expired));
+    }
+
+    /// The main issuer `us` and the further issuer `partner`, with a secret of its own.
+    fn two_issuers(main_issuer: Option<&str>) -> Verifier {
+        let mut main = settings();
+        main.issuer = main_issuer.map(str::to_owned);
+        let mut partner = settings();
+        partner.path = "auth.issuers[0]".to_owned();
+        partner.jwt_secret = Some(SecretString::from("the secret of the partner"));
+        partner.issuer = Some("partner".to_owned());
+        partner.audience = Some("avatars".to_owned());
+        partner.subject_prefix = "partner|".to_owned();
+        partner.claims.admin_roles = Vec::new();
+        partner.claims.service_roles = vec!["sync".to_owned()];
+        let keys = |settings: &TokenIssuer| FixedKeys::of(settings, None).unwrap();
+        let (of_main, of_partner) = (keys(&main), keys(&partner));
+        Verifier::new(&main, of_main).and(&partner, of_partner)
+    }
+
+    #[tokio::test]
+    async fn each_issuer_has_its_own_keys_users_and_roles() {
+        let verifier = two_issuers(Some("us"));
+        let (ours, theirs) = (
+            Signer::secret(SECRET),
+            Signer::secret("the secret of the partner"),
+        );
+        let claims = |iss: &str, role: &str| json!({"sub": "42", "iss": iss, "aud": "avatars", "role": role, "exp": in_seconds(60)});
+        let who = async |signer: &Signer, claims: Value| {
+            let principal = verifier.verify(&signer.token(&claims)).await?;
+            Ok((principal.name, principal.role))
+        };
+        let user = |name: &str, role| Ok((name.to_owned(), role));
+        let ours_admin = who(&ours, claims("us", "admin")).await;
+        assert_eq!(ours_admin, user("42", Role::Admin));
+        // The roles of the main issuer mean nothing at the partner.
+        for role in ["admin", "service"] {
+            let found = who(&theirs, claims("partner", role)).await;
+            assert_eq!(found, user("partner|42", Role::User));
+        }
+        let found = who(&theirs, claims("partner", "sync")).await;
+        assert_eq!(found, user("partner|42", Role::Service));
+        // The issuer that a token names chooses the keys, and no other keys are tried.
+        let stolen = who(&theirs, claims("us", "admin")).await;
+        assert_eq!(stolen, Err(TokenError::Signature));
+        let stolen = who(&ours, claims("partner", "sync")).await;
+        assert_eq!(stolen, Err(TokenError::Signature));
+        let unknown = who(&theirs, claims("nobody", "admin")).await;
+        assert_eq!(unknown, Err(TokenError::Issuer));
+        let unnamed = json!({"sub": "42", "exp": in_seconds(60)});
+        assert_eq!(who(&ours, unnamed).await, Err(TokenError::Issuer));
+        // The audience of the partner holds for its tokens.
+        let mut other = claims("partner", "sync");
+        other["aud"] = json!("other");
+        assert_eq!(who(&theirs, other).await, Err(TokenError::Audience));
+    }
+
+    #[tokio::test]
+    async fn the_main_issuer_cannot_name_the_users_of_a_further_one() {
+        for main in [None, Some("us")] {
+            let verifier = two_issuers(main);
+            let claims = json!({"sub": "partner|42", "iss": "us", "exp": in_seconds(60)});
+            let verdict = verifier
+                .verify(&Signer::secret(SECRET).token(&claims))
+                .await;
+            assert_eq!(verdict, Err(TokenError::Subject));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_main_issuer_without_a_name_accepts_every_name_but_that_of_a_further_one() {
+        let verifier = two_issuers(None);
+        let ours = Signer::secret(SECRET);
+        for iss in [json!("us"), json!("them"), json!(null)] {
+            let mut claims = json!({"sub": "42", "exp": in_seconds(60)});
+            if iss.is_string() {
+                claims["iss"] = iss.clone();
+            }
+            assert!(verifier.verify(&ours.token(&claims)).await.is_ok(), "{iss}");
+        }
+        let claims = json!({"sub": "42", "iss": "partner", "exp": in_seconds(60)});
+        let verdict = verifier.verify(&ours.token(&claims)).await;
+        assert_eq!(verdict, Err(TokenError::Signature));
     }
 }

@@ -211,6 +211,11 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
             .as_ref()
             .map(|catalog| (&catalog.summary, &catalog.warnings)),
     );
+    for issuer in config.auth.issuers() {
+        let checked = app::check_keys(issuer).await;
+        let checked = checked.as_ref();
+        print(&checked.map(|keys| (&keys.summary, &keys.warnings)));
+    }
     let workers = app::open_workers(config, &super::zygote()?, &metrics).await;
     print(
         &workers

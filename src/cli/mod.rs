@@ -50,13 +50,13 @@ enum Command {
     CheckConfig,
     /// Print every setting with its default and its meaning
     Config,
-    /// Print a token, signed with the configured or generated secret
+    /// Print a token, signed with the configured or generated secret (HS256)
     Token(TokenArgs),
     /// Print the OpenAPI document as YAML
     Openapi,
     /// Ask the service on this machine whether it is ready; for a container's health check
     Health,
-    /// Test the store and the catalog with real operations, and print the results
+    /// Test the store, the catalog and the keys of tokens with real operations, and print the results
     Doctor,
     /// Remove objects from the store that nothing refers to
     Gc(maintenance::GcArgs),
@@ -73,7 +73,7 @@ struct TokenArgs {
     /// The subject of the token: a user id, or the name of a service
     #[arg(long, value_name = "ID")]
     sub: String,
-    /// A role: admin or service; may be given several times
+    /// A role, such as admin or service; may be given several times
     #[arg(long, value_name = "ROLE")]
     role: Vec<String>,
     /// The lifetime of the token, such as 1h or 30d
@@ -98,7 +98,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         command => {
             let (file, variables) = (cli.config.as_deref(), std::env::vars_os());
             let config = match command {
-                Command::CheckConfig => config::check(file, variables, data_folder::probe),
+                Command::CheckConfig => config::check(file, variables, app::probe),
                 _ => config::load(file, variables),
             };
             let config = match config {
@@ -173,7 +173,10 @@ fn report(Faults(faults): &Faults) -> ExitCode {
 }
 
 fn print_token(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
-    let secret = data_folder::jwt_secret(config)?;
+    let secret = data_folder::jwt_secret(config)?.context(
+        "this service only verifies tokens, because auth.algorithms does not have \"HS256\"; the \
+         identity provider issues them",
+    )?;
     println!(
         "{}",
         auth::issue(&config.auth, &secret, &args.sub, &args.role, args.ttl)?
@@ -196,7 +199,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         let config = &with_real_port(config, address.port());
         let startup = Arc::<Startup>::default();
         let open = async {
-            let app = App::open_noting(config, &secret, &zygote, &startup).await?;
+            let app = App::open_noting(config, secret.as_ref(), &zygote, &startup).await?;
             if let Some(metrics) = &app.metrics {
                 info!(address = %metrics.local_addr()?, "/metrics has an address of its own");
             }
@@ -206,7 +209,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
             let (storage, catalog) = (config.storage.kind(), config.catalog.kind());
             info!(%address, storage, catalog, "ready");
             if config.environment == Environment::Development {
-                print_welcome(config, &secret)?;
+                print_welcome(config, secret.as_ref())?;
             }
             Ok(())
         };
@@ -237,10 +240,15 @@ fn with_real_port(config: &Config, port: u16) -> Config {
 /// The example photo in the source tree.
 const SAMPLE: &str = "examples/portrait.jpg";
 
-/// Prints a first command to try, with a valid token.
-fn print_welcome(config: &Config, secret: &SecretString) -> anyhow::Result<()> {
-    let token = auth::issue(&config.auth, secret, "demo", &[], Duration::from_hours(24))?;
+/// Prints a first command to try, with a valid token if this service can issue one.
+fn print_welcome(config: &Config, secret: Option<&SecretString>) -> anyhow::Result<()> {
     let url = &config.http.public_url;
+    let Some(secret) = secret else {
+        let text = format!("\n  Cameo is ready at {url}  (documentation: {url}/docs)\n");
+        let _ = writeln!(std::io::stdout(), "{text}");
+        return Ok(());
+    };
+    let token = auth::issue(&config.auth, secret, "demo", &[], Duration::from_hours(24))?;
     let photo = if Path::new(SAMPLE).exists() {
         SAMPLE
     } else {

@@ -15,10 +15,53 @@ use super::fault::Fault;
 const PREFIX: &str = "CAMEO_";
 /// Tables whose keys the operator chooses. A later layer replaces the whole table.
 const FREE_TABLES: [&str; 1] = ["images.variants"];
+/// Lists of tables. They are empty by default, and a later layer replaces the whole list.
+const LISTS_OF_TABLES: [ListOfTables; 1] = [ListOfTables {
+    path: "auth.issuers",
+    like: "auth",
+    without: &["cookie_name", "issuers"],
+    empty: &["admin_roles", "service_roles", "stats_roles"],
+    also: &["subject_prefix"],
+}];
+
+/// The keys of the tables in a list, and their defaults.
+struct ListOfTables {
+    /// The path of the list.
+    path: &'static str,
+    /// The table whose keys and defaults each table of the list has.
+    like: &'static str,
+    /// The keys of that table that the tables of the list do not have.
+    without: &'static [&'static str],
+    /// The lists of that table that are empty by default in the tables of the list.
+    empty: &'static [&'static str],
+    /// Further keys. They are texts and empty by default.
+    also: &'static [&'static str],
+}
+
+impl ListOfTables {
+    /// The keys and defaults of a table in the list.
+    fn template(&self, defaults: &Table) -> Table {
+        let mut template = match at(defaults, self.like) {
+            Some(Value::Table(like)) => like.clone(),
+            _ => Table::new(),
+        };
+        for key in self.without {
+            template.remove(*key);
+        }
+        for key in self.empty {
+            template.insert((*key).to_owned(), Value::Array(Vec::new()));
+        }
+        for key in self.also {
+            template.insert((*key).to_owned(), Value::String(String::new()));
+        }
+        template
+    }
+}
 
 /// The merged settings.
 pub(super) struct Layers {
     values: Table,
+    defaults: Table,
     /// For each key that does not have its default: the file or the variable that sets it.
     origins: BTreeMap<String, String>,
     /// The keys that were read, so that a test can compare them with the defaults.
@@ -29,11 +72,18 @@ pub(super) struct Layers {
 impl Layers {
     /// The defaults.
     pub(super) fn of_defaults(faults: &mut Vec<Fault>) -> Self {
-        let values = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
+        let mut values = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
             faults.push(Fault::new("the compiled-in config.toml", error.message()));
             Table::new()
         });
+        for list in LISTS_OF_TABLES {
+            let (parent, key) = list.path.rsplit_once('.').unwrap_or(("", list.path));
+            if let Some(Value::Table(parent)) = find(&mut values, parent) {
+                parent.insert(key.to_owned(), Value::Array(Vec::new()));
+            }
+        }
         Self {
+            defaults: values.clone(),
             values,
             origins: BTreeMap::new(),
             #[cfg(test)]
@@ -49,6 +99,7 @@ impl Layers {
                     origin: path.display().to_string(),
                 };
                 layer.lay(&mut self.values, table, "", &mut self.origins, faults);
+                self.complete_lists(faults);
             }
             Err(error) => {
                 let line = error
@@ -101,15 +152,68 @@ impl Layers {
                 }
             }
         }
+        self.complete_lists(faults);
     }
 
-    /// The value of a key. Every key that is read has a default.
+    /// Checks the keys of the tables in lists, and adds the defaults of those that are not given.
+    fn complete_lists(&mut self, faults: &mut Vec<Fault>) {
+        for list in LISTS_OF_TABLES {
+            let template = list.template(&self.defaults);
+            let Some(Value::Array(items)) = find(&mut self.values, list.path) else {
+                continue;
+            };
+            let mut items = std::mem::take(items);
+            for (at, item) in items.iter_mut().enumerate() {
+                let path = format!("{}[{at}]", list.path);
+                let Value::Table(given) = item else {
+                    let problem = format!("is {}; give a table", kind(item));
+                    faults.push(Fault::new(self.place(&path), problem));
+                    *item = Value::Table(template.clone());
+                    continue;
+                };
+                let mut completed = template.clone();
+                for (key, value) in std::mem::take(given) {
+                    let path = format!("{path}.{key}");
+                    match completed.get_mut(&key) {
+                        Some(known) if known.same_type(&value) => *known = value,
+                        Some(known) => {
+                            let problem = format!("is {}; give {}", kind(&value), kind(known));
+                            faults.push(Fault::new(self.place(&path), problem));
+                        }
+                        None => {
+                            let item = path.rsplit_once('.').map_or("", |(item, _)| item);
+                            let known = keys(&template, item);
+                            let suggestion = suggestion(&path, &known);
+                            let problem = format!("there is no such setting{suggestion}");
+                            faults.push(Fault::new(self.place(&path), problem));
+                        }
+                    }
+                }
+                *given = completed;
+            }
+            if let Some(list) = find(&mut self.values, list.path) {
+                *list = Value::Array(items);
+            }
+        }
+    }
+
+    /// The value of a key. Every key that is read has a default. `list[2]` in a path is the third
+    /// table of a list.
     pub(super) fn get(&self, path: &str) -> Option<&Value> {
         #[cfg(test)]
-        self.read.borrow_mut().insert(path.to_owned());
-        let mut levels = path.split('.');
-        let first = self.values.get(levels.next()?)?;
-        levels.try_fold(first, |value, level| value.get(level))
+        if let Some(setting) = path.split('[').next() {
+            self.read.borrow_mut().insert(setting.to_owned());
+        }
+        at(&self.values, path)
+    }
+
+    /// Whether the value of a key is an empty text or an empty list.
+    pub(super) fn is_empty(&self, path: &str) -> bool {
+        match self.get(path) {
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(items)) => items.is_empty(),
+            value => value.is_none(),
+        }
     }
 
     /// The place of a fault: the key, and the file or the variable that sets it.
@@ -117,7 +221,17 @@ impl Layers {
         match self.origins.get(path) {
             Some(origin) if origin.starts_with(PREFIX) => origin.clone(),
             Some(origin) => format!("{path} (in {origin})"),
-            None => path.to_owned(),
+            // A key in a list is set where the list is.
+            None => match path
+                .split_once('[')
+                .map(|(list, _)| (list, self.origins.get(list)))
+            {
+                Some((list, Some(origin))) if origin.starts_with(PREFIX) => {
+                    format!("{origin}{}", &path[list.len()..])
+                }
+                Some((_, Some(origin))) => format!("{path} (in {origin})"),
+                _ => path.to_owned(),
+            },
         }
     }
 
@@ -188,6 +302,30 @@ impl Layer {
             }
         }
     }
+}
+
+/// The value at a path in a table.
+fn at<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    let mut value: Option<&'a Value> = None;
+    for level in path.split('.') {
+        let (key, index) = match level
+            .strip_suffix(']')
+            .and_then(|level| level.split_once('['))
+        {
+            Some((key, index)) => (key, Some(index.parse::<usize>().ok()?)),
+            None => (level, None),
+        };
+        let found = match value {
+            None => table.get(key)?,
+            Some(Value::Table(inner)) => inner.get(key)?,
+            Some(_) => return None,
+        };
+        value = Some(match index {
+            Some(index) => found.get(index)?,
+            None => found,
+        });
+    }
+    value
 }
 
 fn find<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {

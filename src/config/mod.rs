@@ -9,9 +9,11 @@
 //! | `layers` | merges the layers, and refuses unknown keys |
 //! | `reader` | reads one value by its key, and reports its fault |
 //! | `read`, `adapters` | read every key into a [`Config`], and check keys against each other |
+//! | `auth` | the settings of tokens, and how they are read |
 //! | `units`, `secret`, `redis`, `s3` | the types of values, and their checks |
 
 mod adapters;
+mod auth;
 mod fault;
 mod layers;
 mod read;
@@ -31,6 +33,7 @@ pub use self::redis::{
     InvalidPartitions, InvalidRedisAddress, Partitions, RedisAddress, RedisConfirmation,
     RedisSettings,
 };
+pub use auth::{Algorithm, Auth, ClaimRules, KeySet, KeySetLocation, PemFile, TokenIssuer};
 pub use fault::{Fault, Faults};
 pub use s3::{PublicAccess, S3Credentials, S3Settings};
 pub use secrecy::{ExposeSecret, SecretString};
@@ -97,21 +100,6 @@ pub struct Http {
     pub docs: bool,
     /// Maximum number of open connections.
     pub max_connections: usize,
-}
-
-/// `[auth]`
-#[derive(Clone, Debug)]
-pub struct Auth {
-    /// The HS256 secret; `None` if the program generates one.
-    pub jwt_secret: Option<SecretString>,
-    /// The required value of `iss`.
-    pub issuer: Option<String>,
-    /// A value that `aud` must contain.
-    pub audience: Option<String>,
-    /// Accepted difference between clocks.
-    pub leeway: Duration,
-    /// The name of the cookie that holds a token.
-    pub cookie_name: String,
 }
 
 /// `[upload]`
@@ -293,7 +281,7 @@ pub fn load(
 pub fn check(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-    probe: impl FnOnce(&Config) -> Vec<(&'static str, String)>,
+    probe: impl FnOnce(&Config) -> Vec<(String, String)>,
 ) -> Result<Config, Faults> {
     let mut faults = Vec::new();
     let mut layers = Layers::of_defaults(&mut faults);
@@ -306,7 +294,7 @@ pub fn check(
     layers.lay_environment(environment, &mut faults);
     let config = read::config(&layers, &mut faults);
     for (path, problem) in config.as_ref().map(probe).unwrap_or_default() {
-        faults.push(Fault::new(layers.place(path), problem));
+        faults.push(Fault::new(layers.place(&path), problem));
     }
     match config {
         Some(config) if faults.is_empty() => Ok(config),

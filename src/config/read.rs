@@ -4,17 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-
 use super::adapters;
+use super::auth::auth;
 use super::fault::Fault;
 use super::layers::Layers;
 use super::reader::{MAX_EDGE_PX, Reader, iec, shown, url};
+use super::units;
 use super::{
-    Auth, Config, Delivery, DeliveryMode, Environment, Http, Images, Isolation, Lifecycle, Limits,
+    Config, Delivery, DeliveryMode, Environment, Http, Images, Isolation, Lifecycle, Limits,
     Processing, Upload, WhenRedisIsDown,
 };
-use super::{secret, units};
 use crate::avatar::{Format, SourceFormat};
 
 /// The time that a large picture on a slow connection takes. With a shorter deadline, the sweep would
@@ -32,9 +31,9 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
             ("production", Environment::Production),
         ],
     );
-    let auth = auth(&mut read);
+    let auth = auth(&mut read, environment);
     if environment == Environment::Production {
-        refuse_unsafe_settings(&mut read, &auth);
+        refuse_unsafe_settings(&mut read);
     }
     // Every key is read before the function returns, so that no fault hides another.
     let data_dir = PathBuf::from(read.filled("data_dir"));
@@ -147,33 +146,6 @@ fn url_of(bind: SocketAddr) -> String {
     match bind.ip() {
         ip if ip.is_unspecified() => format!("http://127.0.0.1:{port}"),
         _ => format!("http://{bind}"),
-    }
-}
-
-fn auth(read: &mut Reader<'_>) -> Auth {
-    let algorithms = read.list("auth.algorithms", |text| match text {
-        "HS256" => Ok(()),
-        _ => Err(format!("holds {text:?}; HS256 is what can be checked")),
-    });
-    if algorithms.is_empty() {
-        read.fault("auth.algorithms", "is empty; give [\"HS256\"]");
-    }
-    let cookie_name = read.filled("auth.cookie_name");
-    if !cookie_name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    {
-        read.fault(
-            "auth.cookie_name",
-            format!("is {cookie_name:?}; give letters, digits, - _ ."),
-        );
-    }
-    Auth {
-        jwt_secret: read.secret("auth.jwt_secret"),
-        issuer: read.optional("auth.issuer"),
-        audience: read.optional("auth.audience"),
-        leeway: read.time("auth.leeway", 0, 600),
-        cookie_name,
     }
 }
 
@@ -292,23 +264,7 @@ fn expect_time(read: &mut Reader<'_>, environment: Environment, lifecycle: &Life
 }
 
 /// Refuses settings that are safe only on a developer's machine.
-fn refuse_unsafe_settings(read: &mut Reader<'_>, auth: &Auth) {
-    match &auth.jwt_secret {
-        None => read.fault(
-            "auth.jwt_secret",
-            format!(
-                "is not set, and in production no secret is generated; {}, or name a file that \
-                 holds it in auth.jwt_secret_file",
-                secret::HOW_TO_MAKE
-            ),
-        ),
-        Some(secret) => {
-            if let Some(weakness) = secret::weakness(secret.expose_secret()) {
-                let problem = format!("{weakness}; {}", secret::HOW_TO_MAKE);
-                read.fault("auth.jwt_secret", problem);
-            }
-        }
-    }
+fn refuse_unsafe_settings(read: &mut Reader<'_>) {
     if read.layers.is_default("http.public_url") {
         read.fault(
             "http.public_url",

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::fault::Fault;
 use super::layers::Layers;
@@ -210,6 +210,29 @@ impl<'a> Reader<'a> {
             (None, Some(_)) => return self.secret_file(&file_path),
         };
         Some(SecretString::from(secret))
+    }
+
+    /// Reads secrets from a list, and from the lines of the file that the key with `_file` names.
+    pub(super) fn secrets(&mut self, path: &str) -> Vec<SecretString> {
+        let mut secrets = self.list(path, |text| match text.trim() {
+            "" => Err("holds an empty text".to_owned()),
+            _ => Ok(SecretString::from(text)),
+        });
+        let file_path = format!("{path}_file");
+        if self.optional(&file_path).is_some()
+            && let Some(text) = self.secret_file(&file_path)
+        {
+            let lines = text.expose_secret().lines();
+            let filled = lines.filter(|line| !line.trim().is_empty());
+            secrets.extend(filled.map(SecretString::from));
+        }
+        secrets
+    }
+
+    /// The number of tables in a list.
+    pub(super) fn items(&self, path: &str) -> usize {
+        let list = self.layers.get(path).and_then(toml::Value::as_array);
+        list.map_or(0, Vec::len)
     }
 
     /// Reads a secret from the file that a key names.

@@ -97,17 +97,19 @@ problems! {
         RequestTimeout, Superseded, PreconditionFailed, FileTooLarge, UnsupportedMediaType,
         CorruptImage, TooManyPixels,
         TooManyFrames, TooComplex, RateLimited, Internal, Overloaded, StorageUnavailable,
-        CatalogUnavailable,
+        CatalogUnavailable, IdentityUnavailable,
     ];
     /// The problems of a read.
     ReadProblems: [
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, AvatarNotFound,
         PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable, CatalogUnavailable,
+        IdentityUnavailable,
     ];
     /// The problems of a delete.
     DeleteProblems: [
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
-        AvatarNotFound, PreconditionFailed, RateLimited, Internal, StorageUnavailable, CatalogUnavailable,
+        AvatarNotFound, PreconditionFailed, RateLimited, Internal, StorageUnavailable,
+        CatalogUnavailable, IdentityUnavailable,
     ];
     /// The problems of reading a file.
     FileProblems: [
@@ -180,6 +182,9 @@ fn detail(code: Code) -> &'static str {
             "the upload quota of this user is used up: 5 at once, then one every 12 s"
         }
         Code::Internal => "an internal error",
+        Code::IdentityUnavailable => {
+            "the keys that verify this token cannot be fetched now; try again later"
+        }
         _ => "what was found and what is allowed",
     }
 }

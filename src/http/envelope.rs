@@ -205,8 +205,9 @@ fn write_problem(response: &mut Response, problem: Problem, request_id: &str) {
     if let Some(after) = problem.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
-    if let Some(challenge) = problem.challenge {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    let challenge = problem.challenge.as_deref().map(HeaderValue::from_str);
+    if let Some(Ok(challenge)) = challenge {
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
 }
 

@@ -3,6 +3,7 @@
 //! A handler returns a [`Problem`]. The envelope makes the response body from it, because the
 //! envelope knows the request's id, and logs its cause, once.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(super) enum Code {
     Overloaded,
     StorageUnavailable,
     CatalogUnavailable,
+    IdentityUnavailable,
 }
 
 impl Code {
@@ -85,6 +87,7 @@ impl Code {
             Self::Overloaded => "overloaded",
             Self::StorageUnavailable => "storage_unavailable",
             Self::CatalogUnavailable => "catalog_unavailable",
+            Self::IdentityUnavailable => "identity_unavailable",
         }
     }
 
@@ -113,9 +116,10 @@ impl Code {
             }
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded | Self::StorageUnavailable | Self::CatalogUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded
+            | Self::StorageUnavailable
+            | Self::CatalogUnavailable
+            | Self::IdentityUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -127,7 +131,7 @@ pub(super) struct Problem {
     pub(super) detail: String,
     pub(super) retry_after: Option<Duration>,
     /// The value of `WWW-Authenticate` (RFC 6750, section 3).
-    pub(super) challenge: Option<&'static str>,
+    pub(super) challenge: Option<Cow<'static, str>>,
     /// Further headers of the response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// The cause. It is logged, and the client does not see it.
@@ -144,7 +148,7 @@ impl Problem {
             // Every 401 has a challenge. If the request has no token, the challenge names no error;
             // but it needs at least one parameter (RFC 6750, section 3).
             challenge: (code.status() == StatusCode::UNAUTHORIZED)
-                .then_some("Bearer realm=\"cameo\""),
+                .then_some(Cow::Borrowed("Bearer realm=\"cameo\"")),
             headers: Vec::new(),
             cause: None,
         }
@@ -159,8 +163,8 @@ impl Problem {
 
     /// Sets `WWW-Authenticate`.
     #[must_use]
-    pub(super) fn challenge(mut self, challenge: &'static str) -> Self {
-        self.challenge = Some(challenge);
+    pub(super) fn challenge(mut self, challenge: impl Into<Cow<'static, str>>) -> Self {
+        self.challenge = Some(challenge.into());
         self
     }
 
@@ -296,18 +300,27 @@ impl From<Denied> for Problem {
 
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
-        let (code, challenge) = match error {
-            TokenError::Expired => (
-                Code::TokenExpired,
-                "Bearer realm=\"cameo\", error=\"invalid_token\", \
-                 error_description=\"the token has expired\"",
-            ),
-            TokenError::Invalid => (
-                Code::Unauthenticated,
-                "Bearer realm=\"cameo\", error=\"invalid_token\", \
-                 error_description=\"the token is not valid\"",
-            ),
+        let code = match error {
+            TokenError::Expired => Code::TokenExpired,
+            TokenError::KeysUnavailable => {
+                return Self::new(Code::IdentityUnavailable, error.to_string())
+                    .retry_after(DEPENDENCY_RETRY);
+            }
+            TokenError::TooLarge
+            | TokenError::Malformed
+            | TokenError::Extension
+            | TokenError::Issuer
+            | TokenError::Algorithm
+            | TokenError::UnknownKey
+            | TokenError::Signature
+            | TokenError::NotYetValid
+            | TokenError::NoExpiry
+            | TokenError::Audience
+            | TokenError::Subject => Code::Unauthenticated,
         };
+        let challenge = format!(
+            "Bearer realm=\"cameo\", error=\"invalid_token\", error_description=\"{error}\""
+        );
         Self::new(code, error.to_string()).challenge(challenge)
     }
 }

@@ -94,7 +94,8 @@ pub(super) mod testing {
 
     use super::{AppState, MetricsAt, Parts};
     use crate::access::Access;
-    use crate::auth::{self, SharedSecret, Verifier};
+    use crate::auth::testing::{SECRET, settings};
+    use crate::auth::{self, FixedKeys, Verifier};
     use crate::avatar::VariantName;
     use crate::config::{Auth, Delivery, DeliveryMode, Environment, SecretString};
     use crate::service::testing;
@@ -103,29 +104,25 @@ pub(super) mod testing {
     /// The origin whose pages may write with a cookie.
     pub(in crate::http) const TRUSTED_ORIGIN: &str = "https://app.example.com";
 
-    const SECRET: &str = "a secret that the tests share";
-
     fn auth() -> Auth {
         Auth {
-            jwt_secret: None,
-            issuer: None,
-            audience: None,
-            leeway: Duration::ZERO,
             cookie_name: "access_token".to_owned(),
+            main: settings(),
+            further: Vec::new(),
         }
     }
 
     /// The state of a production service on this store and catalog.
     pub(in crate::http) fn state_on(parts: &testing::Parts) -> AppState {
         let auth = auth();
-        let keys = SharedSecret::new(&SecretString::from(SECRET)).unwrap();
+        let keys = FixedKeys::of(&auth.main, None).unwrap();
         AppState::new(Parts {
             service: Arc::new(parts.service()),
             access: Access::new(
                 Environment::Production,
                 "https://cdn.example.com".to_owned(),
             ),
-            verifier: Verifier::new(&auth, keys),
+            verifier: Verifier::new(&auth.main, keys),
             limiter: None,
             cookie_name: auth.cookie_name,
             trusted_origins: vec![TRUSTED_ORIGIN.to_owned()],

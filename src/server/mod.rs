@@ -16,7 +16,7 @@
 //!      later. An upgraded connection counts as a listener.
 //!    - Requests under way, such as uploads, are answered to the end.
 //! 3. The background tasks stop one after another, in the order in which they were started: the watch
-//!    of the catalog, then the sweep at its next step.
+//!    of the catalog, then the sweep at its next step, then the fetching of keys.
 //! 4. The listener of `http.metrics_bind` closes, so that the last figures can be read until then.
 //!
 //! An upload that is cut off after that was not acknowledged, and a later sweep removes its objects.
@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
@@ -45,6 +46,7 @@ use tracing::{error, info, warn};
 pub use files::raise_file_limit;
 
 use crate::app::{App, Bounds};
+use crate::auth::RemoteKeys;
 use crate::http::{self, Startup};
 use crate::limits::Limiter;
 use crate::service::Service;
@@ -114,6 +116,7 @@ async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = 
         service,
         http,
         limiter,
+        key_sets,
         sweep_every,
         metrics,
         readiness,
@@ -129,6 +132,7 @@ async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = 
     tasks.start("sweep", |stop| {
         sweep_regularly(service, limiter, sweep_every, stop)
     });
+    tasks.start("keys", |stop| fetch_keys(key_sets, stop));
 
     shutdown.await;
     let end = Instant::now() + bounds.drain;
@@ -165,6 +169,14 @@ async fn watch(service: Arc<Service>, mut stop: Stop) {
     tokio::select! {
         () = stop.requested() => {}
         () = watch => {}
+    }
+}
+
+/// Keeps the keys of identity providers up to date until it has to stop.
+async fn fetch_keys(key_sets: Vec<Arc<RemoteKeys>>, mut stop: Stop) {
+    tokio::select! {
+        () = stop.requested() => {}
+        _ = join_all(key_sets.iter().map(|keys| keys.run())) => {}
     }
 }
 

@@ -37,6 +37,9 @@ struct Inner {
     decisions: Counters<3>,
     falls_back: Gauge,
     missing_objects: Counter,
+    key_fetches: Counters<2>,
+    keys: Gauges<1>,
+    keys_fetched_at: Gauges<1>,
     imaging_seconds: Histograms<1>,
     worker_ends: Counters<1>,
     zygote_starts: Counter,
@@ -89,6 +92,18 @@ impl Metrics {
             missing_objects: all.counter(
                 "cameo_missing_objects",
                 "Reads of an image that a record names but the store does not have",
+            ),
+            key_fetches: all.counters(
+                "cameo_auth_key_fetches",
+                "Attempts to fetch the keys of an issuer of tokens",
+            ),
+            keys: all.gauges(
+                "cameo_auth_keys",
+                "Keys in the last set of an issuer that can be used",
+            ),
+            keys_fetched_at: all.gauges(
+                "cameo_auth_keys_last_success_timestamp_seconds",
+                "Unix time at which the keys of an issuer were last fetched; 0 if they never were",
             ),
             imaging_seconds: all.histograms(
                 "cameo_imaging_duration_seconds",
@@ -261,6 +276,30 @@ impl Metrics {
     /// Counts a read of an object that a record names but the store does not have.
     pub fn missed_an_object(&self) {
         self.0.missing_objects.inc();
+    }
+
+    /// Creates the metrics of an issuer whose keys are fetched. The configuration names the issuer.
+    pub fn expect_key_fetches(&self, issuer: &str) {
+        let issuer = || ("issuer", Cow::Owned(issuer.to_owned()));
+        for outcome in ["ok", "error"] {
+            count(&self.0.key_fetches, &[issuer(), of("outcome", outcome)], 0);
+        }
+        set(&self.0.keys, &[issuer()], 0);
+        set(&self.0.keys_fetched_at, &[issuer()], 0);
+    }
+
+    /// Counts an attempt to fetch the keys of an issuer.
+    pub fn fetched_keys(&self, issuer: &str, succeeded: bool) {
+        let issuer = ("issuer", Cow::Owned(issuer.to_owned()));
+        let outcome = if succeeded { "ok" } else { "error" };
+        count(&self.0.key_fetches, &[issuer, of("outcome", outcome)], 1);
+    }
+
+    /// Sets the number of keys of an issuer, and when they were fetched.
+    pub fn set_keys(&self, issuer: &str, keys: usize, at: Timestamp) {
+        let issuer = || ("issuer", Cow::Owned(issuer.to_owned()));
+        set(&self.0.keys, &[issuer()], keys as u64);
+        set(&self.0.keys_fetched_at, &[issuer()], at.unix_ms() / 1000);
     }
 
     /// Records the time that a worker spent on a picture.

@@ -108,16 +108,23 @@ async fn invalid_tokens_are_refused() {
     let with = |token: &str| Client::new(service.url(), Some(token.to_owned()));
     let good = service.token("42", &[]);
     let (body, signature) = good.rsplit_once('.').unwrap();
-    let tampered = format!("{}x.{signature}", &body[..body.len() - 1]);
-    for token in ["", "nonsense", "a.b.c", &tampered] {
+    let tampered = format!("{}!.{signature}", &body[..body.len() - 1]);
+    let unsigned = format!("{body}.");
+    for (token, failed) in [
+        ("", None),
+        ("nonsense", Some("the token is malformed")),
+        ("a.b.c", Some("the token is malformed")),
+        (&tampered, Some("the token is malformed")),
+        (&unsigned, Some("the token's signature is not valid")),
+    ] {
         let answer = with(token).upload("42", PORTRAIT).await;
         assert_eq!(answer.problem(), (401, "unauthenticated".into()), "{token}");
         // RFC 6750, section 3.1: the challenge names an error only if a token was sent.
-        let challenge = match token {
-            "" => "Bearer realm=\"cameo\"",
-            _ => {
-                "Bearer realm=\"cameo\", error=\"invalid_token\", error_description=\"the token is not valid\""
-            }
+        let challenge = match failed {
+            None => "Bearer realm=\"cameo\"".to_owned(),
+            Some(failed) => format!(
+                "Bearer realm=\"cameo\", error=\"invalid_token\", error_description=\"{failed}\""
+            ),
         };
         assert_eq!(answer.header("www-authenticate"), challenge, "{token}");
     }

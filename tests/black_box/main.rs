@@ -13,6 +13,7 @@ mod documents;
 mod fleet;
 mod full_disk;
 mod hostile;
+mod identity;
 mod lifecycle;
 mod limits;
 mod maintenance;

@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | [`redis`] | starts a `redis-server`, one with Sentinel, or a Cluster |
 //! | [`s3`] | starts an S3 server that can fail on request, or uses a real one |
+//! | [`identity`] | starts an identity provider that publishes keys, and fails on request |
+//! | [`tokens`] | signs tokens with keys that another implementation made |
 //! | [`photos`] | makes pictures to upload, and checks returned images with an independent decoder |
 //!
 //! This crate does not depend on the service, so the service's unit tests can use it as well as its
@@ -18,9 +20,11 @@
     reason = "a panic fails the test that calls"
 )]
 
+pub mod identity;
 pub mod photos;
 pub mod redis;
 pub mod s3;
+pub mod tokens;
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +33,7 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The bytes of a picture in `tests/fixtures`. The `README.md` there describes each.
+/// The bytes of a file in `tests/fixtures`. The `README.md` there describes each.
 #[track_caller]
 pub fn fixture(name: &str) -> Vec<u8> {
     let path = repository().join("tests/fixtures").join(name);

@@ -108,7 +108,7 @@ impl TestService {
             env!("CARGO_BIN_EXE_cameo").into(),
             vec!["imaging-zygote".into()],
         );
-        let app = App::open(&config, &SecretString::from(SECRET), &zygote)
+        let app = App::open(&config, Some(&SecretString::from(SECRET)), &zygote)
             .await
             .unwrap();
         let metrics = app.metrics.as_ref();
