@@ -58,7 +58,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub use connection::{ConnectionHandle, Listener};
 pub(crate) use files::ROOT as FILES_ROOT;
 pub use readiness::{Needed, Readiness, Startup};
-pub(crate) use startup::{is_health_check, refuse_connection, starting_router};
+pub use startup::starting_router;
+pub(crate) use startup::{is_health_check, refuse_connection};
 pub use state::{AppState, MetricsAt, Parts};
 
 use problem::{Code, Problem};

@@ -19,7 +19,7 @@ use super::readiness::{Needed, Startup};
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The routes while the program starts. Its liveness is good, and everything else is answered 503.
-pub(crate) fn starting_router(startup: Arc<Startup>) -> Router {
+pub fn starting_router(startup: Arc<Startup>) -> Router {
     let refused = Arc::clone(&startup);
     Router::new()
         .route(

@@ -2,10 +2,18 @@
 //! table fails the test.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
 
+use cameo::app::Bounds;
+use cameo::http::{Startup, starting_router};
+use cameo::server;
 use reqwest::{Method, RequestBuilder};
+use tokio::net::TcpListener;
 
-use crate::support::{Answer, Route, TestService, photos, send};
+use crate::support::{Answer, Route, TestService, photos, routes_of, send};
 
 const AVATAR: &str = "/api/v1/users/{user_id}/avatar";
 const FILE: &str = "/files/public/avatars/{avatar_id}/{file}";
@@ -142,6 +150,76 @@ async fn the_operators_address_has_two_routes_that_are_open() {
         !service.routes().contains(&here),
         "metrics at both addresses"
     );
+}
+
+/// While the program starts, its tokens cannot be verified. So all callers are answered alike.
+#[tokio::test]
+async fn a_starting_program_answers_two_routes_and_refuses_all_others() {
+    let startup = Arc::new(Startup::default());
+    let answered: [(&str, Outcome); 2] = [("/health/live", OK), ("/health/ready", (503, ""))];
+    let methods = [Method::GET, Method::HEAD];
+    let expected: BTreeSet<Route> = answered
+        .iter()
+        .flat_map(|(path, _)| methods.each_ref().map(|method| (method, *path)))
+        .map(|(method, path)| (method.to_string(), path.to_owned()))
+        .collect();
+    assert_eq!(routes_of(&starting_router(Arc::clone(&startup))), expected);
+
+    let mut requests: Vec<(Method, &str, Outcome)> = Vec::new();
+    for (path, outcome) in answered {
+        requests.extend(
+            methods
+                .each_ref()
+                .map(|method| (method.clone(), path, outcome)),
+        );
+    }
+    for (path, methods, ..) in TABLE {
+        for method in methods
+            .iter()
+            .filter(|_| answered.iter().all(|(other, _)| *other != path))
+        {
+            let refused = (503, "catalog_unavailable");
+            requests.push((method.parse().unwrap(), path, refused));
+        }
+    }
+
+    // Its tokens are valid for the program that starts.
+    let service = TestService::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds {
+        max_connections: 100,
+        drain: Duration::from_secs(1),
+    };
+    let never_open = pending::<Result<_, Infallible>>();
+    let serve = server::serve(listener, bounds, startup, never_open, || Ok(()), pending());
+    let starting = tokio::spawn(serve);
+    for (method, path, (status, code)) in requests {
+        let path = path
+            .replace("{user_id}", "42")
+            .replace("{avatar_id}", "a")
+            .replace("{file}", "medium.webp")
+            .replace("{*rest}", "swagger-ui.css");
+        let code = if method == Method::HEAD { "" } else { code };
+        for caller in CALLERS {
+            let url = format!("http://{address}{path}");
+            // The document describes the answers after the start, so these are not compared with it.
+            let answer = request(&service, caller, &method, &url)
+                .send()
+                .await
+                .unwrap();
+            let found = answer.status().as_u16();
+            let problem =
+                serde_json::from_slice::<serde_json::Value>(&answer.bytes().await.unwrap());
+            let found_code = problem
+                .ok()
+                .and_then(|body| Some(body["code"].as_str()?.to_owned()));
+            let outcome = (found, found_code.unwrap_or_default());
+            let expected = (status, code.to_owned());
+            assert_eq!(outcome, expected, "{caller:?}: {method} {path}");
+        }
+    }
+    starting.abort();
 }
 
 #[tokio::test]

@@ -10,6 +10,6 @@ mod snapshot;
 pub(crate) use backend::Backend;
 pub(crate) use cameo_testing::photos;
 pub(crate) use client::{Answer, Client, form, form_named, send, try_send};
-pub(crate) use routes::Route;
+pub(crate) use routes::{Route, routes_of};
 pub(crate) use service::TestService;
 pub(crate) use snapshot::shape;
