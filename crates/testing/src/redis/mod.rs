@@ -59,6 +59,7 @@ impl Program {
     }
 
     /// The same program with a clock that is ahead by `seconds` (Debian: faketime).
+    #[must_use]
     pub fn ahead_by(mut self, seconds: i32) -> Self {
         // Only faketime's library is used: its program would run the server as a child process, which
         // would survive a kill of its parent.
