@@ -1,4 +1,4 @@
-//! Crops of GIFs, and of lossy and lossless WebPs.
+//! Crops of GIF, and of lossy and lossless WebP.
 
 use super::super::tests::exif;
 use super::*;
