@@ -80,9 +80,13 @@ impl<'a> Directory<'a> {
     }
 
     /// The embedded ICC profile; `None` if there is none or if it is larger than a profile needs.
-    pub(super) fn profile(&self) -> Option<&'a [u8]> {
-        let values = self.values(tag::ICC_PROFILE).ok().flatten()?;
-        (values.data.len() <= MAX_PROFILE_BYTES && values.bytes == 1).then_some(values.data)
+    ///
+    /// # Errors
+    ///
+    /// The profile is not in the file: the file is cut off.
+    pub(super) fn profile(&self) -> Result<Option<&'a [u8]>, HeaderError> {
+        let profile = self.values(tag::ICC_PROFILE)?.map(|values| values.data);
+        Ok(profile.filter(|profile| profile.len() <= MAX_PROFILE_BYTES))
     }
 
     /// The values of a tag; `None` if the directory does not have it.

@@ -45,7 +45,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
         frames: 1,
         alpha: storage.alpha != Alpha::None,
         profile_bytes: directory
-            .profile()
+            .profile()?
             .map_or(0, |profile| profile.len() as u64),
         memory: Memory {
             fixed_bytes: block_memory_bytes(&storage),
@@ -98,6 +98,7 @@ pub(super) fn decode(
 ) -> Result<Decoded, Error> {
     let directory = Directory::read(bytes).ok_or(corrupt(CONTRADICTION))?;
     let storage = Storage::read(&directory).map_err(|error| refused(&error))?;
+    let profile = directory.profile().map_err(|error| refused(&error))?;
     debug_assert!((header.width, header.height) == (storage.width, storage.height));
     let square = request.square;
     let layout = layout(&storage);
@@ -139,7 +140,7 @@ pub(super) fn decode(
             y: 0.0,
             edge: f64::from(square.edge),
         },
-        colors: Colors::from(directory.profile().map(<[u8]>::to_vec)),
+        colors: Colors::from(profile.map(<[u8]>::to_vec)),
     })
 }
 
