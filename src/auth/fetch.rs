@@ -300,3 +300,68 @@ fn server_time(headers: &HeaderMap) -> Option<i64> {
     let time = PrimitiveDateTime::parse(text, format).ok()?;
     Some(time.assume_utc().unix_timestamp())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_the_server_is_read_from_its_date() {
+        let of = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(DATE, HeaderValue::from_static(text))]);
+            server_time(&headers)
+        };
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        for other in ["", "now", "Sunday, 06-Nov-94 08:49:37 GMT", "784111777"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(server_time(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_redirect_stays_on_the_scheme_host_and_port() {
+        let from: Uri = "https://id.example.com/a/b?c".parse().unwrap();
+        let to = |location: &'static str| {
+            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+            target(&from, &headers).map(|uri| uri.to_string())
+        };
+        for (location, expected) in [
+            ("/keys", "https://id.example.com/keys"),
+            ("keys?v=1", "https://id.example.com/a/keys?v=1"),
+            (
+                "https://id.example.com:443/keys",
+                "https://id.example.com:443/keys",
+            ),
+            ("https://ID.example.com/keys", "https://id.example.com/keys"),
+            ("//id.example.com/keys", "https://id.example.com/keys"),
+        ] {
+            assert_eq!(to(location).unwrap().to_lowercase(), expected);
+        }
+        for foreign in [
+            "http://id.example.com/keys",
+            "https://id.example.com:8443/keys",
+            "https://id.example.com.evil.example/keys",
+            "https://example.com/keys",
+            "//evil.example/keys",
+        ] {
+            let refused = to(foreign).unwrap_err();
+            assert!(
+                matches!(refused, FetchError::ForeignRedirect { .. }),
+                "{foreign}"
+            );
+        }
+        for nowhere in [
+            "https://user@id.example.com/",
+            "ftp://id.example.com/",
+            "https://",
+        ] {
+            let refused = to(nowhere).unwrap_err();
+            assert!(
+                matches!(refused, FetchError::BadRedirect { .. }),
+                "{nowhere}"
+            );
+        }
+    }
+}

@@ -61,7 +61,7 @@ pub struct TokenIssuer {
 pub enum Algorithm {
     /// HMAC with SHA-256 and a shared secret.
     Hs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    /// `RSASSA-PKCS1-v1_5` with SHA-256.
     Rs256,
     /// ECDSA on the curve P-256 with SHA-256.
     Es256,

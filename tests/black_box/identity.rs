@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::photos::PORTRAIT;
 use crate::support::{Answer, Client, TestService};
 
-/// What the settings of a provider are: with keys that are fetched every second and used for 3 s.
+/// The settings for a provider. Its keys are fetched every second and used for at most 3 s.
 fn variables(provider: &IdentityProvider) -> Vec<(&'static str, String)> {
     let fixed = [
         ("CAMEO_AUTH__ALGORITHMS", "RS256,ES256,EdDSA"),
@@ -69,7 +69,7 @@ async fn keys_of_a_provider_rotate_without_a_restart() {
     assert_eq!(avatar["user_id"], "42");
     assert_eq!(status(&service, &provider, "ed25519").await, 200);
     assert_eq!(status(&service, &provider, "p256").await, 401);
-    // The old key is signed out, the new one in.
+    // The provider replaces one of its keys.
     provider.publish(&["ed25519", "p256"]);
     expect_soon(&service, &provider, "p256", 200).await;
     expect_soon(&service, &provider, "rsa", 401).await;
@@ -98,7 +98,7 @@ async fn an_outage_of_the_provider_is_bridged_for_a_bounded_time() {
     assert_eq!(refused.problem(), (503, "identity_unavailable".into()));
     assert!(!refused.header("retry-after").is_empty());
     assert_eq!(refused.header("www-authenticate"), "");
-    // What needs no token goes on.
+    // Requests that need no token are answered.
     let read = service.anonymous().avatar("42").await;
     assert_eq!(read.problem(), (404, "avatar_not_found".into()));
     provider.publish(&["p256"]);
@@ -163,7 +163,7 @@ async fn tokens_of_well_known_providers_are_read_with_a_few_settings() {
     let entra = with(json!({
         "ver": "2.0", "tid": "t", "oid": "o", "scp": "User.Read", "roles": ["avatar-admin"],
     }));
-    // Nobody's roles in a place that is not configured.
+    // A role in a claim that is not configured does not count.
     let other = with(json!({"groups": ["avatar-admin"], "scope": "avatar-admin"}));
     let mut settings = variables(&provider);
     let roles = "realm_access.roles, https://example.com/roles, roles";

@@ -134,7 +134,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Mut
         connections.spawn(async move {
             let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
             let server = Builder::new(TokioExecutor::new());
-            // A connection that breaks is the client's matter.
+            // An error of one connection does not end the server.
             match tls {
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {

@@ -1,4 +1,4 @@
-//! Signs tokens with the keys in `tests/fixtures/tokens`, which PyJWT and OpenSSL made.
+//! Signs tokens with the keys in `tests/fixtures/tokens`, which `PyJWT` and OpenSSL made.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -12,7 +12,7 @@ pub fn text(name: &str) -> String {
     String::from_utf8(fixture(&format!("tokens/{name}"))).unwrap()
 }
 
-/// A token of PyJWT with this algorithm. It expires in 2100; its subject is `42`, its role `service`.
+/// A token of `PyJWT` with this algorithm. It expires in 2100; its subject is `42`, its role `service`.
 pub fn foreign(algorithm: &str) -> String {
     let tokens: Value = serde_json::from_str(&text("tokens.json")).unwrap();
     tokens[algorithm].as_str().unwrap().to_owned()

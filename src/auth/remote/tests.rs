@@ -1,4 +1,4 @@
-//! The keys of a real server, in time that the tests move on by hand.
+//! Keys of a real server. The tests advance the clock.
 
 use cameo_testing::identity::{IdentityProvider, KEYS, Reply};
 use cameo_testing::tokens::{Signer, key_set, parts, text};
@@ -99,7 +99,7 @@ impl Setup {
     }
 }
 
-/// Moves the time on. Nothing waits for the network meanwhile.
+/// Advances the clock. Nothing waits for the network meanwhile.
 async fn pass(time: Duration) {
     pause();
     advance(time).await;
