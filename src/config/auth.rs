@@ -445,6 +445,12 @@ fn subject_prefix(read: &mut Reader<'_>, at: &str) -> String {
             "is {prefix:?}; give at most {MAX_PREFIX_BYTES} of A-Z a-z 0-9 . _ ~ @ : + - |"
         );
         read.fault(&path, problem);
+    } else if prefix.ends_with(|last: char| last.is_ascii_alphanumeric()) {
+        let problem = format!(
+            "is {prefix:?}, and users of [auth] whose ids begin with it are refused; end it with a \
+             separator, such as \"{prefix}|\""
+        );
+        read.warn(&path, problem);
     }
     prefix
 }

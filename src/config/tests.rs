@@ -755,6 +755,13 @@ fn further_issuers_can_be_given_in_a_variable() {
     let list = "[{ issuer = \"tools\", subject_prefix = \"t|\", jwt_secret = \"hush\" }]";
     let auth = with(&[("CAMEO_AUTH__ISSUERS", list)]).unwrap().auth;
     assert_eq!(auth.further[0].issuer.as_deref(), Some("tools"));
+    let open = "[{ issuer = \"tools\", subject_prefix = \"t\", jwt_secret = \"hush\" }]";
+    let warnings = with(&[("CAMEO_AUTH__ISSUERS", open)]).unwrap().warnings;
+    let expected = "CAMEO_AUTH__ISSUERS[0].subject_prefix: is \"t\", and users of [auth]";
+    assert!(
+        warnings[0].to_string().starts_with(expected),
+        "{warnings:?}"
+    );
     let list = "[{ issuer = \"tools\", jwt_secret = \"hush\" }]";
     let faults = faults_of(&[("CAMEO_AUTH__ISSUERS", list)]);
     let expected = "CAMEO_AUTH__ISSUERS[0].subject_prefix: is not set";
