@@ -317,7 +317,12 @@ async fn the_error_for_an_address_in_use_names_the_setting() {
 
 #[tokio::test]
 async fn the_document_lists_exactly_the_metrics_with_their_types() {
-    let service = TestService::start().await;
+    // The metrics of fetched keys exist only if keys are fetched.
+    let variables = [
+        ("CAMEO_AUTH__ALGORITHMS", "HS256,ES256"),
+        ("CAMEO_AUTH__JWKS_URL", "http://127.0.0.1:1/keys"),
+    ];
+    let service = TestService::start_with(&variables).await;
     service.owner("42").upload("42", PORTRAIT).await.ok();
     service.anonymous().get("/metrics").await;
     let text = service.anonymous().get("/metrics").await.body;

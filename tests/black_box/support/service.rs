@@ -206,7 +206,8 @@ impl TestService {
 
     pub(crate) fn token(&self, user: &str, roles: &[&str]) -> String {
         let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
-        let secret = SecretString::from(SECRET);
+        let configured = self.config.auth.main.jwt_secret.clone();
+        let secret = configured.unwrap_or_else(|| SecretString::from(SECRET));
         auth::issue(
             &self.config.auth,
             &secret,
