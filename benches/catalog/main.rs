@@ -16,7 +16,7 @@ use cameo::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
     VariantName,
 };
-use cameo::catalog::{InitialState, Precondition, Records, RedisCatalog, Replaced};
+use cameo::catalog::{InitialState, Precondition, Records, RedisCatalog, Replaced, Uploader};
 use cameo::config::{Partitions, RedisSettings};
 use cameo_testing::redis::RedisServer;
 use futures_util::StreamExt;
@@ -82,7 +82,13 @@ async fn upload(catalog: &RedisCatalog, number: u64) {
     (record.version, record.reserved_at) = (reserved.version, reserved.reserved_at);
     let anything = Precondition::Anything;
     let replaced = catalog
-        .replace(&subject, &record, &anything, Duration::ZERO)
+        .replace(
+            &subject,
+            &record,
+            &anything,
+            Duration::ZERO,
+            Uploader::Ordinary,
+        )
         .await;
     assert_eq!(replaced.unwrap(), Replaced::Committed);
 }

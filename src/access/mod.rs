@@ -8,6 +8,7 @@
 
 use crate::auth::{Principal, Role};
 use crate::avatar::{Account, Audience, ObjectKey, SubjectId};
+use crate::catalog::Uploader;
 use crate::config::Environment;
 
 /// Why a principal may not do something.
@@ -78,6 +79,14 @@ pub(crate) fn may_operate(principal: &Principal) -> Result<(), Denied> {
         Ok(())
     } else {
         Err(Denied::NotOperator)
+    }
+}
+
+/// Whether a lock of the subject stops uploads of a principal: it stops everybody but admins.
+pub(crate) fn uploader(principal: &Principal) -> Uploader {
+    match principal.role {
+        Role::Admin => Uploader::Admin,
+        Role::User | Role::Service => Uploader::Ordinary,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use ring::digest;
 use serde::{Deserialize, Serialize};
 
 /// The owner of an avatar: a user id of 1 to 128 characters of `A-Z a-z 0-9 . _ ~ @ : + - |`, not only
@@ -70,6 +71,45 @@ impl TryFrom<String> for SubjectId {
 impl From<SubjectId> for String {
     fn from(id: SubjectId) -> Self {
         id.0
+    }
+}
+
+/// The SHA-256 of a user id. It names the object that keeps the subject's policy, because a user id
+/// never becomes part of an object key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubjectHash([u8; 32]);
+
+impl SubjectHash {
+    /// The hash of a user id.
+    pub fn of(subject: &SubjectId) -> Self {
+        let hash = digest::digest(&digest::SHA256, subject.as_str().as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hash.as_ref());
+        Self(bytes)
+    }
+
+    /// The 256 bits.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Parses 64 hexadecimal digits in lower case, as [`fmt::Display`] writes them. Returns `None` for
+    /// any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok()?;
+        bytes.try_into().map(Self).ok()
+    }
+}
+
+impl fmt::Display for SubjectHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for SubjectHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -192,6 +232,18 @@ mod tests {
     fn an_avatar_id_is_written_in_lower_case_base32() {
         let id = AvatarId::from_bytes(*b"\0\x01\x02\x03\xff\xfe\xfd\xfc0123abcd");
         assert_eq!(id.to_string(), "aaaqea777367ymbrgizwcytdmq");
+    }
+
+    #[test]
+    fn a_subject_hash_is_the_sha_256_in_lower_case_hexadecimal_digits() {
+        // printf 42 | sha256sum
+        let text = "73475cb40a568e8da8a045ced110137e159f890ac4da883b6b17dc651b3a8049";
+        let hash = SubjectHash::of(&SubjectId::new("42").unwrap());
+        assert_eq!(hash.to_string(), text);
+        assert_eq!(SubjectHash::parse(text), Some(hash));
+        for bad in ["", "73475c", &text.to_uppercase(), &format!("{text}00")] {
+            assert_eq!(SubjectHash::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

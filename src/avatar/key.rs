@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{AvatarId, Format, Rendition, VariantName};
+use super::{AvatarId, Format, Rendition, SubjectHash, VariantName};
 
 /// The key of one stored object. The key alone decides the object's path, content type, cache policy
 /// and audience; adapters do not.
@@ -42,6 +42,12 @@ pub enum ObjectKey {
         /// Its format.
         format: Format,
     },
+    /// `private/subjects/{hash}`: the lock and the viewers of a subject. Unlike the other objects it
+    /// changes, and it belongs to no upload.
+    Policy {
+        /// The hash of the subject.
+        owner: SubjectHash,
+    },
 }
 
 /// Who may read an object directly from the store.
@@ -57,6 +63,8 @@ pub enum Audience {
 pub(crate) const PUBLIC_ROOT: &str = "public/avatars";
 /// The folder of the objects that only the service may read.
 pub(crate) const PRIVATE_ROOT: &str = "private/avatars";
+/// The folder of the policies of subjects, which only the service may read.
+pub(crate) const POLICY_ROOT: &str = "private/subjects";
 
 impl ObjectKey {
     /// Parses a path, as [`fmt::Display`] writes it. Returns `None` for any other path. A key has
@@ -78,6 +86,10 @@ impl ObjectKey {
                 format,
                 animated,
             });
+        }
+        if let Some(rest) = path.strip_prefix(POLICY_ROOT) {
+            let owner = SubjectHash::parse(rest.strip_prefix('/')?)?;
+            return Some(Self::Policy { owner });
         }
         let (id, name) = path
             .strip_prefix(PRIVATE_ROOT)?
@@ -110,12 +122,13 @@ impl ObjectKey {
         ]
     }
 
-    /// The upload that the object belongs to.
-    pub const fn avatar(&self) -> AvatarId {
+    /// The upload that the object belongs to; `None` for an object that belongs to no upload.
+    pub const fn avatar(&self) -> Option<AvatarId> {
         match self {
             Self::Rendition { avatar, .. }
             | Self::Manifest { avatar }
-            | Self::Master { avatar, .. } => *avatar,
+            | Self::Master { avatar, .. } => Some(*avatar),
+            Self::Policy { .. } => None,
         }
     }
 
@@ -123,7 +136,7 @@ impl ObjectKey {
     pub const fn content_type(&self) -> &'static str {
         match self {
             Self::Rendition { format, .. } | Self::Master { format, .. } => format.content_type(),
-            Self::Manifest { .. } => "application/json",
+            Self::Manifest { .. } | Self::Policy { .. } => "application/json",
         }
     }
 
@@ -140,7 +153,7 @@ impl ObjectKey {
     pub const fn audience(&self) -> Audience {
         match self {
             Self::Rendition { .. } => Audience::Public,
-            Self::Manifest { .. } | Self::Master { .. } => Audience::Private,
+            Self::Manifest { .. } | Self::Master { .. } | Self::Policy { .. } => Audience::Private,
         }
     }
 }
@@ -165,6 +178,7 @@ impl fmt::Display for ObjectKey {
             Self::Master { avatar, format } => {
                 write!(f, "{PRIVATE_ROOT}/{avatar}/master.{}", format.extension())
             }
+            Self::Policy { owner } => write!(f, "{POLICY_ROOT}/{owner}"),
         }
     }
 }
@@ -174,12 +188,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::avatar::SubjectId;
 
     fn any_key() -> impl Strategy<Value = ObjectKey> {
         let avatar = any::<[u8; 16]>().prop_map(AvatarId::from_bytes);
         let variant = "[a-z][a-z0-9_-]{0,31}".prop_map(|name| VariantName::new(name).unwrap());
         let format = proptest::sample::select(Format::ALL.to_vec());
-        (avatar, variant, format, 0..4_u8).prop_map(|(avatar, variant, format, kind)| match kind {
+        let owner = "[0-9]{1,20}".prop_map(|id| SubjectHash::of(&SubjectId::new(id).unwrap()));
+        let parts = (avatar, owner, variant, format, 0..5_u8);
+        parts.prop_map(|(avatar, owner, variant, format, kind)| match kind {
             0 | 1 => ObjectKey::Rendition {
                 avatar,
                 variant,
@@ -187,6 +204,7 @@ mod tests {
                 animated: kind == 1,
             },
             2 => ObjectKey::Manifest { avatar },
+            3 => ObjectKey::Policy { owner },
             _ => ObjectKey::Master { avatar, format },
         })
     }
@@ -205,9 +223,11 @@ mod tests {
         }
 
         #[test]
-        fn a_key_lies_in_a_folder_of_its_avatar(key in any_key()) {
+        fn a_key_lies_in_a_folder_of_its_avatar_or_among_the_policies(key in any_key()) {
             let path = key.to_string();
-            prop_assert!(ObjectKey::prefixes_of(key.avatar()).iter().any(|prefix| path.starts_with(prefix)));
+            let folders = key.avatar().map(ObjectKey::prefixes_of).into_iter().flatten();
+            let folders = folders.chain(key.avatar().is_none().then(|| format!("{POLICY_ROOT}/")));
+            prop_assert!(folders.into_iter().any(|prefix| path.starts_with(&prefix)));
         }
     }
 

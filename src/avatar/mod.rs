@@ -1,4 +1,4 @@
-//! The domain types: subjects, avatar ids, object keys, records and events.
+//! The domain types: subjects, avatar ids, object keys, records, policies and events.
 //!
 //! This is a leaf module. The types of pictures come from [`cameo_imaging`]. Every type here is valid
 //! by construction: every [`SubjectId`] is a legal user id, and every [`ObjectKey`] names an object
@@ -8,6 +8,7 @@ mod account;
 mod event;
 mod ids;
 mod key;
+mod policy;
 mod record;
 mod time;
 
@@ -16,8 +17,9 @@ pub use cameo_imaging::{
     Format, InvalidVariantName, Placeholder, Rendition, Source, SourceFormat, VariantName,
 };
 pub use event::{Change, Event, Previous};
-pub use ids::{AvatarId, InvalidAvatarId, InvalidSubjectId, SubjectId};
+pub use ids::{AvatarId, InvalidAvatarId, InvalidSubjectId, SubjectHash, SubjectId};
 pub use key::{Audience, ObjectKey};
-pub(crate) use key::{PRIVATE_ROOT, PUBLIC_ROOT};
+pub(crate) use key::{POLICY_ROOT, PRIVATE_ROOT, PUBLIC_ROOT};
+pub use policy::{Lock, Policy, PolicyDocument, PolicyDocumentError};
 pub use record::{Manifest, ManifestError, Record, Version};
 pub use time::Timestamp;

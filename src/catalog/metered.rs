@@ -7,10 +7,10 @@ use async_trait::async_trait;
 
 use super::{
     Catalog, CatalogError, Claimed, Cursor, Events, InitialState, Invalidated, Outstanding, Page,
-    Precondition, PreconditionFailed, Records, Removals, Removed, Replaced, Reservation, Restored,
-    Stats, UploadState, Watched,
+    Policies, PolicyChange, PolicyRestore, Precondition, PreconditionFailed, Records, Removals,
+    Removed, Replaced, Reservation, Restored, Stats, UploadState, Uploader, Watched,
 };
-use crate::avatar::{AvatarId, Event, Record, SubjectId, Version};
+use crate::avatar::{AvatarId, Event, Lock, Policy, Record, SubjectId, Timestamp, Version};
 use crate::telemetry::{Health, Metrics, Operations};
 
 /// A catalog whose operations are counted and timed.
@@ -69,10 +69,10 @@ impl Records for MeteredCatalog {
         record: &Record,
         precondition: &Precondition,
         retire_after: Duration,
+        uploader: Uploader,
     ) -> Result<Replaced, CatalogError> {
-        let answer = self
-            .inner
-            .replace(subject, record, precondition, retire_after);
+        let inner = &self.inner;
+        let answer = inner.replace(subject, record, precondition, retire_after, uploader);
         self.operations.measure("replace", answer).await
     }
 
@@ -164,6 +164,38 @@ impl Removals for MeteredCatalog {
     async fn outstanding(&self) -> Result<Vec<Outstanding>, CatalogError> {
         let answer = self.inner.outstanding();
         self.operations.measure("outstanding", answer).await
+    }
+}
+
+#[async_trait]
+impl Policies for MeteredCatalog {
+    async fn policy(&self, subject: &SubjectId) -> Result<(Policy, Timestamp), CatalogError> {
+        let answer = self.inner.policy(subject);
+        self.operations.measure("policy", answer).await
+    }
+
+    async fn lock(&self, subject: &SubjectId) -> Result<Option<Lock>, CatalogError> {
+        let answer = self.inner.lock(subject);
+        self.operations.measure("lock", answer).await
+    }
+
+    async fn set_policy(
+        &self,
+        subject: &SubjectId,
+        policy: &Policy,
+        after: u64,
+    ) -> Result<PolicyChange, CatalogError> {
+        let answer = self.inner.set_policy(subject, policy, after);
+        self.operations.measure("set_policy", answer).await
+    }
+
+    async fn restore_policy(
+        &self,
+        subject: &SubjectId,
+        policy: &Policy,
+    ) -> Result<PolicyRestore, CatalogError> {
+        let answer = self.inner.restore_policy(subject, policy);
+        self.operations.measure("restore_policy", answer).await
     }
 }
 

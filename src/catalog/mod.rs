@@ -1,7 +1,7 @@
 //! The catalog: which avatar each subject has, and which uploads still have objects to remove.
 //!
-//! The port has three parts: [`Records`], [`Removals`] and [`Events`]. [`Catalog`] is all of them
-//! together. Every adapter passes the same `contract` suite.
+//! The port has four parts: [`Records`], [`Removals`], [`Policies`] and [`Events`]. [`Catalog`] is all
+//! of them together. Every adapter passes the same `contract` suite.
 //!
 //! # Surviving a crash
 //!
@@ -38,7 +38,7 @@
 //!
 //! # Layouts
 //!
-//! Records and events carry a layout number. The previous layout is still read. A record of an
+//! Records, policies and events carry a layout number. The previous layout is still read. A record of an
 //! unknown layout is an error for its own subject alone. A reader skips fields that it does not
 //! know, so from layout 2 on, replicas of neighbouring releases can share a catalog.
 
@@ -48,6 +48,7 @@ pub(crate) mod contract;
 mod embedded;
 mod events;
 mod metered;
+mod policies;
 mod records;
 mod redis;
 mod removals;
@@ -58,6 +59,7 @@ pub use self::redis::RedisCatalog;
 pub use embedded::{Clock, EmbeddedCatalog, EmbeddedOpenError};
 pub use events::Events;
 pub use metered::MeteredCatalog;
+pub use policies::{Policies, PolicyChange, PolicyRestore, Uploader};
 pub use records::{
     InitialState, Page, Precondition, Records, Replaced, Reservation, Restored, Stats, StatsRow,
 };
@@ -67,9 +69,9 @@ pub use removals::{
 
 use crate::telemetry::Health;
 
-/// A whole catalog: records, removals and events, and the health of the server behind them.
+/// A whole catalog: records, removals, policies and events, and the health of the server behind them.
 ///
-/// Every adapter guarantees, for every operation of the three parts:
+/// Every adapter guarantees, for every operation of the four parts:
 /// - An operation is one atomic step: it happens completely or not at all.
 /// - An acknowledged step survives the death of the process.
 /// - If the caller drops the future, the step is either done or not done, never half done.
@@ -77,7 +79,7 @@ use crate::telemetry::Health;
 ///   that was claimed by a lost answer is due again after its lease.
 /// - A duration counts from the moment of the step, by the catalog's own clock.
 #[async_trait]
-pub trait Catalog: Records + Removals + Events {
+pub trait Catalog: Records + Removals + Policies + Events {
     /// Does the catalog's periodic work and reports problems for the operator. The service calls it
     /// every few seconds. An adapter without periodic work reports nothing.
     async fn watch(&self) -> Result<Watched, CatalogError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{CatalogError, Cursor};
+use super::{CatalogError, Cursor, Uploader};
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
 
 /// The current records, the uploads that may become current, and the versions.
@@ -48,8 +48,9 @@ pub trait Records: Send + Sync + 'static {
     ///
     /// - [`Replaced::Committed`]: the id is no longer pending. The replaced record is retired and
     ///   due after `retire_after`. An event is appended.
-    /// - [`Replaced::Superseded`] and [`Replaced::PreconditionFailed`]: the id is retired in the
-    ///   same step, due at its deadline. The upload can no longer be committed or restored.
+    /// - [`Replaced::Superseded`], [`Replaced::PreconditionFailed`] and [`Replaced::Locked`]: the id is
+    ///   retired in the same step, due at its deadline. The upload can no longer be committed or
+    ///   restored.
     ///
     /// A repetition gives the same answer until the id is forgotten. The current record changes only
     /// if the upload is committed.
@@ -59,6 +60,7 @@ pub trait Records: Send + Sync + 'static {
         record: &Record,
         precondition: &Precondition,
         retire_after: Duration,
+        uploader: Uploader,
     ) -> Result<Replaced, CatalogError>;
 
     /// Makes a complete upload from the store current again. A rebuild consists of this.
@@ -146,6 +148,8 @@ pub enum Replaced {
     NotPending,
     /// The precondition does not hold.
     PreconditionFailed,
+    /// The subject is locked, and the uploader is no admin.
+    Locked,
 }
 
 /// The result of [`Records::restore`].

@@ -84,11 +84,17 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
         done.known,
         done.unfinished + done.incomplete
     );
+    if done.policies > 0 {
+        println!(
+            "The locks and viewers of {} users were restored.",
+            done.policies
+        );
+    }
     let mut sound = print_lost(&done.lost, "dropped");
     if done.unreadable > 0 {
         sound = false;
         println!(
-            "{} manifests or records cannot be read: they are damaged, or a later version wrote \
+            "{} manifests, policies or records cannot be read: they are damaged, or a later version wrote \
              them. They were skipped.",
             done.unreadable
         );

@@ -21,6 +21,7 @@ use super::problem::{Code, Problem};
 use super::query::Query;
 use super::target::ReadTarget;
 use super::{AppState, cross_origin, image};
+use crate::access;
 use crate::avatar::{AvatarId, ObjectKey, Record, Rendition};
 use crate::config::DeliveryMode;
 use crate::service::{self, Size, Upload};
@@ -58,6 +59,7 @@ pub(super) async fn upload(
         bytes: picture.bytes,
         crop: picture.crop,
         precondition: permit.precondition.clone(),
+        uploader: access::uploader(&permit.principal),
     };
     // This handler is dropped when the client hangs up, and this sender with it. The upload is then
     // given up, unless its commit has begun. The commit and its audit line always complete.

@@ -23,8 +23,13 @@ pub(super) fn json_tag(avatar: AvatarId, size: Option<&Size>) -> String {
 /// The entity tag of an image: its avatar's id, variant and file extension.
 pub(super) fn image_tag(key: &ObjectKey) -> String {
     let path = key.to_string();
-    let (_, file) = path.rsplit_once('/').unwrap_or_default();
-    format!("\"{}-{file}\"", key.avatar())
+    let mut segments = path.rsplit('/');
+    let (file, avatar) = (segments.next(), segments.next());
+    format!(
+        "\"{}-{}\"",
+        avatar.unwrap_or_default(),
+        file.unwrap_or_default()
+    )
 }
 
 /// The result of a read's conditions.

@@ -176,6 +176,7 @@ fn log_cause(problem: &Problem) {
 /// Makes a response that of a problem: its headers and its body.
 fn write_problem(response: &mut Response, problem: Problem, request_id: &str) {
     let status = problem.code.status();
+    let until = problem.lock.as_ref().and_then(|lock| lock.until);
     let body = ProblemBody {
         kind: "about:blank",
         title: title(status).to_owned(),
@@ -183,6 +184,8 @@ fn write_problem(response: &mut Response, problem: Problem, request_id: &str) {
         code: problem.code,
         detail: problem.detail,
         request_id: request_id.to_owned(),
+        reason: problem.lock.map(|lock| lock.reason),
+        until: until.map(|until| until.to_string()),
     };
     // Strings and numbers can always be written as JSON.
     *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());

@@ -18,13 +18,14 @@ use crate::access;
 use crate::auth::Principal;
 use crate::avatar::SubjectId;
 use crate::limits::Action;
-use crate::service::{self, Precondition};
+use crate::service::{self, Precondition, Uploader};
 
 /// Permission to change one user's avatar in one way, of kind `A`.
 ///
 /// The checks run in this order, each in an extractor or a function of its own: the caller is known
 /// and may change this avatar ([`Change`]), no other site forged the request ([`Unforged`]), the
-/// request's conditions hold, and the caller is within the rate limit ([`rate::count`]). So a
+/// request's conditions hold, no lock stops the upload, and the caller is within the rate limit
+/// ([`rate::count`]). So a
 /// request that is refused for another reason does not count against a limit, and no body is read
 /// before all checks.
 pub(super) struct Permit<A> {
@@ -68,6 +69,9 @@ impl<A: Permitted> FromRequestParts<AppState> for Permit<A> {
         let Unforged(change) = Unforged::<Change>::from_request_parts(parts, app).await?;
         let Change { principal, subject } = change;
         let precondition = check_conditions::<A>(&parts.headers, app, &subject).await?;
+        if A::ACTION == Action::Upload && access::uploader(&principal) == Uploader::Ordinary {
+            app.service.check_lock(&subject).await?;
+        }
         let account = access::account(&principal, &subject);
         rate::count(app, &context, A::ACTION, &account).await?;
         // The extractor of the body reserves memory for this account.

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::access::Denied;
 use crate::auth::TokenError;
+use crate::avatar::Lock;
 use crate::service::{self, PictureError};
 
 /// The stable name of a problem, for programs.
@@ -33,8 +34,10 @@ pub(super) enum Code {
     TokenExpired,
     Forbidden,
     CsrfRejected,
+    AvatarLocked,
     AvatarNotFound,
     NotFound,
+    NotLocked,
     MethodNotAllowed,
     RequestTimeout,
     Superseded,
@@ -69,8 +72,10 @@ impl Code {
             Self::TokenExpired => "token_expired",
             Self::Forbidden => "forbidden",
             Self::CsrfRejected => "csrf_rejected",
+            Self::AvatarLocked => "avatar_locked",
             Self::AvatarNotFound => "avatar_not_found",
             Self::NotFound => "not_found",
+            Self::NotLocked => "not_locked",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::Superseded => "superseded",
@@ -102,8 +107,8 @@ impl Code {
             | Self::InvalidCrop
             | Self::InvalidUserId => StatusCode::BAD_REQUEST,
             Self::Unauthenticated | Self::TokenExpired => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::CsrfRejected => StatusCode::FORBIDDEN,
-            Self::AvatarNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Forbidden | Self::CsrfRejected | Self::AvatarLocked => StatusCode::FORBIDDEN,
+            Self::AvatarNotFound | Self::NotFound | Self::NotLocked => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Superseded => StatusCode::CONFLICT,
@@ -132,6 +137,8 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// The value of `WWW-Authenticate` (RFC 6750, section 3).
     pub(super) challenge: Option<Cow<'static, str>>,
+    /// The lock that stops the request. The body names its reason and its end.
+    pub(super) lock: Option<Lock>,
     /// Further headers of the response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// The cause. It is logged, and the client does not see it.
@@ -149,6 +156,7 @@ impl Problem {
             // but it needs at least one parameter (RFC 6750, section 3).
             challenge: (code.status() == StatusCode::UNAUTHORIZED)
                 .then_some(Cow::Borrowed("Bearer realm=\"cameo\"")),
+            lock: None,
             headers: Vec::new(),
             cause: None,
         }
@@ -201,6 +209,14 @@ pub(super) struct ProblemBody {
     pub detail: String,
     /// The request's id. The operator of the service finds the request in the logs by it.
     pub request_id: String,
+    /// The reason of the lock, if the code is `avatar_locked`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
+    /// The end of the lock, if the code is `avatar_locked` and the lock has an end: RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    pub until: Option<String>,
 }
 
 impl IntoResponse for Problem {
@@ -239,6 +255,13 @@ impl From<service::Error> for Problem {
             Error::GivenUp => Self::new(Code::RequestTimeout, text),
             Error::PreconditionFailed => Self::new(Code::PreconditionFailed, text),
             Error::Superseded => Self::new(Code::Superseded, text),
+            Error::Locked(lock) => Self {
+                lock,
+                ..Self::new(Code::AvatarLocked, text)
+            },
+            Error::NotLocked => Self::new(Code::NotLocked, text),
+            Error::LockEnded | Error::TooManyViewers => Self::new(Code::MalformedRequest, text),
+            Error::Contention => Self::new(Code::Overloaded, text).retry_after(DEPENDENCY_RETRY),
             Error::TimedOut => Self::new(Code::StorageUnavailable, text)
                 .retry_after(DEPENDENCY_RETRY)
                 .caused_by(Error::TimedOut),

@@ -7,32 +7,35 @@ use tracing::warn;
 
 use super::{Error, Service};
 use crate::avatar::{AvatarId, Record, SubjectId};
-use crate::catalog::{Invalidated, Outstanding, Precondition, Replaced};
+use crate::catalog::{Invalidated, Outstanding, Precondition, Replaced, Uploader};
 use crate::telemetry::chain;
 
 impl Service {
     /// Makes a record of [`make_objects`](Self::make_objects) the subject's current avatar, if the
-    /// precondition holds and no later upload or delete came first.
+    /// precondition holds, no lock stops the uploader, and no later upload or delete came first.
     ///
     /// # Errors
-    /// After [`Error::PreconditionFailed`], [`Error::Superseded`] and [`Error::TimedOut`] the avatar
-    /// is not current and never will be; its objects are removed. After [`Error::Catalog`] the
+    /// After [`Error::PreconditionFailed`], [`Error::Superseded`], [`Error::Locked`] and
+    /// [`Error::TimedOut`] the avatar is not current and never will be; its objects are removed. After [`Error::Catalog`] the
     /// outcome is unknown: the record may be current. Its objects stay, and the sweep decides.
     pub(super) async fn commit(
         &self,
         subject: &SubjectId,
         record: Record,
         precondition: &Precondition,
+        uploader: Uploader,
     ) -> Result<Record, Error> {
         let retire_after = self.settings.retire_after;
         let replaced = self
             .catalog
-            .replace(subject, &record, precondition, retire_after)
+            .replace(subject, &record, precondition, retire_after, uploader)
             .await?;
         let refusal = match replaced {
             Replaced::Committed => return Ok(record),
             Replaced::Superseded => Error::Superseded,
             Replaced::PreconditionFailed => Error::PreconditionFailed,
+            // The upload is refused even if the lock cannot be read for the answer.
+            Replaced::Locked => Error::Locked(self.catalog.lock(subject).await.ok().flatten()),
             // A sweep claimed the id. Objects that were written after the sweep are still there.
             Replaced::NotPending => Error::TimedOut,
         };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cameo_imaging as imaging;
 
+use crate::avatar::{Lock, Policy};
 use crate::catalog::CatalogError;
 use crate::storage::StoreError;
 
@@ -42,6 +43,21 @@ pub enum Error {
     /// The upload took too long and was aborted.
     #[error("the upload could not be stored in time")]
     TimedOut,
+    /// A lock stops uploads for the subject. The lock is unknown if it was removed meanwhile.
+    #[error("{}", locked_text(.0.as_ref()))]
+    Locked(Option<Lock>),
+    /// The subject has no lock.
+    #[error("there is no lock")]
+    NotLocked,
+    /// The end of a new lock is in the past.
+    #[error("until is in the past")]
+    LockEnded,
+    /// The subject would have too many viewers.
+    #[error("{} viewers; at most {}", Policy::MAX_VIEWERS + 1, Policy::MAX_VIEWERS)]
+    TooManyViewers,
+    /// Too many callers change the policy of one subject.
+    #[error("too many changes of this user are under way")]
+    Contention,
     /// The store failed.
     #[error("the store does not answer as it should")]
     Storage(#[from] StoreError),
@@ -51,6 +67,20 @@ pub enum Error {
     /// A fault of this program, or corrupt data in the catalog.
     #[error("an internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn locked_text(lock: Option<&Lock>) -> String {
+    let Some(lock) = lock else {
+        return "uploads for this user are locked".to_owned();
+    };
+    let reason = match lock.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    match lock.until {
+        None => format!("uploads for this user are locked{reason}"),
+        Some(until) => format!("uploads for this user are locked until {until}{reason}"),
+    }
 }
 
 impl From<CatalogError> for Error {

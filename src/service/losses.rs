@@ -125,7 +125,7 @@ mod tests {
 
     use super::super::testing::Parts;
     use crate::avatar::{ObjectKey, SubjectId};
-    use crate::catalog::{Precondition, contract};
+    use crate::catalog::{Precondition, Uploader, contract};
     use crate::storage::Store;
     use crate::telemetry::Health;
 
@@ -141,7 +141,7 @@ mod tests {
         let anything = Precondition::Anything;
         let replaced = parts
             .catalog
-            .replace(&who, &record, &anything, minute)
+            .replace(&who, &record, &anything, minute, Uploader::Ordinary)
             .await;
         replaced.unwrap();
         let health = async |service: &super::Service| {

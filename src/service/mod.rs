@@ -8,6 +8,7 @@
 //! | `commit` | makes stored objects the current avatar of a user |
 //! | `read` | reads records and objects |
 //! | `remove` | removes the avatar of a user |
+//! | `policy` | changes the lock and the viewers of a user |
 //! | `sweep` | removes abandoned uploads and replaced avatars |
 //! | `watch`, `losses` | watch the catalog and the store |
 //! | `maintain` | rebuilds the catalog, collects garbage |
@@ -21,6 +22,7 @@ mod error;
 mod losses;
 mod maintain;
 mod make;
+mod policy;
 mod read;
 mod remove;
 mod sweep;
@@ -35,7 +37,7 @@ use std::time::Duration;
 use cameo_imaging::Recipe;
 use futures_util::stream::{self, StreamExt};
 
-pub(crate) use crate::catalog::{Precondition, Stats};
+pub(crate) use crate::catalog::{Precondition, Stats, Uploader};
 pub(crate) use crate::storage::{Checkup, PublicRead, RangedObject};
 pub(crate) use admission::{Admission, Interruption};
 pub(crate) use budget::{Load, Share};
@@ -43,6 +45,7 @@ pub(crate) use cameo_imaging::{Crop, Error as PictureError};
 pub(crate) use error::Error;
 pub(crate) use maintain::{DropLimit, GcOptions, Lost, Named, Rebuilt};
 pub(crate) use read::{Size, pick};
+pub(crate) use remove::Removal;
 pub(crate) use upload::Upload;
 
 use crate::avatar::{AvatarId, ObjectKey};
@@ -52,6 +55,7 @@ use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;
 use losses::Losses;
+use policy::PolicyTurns;
 use sweep::Undeletable;
 
 /// Concurrent requests to the store for one removal.
@@ -90,6 +94,7 @@ pub struct Service {
     warnings: watch::StartupWarnings,
     losses: Losses,
     undeletable: Undeletable,
+    policy_turns: PolicyTurns,
 }
 
 impl Service {
@@ -117,6 +122,7 @@ impl Service {
             warnings: watch::StartupWarnings::default(),
             losses: Losses::default(),
             undeletable: Undeletable::default(),
+            policy_turns: PolicyTurns::default(),
         }
     }
 

@@ -57,7 +57,7 @@ mod tests {
     use super::super::testing::{Parts, StoreChanges};
     use super::*;
     use crate::avatar::ObjectKey;
-    use crate::catalog::{Precondition, contract};
+    use crate::catalog::{Precondition, Uploader, contract};
     use crate::storage::Store;
 
     /// Records the order of deletes. Each delete takes 10 ms.
@@ -94,7 +94,10 @@ mod tests {
             record.version = reserved.version;
             record.reserved_at = reserved.reserved_at;
             let anything = Precondition::Anything;
-            let replaced = parts.catalog.replace(&subject, &record, &anything, hour);
+            let replaced =
+                parts
+                    .catalog
+                    .replace(&subject, &record, &anything, hour, Uploader::Ordinary);
             replaced.await.unwrap();
             let renditions = record
                 .renditions

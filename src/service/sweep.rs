@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::avatar::{Account, ObjectKey, SubjectId};
-    use crate::catalog::{Precondition, contract};
+    use crate::catalog::{Precondition, Uploader, contract};
     use crate::service::Upload;
     use crate::service::testing::{Parts, StoreChanges};
     use crate::storage::contract::rendition;
@@ -197,7 +197,9 @@ mod tests {
         for number in 0..100 {
             let subject = SubjectId::new(number.to_string()).unwrap();
             let key = rendition(number);
-            let reserved = parts.catalog.reserve(&subject, key.avatar(), minute);
+            let reserved = parts
+                .catalog
+                .reserve(&subject, key.avatar().unwrap(), minute);
             reserved.await.unwrap();
             if number != stuck {
                 parts
@@ -217,7 +219,7 @@ mod tests {
         assert_eq!((swept.avatars, swept.failed), (99, 1));
         let left = parts.store.uploads(None).await.unwrap();
         let left: Vec<_> = left.iter().map(|upload| upload.avatar).collect();
-        assert_eq!(left, [rendition(stuck).avatar()]);
+        assert_eq!(left, [rendition(stuck).avatar().unwrap()]);
         let metrics = service
             .metrics
             .text(crate::telemetry::Exposition::Prometheus)
@@ -251,6 +253,7 @@ mod tests {
             bytes: Bytes::from_static(AVIF_AS_JPEG),
             crop: None,
             precondition: Precondition::Anything,
+            uploader: Uploader::Ordinary,
         };
         let account = Account::User(subject.clone());
         let admission = service.admit(account, AVIF_AS_JPEG.len()).await.unwrap();

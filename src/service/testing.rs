@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cameo_imaging::{Limits, Recipe, Target};
 
 use super::{Service, Settings};
-use crate::avatar::{AvatarId, Format, ObjectKey, SourceFormat, VariantName};
+use crate::avatar::{AvatarId, Format, ObjectKey, SourceFormat, SubjectHash, VariantName};
 use crate::catalog::{Catalog, contract};
 use crate::jail::Workers;
 use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload};
@@ -163,6 +163,10 @@ impl<C: StoreChanges> Store for ChangedStore<C> {
 
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
         self.changes.listed(self.store.uploads(after).await?)
+    }
+
+    async fn policies(&self, after: Option<SubjectHash>) -> Result<Vec<SubjectHash>, StoreError> {
+        self.store.policies(after).await
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {

@@ -13,7 +13,7 @@ use super::admission::Admission;
 use super::make::Picture;
 use super::{Error, Service};
 use crate::avatar::{Record, SubjectId};
-use crate::catalog::Precondition;
+use crate::catalog::{Precondition, Uploader};
 
 /// The part of `lifecycle.upload_deadline` after which an upload aborts. It aborts before the sweep
 /// could treat it as abandoned.
@@ -29,6 +29,8 @@ pub struct Upload {
     pub crop: Option<Crop>,
     /// The condition that the current avatar must meet.
     pub precondition: Precondition,
+    /// Who uploads.
+    pub uploader: Uploader,
 }
 
 impl Service {
@@ -52,6 +54,7 @@ impl Service {
             bytes,
             crop,
             precondition,
+            uploader,
         } = upload;
         let limit = self.settings.upload_deadline.mul_f32(ABORT_AFTER);
         let mut abort = pin!(async {
@@ -73,7 +76,7 @@ impl Service {
         let record = self
             .make_objects(&subject, picture, admitted, abort)
             .await?;
-        self.commit(&subject, record, &precondition).await
+        self.commit(&subject, record, &precondition, uploader).await
     }
 }
 
@@ -128,6 +131,7 @@ mod tests {
             bytes: Bytes::from_static(AVIF_AS_JPEG),
             crop: None,
             precondition: Precondition::Anything,
+            uploader: Uploader::Ordinary,
         };
         let uploaded = service.upload(admission, upload, std::future::pending());
         uploaded.await.unwrap_err()

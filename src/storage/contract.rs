@@ -5,7 +5,7 @@ use std::any::Any;
 use bytes::Bytes;
 
 use super::{RangedObject, Store, StoredUpload};
-use crate::avatar::{AvatarId, Format, ObjectKey, Timestamp, VariantName};
+use crate::avatar::{AvatarId, Format, ObjectKey, SubjectHash, SubjectId, Timestamp, VariantName};
 
 /// The key of a rendition of the avatar with this number.
 pub(crate) fn rendition(number: u8) -> ObjectKey {
@@ -48,6 +48,7 @@ macro_rules! contract_tests {
             the_objects_of_an_avatar_can_be_deleted_concurrently,
             concurrent_writes_all_succeed,
             uploads_are_listed_in_order_with_their_totals,
+            policies_are_listed_apart_from_uploads_and_can_be_replaced,
             a_check_leaves_nothing_behind,
         }
     };
@@ -77,6 +78,36 @@ pub(crate) async fn objects_are_read_back_completely(store: &dyn Store) {
         assert_eq!(read(store, &key).await, Some(body), "{size} bytes");
     }
     store.delete(&key).await.unwrap();
+}
+
+pub(crate) async fn policies_are_listed_apart_from_uploads_and_can_be_replaced(store: &dyn Store) {
+    assert_eq!(store.policies(None).await.unwrap(), []);
+    let hashes = ["a", "b", "c", "d"].map(|id| SubjectHash::of(&SubjectId::new(id).unwrap()));
+    let mut hashes = hashes.to_vec();
+    for (number, owner) in hashes.iter().enumerate() {
+        let key = ObjectKey::Policy { owner: *owner };
+        for content in [vec![b'1'; 9], vec![b'2'; number]] {
+            let content = Bytes::from(content);
+            store.put(&key, content.clone()).await.unwrap();
+            assert_eq!(read(store, &key).await, Some(content));
+        }
+    }
+    store
+        .put(&rendition(1), Bytes::from_static(b"x"))
+        .await
+        .unwrap();
+    hashes.sort_unstable();
+    let mut listed = Vec::new();
+    loop {
+        let page = store.policies(listed.last().copied()).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        listed.extend(page);
+    }
+    assert_eq!(listed, hashes);
+    assert_eq!(store.policies(Some(hashes[2])).await.unwrap(), hashes[3..]);
+    assert_eq!(store.uploads(None).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn a_range_of_an_object_is_read(store: &dyn Store) {

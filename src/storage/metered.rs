@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Checkup, Object, RangedObject, Store, StoreError, StoredUpload};
-use crate::avatar::{AvatarId, ObjectKey};
+use crate::avatar::{AvatarId, ObjectKey, SubjectHash};
 use crate::telemetry::{Metrics, Operations};
 
 /// A store whose operations are counted and timed. Reading the bytes of an object is not timed,
@@ -60,6 +60,11 @@ impl Store for MeteredStore {
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
         let answer = self.inner.uploads(after);
         self.operations.measure("uploads", answer).await
+    }
+
+    async fn policies(&self, after: Option<SubjectHash>) -> Result<Vec<SubjectHash>, StoreError> {
+        let answer = self.inner.policies(after);
+        self.operations.measure("policies", answer).await
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {

@@ -1,7 +1,7 @@
 //! The object store, which holds the renditions and manifests.
 //!
-//! A [`Store`] holds immutable objects under the keys of [`ObjectKey`]. It does not know subjects,
-//! records or HTTP. Every adapter passes the same `contract` suite.
+//! A [`Store`] holds objects under the keys of [`ObjectKey`]. All of them but the policies of subjects
+//! are immutable. It does not know records or HTTP. Every adapter passes the same `contract` suite.
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -23,7 +23,7 @@ pub(crate) use metered::MeteredStore;
 pub(crate) use resilience::{RetryPolicy, RetryingStore};
 pub(crate) use s3::{S3StartError, S3Store};
 
-use crate::avatar::{AvatarId, ObjectKey, Timestamp};
+use crate::avatar::{AvatarId, ObjectKey, SubjectHash, Timestamp};
 use crate::telemetry::Health;
 
 /// An object store.
@@ -32,8 +32,9 @@ use crate::telemetry::Health;
 /// - An object exists completely or not at all. No reader ever sees a partial object, even after a
 ///   crash.
 /// - An object that `put` acknowledged survives the death of the process and of the machine.
-/// - Callers write a key with one content only, because avatar ids are never reused. So an operation
-///   can be repeated, and a repetition changes nothing.
+/// - Callers write a key of an upload with one content only, because avatar ids are never reused. So
+///   an operation can be repeated, and a repetition changes nothing. Only a subject's policy has a
+///   key whose content changes. `put` replaces it as a whole, and the last write wins.
 /// - If the caller drops the future, the operation is either done or not done, never half done. A
 ///   dropped `put` may still complete later.
 #[async_trait]
@@ -61,6 +62,10 @@ pub trait Store: Send + Sync + 'static {
     /// The next page of uploads that have objects, after `after`, in the order of their ids as text.
     /// Empty after the last upload.
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError>;
+
+    /// The next page of subjects whose policy is stored, after `after`, in the order of their hashes.
+    /// Empty after the last one.
+    async fn policies(&self, after: Option<SubjectHash>) -> Result<Vec<SubjectHash>, StoreError>;
 
     /// Tests the store: writes, reads and deletes a probe object. Repeated failed or dropped checks
     /// leave at most one probe object. A store that can be read but not written is
@@ -114,12 +119,14 @@ pub struct StoredUpload {
 struct Uploads(BTreeMap<String, StoredUpload>);
 
 impl Uploads {
-    /// Counts an object. A path that is not an [`ObjectKey`] is ignored.
+    /// Counts an object. A path that is not an [`ObjectKey`] of an upload is ignored.
     fn add(&mut self, path: &str, written: Timestamp, bytes: u64) {
         let Some(key) = ObjectKey::parse(path) else {
             return;
         };
-        let avatar = key.avatar();
+        let Some(avatar) = key.avatar() else {
+            return;
+        };
         let upload = self.0.entry(avatar.to_string()).or_insert(StoredUpload {
             avatar,
             written,

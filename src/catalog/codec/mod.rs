@@ -1,4 +1,4 @@
-//! Records and events as bytes.
+//! Records, policies and events as bytes. The file `policy` has the policies.
 //!
 //! # A record (layout 2)
 //!
@@ -32,12 +32,16 @@
 //! Layout 1 is the time, and then a record of layout 1; or in a delete a zero byte, and the id and
 //! version of the deleted avatar.
 
+mod policy;
+
 use serde::{Deserialize, Serialize};
 
 use crate::avatar::{
     AvatarId, Change, Event, Format, ObjectKey, Placeholder, Previous, Record, Rendition, Source,
     SubjectId, Timestamp, VariantName, Version,
 };
+
+pub(super) use policy::{EncodedPolicy, decode_policy, decode_policy_head, encode_policy};
 
 /// The layout of new records and events.
 pub(super) const LAYOUT: u8 = 2;

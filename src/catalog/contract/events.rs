@@ -6,7 +6,7 @@ use super::{
     Bench, EVENTS_KEPT, commit, outstanding, record, reserved, seconds, subject, sweep, uploaded,
 };
 use crate::avatar::{AvatarId, Change, Event, ObjectKey, Record, SubjectId, Version};
-use crate::catalog::{Catalog, Cursor, Precondition, Replaced};
+use crate::catalog::{Catalog, Cursor, Precondition, Replaced, Uploader};
 
 /// An adapter may keep this many more events in a partition than configured.
 const LEEWAY: usize = 100;
@@ -18,7 +18,13 @@ pub(crate) async fn a_change_appends_one_event(catalog: Bench<'_>) {
     assert_eq!(commit(catalog, &who, &first).await, Replaced::Committed);
     catalog.clock.advance(7).await;
     let second = reserved(catalog, &who).await;
-    let replaced = catalog.replace(&who, &second, &Precondition::Present, seconds(9));
+    let replaced = catalog.replace(
+        &who,
+        &second,
+        &Precondition::Present,
+        seconds(9),
+        Uploader::Ordinary,
+    );
     assert_eq!(replaced.await.unwrap(), Replaced::Committed);
     catalog.clock.advance(8).await;
     for _ in 0..2 {
@@ -87,7 +93,13 @@ pub(crate) async fn a_step_without_a_change_appends_no_event(catalog: Bench<'_>)
         None
     );
     let refused = reserved(catalog, &who).await;
-    let refusal = catalog.replace(&who, &refused, &Precondition::Present, seconds(60));
+    let refusal = catalog.replace(
+        &who,
+        &refused,
+        &Precondition::Present,
+        seconds(60),
+        Uploader::Ordinary,
+    );
     assert_eq!(refusal.await.unwrap(), Replaced::PreconditionFailed);
     // This upload is never committed.
     reserved(catalog, &who).await;

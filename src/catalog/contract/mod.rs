@@ -1,9 +1,11 @@
 //! The contract suite: the cases that every adapter of the catalog port must pass.
 //!
-//! The cases are grouped like the port: [`records`] and [`restores`], [`removals`] and [`events`].
+//! The cases are grouped like the port: [`records`] and [`restores`], [`removals`], [`policies`] and
+//! [`events`].
 //! `contract_tests!` makes one test of each case for an adapter. Every case gets an empty catalog.
 
 pub(crate) mod events;
+pub(crate) mod policies;
 pub(crate) mod records;
 pub(crate) mod removals;
 pub(crate) mod restores;
@@ -18,7 +20,7 @@ use async_trait::async_trait;
 
 use super::{
     Catalog, Claimed, Clock, EmbeddedCatalog, InitialState, Outstanding, Precondition, Replaced,
-    Reservation,
+    Reservation, Uploader,
 };
 use crate::avatar::{
     AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
@@ -157,6 +159,15 @@ macro_rules! contract_tests {
                 outstanding_ids_are_listed,
                 the_state_of_an_upload_is_known_until_it_is_forgotten,
             ]
+            policies: [
+                a_policy_is_stored_after_the_one_that_its_writer_read,
+                many_viewers_are_kept,
+                the_later_of_two_restored_policies_wins,
+                a_lock_ends_by_the_catalogs_clock,
+                a_lock_refuses_every_commit_but_an_admins,
+                an_upload_that_a_lock_refused_is_never_restored,
+                a_policy_survives_uploads_deletes_sweeps_and_drops,
+            ]
             events: [
                 a_change_appends_one_event,
                 a_step_without_a_change_appends_no_event,
@@ -277,7 +288,8 @@ async fn reserved(catalog: Bench<'_>, subject: &SubjectId) -> Record {
 /// Commits a record without a precondition. The replaced record is due after an hour.
 async fn commit(catalog: Bench<'_>, subject: &SubjectId, record: &Record) -> Replaced {
     let anything = Precondition::Anything;
-    let replaced = catalog.replace(subject, record, &anything, seconds(3600));
+    let (hour, uploader) = (seconds(3600), Uploader::Ordinary);
+    let replaced = catalog.replace(subject, record, &anything, hour, uploader);
     replaced.await.unwrap()
 }
 

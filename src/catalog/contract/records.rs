@@ -7,7 +7,7 @@ use super::{
     AGES, Bench, commit, outstanding, record, reserved, seconds, subject, sweep, uploaded,
 };
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
-use crate::catalog::{Cursor, Due, Precondition, Replaced, Restored, Stats};
+use crate::catalog::{Cursor, Due, Precondition, Replaced, Restored, Stats, Uploader};
 
 pub(crate) async fn an_upload_becomes_current_only_when_it_is_committed(catalog: Bench<'_>) {
     let who = subject("only-when-committed");
@@ -179,7 +179,13 @@ pub(crate) async fn preconditions_are_checked_by_the_commit(catalog: Bench<'_>) 
     let replace = async |precondition: Precondition| {
         let record = reserved(catalog, &who).await;
         let replaced = catalog
-            .replace(&who, &record, &precondition, seconds(3600))
+            .replace(
+                &who,
+                &record,
+                &precondition,
+                seconds(3600),
+                Uploader::Ordinary,
+            )
             .await
             .unwrap();
         (record.avatar_id, replaced)

@@ -4,7 +4,7 @@ use super::{
     AGES, Bench, NOW, commit, outstanding, record, reserved, seconds, subject, sweep, uploaded,
 };
 use crate::avatar::{AvatarId, Record, SubjectId, Version};
-use crate::catalog::{Invalidated, Precondition, Replaced, Restored, UploadState};
+use crate::catalog::{Invalidated, Precondition, Replaced, Restored, UploadState, Uploader};
 
 pub(crate) async fn a_restored_upload_keeps_its_version(catalog: Bench<'_>) {
     let who = subject("found");
@@ -184,7 +184,13 @@ pub(crate) async fn a_refused_upload_is_never_restored(catalog: Bench<'_>) {
     let refused = reserved(catalog, &who).await;
     let absent = Precondition::Absent;
     let replace = async |precondition| {
-        let replaced = catalog.replace(&who, &refused, precondition, seconds(3600));
+        let replaced = catalog.replace(
+            &who,
+            &refused,
+            precondition,
+            seconds(3600),
+            Uploader::Ordinary,
+        );
         replaced.await.unwrap()
     };
     // A repetition gets the same answer, even after other changes.
@@ -208,12 +214,12 @@ pub(crate) async fn a_refused_upload_is_never_restored(catalog: Bench<'_>) {
 
     // The caller invalidates the upload before a late repetition.
     let refused = reserved(catalog, &who).await;
-    let replaced = catalog.replace(&who, &refused, &absent, seconds(3600));
+    let replaced = catalog.replace(&who, &refused, &absent, seconds(3600), Uploader::Ordinary);
     assert_eq!(replaced.await.unwrap(), Replaced::PreconditionFailed);
     let one = outstanding(&who, &refused);
     let invalidated = catalog.invalidate(&one, seconds(60)).await.unwrap();
     assert_eq!(invalidated, Invalidated::Removable);
-    let replaced = catalog.replace(&who, &refused, &absent, seconds(3600));
+    let replaced = catalog.replace(&who, &refused, &absent, seconds(3600), Uploader::Ordinary);
     assert_eq!(replaced.await.unwrap(), Replaced::PreconditionFailed);
     assert_eq!(sweep(catalog, 60).await, [refused.avatar_id].into());
 }

@@ -6,11 +6,12 @@
 //! look-ups by key. A log-structured store (`fjall`) is faster at bulk loads, which an avatar service
 //! does not have, and needs a folder of files.
 //!
-//! The three parts of the port are in `records`, `removals` and `events`; `tables` has the tables
+//! The parts of the port are in `records`, `removals`, `policies` and `events`; `tables` has the tables
 //! and `handle` the file.
 
 mod events;
 mod handle;
+mod policies;
 mod records;
 mod removals;
 mod tables;

@@ -8,16 +8,17 @@ use async_trait::async_trait;
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::EmbeddedCatalog;
+use super::policies::lock_in_force;
 use super::tables::{
-    Change, FLOOR, Failure, Invalid, LAST_RESERVED, OUTSTANDING, RECORDS, RESERVATIONS, Reserved,
-    STATS, State, VERSIONS, append_event, current, forget, retire_former, retire_invalid,
+    Change, FLOOR, Failure, Invalid, LAST_RESERVED, OUTSTANDING, POLICIES, RECORDS, RESERVATIONS,
+    Reserved, STATS, State, VERSIONS, append_event, current, forget, retire_former, retire_invalid,
     set_state, state_of, update_stats, version_floor, versions,
 };
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use crate::catalog::codec;
 use crate::catalog::{
     CatalogError, Cursor, InitialState, Page, Precondition, Records, Replaced, Reservation,
-    Restored, Stats, StatsRow,
+    Restored, Stats, StatsRow, Uploader,
 };
 
 /// The number of records in a page.
@@ -169,6 +170,7 @@ impl Records for EmbeddedCatalog {
         record: &Record,
         precondition: &Precondition,
         retire_after: Duration,
+        uploader: Uploader,
     ) -> Result<Replaced, CatalogError> {
         let (subject, record, precondition) =
             (subject.clone(), record.clone(), precondition.clone());
@@ -192,6 +194,7 @@ impl Records for EmbeddedCatalog {
                         Some(Reserved::WasCurrent) => Replaced::Committed,
                         Some(Reserved::Invalid(Invalid::Superseded)) => Replaced::Superseded,
                         Some(Reserved::Invalid(Invalid::Refused)) => Replaced::PreconditionFailed,
+                        Some(Reserved::Invalid(Invalid::Locked)) => Replaced::Locked,
                         _ => Replaced::NotPending,
                     });
                 }
@@ -199,6 +202,12 @@ impl Records for EmbeddedCatalog {
             // A refused upload is retired in the same step, so that it is never restored, even if
             // its caller dies. Its due time stays the deadline.
             let refuse = |why| retire_invalid(transaction, &subject, avatar, deadline, why);
+            let now = clock.now();
+            let policies = transaction.open_table(POLICIES)?;
+            if uploader != Uploader::Admin && lock_in_force(&policies, &subject, now)?.is_some() {
+                refuse(Invalid::Locked)?;
+                return Ok(Replaced::Locked);
+            }
             let (_, deleted) = versions(&transaction.open_table(VERSIONS)?, &subject)?;
             let newest = current.map_or(Version(0), |current| current.version);
             if record.version < newest || record.version.0 <= deleted {
@@ -209,7 +218,7 @@ impl Records for EmbeddedCatalog {
                 refuse(Invalid::Refused)?;
                 return Ok(Replaced::PreconditionFailed);
             }
-            let times = (clock.now(), retire_after);
+            let times = (now, retire_after);
             make_current(transaction, kept, &subject, &record, times)?;
             Ok(Replaced::Committed)
         })

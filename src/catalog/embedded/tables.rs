@@ -28,7 +28,7 @@ pub(super) const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new(
 /// Avatar id that is not current → (version, reservation time, deadline), times in Unix
 /// milliseconds. If the upload can neither be committed nor restored, the version is 0 and the second
 /// number is the reason: 1 if a later upload or a delete superseded it, 2 if the precondition of its
-/// commit did not hold, 3 if it was current before, else 0.
+/// commit did not hold, 3 if it was current before, 4 if a lock refused it, else 0.
 pub(super) const RESERVATIONS: TableDefinition<'_, Id, (u64, u64, u64)> =
     TableDefinition::new("reservations");
 /// Pending avatar id → its version, as version 0.1.0 wrote it.
@@ -38,6 +38,9 @@ pub(super) const RETIRED_OF: MultimapTableDefinition<'_, &str, Id> =
     MultimapTableDefinition::new("retired");
 /// Variant and format → (objects, bytes) of current records; `""` → (avatars, 0).
 pub(super) const STATS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stats");
+/// Subject → the head and the viewers of its policy, encoded by [`codec`].
+pub(super) const POLICIES: TableDefinition<'_, &str, (&[u8], &[u8])> =
+    TableDefinition::new("policies");
 /// Event number, from 1 → (subject, event encoded by [`codec`]).
 pub(super) const EVENTS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("events");
 /// A counter that [`check`](crate::catalog::Catalog::check) writes.
@@ -56,6 +59,7 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Failure> {
     transaction.open_multimap_table(RETIRED_OF)?;
     transaction.open_table(STATS)?;
     transaction.open_table(FLOOR)?;
+    transaction.open_table(POLICIES)?;
     transaction.open_table(EVENTS)?;
     transaction.open_table(PROBE)?;
     migrate(transaction)
@@ -74,6 +78,7 @@ pub(super) fn are_current(database: &Database) -> Result<bool, Failure> {
         transaction.open_multimap_table(RETIRED_OF)?;
         transaction.open_table(STATS)?;
         transaction.open_table(FLOOR)?;
+        transaction.open_table(POLICIES)?;
         transaction.open_table(EVENTS)?;
         transaction.open_table(PROBE)?;
         Ok(transaction.open_table(PREVIOUS_RESERVED)?.is_empty()?)
@@ -139,10 +144,14 @@ pub(super) enum Invalid {
     Superseded,
     /// The precondition of its commit did not hold.
     Refused,
+    /// The subject was locked at its commit.
+    Locked,
 }
 
 /// The second number of a reservation whose upload was current.
 const WAS_CURRENT: u64 = 3;
+/// The second number of a reservation whose commit a lock refused.
+const LOCKED: u64 = 4;
 
 /// Retires an id, and marks it so that it can neither be committed nor restored.
 pub(super) fn retire_invalid(
@@ -158,6 +167,7 @@ pub(super) fn retire_invalid(
         Invalid::Abandoned => 0,
         Invalid::Superseded => 1,
         Invalid::Refused => 2,
+        Invalid::Locked => LOCKED,
     };
     reservations.insert(*avatar.as_bytes(), (0, why, 0))?;
     Ok(())
@@ -224,6 +234,7 @@ impl Reserved {
             0 if at == 1 => Self::Invalid(Invalid::Superseded),
             0 if at == 2 => Self::Invalid(Invalid::Refused),
             0 if at == WAS_CURRENT => Self::WasCurrent,
+            0 if at == LOCKED => Self::Invalid(Invalid::Locked),
             0 => Self::Invalid(Invalid::Abandoned),
             version => Self::Valid {
                 version: Version(version),

@@ -13,7 +13,7 @@ use crate::avatar::{AvatarId, Change as Happened, Format, SubjectId, Version};
 use crate::catalog::contract::{self, Bench, Fixture, ManualClock};
 use crate::catalog::{
     Cursor, InitialState, Precondition, Records, Removals, Replaced, Reservation, UploadState,
-    codec,
+    Uploader, codec,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -133,7 +133,9 @@ async fn records_versions_and_events_survive_reopening() {
         let reserved = catalog.reserve(&subject, record.avatar_id, MINUTE).await;
         record.reserved_at = reserved.unwrap().reserved_at;
         let anything = Precondition::Anything;
-        let replaced = catalog.replace(&subject, &record, &anything, MINUTE).await;
+        let replaced = catalog
+            .replace(&subject, &record, &anything, MINUTE, Uploader::Ordinary)
+            .await;
         assert_eq!(replaced.unwrap(), Replaced::Committed);
     }
     let catalog = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap();
@@ -269,7 +271,9 @@ async fn a_delete_whose_step_runs_twice_returns_the_removed_record() {
             reserved_at: record.reserved_at,
         } = reserved.unwrap();
         let anything = Precondition::Anything;
-        let replaced = catalog.replace(&subject, record, &anything, MINUTE).await;
+        let replaced = catalog
+            .replace(&subject, record, &anything, MINUTE, Uploader::Ordinary)
+            .await;
         assert_eq!(replaced.unwrap(), Replaced::Committed);
     }
     records.swap(0, 1);

@@ -1,6 +1,6 @@
 //! The catalog in Redis, which any number of replicas share.
 //!
-//! Subjects are spread over [`Partitions`]. Each partition has eight keys, all in one slot of a
+//! Subjects are spread over [`Partitions`]. Each partition has nine keys, all in one slot of a
 //! Cluster. Every step of the catalog is one script on these keys:
 //!
 //! | key | holds |
@@ -13,6 +13,7 @@
 //! | `cameo:{p07}:stats` | hash: the totals of the current records |
 //! | `cameo:{p07}:floor` | text: the version floor, and the run id of the server that stored it |
 //! | `cameo:{p07}:events` | stream: the latest changes, each with its subject |
+//! | `cameo:{p07}:policies` | hash: subject → the head of its policy; subject and a zero byte → its viewers |
 //!
 //! Another key, `cameo:{p07}:removal:ID`, keeps the record that one delete removed for a minute.
 //! `prelude.lua` documents the values.
@@ -36,6 +37,7 @@
 //! 100 events more than its share (`stream-node-max-entries`).
 
 mod events;
+mod policies;
 mod records;
 mod removals;
 mod scripts;
@@ -49,7 +51,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::FromRedisValue;
 
-use super::{Catalog, CatalogError, Precondition, Watched};
+use super::{Catalog, CatalogError, Precondition, Uploader, Watched};
 use crate::avatar::SubjectId;
 use crate::config::{Partitions, RedisConfirmation, RedisSettings};
 use crate::redis::{
@@ -231,7 +233,7 @@ impl RedisCatalog {
     }
 
     /// The keys of a partition, in the order in which the scripts expect them.
-    fn keys(partition: Partition) -> [String; 8] {
+    fn keys(partition: Partition) -> [String; 9] {
         [
             "subjects",
             "pending",
@@ -241,6 +243,7 @@ impl RedisCatalog {
             "stats",
             "events",
             "floor",
+            "policies",
         ]
         .map(|name| partition.key(name))
     }
@@ -249,6 +252,14 @@ impl RedisCatalog {
 /// A duration as an argument of a script.
 fn milliseconds(duration: Duration) -> String {
     duration.as_millis().to_string()
+}
+
+/// An uploader as an argument of a script.
+fn uploader_argument(uploader: Uploader) -> &'static [u8] {
+    match uploader {
+        Uploader::Ordinary => b"ordinary",
+        Uploader::Admin => b"admin",
+    }
 }
 
 /// A precondition as arguments of a script: a word, and the ids of [`Precondition::OneOf`].

@@ -13,16 +13,19 @@
 -- - byte 1 and three varints (version, reservation time, deadline): the upload is not committed;
 -- - byte 0: the upload was invalidated; it can neither be committed nor restored. A second byte 1
 --   means that a later upload or a delete superseded it, a second byte 2 that the precondition of
---   its commit did not hold;
+--   its commit did not hold, a second byte 3 that a lock refused its commit;
 -- - byte 2: the upload is retired, and was current before;
 -- - a decimal number: a version, as layout 1 wrote it.
+--
+-- A field of `policies` is a subject, with the head of its policy as the value; or a subject and a
+-- zero byte, with the viewers. src/catalog/codec/policy.rs documents both.
 --
 -- The name of an upload is its subject, a zero byte (no subject contains one) and the 16 bytes of
 -- its id.
 
 local SUBJECTS, PENDING, RESERVED = KEYS[1], KEYS[2], KEYS[3]
 local RETIRED, RETIRED_OF, STATS = KEYS[4], KEYS[5], KEYS[6]
-local EVENTS, FLOOR = KEYS[7], KEYS[8]
+local EVENTS, FLOOR, POLICIES = KEYS[7], KEYS[8], KEYS[9]
 
 -- 2025-01-01 in Unix milliseconds. Version floors count from this time.
 local FLOOR_EPOCH_MS = 1735689600000
@@ -166,7 +169,7 @@ local function save_sums(sums)
 end
 
 -- The second byte of an invalid reservation → the answer of `replace`.
-local WHY_INVALID = { 'superseded', 'precondition failed' }
+local WHY_INVALID = { 'superseded', 'precondition failed', 'locked' }
 
 -- Decodes a value of `reserved`.
 local function parse_reservation(name, value)
@@ -226,6 +229,37 @@ end
 local function retire_refused(name, due)
   retire(name, due)
   redis.call('HSET', RESERVED, name, '\0\2')
+end
+
+local function retire_locked(name, due)
+  retire(name, due)
+  redis.call('HSET', RESERVED, name, '\0\3')
+end
+
+local function viewers_field(subject)
+  return subject .. '\0'
+end
+
+-- Decodes the part of a policy's head by which the scripts decide. The bytes are '' if there is no
+-- policy.
+local function policy_head(bytes)
+  if bytes == '' then
+    return { sequence = 0, lock_end = 0 }
+  end
+  if bytes:byte(1) ~= 1 then
+    error({ err = 'UNKNOWNLAYOUT a policy has an unknown layout' })
+  end
+  local head, at = {}, 2
+  head.sequence, at = varint(bytes, at)
+  head.lock_end = varint(bytes, at)
+  return head
+end
+
+-- Whether a lock of the subject is in force. The end of a lock is 0 if there is no lock, and 1 if the
+-- lock has no end.
+local function is_locked(subject, time)
+  local lock_end = policy_head(redis.call('HGET', POLICIES, subject) or '').lock_end
+  return lock_end == 1 or lock_end > time
 end
 
 -- Whether a precondition holds for the current avatar's id, which is '' if there is none. The

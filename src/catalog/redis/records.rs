@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use futures_util::future;
 
 use super::values::{Entry, Failure, avatar_id, sum_stats};
-use super::{PAGE, RedisCatalog, milliseconds, precondition_arguments};
+use super::{PAGE, RedisCatalog, milliseconds, precondition_arguments, uploader_argument};
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::catalog::codec;
 use crate::catalog::{
     CatalogError, Cursor, InitialState, Page, Precondition, Records, Replaced, Reservation,
-    Restored, Stats,
+    Restored, Stats, Uploader,
 };
 use crate::redis::Partition;
 
@@ -145,6 +145,7 @@ impl Records for RedisCatalog {
         record: &Record,
         precondition: &Precondition,
         retire_after: Duration,
+        uploader: Uploader,
     ) -> Result<Replaced, CatalogError> {
         let replaced = async {
             let bytes = codec::encode(record)?;
@@ -153,6 +154,7 @@ impl Records for RedisCatalog {
                 subject.as_str().as_bytes(),
                 &bytes[..],
                 retire_after.as_bytes(),
+                uploader_argument(uploader),
             ];
             arguments.extend(precondition_arguments(precondition));
             let keys = Self::keys(self.partitions.of(subject.as_str()));
@@ -164,6 +166,7 @@ impl Records for RedisCatalog {
                 "superseded" => Ok(Replaced::Superseded),
                 "not pending" => Ok(Replaced::NotPending),
                 "precondition failed" => Ok(Replaced::PreconditionFailed),
+                "locked" => Ok(Replaced::Locked),
                 _ => Err(Failure::InvalidAnswer),
             }
         };

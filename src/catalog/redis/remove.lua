@@ -4,7 +4,7 @@
 -- entry: this command may arrive late, long after its caller was answered with an error.
 local subject, lease, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen = tonumber(ARGV[4])
-local REMOVAL = KEYS[9]
+local REMOVAL = KEYS[10]
 -- Longer than the time in which a caller repeats a step.
 local REPEATED_MS = 60000
 local entry = load(subject)

@@ -1,5 +1,7 @@
--- Commits an upload. Returns 'committed', 'superseded', 'precondition failed' or 'not pending'.
+-- Commits an upload. Returns 'committed', 'superseded', 'precondition failed', 'locked' or 'not
+-- pending'.
 local subject, record, retire_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local uploader = ARGV[4]
 local head = head_of(record)
 local name = upload_name(subject, head.id)
 local entry = load(subject)
@@ -26,15 +28,19 @@ if not deadline then
 end
 -- A refused upload is retired in the same step, so that it is never restored, even if its caller
 -- dies. Its due time stays the deadline.
+local time = now()
+if uploader ~= 'admin' and is_locked(subject, time) then
+  retire_locked(name, tonumber(deadline))
+  return 'locked'
+end
 if head.version < current.version or head.version <= entry.deleted then
   retire_superseded(name, tonumber(deadline))
   return 'superseded'
 end
-if not holds(current.id, 4) then
+if not holds(current.id, 5) then
   retire_refused(name, tonumber(deadline))
   return 'precondition failed'
 end
-local time = now()
 local sums = {}
 local previous = add_up(sums, entry.record, current, -1)
 add_up(sums, record, head, 1)

@@ -22,6 +22,11 @@ pub(super) struct Scripts {
     pub(super) drop: Script,
     pub(super) initialize: Script,
     pub(super) raise_version_floor: Script,
+    pub(super) policy: Script,
+    pub(super) lock: Script,
+    pub(super) set_policy: Script,
+    /// Like `set_policy`; Redis also runs it at its maxmemory.
+    pub(super) shrink_policy: Script,
     pub(super) upgrade: Script,
     pub(super) probe: Script,
 }
@@ -51,6 +56,10 @@ impl Scripts {
             drop: freeing(include_str!("drop.lua")),
             initialize: script(include_str!("initialize.lua")),
             raise_version_floor: script(include_str!("raise_version_floor.lua")),
+            policy: script(include_str!("policy.lua")),
+            lock: script(include_str!("lock.lua")),
+            set_policy: script(include_str!("set_policy.lua")),
+            shrink_policy: freeing(include_str!("set_policy.lua")),
             upgrade: freeing(include_str!("upgrade.lua")),
             probe: Script::new(&["#!lua\n", include_str!("probe.lua")]),
         }

@@ -6,6 +6,7 @@ use super::compare::Comparison;
 use super::{CONCURRENCY, DropLimit, Lost, Unreadable};
 use crate::avatar::{AvatarId, Manifest, Version};
 use crate::catalog::{Restored, UploadState};
+use crate::service::policy::FoundPolicy;
 use crate::service::{Error, Service};
 use crate::storage::StoredUpload;
 
@@ -25,7 +26,9 @@ pub struct Rebuilt {
     pub unfinished: u64,
     /// Uploads with a manifest but without all objects that it names: likewise.
     pub incomplete: u64,
-    /// Manifests, and records of the catalog, that cannot be read.
+    /// Policies of users that were restored.
+    pub policies: u64,
+    /// Manifests, policies, and records of the catalog, that cannot be read.
     pub unreadable: u64,
     /// Current records without objects.
     pub lost: Lost,
@@ -44,6 +47,9 @@ impl Service {
     /// becomes current, the others are left to the sweep. Then drops the records whose objects are
     /// all missing. Events announce both. A rebuild may be repeated, and may run beside a working
     /// service.
+    ///
+    /// Before the uploads, this restores the locks and the viewers of all users, so that a lock is in
+    /// force as early as possible.
     ///
     /// A deleted avatar leaves no manifest, so its version is unknown. New versions are therefore
     /// above the milliseconds since 2025 from then on, and above every version that is found.
@@ -64,6 +70,7 @@ impl Service {
         // rebuild may be interrupted.
         let floor = self.catalog.raise_version_floor(Version(0)).await?;
         let mut rebuilt = Rebuilt::default();
+        self.restore_policies(&mut rebuilt).await?;
         let mut after = after;
         loop {
             let uploads = self.store.uploads(after).await?;
@@ -99,6 +106,28 @@ impl Service {
             .drop_lost(drop_limit, window, &mut rebuilt.lost)
             .await?;
         Ok(rebuilt)
+    }
+
+    /// Restores the policies of all subjects from the store.
+    async fn restore_policies(&self, rebuilt: &mut Rebuilt) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let owners = self.store.policies(after).await?;
+            after = owners.last().copied();
+            if after.is_none() {
+                return Ok(());
+            }
+            let mut found = stream::iter(owners)
+                .map(|owner| self.restore_policy(owner))
+                .buffer_unordered(CONCURRENCY);
+            while let Some(found) = found.next().await {
+                match found? {
+                    FoundPolicy::Restored => rebuilt.policies += 1,
+                    FoundPolicy::Known => {}
+                    FoundPolicy::Unreadable => rebuilt.unreadable += 1,
+                }
+            }
+        }
     }
 
     /// Drops the records whose objects are all missing. Returns how many records cannot be read.

@@ -21,7 +21,9 @@ use futures_util::stream;
 use super::{
     Checkup, Object, PublicRead, RangedObject, Store, StoreError, StoredUpload, Uploads, covered,
 };
-use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
+use crate::avatar::{
+    AvatarId, ObjectKey, POLICY_ROOT, PRIVATE_ROOT, PUBLIC_ROOT, SubjectHash, Timestamp,
+};
 use crate::private_files;
 use crate::telemetry::Health;
 
@@ -172,6 +174,18 @@ impl Store for DiskStore {
         // This returns all uploads at once, because a folder can only be read as a whole.
         self.blocking("list uploads", move |shared| shared.uploads(after))
             .await
+    }
+
+    async fn policies(&self, after: Option<SubjectHash>) -> Result<Vec<SubjectHash>, StoreError> {
+        // This returns all subjects at once, because a folder can only be read as a whole.
+        self.blocking("list policies", move |shared| {
+            let names = names_in(&shared.root.join(POLICY_ROOT))?;
+            let hashes = names.iter().filter_map(|name| SubjectHash::parse(name));
+            let mut hashes: Vec<_> = hashes.filter(|hash| Some(*hash) > after).collect();
+            hashes.sort_unstable();
+            Ok(hashes)
+        })
+        .await
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {

@@ -29,7 +29,7 @@ async fn only_the_owner_may_use_the_folder_and_its_content() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("data/store");
     let store = DiskStore::open(&root).unwrap();
-    let avatar = contract::rendition(1).avatar();
+    let avatar = contract::rendition(1).avatar().unwrap();
     for key in [contract::rendition(1), ObjectKey::Manifest { avatar }] {
         store.put(&key, Bytes::from_static(b"x")).await.unwrap();
     }
@@ -75,7 +75,7 @@ async fn an_avatars_folder_is_removed_with_its_last_object() {
 #[tokio::test]
 async fn a_listing_removes_the_empty_folder_of_an_avatar() {
     let folder = tempfile::tempdir().unwrap();
-    let avatar = contract::rendition(1).avatar();
+    let avatar = contract::rendition(1).avatar().unwrap();
     let store = DiskStore::open(folder.path()).unwrap();
     let empty = folder.path().join(format!("public/avatars/{avatar}"));
     fs::create_dir(&empty).unwrap();

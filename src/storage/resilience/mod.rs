@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::{Checkup, Object, RangedObject, Store, StoreError, StoredUpload};
-use crate::avatar::{AvatarId, ObjectKey};
+use crate::avatar::{AvatarId, ObjectKey, SubjectHash};
 use crate::telemetry::{Metrics, chain};
 use breaker::Breaker;
 
@@ -242,6 +242,13 @@ impl Store for RetryingStore {
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
         self.run("list uploads", |store| {
             Box::pin(async move { store.uploads(after).await })
+        })
+        .await
+    }
+
+    async fn policies(&self, after: Option<SubjectHash>) -> Result<Vec<SubjectHash>, StoreError> {
+        self.run("list policies", |store| {
+            Box::pin(async move { store.policies(after).await })
         })
         .await
     }

@@ -81,6 +81,10 @@ impl Store for Flaky {
         self.answer().await.map(|()| Vec::new())
     }
 
+    async fn policies(&self, _: Option<SubjectHash>) -> Result<Vec<SubjectHash>, StoreError> {
+        self.answer().await.map(|()| Vec::new())
+    }
+
     async fn check(&self) -> Result<Checkup, StoreError> {
         self.answer().await.map(|()| Checkup {
             public_read: PublicRead::Proxy,

@@ -28,7 +28,9 @@ use futures_util::stream;
 use super::{
     Checkup, Object, PublicRead, RangedObject, Store, StoreError, StoredUpload, Uploads, covered,
 };
-use crate::avatar::{AvatarId, ObjectKey, PRIVATE_ROOT, PUBLIC_ROOT, Timestamp};
+use crate::avatar::{
+    AvatarId, ObjectKey, POLICY_ROOT, PRIVATE_ROOT, PUBLIC_ROOT, SubjectHash, Timestamp,
+};
 use crate::config::S3Settings;
 #[cfg(test)]
 use crate::config::{PublicAccess, S3Credentials};
@@ -279,6 +281,37 @@ impl S3Store {
         }
     }
 
+    /// The next page of subjects whose policy is stored. A page that holds only foreign objects is
+    /// skipped.
+    async fn list_policies(&self, after: Option<SubjectHash>) -> Result<Vec<SubjectHash>, Failure> {
+        let mut after = after.map(|hash| format!("{POLICY_ROOT}/{hash}"));
+        loop {
+            let page = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(format!("{POLICY_ROOT}/"))
+                .set_start_after(after.take())
+                .max_keys(PAGE)
+                .send()
+                .await
+                .map_err(sdk_error("ListObjectsV2"))?;
+            let listed = page.contents.unwrap_or_default().into_iter();
+            let paths: Vec<_> = listed.filter_map(|object| object.key).collect();
+            let hashes = paths
+                .iter()
+                .filter_map(|path| match ObjectKey::parse(path) {
+                    Some(ObjectKey::Policy { owner }) => Some(owner),
+                    _ => None,
+                });
+            let hashes: Vec<_> = hashes.collect();
+            if !hashes.is_empty() || page.is_truncated != Some(true) {
+                return Ok(hashes);
+            }
+            after = paths.into_iter().next_back();
+        }
+    }
+
     /// The uploads that the next pages of both folders cover completely, and the first id that they
     /// may not cover; `None` if the pages are the last.
     async fn list_some_uploads(
@@ -410,6 +443,11 @@ impl Store for S3Store {
     async fn uploads(&self, after: Option<AvatarId>) -> Result<Vec<StoredUpload>, StoreError> {
         let listed = self.list_uploads(after).await;
         listed.map_err(|failure| self.failed("list uploads", failure))
+    }
+
+    async fn policies(&self, after: Option<SubjectHash>) -> Result<Vec<SubjectHash>, StoreError> {
+        let listed = self.list_policies(after).await;
+        listed.map_err(|failure| self.failed("list policies", failure))
     }
 
     async fn check(&self) -> Result<Checkup, StoreError> {

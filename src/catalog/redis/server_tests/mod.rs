@@ -9,9 +9,10 @@ use std::time::Instant;
 use cameo_testing::redis::{Program, RedisCluster, RedisServer};
 
 use super::*;
-use crate::avatar::{Account, AvatarId, Record, Version};
+use crate::avatar::{Account, AvatarId, Lock, Policy, Record, Version};
 use crate::catalog::{
-    Claimed, InitialState, Precondition, Records, Removals, Removed, Replaced, contract,
+    Claimed, InitialState, Policies, PolicyChange, Precondition, Records, Removals, Removed,
+    Replaced, Uploader, contract,
 };
 use crate::config::{Limits, Quota, WhenRedisIsDown};
 use crate::limits::{Action, Limiter, RedisLimiter, Verdict};
@@ -74,7 +75,7 @@ async fn commit(
 ) -> Result<Replaced, CatalogError> {
     let anything = Precondition::Anything;
     catalog
-        .replace(who, record, &anything, Duration::ZERO)
+        .replace(who, record, &anything, Duration::ZERO, Uploader::Ordinary)
         .await
 }
 
@@ -181,6 +182,12 @@ async fn at_maxmemory_uploads_are_refused_and_deletes_and_the_sweep_continue() {
     upload(&catalog, &other).await.unwrap();
     let under_way = reserved(&catalog, &subject("44")).await.unwrap();
     assert_eq!(catalog.check().await.unwrap(), Health::Healthy);
+    let mut policy = Policy {
+        sequence: 1,
+        lock: None,
+        viewers: [who.clone(), other.clone()].into(),
+    };
+    catalog.set_policy(&other, &policy, 0).await.unwrap();
 
     server.ask::<()>("CONFIG SET maxmemory 1");
     let Health::Degraded(reason) = catalog.check().await.unwrap() else {
@@ -194,6 +201,25 @@ async fn at_maxmemory_uploads_are_refused_and_deletes_and_the_sweep_continue() {
         .unwrap_err();
     assert!(error.is_refusal() && !error.is_corrupt(), "{error:?}");
     assert_eq!(catalog.get(&who).await.unwrap(), Some(kept.clone()));
+    // A lock is accepted, and so is a change that removes viewers. A new viewer is refused.
+    policy.sequence = 2;
+    policy.viewers.remove(&who);
+    policy.lock = Some(Lock {
+        reason: "spam".to_owned(),
+        until: None,
+        locked_at: contract::NOW,
+    });
+    let stored = catalog.set_policy(&other, &policy, 1).await.unwrap();
+    assert_eq!(stored, PolicyChange::Stored);
+    assert_eq!(catalog.policy(&other).await.unwrap().0, policy);
+    let more = Policy {
+        sequence: 3,
+        viewers: [who.clone(), other.clone(), subject("44")].into(),
+        ..policy.clone()
+    };
+    let error = catalog.set_policy(&other, &more, 2).await.unwrap_err();
+    assert!(error.is_refusal() && !error.is_corrupt(), "{error:?}");
+    assert_eq!(catalog.policy(&other).await.unwrap().0, policy);
     let limiter = RedisLimiter::new(catalog.link().clone(), catalog.partitions, limits());
     let decision = limiter
         .check(Action::Delete, &Account::User(who.clone()))

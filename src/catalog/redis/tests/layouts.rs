@@ -70,7 +70,7 @@ async fn data_of_the_previous_release_is_read_and_continued() {
     committed.reserved_at = again.reserved_at;
     let anything = Precondition::Anything;
     let replaced = catalog
-        .replace(&names[0], &committed, &anything, MINUTE)
+        .replace(&names[0], &committed, &anything, MINUTE, Uploader::Ordinary)
         .await;
     assert_eq!(replaced.unwrap(), Replaced::Committed);
     assert_eq!(catalog.get(&names[0]).await.unwrap(), Some(committed));
@@ -191,7 +191,9 @@ async fn an_upload_that_the_previous_release_claimed_counts_as_not_committed() {
         catalog.link.run::<i64>(&command).await.unwrap();
     }
     let anything = Precondition::Anything;
-    let replaced = catalog.replace(&who, &record, &anything, MINUTE).await;
+    let replaced = catalog
+        .replace(&who, &record, &anything, MINUTE, Uploader::Ordinary)
+        .await;
     assert_eq!(replaced.unwrap(), Replaced::NotPending);
     assert_eq!(catalog.get(&who).await.unwrap(), None);
 }
@@ -211,6 +213,7 @@ async fn uploaded_by_the_next_release(catalog: &RedisCatalog, who: &SubjectId) -
     let bytes = [&codec::encode(&record).unwrap(), NEXT_FIELDS].concat();
     let retire_after = milliseconds(MINUTE);
     let mut arguments = vec![who.as_str().as_bytes(), &bytes, retire_after.as_bytes()];
+    arguments.push(uploader_argument(Uploader::Ordinary));
     arguments.extend(precondition_arguments(&Precondition::Anything));
     let keys = RedisCatalog::keys(catalog.partitions.of(who.as_str()));
     let replace = &catalog.scripts.replace;

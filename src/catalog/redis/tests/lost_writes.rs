@@ -57,7 +57,9 @@ async fn an_upload_with_a_lost_commit_is_restored_from_the_store() {
     } = reserved.unwrap();
     let written = server.written();
     let anything = Precondition::Anything;
-    let committed = catalog.replace(&who, &record, &anything, MINUTE).await;
+    let committed = catalog
+        .replace(&who, &record, &anything, MINUTE, Uploader::Ordinary)
+        .await;
     assert_eq!(committed.unwrap(), Replaced::Committed);
     server.lose_writes_after(written);
     assert_eq!(catalog.get(&who).await.unwrap(), None);
@@ -67,7 +69,9 @@ async fn an_upload_with_a_lost_commit_is_restored_from_the_store() {
     assert_eq!(claimed.len(), 1);
     let claimed = &claimed[0];
     assert!(matches!(claimed.due, Due::Expired { .. }));
-    let replaced = catalog.replace(&who, &record, &anything, MINUTE).await;
+    let replaced = catalog
+        .replace(&who, &record, &anything, MINUTE, Uploader::Ordinary)
+        .await;
     assert_eq!(replaced.unwrap(), Replaced::NotPending);
     let restored = catalog.restore(&who, &record, MINUTE).await.unwrap();
     assert_eq!(restored, Restored::Current(None));

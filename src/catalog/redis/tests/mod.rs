@@ -10,7 +10,7 @@ use super::*;
 use crate::avatar::{AvatarId, Change, Record, Version};
 use crate::catalog::{
     Claimed, Cursor, Due, InitialState, Precondition, Records, Removals, Replaced, Reservation,
-    Restored, Stats, UploadState, codec, contract,
+    Restored, Stats, UploadState, Uploader, codec, contract,
 };
 
 mod contract_suite;
@@ -49,7 +49,9 @@ async fn uploaded(catalog: &RedisCatalog, subject: &SubjectId) -> Record {
         reserved_at: record.reserved_at,
     } = reserved.unwrap();
     let anything = Precondition::Anything;
-    let replaced = catalog.replace(subject, &record, &anything, MINUTE).await;
+    let replaced = catalog
+        .replace(subject, &record, &anything, MINUTE, Uploader::Ordinary)
+        .await;
     assert!(matches!(replaced, Ok(Replaced::Committed)));
     record
 }
@@ -75,7 +77,7 @@ async fn a_dead_redis_fails_fast_and_a_restarted_one_has_its_records() {
         let error = catalog.get(&subject("42")).await.unwrap_err();
         assert!(!error.is_corrupt());
         let anything = Precondition::Anything;
-        let commit = catalog.replace(&who, &record, &anything, MINUTE);
+        let commit = catalog.replace(&who, &record, &anything, MINUTE, Uploader::Ordinary);
         assert!(!commit.await.unwrap_err().is_corrupt());
     }
     assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
