@@ -82,6 +82,31 @@ pub(crate) fn may_operate(principal: &Principal) -> Result<(), Denied> {
     }
 }
 
+/// Checks that a principal may change the policies of users, which are locks and viewers: a service or
+/// an admin may, with a token that permits changes.
+///
+/// # Errors
+/// [`Denied::MissingScope`], [`Denied::NotOperator`]
+pub(crate) fn may_manage(principal: &Principal) -> Result<(), Denied> {
+    may_operate(principal)?;
+    if principal.may_write {
+        Ok(())
+    } else {
+        Err(Denied::MissingScope)
+    }
+}
+
+/// Checks that a principal may read the lock of `subject`: the owner, a service or an admin may.
+///
+/// # Errors
+/// [`Denied::NotOperator`]
+pub(crate) fn may_read_lock(principal: &Principal, subject: &SubjectId) -> Result<(), Denied> {
+    if principal.subject.as_ref() == Some(subject) {
+        return Ok(());
+    }
+    may_operate(principal)
+}
+
 /// Whether a lock of the subject stops uploads of a principal: it stops everybody but admins.
 pub(crate) fn uploader(principal: &Principal) -> Uploader {
     match principal.role {
@@ -170,6 +195,40 @@ mod tests {
         assert_eq!(decision(Role::User), Err(Denied::NotOperator));
         assert_eq!(decision(Role::Service), Ok(()));
         assert_eq!(decision(Role::Admin), Ok(()));
+    }
+
+    #[test]
+    fn services_and_admins_manage_policies_and_the_owner_may_read_the_lock() {
+        for (name, role, manages, reads) in [
+            ("42", Role::User, Err(Denied::NotOperator), Ok(())),
+            (
+                "43",
+                Role::User,
+                Err(Denied::NotOperator),
+                Err(Denied::NotOperator),
+            ),
+            ("main", Role::Service, Ok(()), Ok(())),
+            ("root", Role::Admin, Ok(()), Ok(())),
+        ] {
+            let mut principal = principal(name, role);
+            assert_eq!(may_manage(&principal), manages, "{name}");
+            assert_eq!(may_read_lock(&principal, &subject("42")), reads, "{name}");
+            principal.may_write = false;
+            let refused = manages.and(Err(Denied::MissingScope));
+            assert_eq!(may_manage(&principal), refused, "{name}");
+            assert_eq!(may_read_lock(&principal, &subject("42")), reads, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_lock_does_not_stop_admins() {
+        for (role, expected) in [
+            (Role::User, Uploader::Ordinary),
+            (Role::Service, Uploader::Ordinary),
+            (Role::Admin, Uploader::Admin),
+        ] {
+            assert_eq!(uploader(&principal("42", role)), expected);
+        }
     }
 
     #[test]

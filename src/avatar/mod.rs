@@ -22,4 +22,4 @@ pub use key::{Audience, ObjectKey};
 pub(crate) use key::{POLICY_ROOT, PRIVATE_ROOT, PUBLIC_ROOT};
 pub use policy::{Lock, Policy, PolicyDocument, PolicyDocumentError};
 pub use record::{Manifest, ManifestError, Record, Version};
-pub use time::Timestamp;
+pub use time::{InvalidTimestamp, Timestamp};

@@ -1,6 +1,7 @@
 //! Points in time, for the catalog and the API.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,23 @@ impl Timestamp {
     }
 }
 
+/// The text is not a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a time is written as in RFC 3339, such as 2030-01-31T09:30:00Z")]
+pub struct InvalidTimestamp;
+
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    /// Parses RFC 3339 with any offset. A time before 1970 becomes the first one that can be
+    /// represented.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidTimestamp)?;
+        let unix_ms = time.unix_timestamp_nanos() / 1_000_000;
+        Ok(Self(u64::try_from(unix_ms).unwrap_or_default()))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
@@ -69,6 +87,24 @@ mod tests {
     fn a_time_is_shown_as_rfc_3339_in_utc_to_the_second() {
         let time = Timestamp::from_unix_ms(1_769_851_800_123);
         assert_eq!(time.to_string(), "2026-01-31T09:30:00Z");
+    }
+
+    #[test]
+    fn a_time_is_parsed_as_rfc_3339() {
+        let time = Timestamp::from_unix_ms(1_769_851_800_123);
+        for text in ["2026-01-31T09:30:00.123Z", "2026-01-31T10:30:00.1234+01:00"] {
+            assert_eq!(text.parse(), Ok(time), "{text}");
+        }
+        assert_eq!("1901-01-31T09:30:00Z".parse(), Ok(Timestamp::default()));
+        for bad in [
+            "",
+            "tomorrow",
+            "2026-01-31",
+            "2026-01-31 09:30",
+            "1769851800",
+        ] {
+            assert_eq!(bad.parse::<Timestamp>(), Err(InvalidTimestamp), "{bad}");
+        }
     }
 
     #[test]

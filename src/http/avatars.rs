@@ -8,21 +8,21 @@ use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION, VARY};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
-use tracing::{Instrument, error, info};
+use tracing::{Instrument, error};
 
 use super::conditions::{self, ReadCondition};
 use super::docs::{DeleteProblems, ReadProblems, UploadForm, UploadProblems};
 use super::dto::{Avatar, Deleted, SizeQuery};
 use super::image::StoredImage;
 use super::negotiate::Accepts;
-use super::permit::{Deleting, Permit, Permitted, Uploading};
+use super::permit::{Deleting, Permit, Uploading};
 use super::picture::Picture;
 use super::problem::{Code, Problem};
 use super::query::Query;
 use super::target::ReadTarget;
 use super::{AppState, cross_origin, image};
 use crate::access;
-use crate::avatar::{AvatarId, ObjectKey, Record, Rendition};
+use crate::avatar::{ObjectKey, Record, Rendition};
 use crate::config::DeliveryMode;
 use crate::service::{self, Size, Upload};
 
@@ -70,7 +70,8 @@ pub(super) async fn upload(
         let given_up = async { drop(hung_up.await) };
         let uploaded = service.upload(picture.admission, upload, given_up).await;
         let uploaded = uploaded.map_err(Problem::from);
-        audit(&permit, uploaded.as_ref().map(|record| record.avatar_id));
+        let outcome = uploaded.as_ref().map(|record| Some(record.avatar_id));
+        permit.act().record(outcome);
         uploaded
     });
     let record = uploaded.await?;
@@ -271,10 +272,10 @@ pub(super) async fn delete(
     let removed = run_to_end(async move {
         let removed = service.remove(&permit.subject, &permit.precondition).await;
         let removed = removed.map_err(Problem::from);
-        audit(
-            &permit,
-            removed.as_ref().map(|removal| removal.record.avatar_id),
-        );
+        let outcome = removed
+            .as_ref()
+            .map(|removal| Some(removal.record.avatar_id));
+        permit.act().record(outcome);
         removed
     });
     let files_deleted = removed.await?.objects;
@@ -285,7 +286,7 @@ pub(super) async fn delete(
 }
 
 /// Runs a change to its end, even if the client hangs up meanwhile.
-async fn run_to_end<T: Send + 'static>(
+pub(super) async fn run_to_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
     // The task needs no owner: each of its steps has a deadline.
@@ -293,23 +294,4 @@ async fn run_to_end<T: Send + 'static>(
         Ok(done) => done,
         Err(died) => Err(service::Error::Internal(Box::new(died)).into()),
     }
-}
-
-/// Logs a permitted change and its outcome.
-fn audit<A: Permitted>(permit: &Permit<A>, outcome: Result<AvatarId, &Problem>) {
-    let (avatar_id, outcome) = match outcome {
-        Ok(avatar) => (Some(avatar), "done"),
-        Err(problem) => (None, problem.code.name()),
-    };
-    info!(
-        target: "cameo::audit",
-        actor = permit.principal.name,
-        role = ?permit.principal.role,
-        subject = %permit.subject,
-        action = A::ACTION.name(),
-        avatar_id = avatar_id.map(tracing::field::display),
-        request_id = permit.context.request_id(),
-        outcome,
-        "change"
-    );
 }

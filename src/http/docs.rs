@@ -24,6 +24,7 @@ use super::problem::{Code, ProblemBody, title};
     modifiers(&Schemes),
     tags(
         (name = "avatars", description = "Upload, read and delete avatars"),
+        (name = "moderation", description = "Lock avatars, and choose who sees private ones"),
         (name = "files", description = "Images, if the service delivers them itself"),
         (name = "operations", description = "Health, metrics and documentation"),
     ),
@@ -94,7 +95,7 @@ problems! {
     UploadProblems: [
         MissingFile, MalformedRequest, UnsupportedFormat, DimensionsTooSmall, DimensionsTooLarge,
         InvalidCrop, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
-        RequestTimeout, Superseded, PreconditionFailed, FileTooLarge, UnsupportedMediaType,
+        AvatarLocked, RequestTimeout, Superseded, PreconditionFailed, FileTooLarge, UnsupportedMediaType,
         CorruptImage, TooManyPixels,
         TooManyFrames, TooComplex, RateLimited, Internal, Overloaded, StorageUnavailable,
         CatalogUnavailable, IdentityUnavailable,
@@ -110,6 +111,26 @@ problems! {
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
         AvatarNotFound, PreconditionFailed, RateLimited, Internal, StorageUnavailable,
         CatalogUnavailable, IdentityUnavailable,
+    ];
+    /// The problems of a new lock.
+    LockProblems: [
+        MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
+        RequestTimeout, FileTooLarge, UnsupportedMediaType, Internal, Overloaded,
+        StorageUnavailable, CatalogUnavailable,
+    ];
+    /// The problems of another change of a lock or of viewers.
+    PolicyProblems: [
+        MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
+        Internal, Overloaded, StorageUnavailable, CatalogUnavailable,
+    ];
+    /// The problems of reading a lock.
+    LockReadProblems: [
+        InvalidUserId, Unauthenticated, TokenExpired, Forbidden, NotLocked, Internal,
+        CatalogUnavailable,
+    ];
+    /// The problems of reading viewers.
+    ViewerReadProblems: [
+        InvalidUserId, Unauthenticated, TokenExpired, Forbidden, Internal, CatalogUnavailable,
     ];
     /// The problems of reading a file.
     FileProblems: [
@@ -150,14 +171,19 @@ fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
 
 fn example(code: Code) -> Value {
     let status = code.status();
-    json!({
+    let mut body = json!({
         "type": "about:blank",
         "title": title(status),
         "status": status.as_u16(),
         "code": code.name(),
         "detail": detail(code),
         "request_id": "hu2wnwr6uxrqzi7x3ftj5dpjeu",
-    })
+    });
+    if code == Code::AvatarLocked {
+        body["reason"] = "spam".into();
+        body["until"] = "2030-01-31T09:30:00Z".into();
+    }
+    body
 }
 
 /// An example of a problem's detail.
@@ -170,7 +196,9 @@ fn detail(code: Code) -> &'static str {
         Code::Unauthenticated => "send a token: Authorization: Bearer …",
         Code::TokenExpired => "the token has expired",
         Code::Forbidden => "only the owner, a service or an admin may change an avatar",
+        Code::AvatarLocked => "uploads for this user are locked until 2030-01-31T09:30:00Z: spam",
         Code::AvatarNotFound => "there is no avatar",
+        Code::NotLocked => "there is no lock",
         Code::NotFound => "there is nothing at this address",
         Code::UnsupportedMediaType => {
             "found \"application/json\"; send multipart/form-data, or a picture as image/*"

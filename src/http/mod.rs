@@ -3,10 +3,12 @@
 //! | modules | what they are |
 //! | --- | --- |
 //! | this one | the route table |
-//! | `avatars`, `files`, `health`, `metrics` | handlers, one file for each group of routes |
+//! | `avatars`, `moderation`, `files`, `health`, `metrics` | handlers, one file for each group of routes |
 //! | `caller`, `target`, `rate`, `permit` | who asks, for whose avatar, and whether they may |
 //! | `query`, `conditions`, `negotiate`, `host` | what else a request says |
 //! | `picture`, `form`, `incoming`, `drain` | the body of an upload |
+//! | `json` | small JSON bodies |
+//! | `audit` | the lines that say who changed what |
 //! | `image`, `dto`, `problem`, `cross_origin` | what responses look like |
 //! | `envelope`, `context` | what every request and response has |
 //! | `dependencies`, `readiness`, `startup` | whether the service can do its work, and what answers until it can |
@@ -14,6 +16,7 @@
 //! | `docs`, `openapi` | the OpenAPI document |
 //! | `state` | what every handler can use |
 
+mod audit;
 mod avatars;
 mod caller;
 mod conditions;
@@ -31,7 +34,9 @@ mod health;
 mod host;
 mod image;
 mod incoming;
+mod json;
 mod metrics;
+mod moderation;
 mod negotiate;
 mod openapi;
 mod permit;
@@ -79,6 +84,13 @@ fn metrics_alone() -> OpenApiRouter<AppState> {
 fn without_metrics() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(docs::Document::openapi())
         .routes(routes!(avatars::upload, avatars::read, avatars::delete))
+        .routes(routes!(
+            moderation::lock,
+            moderation::read_lock,
+            moderation::unlock
+        ))
+        .routes(routes!(moderation::viewers))
+        .routes(routes!(moderation::add_viewer, moderation::remove_viewer))
         .routes(routes!(files::read))
         .routes(routes!(root))
         .routes(routes!(health::live))

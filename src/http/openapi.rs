@@ -77,7 +77,8 @@ fn name(method: &str, operation: &mut Operation) {
 }
 
 fn refine(parameter: &mut Parameter) {
-    if parameter.parameter_in == ParameterIn::Path && parameter.name == "user_id" {
+    let is_user = parameter.name == "user_id" || parameter.name == "viewer_id";
+    if parameter.parameter_in == ParameterIn::Path && is_user {
         parameter.schema = Some(Ref::from_schema_name("UserId").into());
     }
     // An optional header is absent, never null.
@@ -261,6 +262,9 @@ fn add_headers(method: &str, operation: &mut Operation) {
             "429" | "503" if response.content.contains_key(PROBLEM) => {
                 names.insert("Retry-After");
             }
+            "200" if tags.iter().any(|tag| tag == "moderation") => {
+                names.insert("Cache-Control");
+            }
             "200" if replaces && tags.iter().any(|tag| tag == "avatars") => {
                 names.insert("ETag");
             }
@@ -330,6 +334,12 @@ fn add_examples(operation: &mut Operation) {
 fn example_of(schema: &str) -> Option<Value> {
     match schema.rsplit('/').next()? {
         "Avatar" => Some(avatar()),
+        "Lock" => Some(json!({
+            "reason": "spam",
+            "until": "2030-01-31T09:30:00Z",
+            "locked_at": "2026-01-31T09:30:00Z",
+        })),
+        "Viewers" => Some(json!({"viewers": ["43", "44"]})),
         "Live" => Some(json!({"status": "ok"})),
         "Ready" => Some(json!({
             "status": "ready",

@@ -1,5 +1,4 @@
-//! The permit for a change of an avatar: an extractor whose value proves that the change is
-//! allowed.
+//! Permits: extractors whose value proves that a request is allowed.
 
 use std::marker::PhantomData;
 
@@ -8,12 +7,13 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::AppState;
-use super::caller::Unforged;
+use super::audit::Act;
+use super::caller::{Caller, Unforged};
 use super::conditions;
 use super::context::RequestContext;
 use super::problem::Problem;
 use super::rate;
-use super::target::Change;
+use super::target::{Change, Managed, UserInPath};
 use crate::access;
 use crate::auth::Principal;
 use crate::avatar::SubjectId;
@@ -83,6 +83,88 @@ impl<A: Permitted> FromRequestParts<AppState> for Permit<A> {
             context,
             kind: PhantomData,
         })
+    }
+}
+
+impl<A: Permitted> Permit<A> {
+    /// The change, for the audit.
+    pub(super) fn act(&self) -> Act<'_> {
+        Act {
+            principal: &self.principal,
+            subject: &self.subject,
+            action: A::ACTION.name(),
+            context: &self.context,
+        }
+    }
+}
+
+/// Permission to change the policy of a user: the lock or the viewers. The caller is a service or an
+/// admin, and no other site forged the request.
+pub(super) struct Moderator {
+    /// The user.
+    pub(super) subject: SubjectId,
+    principal: Principal,
+    context: RequestContext,
+}
+
+impl Moderator {
+    /// A change, for the audit.
+    pub(super) fn act(&self, action: &'static str) -> Act<'_> {
+        Act {
+            principal: &self.principal,
+            subject: &self.subject,
+            action,
+            context: &self.context,
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Moderator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let context = RequestContext::from_request_parts(parts, app).await?;
+        let Unforged(managed) = Unforged::<Managed>::from_request_parts(parts, app).await?;
+        let Managed { principal, subject } = managed;
+        Ok(Self {
+            subject,
+            principal,
+            context,
+        })
+    }
+}
+
+/// Permission to read the viewers of a user: the caller is a service or an admin.
+pub(super) struct ViewerReader {
+    /// The user.
+    pub(super) subject: SubjectId,
+}
+
+impl FromRequestParts<AppState> for ViewerReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Caller(principal) = Caller::from_request_parts(parts, app).await?;
+        let subject = UserInPath::of(parts, app).await?.resolve(&principal)?;
+        access::may_operate(&principal)?;
+        Ok(Self { subject })
+    }
+}
+
+/// Permission to read the lock of a user: the caller is the user, a service or an admin.
+pub(super) struct LockReader {
+    /// The user.
+    pub(super) subject: SubjectId,
+}
+
+impl FromRequestParts<AppState> for LockReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Caller(principal) = Caller::from_request_parts(parts, app).await?;
+        let subject = UserInPath::of(parts, app).await?.resolve(&principal)?;
+        access::may_read_lock(&principal, &subject)?;
+        Ok(Self { subject })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Extractors: whose avatar a request is about, and whether the caller may change it.
+//! Extractors: whose avatar a request is about, and whether the caller may change it or its policy.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -9,7 +9,7 @@ use super::caller::Caller;
 use super::problem::{Code, Problem};
 use crate::access;
 use crate::auth::Principal;
-use crate::avatar::SubjectId;
+use crate::avatar::{InvalidSubjectId, SubjectId};
 
 /// The user whose avatar is read. Anyone may read it.
 ///
@@ -54,17 +54,60 @@ impl FromRequestParts<AppState> for Change {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let Caller(principal) = Caller::from_request_parts(parts, app).await?;
-        let subject = match UserInPath::of(parts, app).await? {
-            UserInPath::Id(subject) => subject,
-            UserInPath::Me => own_subject(&principal)?,
-        };
+        let subject = UserInPath::of(parts, app).await?.resolve(&principal)?;
         access::may_change(&principal, &subject)?;
         Ok(Self { principal, subject })
     }
 }
 
+/// A caller who may change the policy of a user: the lock and the viewers.
+///
+/// # Errors
+/// 401 without a valid token; 400 if the path names no valid user id; 403 if the caller is no service
+/// and no admin, or the token only permits reading.
+pub(super) struct Managed {
+    /// The caller.
+    pub(super) principal: Principal,
+    /// The user.
+    pub(super) subject: SubjectId,
+}
+
+impl FromRequestParts<AppState> for Managed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Caller(principal) = Caller::from_request_parts(parts, app).await?;
+        let subject = UserInPath::of(parts, app).await?.resolve(&principal)?;
+        access::may_manage(&principal)?;
+        Ok(Self { principal, subject })
+    }
+}
+
+/// The viewer that the path names.
+///
+/// # Errors
+/// 400 if the path names no valid user id.
+pub(super) struct ViewerInPath(pub(super) SubjectId);
+
+impl FromRequestParts<AppState> for ViewerInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Parameters {
+            viewer_id: String,
+        }
+        let path = Path::<Parameters>::from_request_parts(parts, app).await;
+        let viewer = path.map_or_else(|_| String::new(), |Path(parameters)| parameters.viewer_id);
+        let invalid = |invalid: InvalidSubjectId| {
+            Problem::new(Code::InvalidUserId, format!("the viewer: {invalid}"))
+        };
+        SubjectId::new(viewer).map(Self).map_err(invalid)
+    }
+}
+
 /// The user that the path names.
-enum UserInPath {
+pub(super) enum UserInPath {
     /// `me`: the token's subject.
     Me,
     Id(SubjectId),
@@ -72,7 +115,7 @@ enum UserInPath {
 
 impl UserInPath {
     /// Reads the parameter `user_id` of the route.
-    async fn of(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+    pub(super) async fn of(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         struct Parameters {
             user_id: String,
@@ -87,6 +130,14 @@ impl UserInPath {
         SubjectId::new(user_id)
             .map(Self::Id)
             .map_err(|invalid| Problem::new(Code::InvalidUserId, invalid.to_string()))
+    }
+
+    /// The user, for this caller.
+    pub(super) fn resolve(self, principal: &Principal) -> Result<SubjectId, Problem> {
+        match self {
+            Self::Id(subject) => Ok(subject),
+            Self::Me => own_subject(principal),
+        }
     }
 }
 

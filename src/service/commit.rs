@@ -91,3 +91,51 @@ impl Service {
         Ok(self.catalog.invalidate(&outstanding, lease).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::avatar::Account;
+    use crate::service::make::Picture;
+    use crate::service::testing::Parts;
+    use crate::storage::Store;
+
+    #[tokio::test]
+    async fn a_lock_that_overtakes_an_upload_refuses_it_and_nothing_of_it_is_left() {
+        const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
+
+        let parts = Parts::new();
+        let service = parts.service();
+        let who = SubjectId::new("42").unwrap();
+        for uploader in [Uploader::Ordinary, Uploader::Admin] {
+            service.unlock(&who).await.unwrap();
+            let account = Account::User(who.clone());
+            let admission = service.admit(account, PICTURE.len()).await.unwrap();
+            let admitted = admission.complete(PICTURE.len()).await.unwrap();
+            let picture = Picture {
+                bytes: Bytes::from_static(PICTURE),
+                crop: None,
+            };
+            let made = service.make_objects(&who, picture, admitted, std::future::pending());
+            let record = made.await.unwrap();
+            let avatar = record.avatar_id;
+            assert!(!parts.store.list(avatar).await.unwrap().is_empty());
+            let lock = service.set_lock(&who, "spam", None).await.unwrap();
+            let anything = Precondition::Anything;
+            match (
+                service.commit(&who, record, &anything, uploader).await,
+                uploader,
+            ) {
+                (Ok(_), Uploader::Admin) => {}
+                (Err(Error::Locked(Some(refused))), Uploader::Ordinary) => {
+                    assert_eq!(refused, lock);
+                    assert_eq!(parts.store.list(avatar).await.unwrap(), []);
+                    assert!(parts.catalog.get(&who).await.unwrap().is_none());
+                }
+                (other, _) => panic!("{uploader:?}: {other:?}"),
+            }
+        }
+    }
+}

@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod maintenance;
 mod metrics;
+mod moderation;
 mod operations;
 mod permissions;
 mod reading;

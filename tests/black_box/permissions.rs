@@ -16,6 +16,9 @@ use tokio::net::TcpListener;
 use crate::support::{Answer, Route, TestService, photos, routes_of, send};
 
 const AVATAR: &str = "/api/v1/users/{user_id}/avatar";
+const LOCK: &str = "/api/v1/users/{user_id}/avatar/lock";
+const VIEWERS: &str = "/api/v1/users/{user_id}/avatar/viewers";
+const VIEWER: &str = "/api/v1/users/{user_id}/avatar/viewers/{viewer_id}";
 const FILE: &str = "/files/public/avatars/{avatar_id}/{file}";
 
 /// Who sends a request.
@@ -49,6 +52,8 @@ const UNAUTHENTICATED: Outcome = (401, "unauthenticated");
 const FORBIDDEN: Outcome = (403, "forbidden");
 const CSRF: Outcome = (403, "csrf_rejected");
 const NONE: Outcome = (404, "avatar_not_found");
+const NO_LOCK: Outcome = (404, "not_locked");
+const DONE: Outcome = (204, "");
 const TO_DOCS: Outcome = (307, "");
 const TO_SLASH: Outcome = (303, "");
 
@@ -56,10 +61,12 @@ const TO_SLASH: Outcome = (303, "");
 type Outcomes = [Outcome; 6];
 
 const OPEN: Outcomes = [OK; 6];
+/// A change of a policy that is answered 204.
+const MANAGE: Outcomes = [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, DONE, DONE, FORBIDDEN];
 const CHANGE: Outcomes = [UNAUTHENTICATED, OK, FORBIDDEN, OK, OK, CSRF];
 
 /// Every route with its methods, the user in its path, and the outcomes. `me` has rows of its own.
-const TABLE: [(&str, &[&str], &str, Outcomes); 16] = [
+const TABLE: [(&str, &[&str], &str, Outcomes); 22] = [
     (AVATAR, &["GET", "HEAD"], "42", OPEN),
     (AVATAR, &["POST", "PUT", "DELETE"], "42", CHANGE),
     (
@@ -80,6 +87,39 @@ const TABLE: [(&str, &[&str], &str, Outcomes); 16] = [
         "me",
         [UNAUTHENTICATED, OK, OK, OK, OK, CSRF],
     ),
+    (
+        LOCK,
+        &["PUT"],
+        "43",
+        [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, OK, OK, FORBIDDEN],
+    ),
+    (
+        LOCK,
+        &["GET", "HEAD"],
+        "43",
+        [UNAUTHENTICATED, FORBIDDEN, OK, OK, OK, FORBIDDEN],
+    ),
+    (LOCK, &["DELETE"], "43", MANAGE),
+    (
+        LOCK,
+        &["GET", "HEAD"],
+        "42",
+        [
+            UNAUTHENTICATED,
+            NO_LOCK,
+            FORBIDDEN,
+            NO_LOCK,
+            NO_LOCK,
+            NO_LOCK,
+        ],
+    ),
+    (
+        VIEWERS,
+        &["GET", "HEAD"],
+        "42",
+        [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, OK, OK, FORBIDDEN],
+    ),
+    (VIEWER, &["PUT", "DELETE"], "42", MANAGE),
     (FILE, &["GET", "HEAD"], "42", OPEN),
     ("/", &["GET", "HEAD"], "", [TO_DOCS; 6]),
     ("/health", &["GET", "HEAD"], "", OPEN),
@@ -106,6 +146,7 @@ async fn every_route_admits_the_callers_in_the_table_and_no_others() {
                 let avatar_id = make_avatar(&service).await;
                 let path = template
                     .replace("{user_id}", user)
+                    .replace("{viewer_id}", "44")
                     .replace("{avatar_id}", &avatar_id)
                     .replace("{file}", "medium.webp")
                     .replace("{*rest}", "swagger-ui.css");
@@ -265,6 +306,9 @@ fn request(service: &TestService, caller: Caller, method: &Method, path: &str) -
             .header("sec-fetch-site", "cross-site");
     }
     match *method {
+        Method::PUT if path.ends_with("/lock") => request
+            .header("content-type", "application/json")
+            .body("{}"),
         Method::POST | Method::PUT => request.header("content-type", "image/png").body(picture()),
         _ => request.header("accept", "application/json"),
     }

@@ -74,10 +74,12 @@ impl Policies for RedisCatalog {
     ) -> Result<PolicyRestore, CatalogError> {
         let is_stored = self.store_policy(&self.scripts.set_policy, subject, policy, "");
         let is_stored = is_stored.await;
-        match is_stored.map_err(|failure| failure.into_error("restore a policy"))? {
-            true => Ok(PolicyRestore::Restored),
-            false => Ok(PolicyRestore::Kept),
-        }
+        let is_stored = is_stored.map_err(|failure| failure.into_error("restore a policy"))?;
+        Ok(if is_stored {
+            PolicyRestore::Restored
+        } else {
+            PolicyRestore::Kept
+        })
     }
 }
 
