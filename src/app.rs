@@ -12,13 +12,13 @@ use cameo_imaging::{self as imaging, Recipe, Target};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::access::Access;
+use crate::access::{self, Access};
 use crate::auth::{FixedKeys, InvalidKeys, IssuerKeys, RemoteKeys, Verifier};
 use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{
-    Catalog, Config, Environment, Isolation, Partitions, PublicAccess, SecretString, Storage,
-    TokenIssuer,
+    Catalog, Config, DeliveryMode, Environment, Isolation, Partitions, PublicAccess, SecretString,
+    Storage, TokenIssuer, Visibility,
 };
 use crate::data_folder;
 use crate::http::{self, Needed, Readiness, Startup};
@@ -120,7 +120,7 @@ impl App {
         info!("{}", catalog.summary);
         let redis = catalog.redis.clone();
         let warnings = catalog.warnings.clone();
-        let access = Access::new(config.environment, store.objects_url.clone());
+        let access = access_rules(config, &store)?;
         let workers = open_workers(config, zygote, &metrics).await?;
         for warning in &workers.warnings {
             warn!("{warning}");
@@ -143,6 +143,12 @@ impl App {
         if lost {
             warn!(
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
+            );
+        }
+        if service.has_misplaced_avatars().await.unwrap_or_default() {
+            warn!(
+                "some avatars were uploaded under another delivery.access; `cameo reprocess` moves \
+                 their images"
             );
         }
         let compared = async {
@@ -217,6 +223,24 @@ fn open_verifier(
         verifier = verifier.and(issuer, keys_of(issuer, None)?);
     }
     Ok((verifier, key_sets))
+}
+
+/// The access rules that the configuration sets, with the links that its store can make.
+fn access_rules(config: &Config, store: &OpenStore) -> anyhow::Result<Access> {
+    let public_url = config.http.public_url.clone();
+    let access = Access::public(config.environment, store.objects_url.clone(), public_url);
+    let settings = &config.access;
+    if settings.visibility == Visibility::Public {
+        return Ok(access);
+    }
+    let ttl = settings.url_ttl;
+    let secret = data_folder::url_secret(config)?;
+    let previous = &settings.previous_url_secrets;
+    let access = access.restricted(settings.visibility, ttl, &secret, previous);
+    if store.signs_urls && config.delivery.mode == DeliveryMode::Redirect {
+        return Ok(access.with_links_of(Arc::clone(&store.store), ttl));
+    }
+    Ok(access)
 }
 
 /// Listens on the address of a setting.
@@ -329,6 +353,8 @@ pub(crate) async fn open_workers(
 /// An open store.
 pub(crate) struct OpenStore {
     store: Arc<dyn storage::Store>,
+    /// Whether it makes URLs under which anyone can read an object for a while.
+    signs_urls: bool,
     /// The base URL of public objects.
     objects_url: String,
     /// A description of the store and of what was observed, for the log.
@@ -343,7 +369,7 @@ pub(crate) async fn open_store(
     waiting: Waiting,
     metrics: &Metrics,
 ) -> anyhow::Result<OpenStore> {
-    let own_url = || format!("{}{}", config.http.public_url, http::FILES_ROOT);
+    let own_url = || format!("{}{}", config.http.public_url, access::FILES_ROOT);
     let (settings, public_base_url) = match &config.storage {
         Storage::Disk => {
             data_folder::create(&config.data_dir)?;
@@ -352,6 +378,7 @@ pub(crate) async fn open_store(
                 .with_context(|| format!("the folder {}", folder.display()))?;
             return Ok(OpenStore {
                 store: Arc::new(store),
+                signs_urls: false,
                 objects_url: own_url(),
                 summary: format!("the store is the folder {}", folder.display()),
                 warnings: private_files::warnings([&*folder]),
@@ -368,6 +395,7 @@ pub(crate) async fn open_store(
         (None, PublicAccess::Policy) => (settings.public_base(), "anyone can read public/"),
         (Some(url), PublicAccess::None) => (url.clone(), "a server in front of it delivers images"),
         (None, PublicAccess::None) => (own_url(), "this service delivers images"),
+        (_, PublicAccess::Forbidden) => (own_url(), "nobody can read public/"),
     };
     Ok(OpenStore {
         store: Arc::new(RetryingStore::new(
@@ -380,6 +408,7 @@ pub(crate) async fn open_store(
              {readable}, nobody can read private/; URLs begin with {objects_url}"
         ),
         objects_url,
+        signs_urls: true,
         warnings: warnings.iter().map(ToString::to_string).collect(),
     })
 }
@@ -547,6 +576,7 @@ fn settings(config: &Config, formats: Vec<SourceFormat>) -> Settings {
         memory_budget: config.processing.memory_budget,
         queue_timeout: config.processing.queue_timeout,
         picture_deadline: config.processing.deadline,
+        audience: Access::audience(config.access.visibility),
         retire_after: config.lifecycle.retire_after,
         upload_deadline: config.lifecycle.upload_deadline,
         orphan_grace: config.lifecycle.orphan_grace,

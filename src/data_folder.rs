@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::config::{Algorithm, Catalog, Config, SecretString, Storage};
+use crate::config::{Algorithm, Catalog, Config, Environment, SecretString, Storage};
 use crate::private_files;
 
 /// Creates the data folder if it does not exist.
@@ -40,6 +40,26 @@ pub(crate) fn jwt_secret(config: &Config) -> anyhow::Result<Option<SecretString>
     let secret = generated_secret(&path);
     let secret = secret.with_context(|| format!("the secret in {}", path.display()))?;
     Ok(Some(secret))
+}
+
+/// The secret that signs URLs: the configured one, or a generated one. In development the first start
+/// generates one in the data folder. In production this happens only if the bucket signs URLs; the
+/// secret then signs nothing and is not kept.
+///
+/// # Errors
+/// If the file of the secret cannot be read or created.
+pub(crate) fn url_secret(config: &Config) -> anyhow::Result<SecretString> {
+    if let Some(secret) = &config.access.url_secret {
+        return Ok(secret.clone());
+    }
+    if config.environment == Environment::Production {
+        let mut bits = [0; 32];
+        getrandom::fill(&mut bits)?;
+        return Ok(SecretString::from(data_encoding::HEXLOWER.encode(&bits)));
+    }
+    create(&config.data_dir)?;
+    let path = config.data_dir.join("url-secret");
+    generated_secret(&path).with_context(|| format!("the secret in {}", path.display()))
 }
 
 fn generated_secret(path: &Path) -> anyhow::Result<SecretString> {

@@ -13,8 +13,8 @@ mod steps;
 use std::time::{Duration, Instant};
 
 use cameo::avatar::{
-    AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
-    VariantName,
+    Audience, AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId,
+    Timestamp, VariantName,
 };
 use cameo::catalog::{InitialState, Precondition, Records, RedisCatalog, Replaced, Uploader};
 use cameo::config::{Partitions, RedisSettings};
@@ -129,6 +129,7 @@ fn record(number: u64) -> Record {
             animated: false,
         },
         renditions: [of(Format::Webp), of(Format::Jpeg)].concat(),
+        audience: Audience::Public,
         master: None,
         placeholder: Placeholder {
             thumbhash: vec![7; 25],

@@ -4,12 +4,20 @@
 //! [`http`](crate::http) asks; it decides nothing by itself. A decision that depends on the
 //! configuration is a method of [`Access`]; the others are functions.
 //!
-//! Every avatar is public: anyone may read it and follow its links, so links carry no signature.
+//! The setting `delivery.access` decides who may see an avatar. The file `links` makes the links.
+
+mod links;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::{Principal, Role};
-use crate::avatar::{Account, Audience, ObjectKey, SubjectId};
+use crate::avatar::{Account, Audience, ObjectKey, Record, Rendition, SubjectId, Timestamp};
 use crate::catalog::Uploader;
-use crate::config::Environment;
+use crate::config::{Environment, SecretString, Visibility};
+use crate::storage::{Store, StoreError};
+pub(crate) use links::{FILES_ROOT, LinkState};
+use links::{LinkKind, LinkMaker, LinkSigner};
 
 /// Why a principal may not do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,30 +34,168 @@ pub(crate) enum Denied {
 }
 
 /// The rules that depend on the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Access {
     environment: Environment,
-    objects_url: String,
+    visibility: Visibility,
+    links: LinkMaker,
+    bucket: Option<PresigningBucket>,
+}
+
+/// A bucket that signs links.
+#[derive(Clone)]
+struct PresigningBucket {
+    store: Arc<dyn Store>,
+    ttl: Duration,
+}
+
+/// Whether a caller may see an avatar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// The caller may see it.
+    Granted,
+    /// The caller may see it only as one of its viewers, under this user id. A caller without a user id
+    /// is no viewer.
+    AsViewer(Option<SubjectId>),
+}
+
+/// The links to the renditions of a record.
+pub(crate) struct Links<'a> {
+    record: &'a Record,
+    urls: Vec<String>,
+}
+
+impl Links<'_> {
+    /// The link to a rendition of the record.
+    pub(crate) fn of(&self, rendition: &Rendition) -> &str {
+        let place = self
+            .record
+            .renditions
+            .iter()
+            .position(|one| one == rendition);
+        place
+            .and_then(|place| self.urls.get(place))
+            .map_or("", String::as_str)
+    }
 }
 
 impl Access {
-    /// The rules of an environment. `objects_url` is the start of every public object's URL,
-    /// without a closing slash.
-    pub const fn new(environment: Environment, objects_url: String) -> Self {
+    /// The rules where anyone may see every avatar. `objects_url` is the start of every public object's
+    /// URL, and `public_url` the URL of this program, both without a closing slash.
+    pub(crate) const fn public(
+        environment: Environment,
+        objects_url: String,
+        public_url: String,
+    ) -> Self {
         Self {
             environment,
-            objects_url,
+            visibility: Visibility::Public,
+            links: LinkMaker {
+                objects_url,
+                public_url,
+                kind: LinkKind::Open,
+            },
+            bucket: None,
         }
+    }
+
+    /// The same rules where not everybody may see every avatar. Links work for the duration `ttl`. They
+    /// are signed with `secret`; those of the `previous` secrets work too.
+    #[must_use]
+    pub(crate) fn restricted(
+        mut self,
+        visibility: Visibility,
+        ttl: Duration,
+        secret: &SecretString,
+        previous: &[SecretString],
+    ) -> Self {
+        self.visibility = visibility;
+        self.links.kind = LinkKind::Signed(Box::new(LinkSigner::new(secret, previous)), ttl);
+        self
+    }
+
+    /// The same rules, with links that the bucket signs for the duration `ttl`.
+    #[must_use]
+    pub(crate) fn with_links_of(mut self, store: Arc<dyn Store>, ttl: Duration) -> Self {
+        self.bucket = Some(PresigningBucket { store, ttl });
+        self
+    }
+
+    /// Whether anyone may see every avatar.
+    pub(crate) fn is_public(&self) -> bool {
+        self.visibility == Visibility::Public
+    }
+
+    /// Where new renditions lie.
+    pub(crate) fn audience(visibility: Visibility) -> Audience {
+        match visibility {
+            Visibility::Public => Audience::Public,
+            Visibility::SignedIn | Visibility::Private => Audience::Private,
+        }
+    }
+
+    /// Whether a caller may see the avatar of `subject`. Where avatars are public, there need not be a
+    /// `principal`; elsewhere a caller without one may see nothing.
+    pub(crate) fn sight(&self, principal: Option<&Principal>, subject: &SubjectId) -> Sight {
+        match (self.visibility, principal) {
+            (Visibility::Public, _) => Sight::Granted,
+            // A token that is restricted to other scopes shows nothing.
+            (_, Some(principal)) if !principal.may_read => Sight::AsViewer(None),
+            (Visibility::SignedIn, Some(_)) => Sight::Granted,
+            (Visibility::Private, Some(principal)) => {
+                let is_owner = principal.subject.as_ref() == Some(subject);
+                if is_owner || principal.role > Role::User {
+                    Sight::Granted
+                } else {
+                    Sight::AsViewer(principal.subject.clone())
+                }
+            }
+            (Visibility::SignedIn | Visibility::Private, None) => Sight::AsViewer(None),
+        }
+    }
+
+    /// The link to an image.
+    ///
+    /// # Errors
+    /// If the bucket's credentials cannot sign it.
+    pub(crate) async fn link_to(&self, key: &ObjectKey) -> Result<String, StoreError> {
+        if let Some(PresigningBucket { store, ttl }) = &self.bucket
+            && let Some(url) = store.presign(key, *ttl).await?
+        {
+            return Ok(url);
+        }
+        Ok(self.links.link_to(key, Timestamp::now()))
+    }
+
+    /// The links to all renditions of a record.
+    ///
+    /// # Errors
+    /// If the bucket's credentials cannot sign them.
+    pub(crate) async fn links_of<'a>(&self, record: &'a Record) -> Result<Links<'a>, StoreError> {
+        let mut urls = Vec::with_capacity(record.renditions.len());
+        for rendition in &record.renditions {
+            let key = ObjectKey::of_rendition(record, rendition);
+            urls.push(self.link_to(&key).await?);
+        }
+        Ok(Links { record, urls })
+    }
+
+    /// Checks whether a request for an object under [`FILES_ROOT`] may read it. `parameters` are the end
+    /// and the signature of the link.
+    pub(crate) fn check_link(
+        &self,
+        key: &ObjectKey,
+        parameters: Option<(&str, &str)>,
+    ) -> LinkState {
+        if !is_rendition(key) {
+            return LinkState::Forged;
+        }
+        self.links.check(key, parameters, Timestamp::now())
     }
 
     /// Whether anyone may see how much the service holds. In production only operators may.
     pub fn shows_figures_to_anyone(&self) -> bool {
         self.environment == Environment::Development
-    }
-
-    /// The URL of a public object.
-    pub fn link_to(&self, key: &ObjectKey) -> String {
-        format!("{}/{key}", self.objects_url)
     }
 }
 
@@ -115,9 +261,14 @@ pub(crate) fn uploader(principal: &Principal) -> Uploader {
     }
 }
 
-/// Whether anyone may read an object.
-pub(crate) fn is_public(key: &ObjectKey) -> bool {
+/// Whether an object lies under `public/`.
+fn lies_in_public(key: &ObjectKey) -> bool {
     key.audience() == Audience::Public
+}
+
+/// Whether an object is an image that is ever delivered. Manifests, masters and policies never are.
+fn is_rendition(key: &ObjectKey) -> bool {
+    matches!(key, ObjectKey::Rendition { .. })
 }
 
 /// The account that a change of the avatar of `subject` counts against: the user's for a user, and
@@ -132,10 +283,12 @@ pub(crate) fn account(principal: &Principal, subject: &SubjectId) -> Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::avatar::{AvatarId, Format, VariantName};
+    use crate::avatar::{AvatarId, Format, SubjectHash, VariantName};
 
     fn access(environment: Environment) -> Access {
-        Access::new(environment, "https://cdn.example.com".to_owned())
+        let objects_url = "https://cdn.example.com".to_owned();
+        let public_url = "https://avatars.example.com".to_owned();
+        Access::public(environment, objects_url, public_url)
     }
 
     fn subject(id: &str) -> SubjectId {
@@ -238,25 +391,81 @@ mod tests {
     }
 
     #[test]
-    fn only_renditions_are_public_and_a_link_is_their_key_under_the_base_url() {
-        let access = access(Environment::Production);
+    fn only_renditions_are_delivered() {
+        let public = access(Environment::Production);
+        let secret = SecretString::from("the secret");
+        let ttl = Duration::from_mins(15);
+        let private = access(Environment::Production);
+        let private = private.restricted(Visibility::Private, ttl, &secret, &[]);
         let avatar = AvatarId::from_bytes([7; 16]);
-        let rendition = ObjectKey::Rendition {
-            avatar,
-            variant: VariantName::new("medium").unwrap(),
-            format: Format::Webp,
-            animated: false,
-        };
-        assert!(is_public(&rendition));
-        let link = access.link_to(&rendition);
-        let path = format!("public/avatars/{avatar}/medium.webp");
-        assert_eq!(link, format!("https://cdn.example.com/{path}"));
         let format = Format::Webp;
-        for private in [
+        let owner = SubjectHash::of(&subject("42"));
+        for hidden in [
             ObjectKey::Manifest { avatar },
             ObjectKey::Master { avatar, format },
+            ObjectKey::Policy { owner },
         ] {
-            assert!(!is_public(&private), "{private}");
+            assert_eq!(public.check_link(&hidden, None), LinkState::Forged);
+            let link = private.links.link_to(&hidden, Timestamp::now());
+            let (_, query) = link.split_once("?expires=").unwrap();
+            let parameters = query.split_once("&signature=").unwrap();
+            let state = private.check_link(&hidden, Some(parameters));
+            assert_eq!(state, LinkState::Forged, "{hidden}");
+        }
+        for audience in [Audience::Public, Audience::Private] {
+            let rendition = ObjectKey::Rendition {
+                audience,
+                avatar,
+                variant: VariantName::new("medium").unwrap(),
+                format,
+                animated: false,
+            };
+            let state = public.check_link(&rendition, None);
+            assert!(matches!(state, LinkState::Valid(_)), "{rendition}");
+            assert_eq!(private.check_link(&rendition, None), LinkState::Forged);
+        }
+    }
+
+    #[test]
+    fn who_may_see_an_avatar_depends_on_the_setting() {
+        let secret = SecretString::from("the secret");
+        let with = |visibility| {
+            let access = access(Environment::Production);
+            access.restricted(visibility, Duration::from_mins(15), &secret, &[])
+        };
+        let owner = subject("42");
+        let public = access(Environment::Production);
+        assert_eq!(public.sight(None, &owner), Sight::Granted);
+        let viewer = |id: &str| Sight::AsViewer(Some(subject(id)));
+        for (name, role, signed_in, private) in [
+            ("42", Role::User, Sight::Granted, Sight::Granted),
+            ("43", Role::User, Sight::Granted, viewer("43")),
+            (
+                "no user id",
+                Role::User,
+                Sight::Granted,
+                Sight::AsViewer(None),
+            ),
+            ("main app", Role::Service, Sight::Granted, Sight::Granted),
+            ("root", Role::Admin, Sight::Granted, Sight::Granted),
+        ] {
+            let principal = Some(principal(name, role));
+            let sight = with(Visibility::SignedIn).sight(principal.as_ref(), &owner);
+            assert_eq!(sight, signed_in, "{name}");
+            let sight = with(Visibility::Private).sight(principal.as_ref(), &owner);
+            assert_eq!(sight, private, "{name}");
+            let restricted = principal.map(|principal| Principal {
+                may_read: false,
+                ..principal
+            });
+            for visibility in [Visibility::SignedIn, Visibility::Private] {
+                let sight = with(visibility).sight(restricted.as_ref(), &owner);
+                assert_eq!(sight, Sight::AsViewer(None), "{name}");
+            }
+        }
+        for visibility in [Visibility::SignedIn, Visibility::Private] {
+            let nobody = with(visibility).sight(None, &owner);
+            assert_eq!(nobody, Sight::AsViewer(None));
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{AvatarId, Format, Rendition, SubjectHash, VariantName};
+use serde::{Deserialize, Serialize};
+
+use super::{AvatarId, Format, Record, Rendition, SubjectHash, VariantName};
 
 /// The key of one stored object. The key alone decides the object's path, content type, cache policy
 /// and audience; adapters do not.
@@ -18,9 +20,11 @@ use super::{AvatarId, Format, Rendition, SubjectHash, VariantName};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectKey {
-    /// `public/avatars/{avatar_id}/{variant}.{ext}`. An animated rendition is
-    /// `{variant}.animated.{ext}`.
+    /// `public/avatars/{avatar_id}/{variant}.{ext}`, or the same under `private/` if not everybody may
+    /// see it. An animated rendition is `{variant}.animated.{ext}`.
     Rendition {
+        /// Whether it lies under `public/` or under `private/`.
+        audience: Audience,
         /// The upload that it was made from.
         avatar: AvatarId,
         /// Its variant.
@@ -51,9 +55,11 @@ pub enum ObjectKey {
 }
 
 /// Who may read an object directly from the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Audience {
     /// Anyone who knows its URL.
+    #[default]
     Public,
     /// Only the service.
     Private,
@@ -72,20 +78,7 @@ impl ObjectKey {
     pub fn parse(path: &str) -> Option<Self> {
         if let Some(rest) = path.strip_prefix(PUBLIC_ROOT) {
             let (id, name) = rest.strip_prefix('/')?.split_once('/')?;
-            let avatar = id.parse().ok()?;
-            let (stem, extension) = name.rsplit_once('.')?;
-            let (stem, animated) = match stem.strip_suffix(".animated") {
-                Some(stem) => (stem, true),
-                None => (stem, false),
-            };
-            let variant = VariantName::new(stem).ok()?;
-            let format = Format::from_extension(extension)?;
-            return Some(Self::Rendition {
-                avatar,
-                variant,
-                format,
-                animated,
-            });
+            return Self::rendition(Audience::Public, id.parse().ok()?, name);
         }
         if let Some(rest) = path.strip_prefix(POLICY_ROOT) {
             let owner = SubjectHash::parse(rest.strip_prefix('/')?)?;
@@ -99,14 +92,35 @@ impl ObjectKey {
         if name == "manifest.json" {
             return Some(Self::Manifest { avatar });
         }
-        let format = Format::from_extension(name.strip_prefix("master.")?)?;
-        Some(Self::Master { avatar, format })
+        if let Some(extension) = name.strip_prefix("master.")
+            && let Some(format) = Format::from_extension(extension)
+        {
+            return Some(Self::Master { avatar, format });
+        }
+        Self::rendition(Audience::Private, avatar, name)
     }
 
-    /// The key of a rendition of this upload.
-    pub fn of_rendition(avatar: AvatarId, rendition: &Rendition) -> Self {
-        Self::Rendition {
+    /// The key of the rendition with this file name.
+    fn rendition(audience: Audience, avatar: AvatarId, name: &str) -> Option<Self> {
+        let (stem, extension) = name.rsplit_once('.')?;
+        let (stem, animated) = match stem.strip_suffix(".animated") {
+            Some(stem) => (stem, true),
+            None => (stem, false),
+        };
+        Some(Self::Rendition {
+            audience,
             avatar,
+            variant: VariantName::new(stem).ok()?,
+            format: Format::from_extension(extension)?,
+            animated,
+        })
+    }
+
+    /// The key of a rendition of this record.
+    pub fn of_rendition(record: &Record, rendition: &Rendition) -> Self {
+        Self::Rendition {
+            audience: record.audience,
+            avatar: record.avatar_id,
             variant: rendition.variant.clone(),
             format: rendition.format,
             animated: rendition.animated,
@@ -145,6 +159,8 @@ impl ObjectKey {
         match self.audience() {
             // An avatar id is never reused, so the object never changes.
             Audience::Public => "public, max-age=31536000, immutable",
+            // A browser keeps a private image not much longer than its URL works.
+            Audience::Private if matches!(self, Self::Rendition { .. }) => "private, max-age=900",
             Audience::Private => "private, no-store",
         }
     }
@@ -152,7 +168,7 @@ impl ObjectKey {
     /// Who may read the object.
     pub const fn audience(&self) -> Audience {
         match self {
-            Self::Rendition { .. } => Audience::Public,
+            Self::Rendition { audience, .. } => *audience,
             Self::Manifest { .. } | Self::Master { .. } | Self::Policy { .. } => Audience::Private,
         }
     }
@@ -162,15 +178,20 @@ impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rendition {
+                audience,
                 avatar,
                 variant,
                 format,
                 animated,
             } => {
+                let root = match audience {
+                    Audience::Public => PUBLIC_ROOT,
+                    Audience::Private => PRIVATE_ROOT,
+                };
                 let suffix = if *animated { ".animated" } else { "" };
                 write!(
                     f,
-                    "{PUBLIC_ROOT}/{avatar}/{variant}{suffix}.{}",
+                    "{root}/{avatar}/{variant}{suffix}.{}",
                     format.extension()
                 )
             }
@@ -195,13 +216,18 @@ mod tests {
         let variant = "[a-z][a-z0-9_-]{0,31}".prop_map(|name| VariantName::new(name).unwrap());
         let format = proptest::sample::select(Format::ALL.to_vec());
         let owner = "[0-9]{1,20}".prop_map(|id| SubjectHash::of(&SubjectId::new(id).unwrap()));
-        let parts = (avatar, owner, variant, format, 0..5_u8);
+        let parts = (avatar, owner, variant, format, 0..6_u8);
         parts.prop_map(|(avatar, owner, variant, format, kind)| match kind {
-            0 | 1 => ObjectKey::Rendition {
+            0 | 1 | 5 => ObjectKey::Rendition {
+                audience: if kind == 5 {
+                    Audience::Private
+                } else {
+                    Audience::Public
+                },
                 avatar,
                 variant,
                 format,
-                animated: kind == 1,
+                animated: kind != 0,
             },
             2 => ObjectKey::Manifest { avatar },
             3 => ObjectKey::Policy { owner },
@@ -229,6 +255,18 @@ mod tests {
             let folders = folders.chain(key.avatar().is_none().then(|| format!("{POLICY_ROOT}/")));
             prop_assert!(folders.into_iter().any(|prefix| path.starts_with(&prefix)));
         }
+    }
+
+    #[test]
+    fn a_private_rendition_lies_beside_the_manifest_and_is_not_the_master() {
+        let id = AvatarId::from_bytes([7; 16]);
+        let path = format!("private/avatars/{id}/medium.webp");
+        let key = ObjectKey::parse(&path).unwrap();
+        assert_eq!(key.audience(), Audience::Private);
+        assert_eq!(key.to_string(), path);
+        assert!(key.cache_control().starts_with("private"));
+        let master = ObjectKey::parse(&format!("private/avatars/{id}/master.png"));
+        assert!(matches!(master, Some(ObjectKey::Master { .. })));
     }
 
     #[test]

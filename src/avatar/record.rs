@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AvatarId, Format, Placeholder, Rendition, Source, SubjectId, Timestamp, VariantName};
+use super::{
+    Audience, AvatarId, Format, Placeholder, Rendition, Source, SubjectId, Timestamp, VariantName,
+};
 
 /// The number of an upload of a subject. Versions never decrease, not even after a delete or the loss
 /// of a catalog. They begin at 1, or above a floor if a catalog was lost.
@@ -45,11 +47,20 @@ pub struct Record {
     /// The renditions: the primary format first, and each format from the largest variant to the
     /// smallest.
     pub renditions: Vec<Rendition>,
+    /// Whether the renditions lie under `public/` or under `private/`.
+    #[serde(default, skip_serializing_if = "is_public")]
+    pub audience: Audience,
     /// The format of the private master, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Format>,
     /// The placeholder to show until the picture has loaded.
     pub placeholder: Placeholder,
+}
+
+// A field is passed to such a function by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_public(audience: &Audience) -> bool {
+    *audience == Audience::Public
 }
 
 /// The number of versions in a group of [`Record::rank`].
@@ -176,6 +187,11 @@ mod tests {
         manifest.record.reserved_at = Timestamp::from_unix_ms(1_800_000_000_007);
         let bytes = manifest.to_json().unwrap();
         assert_eq!(Manifest::from_json(&bytes).unwrap(), manifest);
+        assert_eq!(manifest.record.audience, Audience::Public);
+        manifest.record.audience = Audience::Private;
+        let private = manifest.to_json().unwrap();
+        assert_eq!(Manifest::from_json(&private).unwrap(), manifest);
+        manifest.record.audience = Audience::Public;
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with(r#"{"layout":2,"#), "{text}");
         // A later release may add fields to every object.

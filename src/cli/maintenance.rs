@@ -255,6 +255,13 @@ async fn agree(service: &Service) -> anyhow::Result<bool> {
             sample.checked
         );
     }
+    if sample.misplaced > 0 {
+        println!(
+            "warning  of the avatars checked, {} were uploaded under another delivery.access; `cameo \
+             reprocess` moves their images",
+            sample.misplaced
+        );
+    }
     if sample.unreadable > 0 {
         println!(
             "wrong    of the records checked, {} cannot be read: they are damaged, or a later \

@@ -8,10 +8,14 @@ use secrecy::ExposeSecret;
 use super::reader::{Reader, url};
 use super::{
     Catalog, Partitions, PublicAccess, RedisConfirmation, RedisSettings, S3Credentials, S3Settings,
-    Storage,
+    Storage, Visibility,
 };
 
-pub(super) fn storage(read: &mut Reader<'_>, trusted_origins: &[String]) -> Storage {
+pub(super) fn storage(
+    read: &mut Reader<'_>,
+    trusted_origins: &[String],
+    visibility: Visibility,
+) -> Storage {
     let bucket = read.text("storage.s3.bucket");
     let legal =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
@@ -24,13 +28,7 @@ pub(super) fn storage(read: &mut Reader<'_>, trusted_origins: &[String]) -> Stor
         endpoint: optional_url(read, "storage.s3.endpoint"),
         region: read.filled("storage.s3.region"),
         path_style: read.flag("storage.s3.path_style"),
-        public_access: read.choice(
-            "storage.s3.public_access",
-            &[
-                ("policy", PublicAccess::Policy),
-                ("none", PublicAccess::None),
-            ],
-        ),
+        public_access: public_access(read, visibility),
         ca_file: read.optional("storage.s3.ca_file").map(PathBuf::from),
         trusted_origins: trusted_origins.to_vec(),
         credentials: credentials(read),
@@ -38,6 +36,20 @@ pub(super) fn storage(read: &mut Reader<'_>, trusted_origins: &[String]) -> Stor
     let public_base_url = optional_url(read, "storage.s3.public_base_url");
     let s3 = Storage::S3(Box::new(settings), public_base_url);
     read.choice("storage.kind", &[("disk", Storage::Disk), ("s3", s3)])
+}
+
+/// How anonymous readers get access to objects under `public/`. Unless everybody may see avatars, they
+/// get none, whatever `storage.s3.public_access` says.
+fn public_access(read: &mut Reader<'_>, visibility: Visibility) -> PublicAccess {
+    let choices = [
+        ("policy", PublicAccess::Policy),
+        ("none", PublicAccess::None),
+    ];
+    let chosen = read.choice("storage.s3.public_access", &choices);
+    match visibility {
+        Visibility::Public => chosen,
+        Visibility::SignedIn | Visibility::Private => PublicAccess::Forbidden,
+    }
 }
 
 fn credentials(read: &mut Reader<'_>) -> Option<S3Credentials> {

@@ -72,6 +72,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// How images are delivered.
     pub delivery: Delivery,
+    /// Who may see avatars, and how their URLs are signed.
+    pub access: AccessSettings,
     /// Settings that work but that an operator should check.
     pub warnings: Vec<Fault>,
 }
@@ -250,6 +252,30 @@ pub struct Delivery {
     pub mode: DeliveryMode,
     /// How long caches may keep such an answer.
     pub max_age: Duration,
+}
+
+/// Who may see avatars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Anyone.
+    Public,
+    /// The bearer of any valid token.
+    SignedIn,
+    /// The owner, admins, services, and the viewers that a service adds.
+    Private,
+}
+
+/// The part of `[delivery]` that says who may see avatars, and how their URLs are signed.
+#[derive(Clone, Debug)]
+pub struct AccessSettings {
+    /// Who may see avatars.
+    pub visibility: Visibility,
+    /// How long a signed URL works.
+    pub url_ttl: Duration,
+    /// The secret that signs URLs; `None` if none is configured.
+    pub url_secret: Option<SecretString>,
+    /// Earlier secrets, whose signatures are still accepted.
+    pub previous_url_secrets: Vec<SecretString>,
 }
 
 /// How a request for an image is answered.

@@ -9,11 +9,11 @@ use super::auth::auth;
 use super::fault::Fault;
 use super::layers::Layers;
 use super::reader::{MAX_EDGE_PX, Reader, iec, shown, url};
-use super::units;
 use super::{
-    Config, Delivery, DeliveryMode, Environment, Http, Images, Isolation, Lifecycle, Limits,
-    Processing, Upload, WhenRedisIsDown,
+    AccessSettings, Config, Delivery, DeliveryMode, Environment, ExposeSecret, Http, Images,
+    Isolation, Lifecycle, Limits, Processing, Storage, Upload, Visibility, WhenRedisIsDown,
 };
+use super::{secret, units};
 use crate::avatar::{Format, SourceFormat};
 
 /// The time that a large picture on a slow connection takes. With a shorter deadline, the sweep would
@@ -55,7 +55,8 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
     };
     expect_memory(&mut read, &upload, &processing);
     let origins = http.as_ref().map(|http| &http.trusted_origins[..]);
-    let storage = adapters::storage(&mut read, origins.unwrap_or_default());
+    let access = access(&mut read);
+    let storage = adapters::storage(&mut read, origins.unwrap_or_default(), access.visibility);
     let catalog = adapters::catalog(&mut read);
     let limits = limits(&mut read);
     let lifecycle = Lifecycle {
@@ -74,6 +75,14 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         mode: read.choice("delivery.mode", &modes),
         max_age: read.time("delivery.max_age", 0, 365 * 24 * 3600),
     };
+    if access.visibility != Visibility::Public {
+        let bucket_signs =
+            delivery.mode == DeliveryMode::Redirect && matches!(storage, Storage::S3(..));
+        if environment == Environment::Production && !bucket_signs {
+            expect_url_secret(&mut read, &access);
+        }
+        refuse_master(&mut read, images.as_ref());
+    }
     Some(Config {
         environment,
         data_dir,
@@ -87,6 +96,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         limits,
         lifecycle,
         delivery,
+        access,
         warnings: read.warnings,
     })
 }
@@ -220,6 +230,56 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
         animated: read.flag("images.animated"),
         keep_master: read.flag("images.keep_master"),
     })
+}
+
+fn access(read: &mut Reader<'_>) -> AccessSettings {
+    let visibility = [
+        ("public", Visibility::Public),
+        ("signed_in", Visibility::SignedIn),
+        ("private", Visibility::Private),
+    ];
+    AccessSettings {
+        visibility: read.choice("delivery.access", &visibility),
+        // A bucket signs URLs for a week at most.
+        url_ttl: read.time("delivery.url_ttl", 10, 7 * 24 * 3600),
+        url_secret: read.secret("delivery.url_secret"),
+        previous_url_secrets: read.secrets("delivery.previous_url_secrets"),
+    }
+}
+
+/// Checks in production that there is a secret for URLs, and that nobody can guess it.
+fn expect_url_secret(read: &mut Reader<'_>, access: &AccessSettings) {
+    let Some(url_secret) = &access.url_secret else {
+        let problem = format!(
+            "is not set, and delivery.access is not \"public\"; {}, or name a file that holds it in \
+             delivery.url_secret_file, or let a bucket sign URLs with delivery.mode = \"redirect\"",
+            secret::HOW_TO_MAKE
+        );
+        read.fault("delivery.url_secret", problem);
+        return;
+    };
+    if let Some(weakness) = secret::weakness(url_secret.expose_secret()) {
+        let problem = format!("{weakness}; {}", secret::HOW_TO_MAKE);
+        read.fault("delivery.url_secret", problem);
+    }
+    for previous in &access.previous_url_secrets {
+        if let Some(weakness) = secret::weakness(previous.expose_secret()) {
+            let problem = format!("holds a secret that {weakness}");
+            read.fault("delivery.previous_url_secrets", problem);
+        }
+    }
+}
+
+/// Refuses a variant whose private objects would have the name of the private master.
+fn refuse_master(read: &mut Reader<'_>, images: Option<&Images>) {
+    let variants = images
+        .map(|images| &images.variants[..])
+        .unwrap_or_default();
+    if variants.iter().any(|(name, _)| name.as_str() == "master") {
+        let problem = "holds \"master\", which only delivery.access = \"public\" permits; give it \
+                       another name";
+        read.fault("images.variants", problem);
+    }
 }
 
 fn limits(read: &mut Reader<'_>) -> Option<Limits> {

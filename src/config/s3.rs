@@ -30,6 +30,9 @@ pub enum PublicAccess {
     Policy,
     /// They get none: the service itself delivers the objects, or a server in front of it does.
     None,
+    /// They must get none, because not everybody may see avatars. The service withdraws a bucket policy
+    /// that it has made before.
+    Forbidden,
 }
 
 /// An access key. `Debug` hides it.

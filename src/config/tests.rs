@@ -310,6 +310,60 @@ const PRODUCTION: [(&str, &str); 3] = [
 ];
 
 #[test]
+fn production_needs_a_secret_for_urls_unless_everybody_sees_avatars_or_the_bucket_signs() {
+    let private = ("CAMEO_DELIVERY__ACCESS", "private");
+    let with_these = |more: &[(&'static str, &'static str)]| [&PRODUCTION[..], more].concat();
+    let faults = faults_of(&with_these(&[private]));
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    for part in ["delivery.url_secret", "openssl rand", "redirect"] {
+        assert!(faults[0].contains(part), "{faults:?}");
+    }
+    let weak = ("CAMEO_DELIVERY__URL_SECRET", "secret");
+    let faults = faults_of(&with_these(&[private, weak]));
+    assert!(faults[0].contains("shorter than 32 bytes"), "{faults:?}");
+    let strong = (
+        "CAMEO_DELIVERY__URL_SECRET",
+        "t7Yb2nQx9LpVw4sKd8Rm1cHz6GjAfE3u",
+    );
+    with(&with_these(&[private, strong])).unwrap();
+    let weak = ("CAMEO_DELIVERY__PREVIOUS_URL_SECRETS", "secret");
+    let faults = faults_of(&with_these(&[private, strong, weak]));
+    assert!(
+        faults[0].to_lowercase().contains("previous_url_secrets"),
+        "{faults:?}"
+    );
+    let redirect = [
+        private,
+        ("CAMEO_DELIVERY__MODE", "redirect"),
+        ("CAMEO_STORAGE__KIND", "s3"),
+    ];
+    with(&with_these(&redirect)).unwrap();
+    assert_eq!(faults_of(&with_these(&redirect[..2])).len(), 1);
+    with(&PRODUCTION).unwrap();
+    // Development generates one.
+    with(&[private]).unwrap();
+}
+
+#[test]
+fn a_restricted_access_closes_the_bucket_and_reserves_the_name_of_the_master() {
+    for access in ["signed_in", "private"] {
+        let access = ("CAMEO_DELIVERY__ACCESS", access);
+        let config = with(&[access, ("CAMEO_STORAGE__KIND", "s3")]).unwrap();
+        let Storage::S3(settings, _) = config.storage else {
+            panic!("{:?}", config.storage)
+        };
+        assert_eq!(settings.public_access, PublicAccess::Forbidden);
+        let variants = ("CAMEO_IMAGES__VARIANTS", "{ master = 512, medium = 256 }");
+        let faults = faults_of(&[access, variants]);
+        assert!(
+            faults.len() == 1 && faults[0].contains("master"),
+            "{faults:?}"
+        );
+        with(&[variants]).unwrap();
+    }
+}
+
+#[test]
 fn production_refuses_a_secret_that_can_be_guessed_and_says_how_to_make_one() {
     let secret = "a".repeat(32);
     let mut variables = PRODUCTION;

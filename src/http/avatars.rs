@@ -75,18 +75,27 @@ pub(super) async fn upload(
         uploaded
     });
     let record = uploaded.await?;
-    let avatar = Avatar::of(&app.access, &subject, &record, &app.primary_size());
-    Ok((
-        [(ETAG, conditions::json_tag(record.avatar_id, None))],
-        Json(avatar.uploaded()),
-    )
-        .into_response())
+    let links = app.access.links_of(&record).await?;
+    let avatar = Avatar::of(&links, &subject, &record, &app.primary_size());
+    let mut response = Json(avatar.uploaded()).into_response();
+    let headers = response.headers_mut();
+    if app.access.is_public() {
+        let tag = HeaderValue::from_str(&conditions::json_tag(record.avatar_id, None));
+        headers.extend(tag.map(|tag| (ETAG, tag)));
+    } else {
+        headers.insert(CACHE_CONTROL, PRIVATE);
+    }
+    Ok(response)
 }
 
 /// Read an avatar
 ///
 /// The answer is JSON if `Accept` prefers it; otherwise it is the image itself, in the best format
 /// that `Accept` allows. JSON, JSON with `?size=`, and each image have entity tags of their own.
+///
+/// The setting `delivery.access` decides who may see an avatar. Unless it is `public`, a caller
+/// without a token is answered 401, and a caller who may not see the avatar is answered as if there
+/// were none. The URLs in the JSON then end after `delivery.url_ttl`, and the JSON has no entity tag.
 #[utoipa::path(
     get,
     path = "/api/v1/users/{user_id}/avatar",
@@ -131,7 +140,9 @@ pub(super) async fn read(
     } else {
         Shown::Image
     };
-    let cache = match (target.is_me, shown) {
+    let is_private = target.is_me || !app.access.is_public();
+    let cache = match (is_private, shown) {
+        // The permission is checked again at every use.
         (true, _) => "private, no-cache".to_owned(),
         (false, Shown::Json) => "no-cache".to_owned(),
         (false, Shown::Image) => {
@@ -139,7 +150,7 @@ pub(super) async fn read(
             format!("public, max-age={max_age}, stale-while-revalidate=60")
         }
     };
-    let is_public_image = !target.is_me && shown == Shown::Image;
+    let is_public_image = !is_private && shown == Shown::Image;
     let reading = Reading {
         app,
         target,
@@ -169,6 +180,9 @@ pub(super) async fn read(
     response
 }
 
+/// The `Cache-Control` of an answer that only its caller may see.
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+
 /// The form of the answer to a read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
@@ -189,17 +203,21 @@ struct Reading {
 impl Reading {
     async fn answer(self, shown: Shown) -> Result<Response, Problem> {
         let app = &self.app;
-        let record = app.service.current(&self.target.subject).await?;
+        let Self { target, .. } = &self;
+        let record = app
+            .service
+            .current_for(&target.subject, &target.sight)
+            .await?;
         let size = self.query.choose(&record)?;
         match shown {
             Shown::Json => {
+                if !app.access.is_public() {
+                    // Signed URLs end, so a client must not use an earlier answer again.
+                    return self.json(&record, size).await;
+                }
                 let tag = conditions::json_tag(record.avatar_id, size.as_ref());
                 let mut response = match conditions::of_read(&self.headers, &tag) {
-                    ReadCondition::Holds => {
-                        let size = size.unwrap_or_else(|| app.primary_size());
-                        let subject = &self.target.subject;
-                        Json(Avatar::of(&app.access, subject, &record, &size)).into_response()
-                    }
+                    ReadCondition::Holds => self.json(&record, size).await?,
                     ReadCondition::NotModified => StatusCode::NOT_MODIFIED.into_response(),
                     ReadCondition::Failed => return Err(conditions::other_representation()),
                 };
@@ -214,15 +232,22 @@ impl Reading {
         }
     }
 
+    async fn json(&self, record: &Record, size: Option<Size>) -> Result<Response, Problem> {
+        let size = size.unwrap_or_else(|| self.app.primary_size());
+        let links = self.app.access.links_of(record).await?;
+        let avatar = Avatar::of(&links, &self.target.subject, record, &size);
+        Ok(Json(avatar).into_response())
+    }
+
     /// The image in the best format that the reader accepts: its bytes, or a redirect to its URL.
     async fn image(&self, record: &Record, size: &Size) -> Result<Response, Problem> {
         let app = &self.app;
         let missing = || Problem::new(Code::AvatarNotFound, "there is no avatar");
         let rendition = best(record, size, &self.accepts).ok_or_else(missing)?;
-        let key = ObjectKey::of_rendition(record.avatar_id, rendition);
+        let key = ObjectKey::of_rendition(record, rendition);
         if app.delivery.mode == DeliveryMode::Redirect {
             // The conditions are about the image, which another URL answers.
-            let location = [(LOCATION, app.access.link_to(&key))];
+            let location = [(LOCATION, app.access.link_to(&key).await?)];
             return Ok((StatusCode::FOUND, location).into_response());
         }
         let image = StoredImage::of_record(&app.service, key.clone());

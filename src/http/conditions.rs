@@ -241,7 +241,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::avatar::Format;
+    use crate::avatar::{Audience, Format};
 
     const ID: AvatarId = AvatarId::from_bytes([7; 16]);
 
@@ -255,6 +255,7 @@ mod tests {
 
     fn image() -> ObjectKey {
         ObjectKey::Rendition {
+            audience: Audience::Public,
             avatar: ID,
             variant: VariantName::new("medium").unwrap(),
             format: Format::Jpeg,

@@ -134,7 +134,7 @@ problems! {
     ];
     /// The problems of reading a file.
     FileProblems: [
-        NotFound, PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable,
+        Forbidden, NotFound, PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable,
     ];
     /// The problems of reading the metrics.
     MetricsProblems: [NotFound, Internal];

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem};
-use crate::access::Access;
-use crate::avatar::{Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
+use crate::access::Links;
+use crate::avatar::{Format, Record, Rendition, SubjectId, VariantName};
 use crate::service::{self, Size};
 
 /// An avatar.
@@ -148,10 +148,10 @@ impl SizeQuery {
 }
 
 impl Avatar {
-    /// The JSON form of a record; `size` selects `avatar_url`.
-    pub(super) fn of(access: &Access, subject: &SubjectId, record: &Record, size: &Size) -> Self {
+    /// The JSON form of a record with these links; `size` selects `avatar_url`.
+    pub(super) fn of(links: &Links<'_>, subject: &SubjectId, record: &Record, size: &Size) -> Self {
         let id = record.avatar_id;
-        let url = |rendition: &Rendition| access.link_to(&ObjectKey::of_rendition(id, rendition));
+        let url = |rendition: &Rendition| links.of(rendition).to_owned();
         let primary = record
             .renditions
             .first()

@@ -1,24 +1,25 @@
-//! `/files/`: the public objects of a folder store, which the service delivers itself.
+//! `/files/`: the images that the service delivers itself.
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::docs::FileProblems;
 use super::image::StoredImage;
 use super::problem::{Code, Problem};
+use super::query::Query;
 use super::{AppState, cross_origin, image};
-use crate::access;
-use crate::avatar::{ObjectKey, PUBLIC_ROOT};
-
-/// The path under which the store's objects are delivered.
-pub(crate) const ROOT: &str = "/files";
+use crate::access::{FILES_ROOT, LinkState};
+use crate::avatar::ObjectKey;
 
 /// Read an image
 ///
-/// An image never changes: every upload has URLs of its own.
+/// An image never changes: every upload has URLs of its own. Where not everybody may see avatars, only
+/// a signed URL works.
 #[utoipa::path(
     get,
     path = "/files/public/avatars/{avatar_id}/{file}",
@@ -27,6 +28,7 @@ pub(crate) const ROOT: &str = "/files";
     params(
         ("avatar_id" = String, Path, description = "The id of the upload that the image was made from"),
         ("file" = String, Path, description = "The variant and the format", example = "medium.webp"),
+        LinkQuery,
         ("If-None-Match" = Option<String>, Header, description = "The entity tags of the representations that the caller has"),
         ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
         ("If-Range" = Option<String>, Header, description = "The entity tag of the representation that the range belongs to"),
@@ -48,45 +50,124 @@ pub(crate) const ROOT: &str = "/files";
 )]
 pub(super) async fn read(
     State(app): State<AppState>,
-    file: Result<PublicFile, Problem>,
+    file: Result<LinkedFile, Problem>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let answered = async { answer(&app, file?.0, &method, &headers).await };
+    let is_public = app.access.is_public();
+    let answered = async { answer(&app, file?, &method, &headers).await };
     let mut response = answered.await.into_response();
-    cross_origin::open_to_any_origin(&mut response);
+    if is_public {
+        cross_origin::open_to_any_origin(&mut response);
+    }
     response
+}
+
+/// Read a private image
+///
+/// Where not everybody may see avatars, the images of new uploads have these URLs. The URLs in
+/// answers are signed and end after a while.
+#[utoipa::path(
+    get,
+    path = "/files/private/avatars/{avatar_id}/{file}",
+    operation_id = "read_private_file",
+    tag = "files",
+    params(
+        ("avatar_id" = String, Path, description = "The id of the upload that the image was made from"),
+        ("file" = String, Path, description = "The variant and the format", example = "medium.webp"),
+        LinkQuery,
+        ("If-None-Match" = Option<String>, Header, description = "The entity tags of the representations that the caller has"),
+        ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
+        ("If-Range" = Option<String>, Header, description = "The entity tag of the representation that the range belongs to"),
+    ),
+    responses(
+        (status = 200, description = "The image", content(
+            (super::docs::Bytes = "image/webp"),
+            (super::docs::Bytes = "image/jpeg"),
+            (super::docs::Bytes = "image/png"),
+        )),
+        (status = 206, description = "The range of the image", content(
+            (super::docs::Bytes = "image/webp"),
+            (super::docs::Bytes = "image/jpeg"),
+            (super::docs::Bytes = "image/png"),
+        )),
+        (status = 304, description = "The caller has the image"),
+        FileProblems,
+    ),
+)]
+pub(super) async fn read_private(
+    state: State<AppState>,
+    file: Result<LinkedFile, Problem>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    read(state, file, method, headers).await
 }
 
 async fn answer(
     app: &AppState,
-    key: ObjectKey,
+    file: LinkedFile,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let cache = HeaderValue::from_static(key.cache_control());
-    let image = StoredImage::at_path(&app.service, key);
+    let image = StoredImage::at_path(&app.service, file.key);
     let response = image::respond(&image, method, headers).await?;
     let mut response = response.ok_or_else(missing)?;
-    response.headers_mut().insert(CACHE_CONTROL, cache);
+    let cache = HeaderValue::from_str(&file.cache);
+    let headers = response.headers_mut();
+    headers.extend(cache.map(|cache| (CACHE_CONTROL, cache)));
     Ok(response)
 }
 
-/// The key of an object that anyone may read, from the path.
+/// The query of a signed link.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LinkQuery {
+    /// The end of the link in Unix seconds.
+    #[param(example = "1800000900")]
+    expires: Option<String>,
+    /// The signature of the link.
+    signature: Option<String>,
+}
+
+/// An image that the link of the request may read.
 ///
 /// # Errors
-/// 404 if the path names no such object.
-pub(super) struct PublicFile(ObjectKey);
+/// 404 if the path names no image, or if the link is not signed where it must be. This is the answer
+/// for an image that does not exist, and the store is not asked. 403 if the link has ended.
+pub(super) struct LinkedFile {
+    key: ObjectKey,
+    /// The value of `Cache-Control`.
+    cache: String,
+}
 
-impl FromRequestParts<AppState> for PublicFile {
+impl FromRequestParts<AppState> for LinkedFile {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let path = Path::<(String, String)>::from_request_parts(parts, app).await;
-        let Path((avatar, file)) = path.map_err(|_| missing())?;
-        let key = ObjectKey::parse(&format!("{PUBLIC_ROOT}/{avatar}/{file}"));
-        let key = key.filter(access::is_public);
-        key.map(Self).ok_or_else(missing)
+        let path = parts.uri.path().strip_prefix(FILES_ROOT);
+        let key = path.and_then(|path| ObjectKey::parse(path.strip_prefix('/')?));
+        let key = key.ok_or_else(missing)?;
+        // A query that cannot be read has no signature.
+        let query = Query::<LinkQuery>::from_request_parts(parts, app)
+            .await
+            .ok();
+        let parameters = query.as_ref().and_then(|Query(query)| {
+            Some((query.expires.as_deref()?, query.signature.as_deref()?))
+        });
+        match app.access.check_link(&key, parameters) {
+            LinkState::Valid(_) if app.access.is_public() => Ok(Self {
+                key,
+                cache: "public, max-age=31536000, immutable".to_owned(),
+            }),
+            // A browser does not keep the image longer than its link works.
+            LinkState::Valid(left) => Ok(Self {
+                key,
+                cache: format!("private, max-age={}", left.as_secs()),
+            }),
+            LinkState::Expired => Err(Problem::new(Code::Forbidden, "the link has ended")),
+            LinkState::Forged => Err(missing()),
+        }
     }
 }
 

@@ -61,7 +61,6 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use connection::{ConnectionHandle, Listener};
-pub(crate) use files::ROOT as FILES_ROOT;
 pub use readiness::{Needed, Readiness, Startup};
 pub use startup::starting_router;
 pub(crate) use startup::{is_health_check, refuse_connection};
@@ -92,6 +91,7 @@ fn without_metrics() -> OpenApiRouter<AppState> {
         .routes(routes!(moderation::viewers))
         .routes(routes!(moderation::add_viewer, moderation::remove_viewer))
         .routes(routes!(files::read))
+        .routes(routes!(files::read_private))
         .routes(routes!(root))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -266,7 +266,7 @@ fn add_headers(method: &str, operation: &mut Operation) {
                 names.insert("Cache-Control");
             }
             "200" if replaces && tags.iter().any(|tag| tag == "avatars") => {
-                names.insert("ETag");
+                names.extend(["Cache-Control", "ETag"]);
             }
             _ => {}
         }

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::access::Denied;
 use crate::auth::TokenError;
 use crate::avatar::Lock;
-use crate::service::{self, PictureError};
+use crate::service::{self, PictureError, StoreError};
 
 /// The stable name of a problem, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -306,6 +306,12 @@ impl From<PictureError> for Problem {
             }
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        service::Error::from(error).into()
     }
 }
 

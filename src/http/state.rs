@@ -118,9 +118,10 @@ pub(super) mod testing {
         let keys = FixedKeys::of(&auth.main, None).unwrap();
         AppState::new(Parts {
             service: Arc::new(parts.service()),
-            access: Access::new(
+            access: Access::public(
                 Environment::Production,
                 "https://cdn.example.com".to_owned(),
+                "https://avatars.example.com".to_owned(),
             ),
             verifier: Verifier::new(&auth.main, keys),
             limiter: None,

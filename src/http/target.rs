@@ -7,33 +7,50 @@ use serde::Deserialize;
 use super::AppState;
 use super::caller::Caller;
 use super::problem::{Code, Problem};
-use crate::access;
+use crate::access::{self, Sight};
 use crate::auth::Principal;
 use crate::avatar::{InvalidSubjectId, SubjectId};
 
-/// The user whose avatar is read. Anyone may read it.
+/// The user whose avatar is read, and whether the caller may see it.
 ///
 /// # Errors
-/// 400 if the path names no valid user id; 401 if it says `me` and there is no valid token.
+/// 401 if not everybody may see avatars, or if the path says `me`, and there is no valid token; 400 if
+/// the path names no valid user id. Whether there is an avatar does not matter.
 pub(super) struct ReadTarget {
     /// The user.
     pub(super) subject: SubjectId,
     /// Whether the path says `me`. The answer then depends on the caller.
     pub(super) is_me: bool,
+    /// Whether the caller may see the avatar.
+    pub(super) sight: Sight,
 }
 
 impl FromRequestParts<AppState> for ReadTarget {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let mut principal = None;
+        if !app.access.is_public() {
+            principal = Some(Caller::from_request_parts(parts, app).await?.0);
+        }
         let (subject, is_me) = match UserInPath::of(parts, app).await? {
             UserInPath::Id(subject) => (subject, false),
             UserInPath::Me => {
-                let Caller(principal) = Caller::from_request_parts(parts, app).await?;
-                (own_subject(&principal)?, true)
+                let caller = match principal {
+                    Some(caller) => caller,
+                    None => Caller::from_request_parts(parts, app).await?.0,
+                };
+                let subject = own_subject(&caller)?;
+                principal = Some(caller);
+                (subject, true)
             }
         };
-        Ok(Self { subject, is_me })
+        let sight = app.access.sight(principal.as_ref(), &subject);
+        Ok(Self {
+            subject,
+            is_me,
+            sight,
+        })
     }
 }
 

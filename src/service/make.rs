@@ -136,7 +136,13 @@ impl Service {
                     }
                     let (key, object) = match output {
                         Output::Rendition(rendition, object) => {
-                            let key = ObjectKey::of_rendition(avatar, &rendition);
+                            let key = ObjectKey::Rendition {
+                                audience: self.settings.audience,
+                                avatar,
+                                variant: rendition.variant.clone(),
+                                format: rendition.format,
+                                animated: rendition.animated,
+                            };
                             renditions.push(rendition);
                             (key, object)
                         }
@@ -195,6 +201,7 @@ impl Service {
             uploaded_at: reservation.reserved_at,
             source,
             renditions,
+            audience: self.settings.audience,
             master,
             placeholder,
         }

@@ -38,7 +38,7 @@ use cameo_imaging::Recipe;
 use futures_util::stream::{self, StreamExt};
 
 pub(crate) use crate::catalog::{Precondition, Stats, Uploader};
-pub(crate) use crate::storage::{Checkup, PublicRead, RangedObject};
+pub(crate) use crate::storage::{Checkup, PublicRead, RangedObject, StoreError};
 pub(crate) use admission::{Admission, Interruption};
 pub(crate) use budget::{Load, Share};
 pub(crate) use cameo_imaging::{Crop, Error as PictureError};
@@ -48,7 +48,7 @@ pub(crate) use read::{Size, pick};
 pub(crate) use remove::Removal;
 pub(crate) use upload::Upload;
 
-use crate::avatar::{AvatarId, ObjectKey};
+use crate::avatar::{Audience, AvatarId, ObjectKey};
 use crate::catalog::Catalog;
 use crate::jail::Workers;
 use crate::storage::Store;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub queue_timeout: Duration,
     /// Time limit for processing one picture.
     pub picture_deadline: Duration,
+    /// Where new renditions are written: under `public/` or under `private/`.
+    pub audience: Audience,
     /// How long the objects of a replaced avatar stay.
     pub retire_after: Duration,
     /// Time until an unfinished upload expires. It is also the lease of a caller that removes objects.

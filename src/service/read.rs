@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Error, Service};
+use crate::access::Sight;
 use crate::avatar::{AvatarId, Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
 use crate::storage::{Object, RangedObject};
 
@@ -22,6 +23,33 @@ impl Service {
     /// [`Error::NotFound`], [`Error::Catalog`]
     pub async fn current(&self, subject: &SubjectId) -> Result<Record, Error> {
         self.catalog.get(subject).await?.ok_or(Error::NotFound)
+    }
+
+    /// The subject's current record, if the caller may see it. Every caller who may see it only as a
+    /// viewer causes the same calls of the catalog, and gets the same answer as for a missing avatar.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no avatar, or if the caller may not see it. [`Error::Catalog`]
+    pub(crate) async fn current_for(
+        &self,
+        subject: &SubjectId,
+        sight: &Sight,
+    ) -> Result<Record, Error> {
+        let viewer = match sight {
+            Sight::Granted => return self.current(subject).await,
+            Sight::AsViewer(viewer) => viewer.as_ref(),
+        };
+        let (policy, record) =
+            tokio::join!(self.catalog.policy(subject), self.catalog.get(subject));
+        let (policy, _) = policy?;
+        if viewer.is_some_and(|viewer| policy.viewers.contains(viewer)) {
+            return record?.ok_or(Error::NotFound);
+        }
+        match record {
+            // A record that cannot be decoded shows that there is an avatar.
+            Err(error) if !error.is_corrupt() => Err(error.into()),
+            Ok(_) | Err(_) => Err(Error::NotFound),
+        }
     }
 
     /// The id of the subject's current avatar, for a precondition; `None` if there is none.

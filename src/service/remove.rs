@@ -102,7 +102,7 @@ mod tests {
             let renditions = record
                 .renditions
                 .iter()
-                .map(|one| ObjectKey::of_rendition(avatar, one));
+                .map(|one| ObjectKey::of_rendition(&record, one));
             for key in renditions.chain([ObjectKey::Manifest { avatar }]) {
                 parts
                     .store

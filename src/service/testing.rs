@@ -10,7 +10,9 @@ use bytes::Bytes;
 use cameo_imaging::{Limits, Recipe, Target};
 
 use super::{Service, Settings};
-use crate::avatar::{AvatarId, Format, ObjectKey, SourceFormat, SubjectHash, VariantName};
+use crate::avatar::{
+    Audience, AvatarId, Format, ObjectKey, SourceFormat, SubjectHash, VariantName,
+};
 use crate::catalog::{Catalog, contract};
 use crate::jail::Workers;
 use crate::storage::{Checkup, DiskStore, Object, RangedObject, Store, StoreError, StoredUpload};
@@ -90,6 +92,7 @@ impl Parts {
             memory_budget: 256 << 20,
             queue_timeout: minute,
             picture_deadline: minute,
+            audience: Audience::Public,
             retire_after: Duration::from_secs(1),
             upload_deadline: minute,
             orphan_grace: Duration::from_hours(24),

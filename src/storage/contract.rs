@@ -5,13 +5,16 @@ use std::any::Any;
 use bytes::Bytes;
 
 use super::{RangedObject, Store, StoredUpload};
-use crate::avatar::{AvatarId, Format, ObjectKey, SubjectHash, SubjectId, Timestamp, VariantName};
+use crate::avatar::{
+    Audience, AvatarId, Format, ObjectKey, SubjectHash, SubjectId, Timestamp, VariantName,
+};
 
 /// The key of a rendition of the avatar with this number.
 pub(crate) fn rendition(number: u8) -> ObjectKey {
     let variant = VariantName::new("medium").unwrap();
     let avatar = AvatarId::from_bytes([number; 16]);
     ObjectKey::Rendition {
+        audience: Audience::Public,
         avatar,
         variant,
         format: Format::Webp,
@@ -204,6 +207,7 @@ pub(crate) async fn the_objects_of_an_avatar_can_be_deleted_concurrently(store: 
         .map(|variant| {
             let format = Format::Jpeg;
             ObjectKey::Rendition {
+                audience: Audience::Public,
                 avatar,
                 variant,
                 format,

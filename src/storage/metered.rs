@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -45,6 +46,10 @@ impl Store for MeteredStore {
     ) -> Result<Option<RangedObject>, StoreError> {
         let answer = self.inner.get_range(key, range);
         self.operations.measure("get_range", answer).await
+    }
+
+    async fn presign(&self, key: &ObjectKey, ttl: Duration) -> Result<Option<String>, StoreError> {
+        self.inner.presign(key, ttl).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

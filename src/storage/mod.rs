@@ -13,6 +13,7 @@ mod s3;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -52,6 +53,16 @@ pub trait Store: Send + Sync + 'static {
         key: &ObjectKey,
         range: RangeInclusive<u64>,
     ) -> Result<Option<RangedObject>, StoreError>;
+
+    /// A URL under which anyone can read the object for the duration `ttl`; `None` if the store makes no
+    /// such URLs. It asks no server, and the object need not exist.
+    async fn presign(
+        &self,
+        _key: &ObjectKey,
+        _ttl: Duration,
+    ) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
 
     /// Removes an object durably. A missing object is not an error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;

@@ -23,3 +23,4 @@ mod operations;
 mod permissions;
 mod reading;
 mod uploads;
+mod visibility;

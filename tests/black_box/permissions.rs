@@ -19,6 +19,7 @@ const AVATAR: &str = "/api/v1/users/{user_id}/avatar";
 const LOCK: &str = "/api/v1/users/{user_id}/avatar/lock";
 const VIEWERS: &str = "/api/v1/users/{user_id}/avatar/viewers";
 const VIEWER: &str = "/api/v1/users/{user_id}/avatar/viewers/{viewer_id}";
+const PRIVATE_FILE: &str = "/files/private/avatars/{avatar_id}/{file}";
 const FILE: &str = "/files/public/avatars/{avatar_id}/{file}";
 
 /// Who sends a request.
@@ -66,7 +67,7 @@ const MANAGE: Outcomes = [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, DONE, DONE, FOR
 const CHANGE: Outcomes = [UNAUTHENTICATED, OK, FORBIDDEN, OK, OK, CSRF];
 
 /// Every route with its methods, the user in its path, and the outcomes. `me` has rows of its own.
-const TABLE: [(&str, &[&str], &str, Outcomes); 22] = [
+const TABLE: [(&str, &[&str], &str, Outcomes); 23] = [
     (AVATAR, &["GET", "HEAD"], "42", OPEN),
     (AVATAR, &["POST", "PUT", "DELETE"], "42", CHANGE),
     (
@@ -121,6 +122,13 @@ const TABLE: [(&str, &[&str], &str, Outcomes); 22] = [
     ),
     (VIEWER, &["PUT", "DELETE"], "42", MANAGE),
     (FILE, &["GET", "HEAD"], "42", OPEN),
+    // The image of a public avatar lies elsewhere.
+    (
+        PRIVATE_FILE,
+        &["GET", "HEAD"],
+        "42",
+        [(404, "not_found"); 6],
+    ),
     ("/", &["GET", "HEAD"], "", [TO_DOCS; 6]),
     ("/health", &["GET", "HEAD"], "", OPEN),
     ("/health/live", &["GET", "HEAD"], "", OPEN),

@@ -10,7 +10,7 @@
 //! | head | avatar id | 16 |
 //! | | version | varint |
 //! | | reservation time in Unix milliseconds | varint |
-//! | totals | names of variants and file extensions | varint count; each a varint length and text |
+//! | totals | names of variants and file extensions; and `/private`, to which no object refers, if the objects lie under `private/` | varint count; each a varint length and text |
 //! | | objects | varint count; each the index of its variant (high bit: animated), the index of its extension, and its size as a varint |
 //! | body | layout of the body | 1 |
 //! | | upload time, source, dimensions, master, placeholder | see [`Body1`] |
@@ -37,8 +37,8 @@ mod policy;
 use serde::{Deserialize, Serialize};
 
 use crate::avatar::{
-    AvatarId, Change, Event, Format, ObjectKey, Placeholder, Previous, Record, Rendition, Source,
-    SubjectId, Timestamp, VariantName, Version,
+    Audience, AvatarId, Change, Event, Format, ObjectKey, Placeholder, Previous, Record, Rendition,
+    Source, SubjectId, Timestamp, VariantName, Version,
 };
 
 pub(super) use policy::{EncodedPolicy, decode_policy, decode_policy_head, encode_policy};
@@ -49,6 +49,8 @@ const PREVIOUS_LAYOUT: u8 = 1;
 const BODY_LAYOUT: u8 = 1;
 /// This bit is set in the index of an object's variant if the object is animated.
 const ANIMATED: u8 = 0x80;
+/// Marks the record of private objects among the names. It is no name of a variant.
+const PRIVATE: &str = "/private";
 /// Replaces the record in a delete event of layout 1.
 const DELETED: u8 = 0;
 
@@ -77,7 +79,8 @@ struct Head {
     avatar_id: [u8; 16],
     version: u64,
     reserved_at_ms: u64,
-    /// Variants and extensions. Each name is written only once.
+    /// Variants and extensions. Each name is written only once. The mark [`PRIVATE`] is among them if
+    /// the objects are private. A reader that does not know the mark skips it.
     names: Vec<String>,
     /// The indices of variant and extension, and the size in bytes.
     objects: Vec<(u8, u8, u64)>,
@@ -117,6 +120,9 @@ impl Head {
             let animated = if rendition.animated { ANIMATED } else { 0 };
             objects.push((variant | animated, extension, rendition.bytes));
         }
+        if record.audience == Audience::Private {
+            names.push(PRIVATE.to_owned());
+        }
         Ok(Self {
             avatar_id: *record.avatar_id.as_bytes(),
             version: record.version.0,
@@ -124,6 +130,15 @@ impl Head {
             names,
             objects,
         })
+    }
+
+    /// Where the objects lie.
+    fn audience(&self) -> Audience {
+        if self.names.iter().any(|name| name == PRIVATE) {
+            Audience::Private
+        } else {
+            Audience::Public
+        }
     }
 
     /// Variant, format, whether it is animated, and size of each object.
@@ -140,7 +155,9 @@ impl Head {
 
     fn previous(&self, gone_at: Timestamp) -> Result<Previous, DecodeError> {
         let avatar = AvatarId::from_bytes(self.avatar_id);
+        let audience = self.audience();
         let key = |(variant, format, animated, _)| ObjectKey::Rendition {
+            audience,
             avatar,
             variant,
             format,
@@ -197,6 +214,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         Some((&BODY_LAYOUT, rest)) => postcard::take_from_bytes(rest)?.0,
         other => return Err(DecodeError::UnknownLayout(other.map(|(first, _)| *first))),
     };
+    let audience = head.audience();
     let objects = head.objects()?;
     if objects.len() != body.dimensions.len() {
         return Err(DecodeError::Inconsistent);
@@ -218,6 +236,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         uploaded_at: Timestamp::from_unix_ms(body.uploaded_at_ms),
         source: body.source,
         renditions: renditions.collect(),
+        audience,
         master: body.master,
         placeholder: Placeholder {
             thumbhash: body.thumbhash,
@@ -280,6 +299,7 @@ fn decode_previous(bytes: &[u8]) -> Result<Record, DecodeError> {
         uploaded_at: Timestamp::from_unix_ms(layout.uploaded_at_ms),
         source: layout.source,
         renditions: renditions.ok_or(DecodeError::Inconsistent)?,
+        audience: Audience::Public,
         master: layout.master,
         placeholder: Placeholder {
             thumbhash: layout.thumbhash,

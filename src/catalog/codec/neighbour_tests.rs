@@ -116,10 +116,11 @@ fn subject() -> SubjectId {
     SubjectId::new("42").unwrap()
 }
 
-/// The record as a reader of layout 1 gets it: without a reservation time.
+/// The record as a reader of layout 1 gets it: without a reservation time, and public.
 fn without_reservation_time(record: &Record) -> Record {
     Record {
         reserved_at: record.uploaded_at,
+        audience: Audience::Public,
         ..record.clone()
     }
 }
@@ -180,6 +181,7 @@ prop_compose! {
         master in proptest::option::of(proptest::sample::select(Format::ALL.to_vec())),
         thumbhash in prop::collection::vec(any::<u8>(), 0..30),
         color: [u8; 3],
+        is_private: bool,
     ) -> Record {
         Record {
             avatar_id: AvatarId::from_bytes(id),
@@ -188,6 +190,7 @@ prop_compose! {
             uploaded_at: times.1,
             source,
             renditions,
+            audience: if is_private { Audience::Private } else { Audience::Public },
             master,
             placeholder: Placeholder { thumbhash, color },
         }

@@ -37,12 +37,35 @@ fn events_round_trip_and_truncated_events_are_refused() {
     let keys: Vec<_> = first
         .renditions
         .iter()
-        .map(|rendition| ObjectKey::of_rendition(first.avatar_id, rendition))
+        .map(|rendition| ObjectKey::of_rendition(&first, rendition))
         .collect();
     assert_eq!(previous.avatar_id, first.avatar_id);
     assert_eq!((previous.objects, previous.gone_at), (keys, gone_at));
     let (avatar_id, version) = (second.avatar_id, second.version);
     assert_eq!(deleted.change, Change::Deleted { avatar_id, version });
+}
+
+#[test]
+fn the_record_and_the_events_of_private_objects_say_where_they_lie() {
+    let mut private = record(1, 7);
+    private.audience = Audience::Private;
+    let bytes = encode(&private).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), private);
+    let at = Timestamp::from_unix_ms(1_800_000_000_000);
+    let event = encode_event(at, Some((&private, at)), None).unwrap();
+    let event = decode_event(SubjectId::new("42").unwrap(), &event).unwrap();
+    let objects = event.previous.unwrap().objects;
+    assert_eq!(objects.len(), private.renditions.len());
+    assert!(
+        objects
+            .iter()
+            .all(|key| key.audience() == Audience::Private)
+    );
+    // A reader that does not know the mark finds the same objects.
+    let (mut marked, _): (Head, _) = postcard::take_from_bytes(&bytes).unwrap();
+    let objects = marked.objects().unwrap();
+    assert_eq!(marked.names.pop().as_deref(), Some(PRIVATE));
+    assert_eq!(marked.objects().unwrap(), objects);
 }
 
 #[test]

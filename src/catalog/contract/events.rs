@@ -75,7 +75,7 @@ pub(crate) async fn a_change_appends_one_event(catalog: Bench<'_>) {
     let keys = |record: &Record| -> Vec<_> {
         let renditions = record.renditions.iter();
         renditions
-            .map(|one| ObjectKey::of_rendition(record.avatar_id, one))
+            .map(|one| ObjectKey::of_rendition(record, one))
             .collect()
     };
     assert_eq!(replaced.objects, keys(&first));

@@ -23,8 +23,8 @@ use super::{
     Reservation, Uploader,
 };
 use crate::avatar::{
-    AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId, Timestamp,
-    VariantName, Version,
+    Audience, AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId,
+    Timestamp, VariantName, Version,
 };
 use crate::telemetry::Health;
 
@@ -241,6 +241,7 @@ pub(crate) fn record(seed: u8, version: u64) -> Record {
             animated: false,
         },
         renditions: [of(Format::Webp), of(Format::Jpeg)].concat(),
+        audience: Audience::Public,
         master: None,
         placeholder: Placeholder {
             thumbhash: vec![seed; 25],

@@ -57,6 +57,8 @@ pub struct Sample {
     pub checked: usize,
     /// Avatars that lack objects.
     pub incomplete: Named,
+    /// Avatars that lie where `delivery.access` would not put them now.
+    pub misplaced: u64,
     /// Records that cannot be read.
     pub unreadable: u64,
 }
@@ -80,6 +82,7 @@ impl Service {
                     return Ok(sample);
                 }
                 sample.checked += 1;
+                sample.misplaced += u64::from(record.audience != self.settings.audience);
                 if !self.is_whole(&record).await? {
                     sample.incomplete.add(record.avatar_id, MAX_NAMES);
                 }
@@ -87,6 +90,18 @@ impl Service {
             next = page.next;
         }
         Ok(sample)
+    }
+
+    /// Whether an avatar of the first page of the catalog lies where `delivery.access` would not put it
+    /// now. Other avatars may do so too.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]
+    pub async fn has_misplaced_avatars(&self) -> Result<bool, Error> {
+        let page = self.catalog.page(&Cursor::START).await?;
+        let audience = self.settings.audience;
+        let mut records = page.records.iter();
+        Ok(records.any(|(_, record)| record.audience != audience))
     }
 
     /// Whether the store holds any upload.
@@ -154,7 +169,7 @@ fn keys_of(record: &Record) -> impl Iterator<Item = ObjectKey> {
     let renditions = record
         .renditions
         .iter()
-        .map(move |rendition| ObjectKey::of_rendition(avatar, rendition));
+        .map(|rendition| ObjectKey::of_rendition(record, rendition));
     std::iter::once(ObjectKey::Manifest { avatar })
         .chain(master)
         .chain(renditions)

@@ -224,6 +224,11 @@ impl Store for RetryingStore {
         }))
     }
 
+    /// Does not retry: no server is asked.
+    async fn presign(&self, key: &ObjectKey, ttl: Duration) -> Result<Option<String>, StoreError> {
+        self.inner.presign(key, ttl).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.run("delete an object", |store| {
             let key = key.clone();

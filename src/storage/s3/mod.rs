@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures_util::stream;
@@ -421,6 +422,21 @@ impl Store for S3Store {
     ) -> Result<Option<RangedObject>, StoreError> {
         let opened = self.open_range(&key.to_string(), &range).await;
         opened.map_err(|failure| failure.into_error("open a part of an object"))
+    }
+
+    async fn presign(&self, key: &ObjectKey, ttl: Duration) -> Result<Option<String>, StoreError> {
+        const OPERATION: &str = "sign a URL";
+        let config =
+            PresigningConfig::expires_in(ttl).map_err(|error| StoreError::new(OPERATION, error))?;
+        let get = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key.to_string());
+        let presigned = get.presigned(config).await;
+        let presigned =
+            presigned.map_err(|error| sdk_error("GetObject")(error).into_error(OPERATION))?;
+        Ok(Some(presigned.uri().to_owned()))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

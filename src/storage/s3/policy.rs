@@ -5,6 +5,39 @@ use serde_json::{Map, Value, json};
 /// The name of this program's statement. It replaces a statement of this name, and keeps all others.
 const STATEMENT: &str = "CameoPublicRead";
 
+/// What is left of a policy without this program's statement.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Withdrawn {
+    /// The policy has no such statement.
+    Nothing,
+    /// No statement is left.
+    Everything,
+    /// A policy with the statements of others.
+    Rest(String),
+}
+
+/// The policy `existing` without this program's statement.
+pub(super) fn without_public_read(existing: &str) -> Withdrawn {
+    let Ok(mut policy) = serde_json::from_str::<Map<String, Value>>(existing) else {
+        return Withdrawn::Nothing;
+    };
+    let mut statements = match policy.remove("Statement") {
+        None => return Withdrawn::Nothing,
+        Some(Value::Array(statements)) => statements,
+        Some(statement) => vec![statement],
+    };
+    let before = statements.len();
+    statements.retain(|statement| statement["Sid"] != STATEMENT);
+    if statements.len() == before {
+        return Withdrawn::Nothing;
+    }
+    if statements.is_empty() {
+        return Withdrawn::Everything;
+    }
+    policy.insert("Statement".into(), statements.into());
+    Withdrawn::Rest(Value::Object(policy).to_string())
+}
+
 /// The policy `existing` with this program's statement added.
 pub(super) fn with_public_read(existing: Option<&str>, bucket: &str, region: &str) -> String {
     let partition = match region {
@@ -47,6 +80,25 @@ mod tests {
         assert_eq!(
             policy["Statement"][0]["Resource"],
             json!(["arn:aws:s3:::avatars/public/*"])
+        );
+    }
+
+    #[test]
+    fn only_the_own_statement_is_withdrawn() {
+        let theirs = r#"{"Version":"2012-10-17","Statement":{"Sid":"Theirs","Effect":"Deny"}}"#;
+        assert_eq!(without_public_read(theirs), Withdrawn::Nothing);
+        assert_eq!(without_public_read("no policy"), Withdrawn::Nothing);
+        let ours = with_public_read(None, "avatars", "eu-central-1");
+        assert_eq!(without_public_read(&ours), Withdrawn::Everything);
+        let both = with_public_read(Some(theirs), "avatars", "eu-central-1");
+        let Withdrawn::Rest(left) = without_public_read(&both) else {
+            panic!("nothing is left")
+        };
+        let left: Value = serde_json::from_str(&left).unwrap();
+        assert_eq!(left["Version"], "2012-10-17");
+        assert_eq!(
+            left["Statement"],
+            json!([{"Sid": "Theirs", "Effect": "Deny"}])
         );
     }
 

@@ -91,6 +91,14 @@ pub(crate) enum S3StartError {
         #[source]
         source: Option<Source>,
     },
+    #[error(
+        "anybody can read public/ in bucket {bucket}, but delivery.access is not \"public\"; remove the rule that allows it, and grant these credentials s3:GetBucketPolicy, s3:PutBucketPolicy and s3:DeleteBucketPolicy"
+    )]
+    StillPublic {
+        bucket: String,
+        #[source]
+        source: Option<Source>,
+    },
     #[error("anybody can read private/ in bucket {bucket}; allow reads of public/* only")]
     PrivateReadable { bucket: String },
     #[error("bucket {bucket}: s3 at {endpoint} could not {action}")]

@@ -10,11 +10,12 @@ use aws_sdk_s3::types::{
 };
 use futures_util::future::BoxFuture;
 
+use super::S3Store;
 use super::client::{self, Clients};
 use super::error::{Failure, sdk_error};
+use super::policy::{self, Withdrawn};
 use super::recovery::Recovery;
 use super::start_error::{S3StartError, S3StartupWarning};
-use super::{S3Store, policy};
 use crate::avatar::AvatarId;
 use crate::config::{PublicAccess, S3Settings};
 use crate::telemetry::chain;
@@ -237,8 +238,10 @@ impl Opening<'_> {
             .list_prefix("private/probe/")
             .await
             .map_err(|failure| self.start_error("list objects", "s3:ListBucket", failure))?;
-        if self.settings.public_access == PublicAccess::Policy {
-            self.make_public(public).await?;
+        match self.settings.public_access {
+            PublicAccess::Policy => self.make_public(public).await?,
+            PublicAccess::Forbidden => self.withdraw_policy(public).await?,
+            PublicAccess::None => {}
         }
         if self.anonymous_can_read(private).await {
             return Err(S3StartError::PrivateReadable { bucket: bucket() });
@@ -281,6 +284,70 @@ impl Opening<'_> {
             tokio::time::sleep(wait).await;
         }
         Err(self.not_public(None))
+    }
+
+    /// Withdraws the policy that this program has made before, and makes sure that nobody can read the
+    /// probe without credentials.
+    async fn withdraw_policy(&self, probe: &Probe) -> Result<(), S3StartError> {
+        let withdrawn = self.remove_own_statement().await;
+        if self.anonymous_is_refused(probe).await? {
+            // There is nothing to withdraw, even if the server has no policies or does not show them
+            // to these credentials.
+            return Ok(());
+        }
+        withdrawn.map_err(|failure| self.still_public(Some(failure)))?;
+        for wait in POLICY_WAITS {
+            tokio::time::sleep(wait).await;
+            if self.anonymous_is_refused(probe).await? {
+                return Ok(());
+            }
+        }
+        Err(self.still_public(None))
+    }
+
+    /// Whether the server refuses to show the probe without credentials. A server that does not answer
+    /// is an error, because it may show the probe later.
+    async fn anonymous_is_refused(&self, probe: &Probe) -> Result<bool, S3StartError> {
+        let get = self.anonymous.get_object().bucket(&self.settings.bucket);
+        let get = get.key(&probe.path).send().await;
+        match get.map_err(sdk_error("GetObject")) {
+            Ok(_) => Ok(false),
+            Err(failure) if failure.is_transient() => {
+                Err(self.start_error("read objects without credentials", "s3:GetObject", failure))
+            }
+            Err(_) => Ok(true),
+        }
+    }
+
+    /// Removes this program's statement from the bucket's policy, if it is there.
+    async fn remove_own_statement(&self) -> Result<(), Failure> {
+        let bucket = &self.settings.bucket;
+        let client = &self.store.client;
+        let get = client.get_bucket_policy().bucket(bucket).send().await;
+        let existing = match get.map_err(sdk_error("GetBucketPolicy")) {
+            Ok(answer) => answer.policy,
+            Err(failure) if matches!(failure.status(), 404 | 405 | 501) => None,
+            Err(failure) => return Err(failure),
+        };
+        match existing.as_deref().map(policy::without_public_read) {
+            None | Some(Withdrawn::Nothing) => Ok(()),
+            Some(Withdrawn::Everything) => {
+                let delete = client.delete_bucket_policy().bucket(bucket).send().await;
+                delete.map(drop).map_err(sdk_error("DeleteBucketPolicy"))
+            }
+            Some(Withdrawn::Rest(rest)) => {
+                let put = client.put_bucket_policy().bucket(bucket).policy(rest);
+                let put = put.send().await;
+                put.map(drop).map_err(sdk_error("PutBucketPolicy"))
+            }
+        }
+    }
+
+    fn still_public(&self, failure: Option<Failure>) -> S3StartError {
+        S3StartError::StillPublic {
+            bucket: self.settings.bucket.clone(),
+            source: failure.map(Into::into),
+        }
     }
 
     fn without_policy(&self, failure: Failure) -> S3StartError {

@@ -68,6 +68,73 @@ async fn a_server_without_policies_needs_public_access_none() {
 }
 
 #[tokio::test]
+async fn where_access_is_restricted_the_own_policy_is_withdrawn_and_others_stay() {
+    let server = S3Server::start_with_faults().await;
+    let mut settings = settings_of(&server);
+    settings.public_access = PublicAccess::Policy;
+    let (store, _) = S3Store::open(&settings).await.unwrap();
+    let key = contract::rendition(1);
+    store.put(&key, Bytes::from_static(b"x")).await.unwrap();
+    let url = format!("{}/{key}", settings.public_base());
+    let status = async || reqwest::get(&url).await.unwrap().status();
+    assert!(status().await.is_success());
+    settings.public_access = PublicAccess::Forbidden;
+    for _ in 0..2 {
+        let (store, warnings) = S3Store::open(&settings).await.unwrap();
+        assert_eq!(warnings, []);
+        assert!(!status().await.is_success());
+        let checkup = store.check().await.unwrap();
+        assert_eq!(checkup.public_read, PublicRead::Proxy);
+    }
+    assert_eq!(server.policy().await, None);
+    // A statement of an operator that opens public/ is not removed, and is an error.
+    settings.public_access = PublicAccess::Policy;
+    S3Store::open(&settings).await.unwrap();
+    let theirs = server
+        .policy()
+        .await
+        .unwrap()
+        .replace("CameoPublicRead", "Theirs");
+    server.set_policy(&theirs).await;
+    settings.public_access = PublicAccess::Forbidden;
+    let error = refused(&settings).await;
+    assert!(
+        matches!(error, S3StartError::StillPublic { .. }),
+        "{error:?}"
+    );
+    assert!(server.policy().await.unwrap().contains("Theirs"));
+}
+
+#[tokio::test]
+async fn a_presigned_url_shows_one_object_for_a_while() {
+    let server = S3Server::start().await;
+    let mut settings = settings_of(&server);
+    settings.public_access = PublicAccess::Forbidden;
+    let (store, _) = S3Store::open(&settings).await.unwrap();
+    let key = contract::rendition(1);
+    store.put(&key, Bytes::from_static(b"image")).await.unwrap();
+    let url = store
+        .presign(&key, Duration::from_mins(15))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(url.contains("X-Amz-Expires=900"), "{url}");
+    let image = reqwest::get(&url).await.unwrap();
+    assert_eq!(image.bytes().await.unwrap(), "image");
+    let (path, query) = url.split_once('?').unwrap();
+    let other = contract::rendition(2);
+    store
+        .put(&other, Bytes::from_static(b"other"))
+        .await
+        .unwrap();
+    let turned = format!("{}/{other}?{query}", settings.public_base());
+    for wrong in [path.to_owned(), turned] {
+        let status = reqwest::get(&wrong).await.unwrap().status();
+        assert!(!status.is_success(), "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn an_unusable_bucket_is_reported_with_the_reason() {
     let server = S3Server::start_with_faults().await;
     let wrong = |access: &str, secret: &str| {

@@ -138,6 +138,15 @@ impl Backend {
         self.bucket().clear_faults();
     }
 
+    /// The URL of an object in the bucket, without a signature; `None` for a folder.
+    pub(crate) fn object_url(&self, key: &str) -> Option<String> {
+        let Self::Fleet(s3, _) = self else {
+            return None;
+        };
+        let access = s3.access();
+        Some(format!("{}/{}/{key}", access.endpoint, access.bucket))
+    }
+
     /// The number of requests that the bucket has received.
     pub(crate) fn requests(&self) -> usize {
         self.bucket().requests().len()
