@@ -17,9 +17,8 @@ pub(super) fn fixtures() -> BTreeMap<String, Vec<u8>> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
-            !path
-                .extension()
-                .is_some_and(|end| end == "py" || end == "md")
+            let other = |end: &std::ffi::OsStr| end == "py" || end == "md";
+            path.is_file() && !path.extension().is_some_and(other)
         })
         .map(|path| {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
