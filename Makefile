@@ -9,7 +9,7 @@ DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging fuzz needs servers server-versions traced
+.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging size fuzz needs servers server-versions traced
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ openapi: ## Check docs/openapi.yaml with openapi-spec-validator and Redocly
 
 fmt: needs ## Format the code
 	cargo fmt --all
+
+size: needs ## Build the release program and check that it is smaller than 30 MB
+	cargo build --release --locked --bin cameo
+	@bytes=$$(wc -c < target/release/cameo); echo "target/release/cameo has $$bytes bytes"; \
+	test "$$bytes" -lt 30000000 || { echo "it must be smaller than 30,000,000 bytes" >&2; exit 1; }
 
 bench: needs servers ## Run the benchmarks, with a 12-megapixel phone photo
 	scripts/bench-photo.sh

@@ -41,7 +41,7 @@ fn status(answer: &str) -> u16 {
 /// The path of a large answer that needs no token.
 const LARGE: &str = "/docs/swagger-ui-bundle.js";
 /// How often a client requests it.
-const REQUESTS: usize = 30;
+const REQUESTS: usize = 80;
 
 /// A client that requests large answers and does not read them.
 async fn client_that_does_not_read(address: &str) -> TcpStream {
