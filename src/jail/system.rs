@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise};
 use rustix::process::Pid;
 
 /// The process in which [`fork`] returned.
@@ -95,15 +95,64 @@ pub(super) fn ignore_requests_to_end() {
     }
 }
 
-/// Makes all threads of this process allocate from one arena. Each further arena would reserve 128 MiB
-/// of address space, which a worker's limit counts.
-pub(super) fn use_one_arena() {
+/// Sets up the allocator of this process and of those that it forks.
+///
+/// All threads allocate from one arena. Each further arena would reserve 128 MiB of address space,
+/// which a worker's limit counts. The allocator keeps freed memory for later buffers, because each
+/// new page costs a page fault.
+pub(super) fn set_up_allocator() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call sets a number inside the allocator, before a second thread exists.
+    // SAFETY: the calls set numbers inside the allocator, before a second thread exists.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAX_HEAP_BUFFER_BYTES as i32);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
     }
 }
+
+/// Returns free memory of the allocator to the kernel. The zygote calls it before it forks: a worker
+/// would have to copy each of these pages before it writes to it.
+pub(super) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call changes no memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Extends the heap by `bytes` (at most 16 MiB) of memory in large pages, if the system has them. One
+/// page fault then gives 2 MiB instead of 4 KiB.
+pub(super) fn extend_heap(bytes: usize) {
+    // These buffers are larger than every free part of the heap, so the allocator places them at its
+    // end. The first one finds the end. The second one fills the heap up to a large page and is never
+    // freed. The third one begins at that page.
+    let end = Vec::<u8>::with_capacity(LARGE_PAGE_BYTES);
+    let to_page = end.as_ptr().align_offset(LARGE_PAGE_BYTES);
+    drop(end);
+    let padding = LARGE_PAGE_BYTES + to_page - ALLOCATION_HEADER_BYTES;
+    std::mem::forget(Vec::<u8>::with_capacity(padding));
+    let buffer = Vec::<u8>::with_capacity(bytes.min(MAX_HEAP_BUFFER_BYTES / 2));
+    let skipped = buffer.as_ptr().align_offset(LARGE_PAGE_BYTES);
+    let length = buffer.capacity().saturating_sub(skipped) & !(LARGE_PAGE_BYTES - 1);
+    if length > 0 {
+        let start = buffer.as_ptr().wrapping_add(skipped).cast_mut();
+        // SAFETY: the range lies within the buffer, and the advice changes no byte of it.
+        let advised = unsafe { madvise(start.cast(), length, Advice::LinuxHugepage) };
+        // A kernel without large pages refuses the advice and gives small pages.
+        let _ = advised;
+    }
+    // The allocator keeps the memory of `buffer`.
+}
+
+/// The largest buffer that the allocator takes from the heap; it maps larger ones one by one. This is
+/// the maximum that the GNU allocator accepts.
+const MAX_HEAP_BUFFER_BYTES: usize = 32 << 20;
+
+/// The size of a large page of x86-64, and of AArch64 with small pages of 4 KiB.
+const LARGE_PAGE_BYTES: usize = 2 << 20;
+
+/// The bytes of the GNU allocator between two buffers.
+const ALLOCATION_HEADER_BYTES: usize = 8;
 
 /// Makes a system call with any arguments, for tests of the filters.
 #[cfg(test)]

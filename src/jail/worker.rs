@@ -41,6 +41,7 @@ impl Inherited {
     /// If there is no filter for this processor, or the size of the address space cannot be read.
     pub(super) fn prepare() -> io::Result<Self> {
         warm_up();
+        system::trim_heap();
         let pages = std::fs::read_to_string("/proc/self/statm")?;
         let pages = pages
             .split_whitespace()
@@ -91,6 +92,7 @@ fn prepare(
     dup2_stderr(socket)?;
     dup2_stdin(socket)?;
     system::close_from(3)?;
+    system::extend_heap(usize::try_from(request.memory_bytes).unwrap_or(usize::MAX));
     // After the sandbox is entered, no thread can be started.
     let second_thread = SecondThread::start(request.second_thread)?;
     let needed = request.upload_bytes as u64 + request.memory_bytes + SPARE_ADDRESS_BYTES;

@@ -48,7 +48,7 @@ pub fn serve() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::chdir("/")?;
     system::ignore_requests_to_end();
-    system::use_one_arena();
+    system::set_up_allocator();
     // A worker sends its panics to the service, and must not print them.
     std::panic::set_hook(Box::new(|_| ()));
     let inherited = worker::Inherited::prepare()?;
