@@ -100,6 +100,9 @@ pub(super) async fn run(
         () = done.closed() => Answer::GivenUp,
     };
     drop((socket, outputs));
+    if matches!(answer, Answer::Outcome(_)) {
+        supervisor.finished(&worker);
+    }
     let is_over = matches!(
         answer,
         Answer::Outcome(_) | Answer::OutOfMemory | Answer::Closed
@@ -145,7 +148,7 @@ async fn start(
     request.memory_bytes = picture.probe.memory_bytes;
     request.cpu_seconds = left.as_secs() + 1;
     // This picture needs one core; a second thread needs another one that is idle.
-    request.second_thread = supervisor.running() + 2 <= workers;
+    request.second_thread = supervisor.busy() + 2 <= workers;
     let (own, other) = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,

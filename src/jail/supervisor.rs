@@ -72,6 +72,8 @@ struct State {
 }
 
 struct Running {
+    /// Whether it may still compute. A worker that has sent its outcome only has to end.
+    busy: bool,
     process: Option<Pid>,
     ended: oneshot::Sender<End>,
 }
@@ -144,6 +146,7 @@ impl Supervisor {
             state.count += 1;
             let id = state.count;
             let running = Running {
+                busy: true,
                 process: None,
                 ended: sender,
             };
@@ -176,8 +179,23 @@ impl Supervisor {
     }
 
     /// Number of workers that run or were requested.
+    #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.shared.lock().workers.len()
+    }
+
+    /// Notes that a worker has sent its outcome.
+    pub(super) fn finished(&self, worker: &Worker) {
+        if let Some(running) = self.shared.lock().workers.get_mut(&worker.id) {
+            running.busy = false;
+        }
+    }
+
+    /// Number of workers that may still compute, those that were requested and have not started
+    /// included.
+    pub(super) fn busy(&self) -> usize {
+        let state = self.shared.lock();
+        state.workers.values().filter(|worker| worker.busy).count()
     }
 }
 
@@ -257,7 +275,7 @@ impl Shared {
             }
             std::mem::take(&mut state.workers)
         };
-        for (_, Running { process, ended }) in workers {
+        for (_, Running { process, ended, .. }) in workers {
             // The kernel has killed the worker together with the zygote. If this process has id 1, it is
             // now the parent and has to reap the worker; otherwise the call fails at once.
             if let Some(process) = process {
