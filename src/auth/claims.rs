@@ -24,14 +24,14 @@ pub(super) fn principal(
     let subject = at_path(claims, &rules.subject).and_then(Value::as_str);
     let subject = subject.filter(|one| !one.is_empty() && one.len() <= MAX_SUBJECT_BYTES)?;
     let name = format!("{subject_prefix}{subject}");
-    let roles: Vec<&str> = rules
+    let granted: Vec<&str> = rules
         .roles
         .iter()
         .filter_map(|path| at_path(claims, path))
         .flat_map(|claim| strings(claim).unwrap_or_default())
         .collect();
     let has_one_of = |names: &[String]| {
-        roles
+        granted
             .iter()
             .any(|role| names.iter().any(|name| name == role))
     };
