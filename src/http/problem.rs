@@ -138,7 +138,7 @@ pub(super) struct Problem {
     /// The value of `WWW-Authenticate` (RFC 6750, section 3).
     pub(super) challenge: Option<Cow<'static, str>>,
     /// The lock that stops the request. The body names its reason and its end.
-    pub(super) lock: Option<Lock>,
+    pub(super) lock: Option<Box<Lock>>,
     /// Further headers of the response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// The cause. It is logged, and the client does not see it.
@@ -256,7 +256,7 @@ impl From<service::Error> for Problem {
             Error::PreconditionFailed => Self::new(Code::PreconditionFailed, text),
             Error::Superseded => Self::new(Code::Superseded, text),
             Error::Locked(lock) => Self {
-                lock,
+                lock: lock.map(Box::new),
                 ..Self::new(Code::AvatarLocked, text)
             },
             Error::NotLocked => Self::new(Code::NotLocked, text),
