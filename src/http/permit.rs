@@ -70,7 +70,11 @@ impl<A: Permitted> FromRequestParts<AppState> for Permit<A> {
         let Change { principal, subject } = change;
         let precondition = check_conditions::<A>(&parts.headers, app, &subject).await?;
         if A::ACTION == Action::Upload && access::uploader(&principal) == Uploader::Ordinary {
-            app.service.check_lock(&subject).await?;
+            // If the catalog does not answer, the upload fails later: its commit checks the lock too.
+            if let Err(locked @ service::Error::Locked(_)) = app.service.check_lock(&subject).await
+            {
+                return Err(locked.into());
+            }
         }
         let account = access::account(&principal, &subject);
         rate::count(app, &context, A::ACTION, &account).await?;
