@@ -14,8 +14,14 @@ struct Stored {
     compression: Compression,
     predicted: bool,
     planar: bool,
-    tiled: bool,
+    parts: Parts,
     big_endian: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    Strips,
+    Tiles,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +68,7 @@ fn case(stored: Stored, orientation: u8, random: &mut fastrand::Rng) -> Case {
         expected.extend(shown);
     }
     let channels = samples[0].len();
-    let block = if stored.tiled {
+    let block = if stored.parts == Parts::Tiles {
         (48, 32)
     } else {
         (width as usize, random.usize(1..=height as usize))
@@ -108,7 +114,7 @@ fn case(stored: Stored, orientation: u8, random: &mut fastrand::Rng) -> Case {
         Extra::Premultiplied => tags.push((338, SHORT, vec![1])),
         Extra::Straight => tags.push((338, SHORT, vec![2])),
     }
-    let place = if stored.tiled {
+    let place = if stored.parts == Parts::Tiles {
         tags.push((322, SHORT, vec![block.0 as u32]));
         tags.push((323, SHORT, vec![block.1 as u32]));
         TILES
@@ -192,7 +198,7 @@ fn blocks(
     for plane in &planes {
         for y in (0..height).step_by(block_height) {
             for x in (0..width).step_by(block_width) {
-                let rows = if stored.tiled {
+                let rows = if stored.parts == Parts::Tiles {
                     block_height
                 } else {
                     block_height.min(height - y)
@@ -300,7 +306,11 @@ fn every_crop_of_every_kind_of_tiff_shows_what_was_stored() {
                     compression,
                     predicted: bits >= 8 && packed && index % 3 > 0,
                     planar: bits >= 8 && index % 3 == 1,
-                    tiled: index / 2 % 2 == 0,
+                    parts: if index / 2 % 2 == 0 {
+                        Parts::Tiles
+                    } else {
+                        Parts::Strips
+                    },
                     big_endian: index / 3 % 2 == 0,
                 };
                 let case = case(stored, (index % 8 + 1) as u8, &mut random);

@@ -199,7 +199,7 @@ fn a_tiff_without_its_last_row_is_corrupt() {
                     &[(257, SHORT, vec![EDGE * 5]), (278, SHORT, vec![EDGE * 5])],
                 ),
                 STRIPS,
-                &[pixels.clone()],
+                std::slice::from_ref(&pixels),
             );
         }
         let result = run(&bytes, &recipe(), None).map(|_| ());
