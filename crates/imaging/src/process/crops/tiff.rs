@@ -7,6 +7,10 @@ use super::*;
 
 /// The storage of a TIFF.
 #[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an independent choice of a writer"
+)]
 struct Stored {
     color: Color,
     bits: u32,
