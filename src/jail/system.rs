@@ -105,7 +105,7 @@ pub(super) fn set_up_allocator() {
     // SAFETY: the calls set numbers inside the allocator, before a second thread exists.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAX_HEAP_BUFFER_BYTES as i32);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAX_HEAP_BUFFER_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
     }
 }
@@ -120,7 +120,7 @@ pub(super) fn trim_heap() {
     }
 }
 
-/// Extends the heap by `bytes` (at most 16 MiB) of memory in large pages, if the system has them. One
+/// Extends the heap by `bytes`, at most [`MAX_EXTENSION_BYTES`], of memory in large pages, if the system has them. One
 /// page fault then gives 2 MiB instead of 4 KiB.
 pub(super) fn extend_heap(bytes: usize) {
     // These buffers are larger than every free part of the heap, so the allocator places them at its
@@ -131,7 +131,7 @@ pub(super) fn extend_heap(bytes: usize) {
     drop(end);
     let padding = LARGE_PAGE_BYTES + to_page - ALLOCATION_HEADER_BYTES;
     std::mem::forget(Vec::<u8>::with_capacity(padding));
-    let buffer = Vec::<u8>::with_capacity(bytes.min(MAX_HEAP_BUFFER_BYTES / 2));
+    let buffer = Vec::<u8>::with_capacity(bytes.min(MAX_EXTENSION_BYTES));
     let skipped = buffer.as_ptr().align_offset(LARGE_PAGE_BYTES);
     let length = buffer.capacity().saturating_sub(skipped) & !(LARGE_PAGE_BYTES - 1);
     if length > 0 {
@@ -146,9 +146,12 @@ pub(super) fn extend_heap(bytes: usize) {
 
 /// The largest buffer that the allocator takes from the heap; it maps larger ones one by one. This is
 /// the maximum that the GNU allocator accepts.
-const MAX_HEAP_BUFFER_BYTES: usize = 32 << 20;
+const MAX_HEAP_BUFFER_BYTES: i32 = 32 << 20;
 
-/// The size of a large page of x86-64, and of AArch64 with small pages of 4 KiB.
+/// The most by which a worker's heap is extended ahead, in bytes.
+const MAX_EXTENSION_BYTES: usize = 16 << 20;
+
+/// The size of a large page of x86-64, and of `AArch64` with small pages of 4 KiB.
 const LARGE_PAGE_BYTES: usize = 2 << 20;
 
 /// The bytes of the GNU allocator between two buffers.

@@ -5,7 +5,7 @@ use super::*;
 use crate::storage::contract::{self, Fixture};
 
 async fn open(server: &S3Server) -> S3Store {
-    S3Store::open(&settings_of(&server)).await.unwrap().0
+    S3Store::open(&settings_of(server)).await.unwrap().0
 }
 
 async fn refused(settings: &S3Settings) -> S3StartError {
