@@ -116,21 +116,22 @@ problems! {
     LockProblems: [
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
         RequestTimeout, FileTooLarge, UnsupportedMediaType, Internal, Overloaded,
-        StorageUnavailable, CatalogUnavailable,
+        StorageUnavailable, CatalogUnavailable, IdentityUnavailable,
     ];
     /// The problems of another change of a lock or of viewers.
     PolicyProblems: [
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
-        Internal, Overloaded, StorageUnavailable, CatalogUnavailable,
+        Internal, Overloaded, StorageUnavailable, CatalogUnavailable, IdentityUnavailable,
     ];
     /// The problems of reading a lock.
     LockReadProblems: [
         InvalidUserId, Unauthenticated, TokenExpired, Forbidden, NotLocked, Internal,
-        CatalogUnavailable,
+        CatalogUnavailable, IdentityUnavailable,
     ];
     /// The problems of reading viewers.
     ViewerReadProblems: [
         InvalidUserId, Unauthenticated, TokenExpired, Forbidden, Internal, CatalogUnavailable,
+        IdentityUnavailable,
     ];
     /// The problems of reading a file.
     FileProblems: [

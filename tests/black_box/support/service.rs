@@ -133,7 +133,7 @@ impl TestService {
     pub(crate) async fn restart_with(mut self, variables: &[(&str, &str)]) -> Self {
         self.stop.take().unwrap().send(()).unwrap();
         self.server.await.unwrap();
-        Self::start_in(self.data, variables).await
+        Box::pin(Self::start_in(self.data, variables)).await
     }
 
     /// Begins the shutdown. Returns the service's task, and its data.
