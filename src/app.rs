@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use cameo_imaging::{self as imaging, Recipe, Target};
@@ -18,7 +18,7 @@ use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
 use crate::config::{
     Catalog, Config, DeliveryMode, Environment, Isolation, Partitions, PublicAccess, SecretString,
-    Storage, TokenIssuer, Visibility,
+    Storage, Visibility,
 };
 use crate::data_folder;
 use crate::http::{self, Needed, Readiness, Startup};
@@ -395,7 +395,7 @@ pub(crate) async fn open_store(
         (None, PublicAccess::Policy) => (settings.public_base(), "anyone can read public/"),
         (Some(url), PublicAccess::None) => (url.clone(), "a server in front of it delivers images"),
         (None, PublicAccess::None) => (own_url(), "this service delivers images"),
-        (_, PublicAccess::Forbidden) => (own_url(), "nobody can read public/"),
+        (_, PublicAccess::Forbidden) => (own_url(), "public/ needs credentials"),
     };
     Ok(OpenStore {
         store: Arc::new(RetryingStore::new(
@@ -405,7 +405,7 @@ pub(crate) async fn open_store(
         )),
         summary: format!(
             "the store is the bucket {bucket}: an object was written, read, listed and deleted; \
-             {readable}, nobody can read private/; URLs begin with {objects_url}"
+             {readable}; private/ needs credentials; URLs begin with {objects_url}"
         ),
         objects_url,
         signs_urls: true,
@@ -477,62 +477,6 @@ pub(crate) fn probe(config: &Config) -> Vec<(String, String)> {
         }
     }
     problems
-}
-
-/// The keys of an issuer, tried for real.
-pub(crate) struct CheckedKeys {
-    /// Which keys verify the issuer's tokens, for an operator.
-    pub(crate) summary: String,
-    /// Problems that an operator should check.
-    pub(crate) warnings: Vec<String>,
-}
-
-/// The largest difference of clocks without a warning.
-const MAX_CLOCK_SKEW_S: u64 = 5;
-
-/// Reads the keys of an issuer, and fetches those that it publishes.
-///
-/// # Errors
-/// If a key cannot be used, or if the keys cannot be fetched.
-pub(crate) async fn check_keys(issuer: &TokenIssuer) -> anyhow::Result<CheckedKeys> {
-    let fixed = FixedKeys::of(issuer, None)?;
-    let mut parts = vec![fixed.to_string()];
-    let mut warnings = Vec::new();
-    if let Some(remote) = RemoteKeys::of(issuer, &Metrics::new())? {
-        let begun = Instant::now();
-        let fetched = remote.fetch().await;
-        let set =
-            fetched.with_context(|| format!("{}: the keys cannot be fetched", issuer.path))?;
-        let took = begun.elapsed().as_millis();
-        parts.push(format!("{set} from {}, fetched in {took} ms", set.address));
-        let skipped = set.skipped.iter();
-        warnings.extend(skipped.map(|key| format!("a key of the set is not used: {key}")));
-        if set.is_empty() {
-            warnings.push("no key of the set can be used, so every token is refused".to_owned());
-        }
-        let skew = set.clock_skew_s.unwrap_or_default();
-        if skew.unsigned_abs() > MAX_CLOCK_SKEW_S {
-            let side = if skew > 0 { "ahead of" } else { "behind" };
-            warnings.push(format!(
-                "the issuer's clock is {} s {side} this machine's; {}.leeway must cover the difference",
-                skew.unsigned_abs(),
-                issuer.path
-            ));
-        }
-    }
-    parts.retain(|part| !part.is_empty());
-    if parts.is_empty() {
-        parts.push("the secret that this service generates".to_owned());
-    }
-    let issuer_name = issuer.issuer.as_deref().unwrap_or("any issuer");
-    Ok(CheckedKeys {
-        summary: format!(
-            "{}: tokens of {issuer_name} are verified with {}",
-            issuer.path,
-            parts.join("; ")
-        ),
-        warnings,
-    })
 }
 
 /// The configured origins and the origin of the service itself.

@@ -1,4 +1,4 @@
-//! The maintenance commands: `doctor`, `gc`, `rebuild`.
+//! The maintenance commands `gc` and `rebuild`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,13 +9,9 @@ use crate::app;
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
 use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Service};
-use crate::telemetry::Metrics;
-use crate::waiting::Waiting;
 
 /// The interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-/// How many avatars `doctor` compares with the store.
-const SAMPLE: usize = 20;
 /// How many uploads `gc` and `rebuild` hold in memory at once. They take a hundred megabytes.
 const WINDOW: usize = 1_000_000;
 
@@ -188,91 +184,7 @@ fn print_lost(lost: &Lost, done: &str) -> bool {
     !lost.is_over_limit
 }
 
-pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut sound = true;
-    let mut wrong_setting = false;
-    let mut print = |result: &Result<(&String, &Vec<String>), &anyhow::Error>| match result {
-        Ok((summary, warnings)) => {
-            println!("good     {summary}");
-            for warning in *warnings {
-                println!("warning  {warning}");
-            }
-        }
-        Err(error) => {
-            println!("wrong    {error:#}");
-            sound = false;
-            wrong_setting |= app::is_configuration(error);
-        }
-    };
-    let metrics = Metrics::new();
-    let store = app::open_store(config, Waiting::Not, &metrics).await;
-    print(
-        &store
-            .as_ref()
-            .map(|store| (&store.summary, &store.warnings)),
-    );
-    let catalog = app::open_catalog(config, Waiting::Not).await;
-    print(
-        &catalog
-            .as_ref()
-            .map(|catalog| (&catalog.summary, &catalog.warnings)),
-    );
-    for issuer in config.auth.issuers() {
-        let checked = app::check_keys(issuer).await;
-        let checked = checked.as_ref();
-        print(&checked.map(|keys| (&keys.summary, &keys.warnings)));
-    }
-    let workers = app::open_workers(config, &super::zygote()?, &metrics).await;
-    print(
-        &workers
-            .as_ref()
-            .map(|workers| (&workers.summary, &workers.warnings)),
-    );
-    if let (Ok(store), Ok(catalog), Ok(workers)) = (store, catalog, workers) {
-        let service = app::combine(config, store, catalog, workers, &metrics);
-        sound &= agree(&service).await?;
-    }
-    Ok(if wrong_setting {
-        ExitCode::from(super::WRONG_USAGE)
-    } else {
-        exit_code(sound)
-    })
-}
-
-/// Whether the store has the objects that the catalog names. Compares a sample.
-async fn agree(service: &Service) -> anyhow::Result<bool> {
-    service.check_store().await?;
-    service.check_catalog().await?;
-    let avatars = service.stats().await?.avatars;
-    if avatars == 0 && service.holds_uploads().await? {
-        println!("wrong    the catalog is empty, but the store holds uploads; run `cameo rebuild`");
-        return Ok(false);
-    }
-    let sample = service.sample(SAMPLE).await?;
-    if sample.incomplete.count == 0 {
-        println!(
-            "good     there are {avatars} avatars; of {} checked, the store has every object",
-            sample.checked
-        );
-    }
-    if sample.misplaced > 0 {
-        println!(
-            "warning  of the avatars checked, {} were uploaded under another delivery.access; `cameo \
-             reprocess` moves their images",
-            sample.misplaced
-        );
-    }
-    if sample.unreadable > 0 {
-        println!(
-            "wrong    of the records checked, {} cannot be read: they are damaged, or a later \
-             version wrote them",
-            sample.unreadable
-        );
-    }
-    Ok(print_incomplete(&sample.incomplete) && sample.unreadable == 0)
-}
-
-fn print_incomplete(incomplete: &Named) -> bool {
+pub(super) fn print_incomplete(incomplete: &Named) -> bool {
     for avatar in &incomplete.names {
         println!("wrong    the current avatar {avatar} lacks objects in the store");
     }
@@ -287,7 +199,7 @@ fn print_rest(named: &Named) {
     }
 }
 
-fn exit_code(sound: bool) -> ExitCode {
+pub(super) fn exit_code(sound: bool) -> ExitCode {
     if sound {
         ExitCode::SUCCESS
     } else {

@@ -1,6 +1,7 @@
 //! The command line: its commands and options, and what each command does.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line prints
 
+mod doctor;
 mod health;
 mod maintenance;
 mod shutdown;
@@ -128,7 +129,7 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
             }
             println!("ready");
         }
-        Command::Doctor => return runtime()?.block_on(maintenance::doctor(config)),
+        Command::Doctor => return runtime()?.block_on(doctor::run(config)),
         Command::Gc(args) => return runtime()?.block_on(maintenance::gc(config, &args)),
         Command::Rebuild(args) => return runtime()?.block_on(maintenance::rebuild(config, &args)),
         // `run` has handled the others.

@@ -1,3 +1,8 @@
+//! Tests of `gc` and `rebuild` on records and objects.
+
+mod policies;
+mod sweep;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +12,7 @@ use futures_util::future::BoxFuture;
 
 use super::gc::Collected;
 use super::*;
-use crate::avatar::{
-    Change, Event, Lock, Policy, PolicyDocument, SubjectHash, SubjectId, Timestamp, Version,
-};
+use crate::avatar::{Change, Event, SubjectId, Timestamp, Version};
 use crate::catalog::{Clock, Outstanding, Precondition, Replaced, Uploader, contract};
 use crate::service::testing::{Parts, StoreChanges};
 use crate::storage::{Store, StoreError};
@@ -290,78 +293,6 @@ async fn a_rebuild_raises_the_floor_before_anything_else() {
     assert!(reserved.unwrap().version > Version(50_000_000_000));
 }
 
-#[tokio::test]
-async fn objects_that_an_abandoned_upload_writes_late_are_removed_by_the_next_sweep() {
-    let parts = Parts::new();
-    let (service, record) = (parts.service(), contract::record(1, 1));
-    parts.reserved(&record).await;
-    parts.clock.advance(Duration::from_mins(2));
-    assert_eq!(service.sweep().await.unwrap().avatars, 1);
-    // The network or the store delayed the writes.
-    parts.stored(&record).await;
-    assert_eq!(service.sweep().await.unwrap().avatars, 0, "leased");
-    parts.clock.advance(service.settings().upload_deadline);
-    assert_eq!(service.sweep().await.unwrap().avatars, 1);
-    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
-    assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn objects_that_are_written_after_a_delete_are_removed_by_the_sweep() {
-    let parts = Parts::new();
-    let (service, record) = (parts.service(), contract::record(1, 1));
-    parts.reserved(&record).await;
-    parts.stored(&record).await;
-    parts.committed(&record).await;
-    service
-        .remove(&subject(), &Precondition::Anything)
-        .await
-        .unwrap();
-    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
-    // A write that was given up and retried is carried out after all.
-    parts.stored(&record).await;
-    parts.clock.advance(service.settings().upload_deadline);
-    assert_eq!(service.sweep().await.unwrap().avatars, 1);
-    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
-    assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn a_complete_upload_whose_commit_is_unknown_is_kept_for_the_grace_and_restored() {
-    let parts = Parts::new();
-    let (service, record) = (parts.service(), contract::record(1, 1));
-    parts.reserved(&record).await;
-    parts.stored(&record).await;
-    parts.clock.advance(Duration::from_mins(2));
-    assert_eq!(service.sweep().await.unwrap().avatars, 0);
-    parts.clock.advance(Duration::from_hours(23));
-    assert_eq!(service.sweep().await.unwrap().avatars, 0);
-    assert!(service.is_whole(&record).await.unwrap());
-    assert_eq!(rebuilt(&service).await.current, 1);
-    parts.clock.advance(Duration::from_hours(2));
-    assert_eq!(service.sweep().await.unwrap().avatars, 0);
-    let current = parts.catalog.get(&subject()).await.unwrap();
-    assert_eq!(current.as_ref(), Some(&record));
-    assert!(service.is_whole(&record).await.unwrap());
-}
-
-#[tokio::test]
-async fn a_complete_upload_whose_commit_is_unknown_is_removed_after_the_grace() {
-    let parts = Parts::new();
-    let (service, record) = (parts.service(), contract::record(1, 1));
-    parts.reserved(&record).await;
-    parts.stored(&record).await;
-    parts.clock.advance(Duration::from_mins(2));
-    assert_eq!(service.sweep().await.unwrap().avatars, 0);
-    parts.clock.advance(Duration::from_hours(24));
-    assert_eq!(service.sweep().await.unwrap().avatars, 1);
-    assert_eq!(parts.store.list(record.avatar_id).await.unwrap(), []);
-    assert_eq!(rebuilt(&service).await.uploads, 0);
-    parts.clock.advance(service.settings().upload_deadline);
-    assert_eq!(service.sweep().await.unwrap().avatars, 1);
-    assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
-}
-
 /// Restores so many records without objects, and one complete record.
 async fn with_lost_records(parts: &Parts, count: u16) -> (SubjectId, Record) {
     for number in 0..count {
@@ -474,173 +405,4 @@ async fn a_complete_upload_older_than_a_delete_is_garbage() {
     assert_eq!((found.forgotten, found.removed), (0, 1));
     let left = parts.store.list(record.avatar_id).await.unwrap();
     assert_eq!(left, []);
-}
-
-fn policy(sequence: u64, reason: &str) -> Policy {
-    Policy {
-        sequence,
-        lock: Some(Lock {
-            reason: reason.to_owned(),
-            until: None,
-            locked_at: contract::NOW,
-        }),
-        viewers: [SubjectId::new("43").unwrap()].into(),
-    }
-}
-
-fn policy_key(subject: &SubjectId) -> ObjectKey {
-    let owner = SubjectHash::of(subject);
-    ObjectKey::Policy { owner }
-}
-
-async fn store_policy(parts: &Parts, subject: &SubjectId, policy: &Policy) {
-    let document = PolicyDocument {
-        subject: subject.clone(),
-        policy: policy.clone(),
-    };
-    let body = Bytes::from(document.to_json().unwrap());
-    parts.store.put(&policy_key(subject), body).await.unwrap();
-}
-
-async fn stored_policy(parts: &Parts, subject: &SubjectId) -> Policy {
-    let object = parts.store.get(&policy_key(subject)).await.unwrap();
-    let bytes = object.unwrap().into_bytes().await.unwrap();
-    PolicyDocument::from_json(&bytes).unwrap().policy
-}
-
-#[tokio::test]
-async fn a_rebuild_restores_policies_and_a_collection_keeps_them() {
-    let parts = Parts::new();
-    let service = parts.service();
-    parts.catalog.initialize(InitialState::Lost).await.unwrap();
-    let subjects = ["lost", "same", "late", "rival"].map(|id| SubjectId::new(id).unwrap());
-    let [lost, same, late, rival] = &subjects;
-    store_policy(&parts, lost, &policy(4, "spam")).await;
-    for (who, in_store, in_catalog) in [
-        (same, policy(2, "a"), policy(2, "a")),
-        (late, policy(2, "a"), policy(3, "b")),
-        (rival, policy(2, "a"), policy(2, "b")),
-    ] {
-        store_policy(&parts, who, &in_store).await;
-        parts
-            .catalog
-            .restore_policy(who, &in_catalog)
-            .await
-            .unwrap();
-    }
-    let damaged = policy_key(&SubjectId::new("damaged").unwrap());
-    parts
-        .store
-        .put(&damaged, Bytes::from_static(b"{"))
-        .await
-        .unwrap();
-    let moved = policy_key(&SubjectId::new("moved").unwrap());
-    let body = parts.store.get(&policy_key(same)).await.unwrap().unwrap();
-    let body = body.into_bytes().await.unwrap();
-    parts.store.put(&moved, body).await.unwrap();
-
-    let done = rebuilt(&service).await;
-    assert_eq!((done.policies, done.unreadable), (1, 2));
-    for (who, expected) in [
-        (lost, policy(4, "spam")),
-        (same, policy(2, "a")),
-        (late, policy(3, "b")),
-        (rival, policy(2, "b")),
-    ] {
-        assert_eq!(
-            parts.catalog.policy(who).await.unwrap().0,
-            expected,
-            "{who}"
-        );
-        // The object of an earlier or an unacknowledged policy is repaired.
-        assert_eq!(stored_policy(&parts, who).await, expected, "{who}");
-    }
-    assert_eq!(rebuilt(&service).await.policies, 0);
-    let before = parts.store.policies(None).await.unwrap();
-    assert_eq!(before.len(), 6);
-    let found = collected(&service).await;
-    assert_eq!((found.uploads, found.garbage.count), (0, 0));
-    assert_eq!(parts.store.policies(None).await.unwrap(), before);
-}
-
-#[tokio::test]
-async fn a_change_continues_the_later_policy_of_catalog_and_store() {
-    let parts = Parts::new();
-    let service = parts.service();
-    let (lost, late) = (subject(), SubjectId::new("late").unwrap());
-    // The catalog has lost its last writes.
-    store_policy(&parts, &lost, &policy(9, "spam")).await;
-    // The object was overwritten by a writer that the catalog refused.
-    store_policy(&parts, &late, &policy(3, "rival")).await;
-    parts
-        .catalog
-        .restore_policy(&late, &policy(3, "spam"))
-        .await
-        .unwrap();
-    let viewer = SubjectId::new("44").unwrap();
-    for (who, sequence) in [(&lost, 10), (&late, 4)] {
-        service.add_viewer(who, &viewer).await.unwrap();
-        let mut expected = policy(sequence, "spam");
-        expected.viewers.insert(viewer.clone());
-        assert_eq!(parts.catalog.policy(who).await.unwrap().0, expected);
-        assert_eq!(stored_policy(&parts, who).await, expected);
-        // A repetition writes nothing.
-        service.add_viewer(who, &viewer).await.unwrap();
-        assert_eq!(stored_policy(&parts, who).await.sequence, sequence);
-    }
-    service.unlock(&lost).await.unwrap();
-    let unlocked = parts.catalog.policy(&lost).await.unwrap().0;
-    assert_eq!((unlocked.lock, unlocked.viewers.len()), (None, 2));
-    // A document of a later release is not overwritten.
-    let later = Bytes::from_static(br#"{"layout":2}"#);
-    parts.store.put(&policy_key(&lost), later).await.unwrap();
-    let refused = service.unlock(&lost).await.unwrap_err();
-    assert!(matches!(refused, Error::Internal(_)), "{refused:?}");
-}
-
-#[tokio::test]
-async fn concurrent_changes_of_one_policy_are_all_kept() {
-    let parts = Parts::new();
-    let services = [parts.service(), parts.service()];
-    let viewer = |number: usize| SubjectId::new(format!("viewer-{number}")).unwrap();
-    let who = subject();
-    let changes = (0..40).map(|number| {
-        let (service, viewer) = (&services[number % 2], viewer(number));
-        let who = &who;
-        async move { service.add_viewer(who, &viewer).await }
-    });
-    for changed in futures_util::future::join_all(changes).await {
-        changed.unwrap();
-    }
-    let policy = parts.catalog.policy(&who).await.unwrap().0;
-    assert_eq!(policy.viewers, (0..40).map(viewer).collect());
-    assert!(policy.sequence >= 40, "{}", policy.sequence);
-    assert_eq!(stored_policy(&parts, &who).await, policy);
-}
-
-#[tokio::test]
-async fn a_subject_has_a_limited_number_of_viewers() {
-    let parts = Parts::new();
-    let service = parts.service();
-    let viewer = |number: usize| SubjectId::new(format!("viewer-{number}")).unwrap();
-    let full = Policy {
-        sequence: 1,
-        lock: None,
-        viewers: (0..Policy::MAX_VIEWERS).map(viewer).collect(),
-    };
-    parts
-        .catalog
-        .restore_policy(&subject(), &full)
-        .await
-        .unwrap();
-    store_policy(&parts, &subject(), &full).await;
-    service.add_viewer(&subject(), &viewer(7)).await.unwrap();
-    let refused = service
-        .add_viewer(&subject(), &viewer(Policy::MAX_VIEWERS))
-        .await;
-    assert!(matches!(refused, Err(Error::TooManyViewers)), "{refused:?}");
-    assert_eq!(service.viewers(&subject()).await.unwrap(), full.viewers);
-    service.remove_viewer(&subject(), &viewer(7)).await.unwrap();
-    let last = viewer(Policy::MAX_VIEWERS);
-    service.add_viewer(&subject(), &last).await.unwrap();
 }
