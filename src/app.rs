@@ -80,7 +80,7 @@ impl App {
     ///
     /// # Errors
     /// If the address of the metrics is in use, or if the data folder, the store or the catalog cannot
-    /// be opened, or if pictures cannot be processed as configured. [`is_configuration`] tells whether
+    /// be opened, or if pictures cannot be processed as configured. [`is_configuration`] says whether
     /// an operator has to change a setting.
     pub async fn open(
         config: &Config,

@@ -58,7 +58,7 @@
 //! - A user id is never part of an object key or of the public URL of an object.
 //! - No rendition contains metadata of the upload.
 //! - Memory is reserved before it is used. Every queue, wait and cache is bounded.
-//! - A client is told what it can correct, and an operator is told what failed.
+//! - An answer says what the client can correct; a log line says what failed.
 //! - A failure is logged once, where it is handled, with all its causes.
 //!
 //! # Deliberately absent

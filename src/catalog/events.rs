@@ -1,4 +1,4 @@
-//! The port's third part: the events of all changes.
+//! The port's fourth part: the events of all changes.
 
 use async_trait::async_trait;
 

@@ -146,8 +146,8 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
 /// The command that this program starts itself with as the zygote of imaging processes.
 const ZYGOTE_COMMAND: &str = "imaging-zygote";
 
-/// This program, once more: on Linux the one that runs, even where its file has been replaced by
-/// another version's, which might not understand this one.
+/// This program, for a second start. On Linux it is the file that is running, even if an update has
+/// replaced it on the disk: another version might not understand the messages of this one.
 fn zygote() -> anyhow::Result<Program> {
     let path = if cfg!(target_os = "linux") {
         PathBuf::from("/proc/self/exe")

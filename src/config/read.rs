@@ -247,7 +247,7 @@ fn access(read: &mut Reader<'_>) -> AccessSettings {
     }
 }
 
-/// Checks in production that there is a secret for URLs, and that nobody can guess it.
+/// Requires a secret for URLs in production, and refuses one that can be guessed.
 fn expect_url_secret(read: &mut Reader<'_>, access: &AccessSettings) {
     let Some(url_secret) = &access.url_secret else {
         let problem = format!(

@@ -49,7 +49,7 @@ impl ConnectionHandle {
 pub struct Listener(ConnectionHandle);
 
 impl Listener {
-    /// Done when the server drains. The handler then tells the client goodbye and ends the answer.
+    /// Done when the server drains. The handler then says goodbye to the client and ends the answer.
     /// The server closes the connection some seconds later.
     pub async fn asked_to_go(&self) {
         let Shared {

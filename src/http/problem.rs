@@ -251,7 +251,7 @@ impl From<service::Error> for Problem {
             Error::Overloaded { retry_after } => {
                 Self::new(Code::Overloaded, text).retry_after(retry_after)
             }
-            // The client has hung up, so nobody reads this response.
+            // The client has hung up and does not read this response.
             Error::GivenUp => Self::new(Code::RequestTimeout, text),
             Error::PreconditionFailed => Self::new(Code::PreconditionFailed, text),
             Error::Superseded => Self::new(Code::Superseded, text),

@@ -112,7 +112,7 @@ const ANY_ARGUMENTS_IN_ZYGOTE: [i64; 18] = [
 /// The descriptor of the service: the zygote's standard input.
 const SERVICE: i32 = 0;
 
-/// Takes the rights of the zygote away that its work does not need. Its workers inherit the filters.
+/// Takes away the rights that the zygote does not need. Its workers inherit the filters.
 ///
 /// # Errors
 /// If there is no filter for this processor, or the system refuses it.
@@ -132,7 +132,8 @@ fn zygote_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
         SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
         TargetArch::try_from(std::env::consts::ARCH)?,
     )?;
-    // Of a child process and of a thread: no namespace of its own, no tracing.
+    // The flags with which a process forks and a thread starts. The flags for a new namespace and for
+    // tracing are missing.
     let clone_flags = libc::SIGCHLD
         | libc::CLONE_CHILD_SETTID
         | libc::CLONE_CHILD_CLEARTID
@@ -144,7 +145,8 @@ fn zygote_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
         | libc::CLONE_SYSVSEM
         | libc::CLONE_SETTLS
         | libc::CLONE_PARENT_SETTID;
-    // Of the upload, of a stack and of the allocator: above all not `MAP_SHARED` and `MAP_FIXED`.
+    // The flags with which the upload, a stack and the heap are mapped. `MAP_SHARED` and `MAP_FIXED`
+    // are missing.
     let map_flags = libc::MAP_PRIVATE
         | libc::MAP_ANONYMOUS
         | libc::MAP_NORESERVE
@@ -208,7 +210,7 @@ fn worker_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
     let mut rules = vec![
         (libc::SYS_write, writes()?),
         // Memory of this process alone, without `MAP_GROWSDOWN`, `MAP_FIXED` and all other flags.
-        // The allocator reserves some without a promise that it will be there.
+        // The allocator reserves address space with `MAP_NORESERVE`.
         (
             libc::SYS_mmap,
             any_of([
@@ -238,7 +240,7 @@ fn worker_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
     Ok(rules)
 }
 
-/// A system call and the arguments with which it is allowed. No rules allow any arguments.
+/// A system call, and the rules for its arguments. Without a rule, all arguments are allowed.
 type Rule = (i64, Vec<SeccompRule>);
 
 /// Compiles a filter that kills the process at every other system call.
@@ -252,7 +254,7 @@ fn allow_only(rules: Vec<Rule>) -> Result<BpfProgram, seccompiler::BackendError>
     .try_into()
 }
 
-/// Rules of which one must hold: all of its conditions.
+/// Rules that allow a call if all conditions of at least one rule hold.
 fn any_of<const N: usize>(
     rules: [Vec<SeccompCondition>; N],
 ) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
@@ -275,7 +277,7 @@ fn only(argument: u8, bits: i32) -> Result<SeccompCondition, seccompiler::Backen
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, others, 0)
 }
 
-/// The argument is a protection of memory that can be read or written: above all not `PROT_EXEC` and
+/// The argument is a memory protection of `PROT_READ` and `PROT_WRITE` only, so not `PROT_EXEC` or
 /// `PROT_GROWSDOWN`.
 fn readable(argument: u8) -> Result<SeccompCondition, seccompiler::BackendError> {
     only(argument, libc::PROT_READ | libc::PROT_WRITE)

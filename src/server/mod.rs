@@ -8,8 +8,8 @@
 //! All steps together take at most `lifecycle.drain`.
 //!
 //! 1. `/health/ready` answers 503. Connections are still accepted for an announcement period, so
-//!    that load balancers notice before a client is refused. The period is skipped if nobody asked
-//!    `/health/ready` in the last minute.
+//!    that load balancers notice before a client is refused. The period is skipped if no
+//!    request for `/health/ready` came in the last minute.
 //! 2. The listener closes. Connections end in three classes (`DrainClass`), all at the same time:
 //!    - Idle connections are closed at once, and connections whose clients do not read after 2 s.
 //!    - Long-lived listeners are asked to go ([`Listener`](crate::http::Listener)) and closed 4 s

@@ -51,7 +51,7 @@ async fn a_lock_stops_uploads_of_everybody_but_admins_before_the_body_is_read() 
     );
     assert_eq!(owner.get(LOCK).await.ok(), locked);
 
-    // The body is no picture, but nobody looks at it. No attempt counts against a limit.
+    // The body is not read, so it need not be a picture. No attempt counts against a limit.
     for client in [&owner, &main, &owner] {
         let answer = client.upload("42", b"no picture".to_vec()).await;
         refused(&answer, "Grüße: spam", &until);

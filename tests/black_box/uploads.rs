@@ -150,7 +150,7 @@ async fn bmp_and_tiff_are_accepted_only_where_they_are_configured() {
         assert_eq!(refused.problem(), (400, "unsupported_format".to_owned()));
         let detail = refused.json()["detail"].to_string();
         assert!(
-            detail.contains(&format!("a {format} picture is not taken")),
+            detail.contains(&format!("a {format} picture is not accepted")),
             "{detail}"
         );
     }

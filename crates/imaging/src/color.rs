@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_gamut_is_brought_into_srgb() {
+    fn a_wide_gamut_is_converted_to_srgb() {
         let profile = Colors::Profile(ColorProfile::new_display_p3().encode().unwrap());
         let red = to_srgb(one(Layout::Rgb, &[200, 60, 60]), &profile).unwrap();
         // Computed from the published matrices of Display P3 and sRGB.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_says_srgb_is_nothing_to_convert() {
+    fn an_srgb_profile_needs_no_conversion() {
         let marked = |profile: ColorProfile| Colors::Profile(profile.encode().unwrap());
         let of = |colors| Conversion::of(&colors, Layout::Rgb);
         assert!(of(marked(ColorProfile::new_srgb())).is_none());
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_is_broken_or_for_other_channels_is_passed_over() {
+    fn a_profile_that_is_broken_or_for_other_channels_is_ignored() {
         let profile = Colors::Profile(ColorProfile::new_display_p3().encode().unwrap());
         let gray = to_srgb(one(Layout::Gray, &[100]), &profile).unwrap();
         assert_eq!(gray.pixels, [100, 100, 100]);

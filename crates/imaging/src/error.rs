@@ -10,7 +10,7 @@ use crate::SourceFormat;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes are not a picture, or a picture of a format that is not accepted.
-    #[error("{found} is not taken; send {}", list(.allowed))]
+    #[error("{found} is not accepted; send {}", list(.allowed))]
     UnsupportedFormat {
         /// The kind of the bytes in words, such as `a PDF document`.
         found: String,

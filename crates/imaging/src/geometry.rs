@@ -79,13 +79,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_crop_the_largest_centred_square_is_taken() {
+    fn without_a_crop_the_largest_centred_square_is_chosen() {
         let square = Square::choose(1000, 701, None).unwrap();
         assert_eq!((square.x, square.y, square.edge), (149, 0, 701));
     }
 
     #[test]
-    fn of_a_crop_its_largest_centred_square_is_taken() {
+    fn the_largest_centred_square_of_a_crop_is_chosen() {
         let crop = Crop {
             x: 10,
             y: 20,

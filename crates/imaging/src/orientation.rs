@@ -203,7 +203,7 @@ mod tests {
 
     /// `F` in 2 × 3 pixels has no symmetry; each stored form comes back the same.
     #[test]
-    fn every_orientation_comes_back_upright() {
+    fn every_orientation_is_turned_upright() {
         let upright = Raster::new(2, 3, Layout::Gray, vec![1, 2, 3, 4, 5, 6]).unwrap();
         let stored: [(u32, u32, [u8; 6]); 8] = [
             (2, 3, [1, 2, 3, 4, 5, 6]),

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_dominant_colour_is_one_that_is_there() {
+    fn the_dominant_colour_occurs_in_the_picture() {
         let mut pixels = [200_u8, 10, 10].repeat(60);
         pixels.extend([10, 10, 200].repeat(40));
         let raster = Raster::new(10, 10, Layout::Rgb, pixels).unwrap();

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_take_the_chroma_that_they_share() {
+    fn pixels_that_share_a_chroma_sample_have_its_colour() {
         let planes = Planes {
             luma: gray(3, 2, &[100; 6]),
             chroma: [gray(2, 1, &[128, 128]), gray(2, 1, &[128, 178])],

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_worker_takes_what_is_offered_and_a_busy_one_does_not() {
+    fn an_idle_worker_accepts_an_offered_task_and_a_busy_one_does_not() {
         let pool = Pool::new(1).unwrap();
         while pool.queue.lock().idle < 1 {
             thread::yield_now();

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alpha_goes_only_where_it_is_full_everywhere() {
+    fn alpha_is_dropped_only_if_every_pixel_is_opaque() {
         let opaque = [1, 2, 3, 255, 4, 5, 6, 255].to_vec();
         let mut raster = Raster::new(2, 1, Layout::Rgba, opaque).unwrap();
         raster.drop_opaque_alpha();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_are_kept_are_the_right_ones() {
+    fn keep_columns_keeps_the_requested_columns() {
         let raster = || Raster::new(3, 2, Layout::Gray, vec![1, 2, 3, 4, 5, 6]).unwrap();
         for (left, width, expected) in [
             (0, 3, &[1, 2, 3, 4, 5, 6][..]),

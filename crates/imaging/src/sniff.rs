@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heic_and_avif_are_known_by_any_of_their_brands() {
+    fn heic_and_avif_are_recognised_by_any_of_their_brands() {
         let (heic, avif) = (Some(SourceFormat::Heic), Some(SourceFormat::Avif));
         for (bytes, is) in [
             (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], heic),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn bmp_and_tiff_are_known_by_more_than_two_letters() {
+    fn bmp_and_tiff_are_recognised_by_their_whole_signature() {
         let (bmp, tiff) = (Some(SourceFormat::Bmp), Some(SourceFormat::Tiff));
         let bmp_of = |length: u8, planes_at: usize| {
             let mut bytes = b"BM".to_vec();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_picture_is_named() {
+    fn bytes_that_are_not_a_picture_are_named() {
         for (bytes, words) in [
             (&b""[..], "an empty file"),
             (b"%PDF-1.7\n", "a PDF document"),

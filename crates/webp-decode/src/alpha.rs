@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_or_of_no_known_kind_is_corrupt() {
+    fn alpha_that_is_too_short_or_of_an_unknown_kind_is_corrupt() {
         let interrupt = Interrupt::NEVER;
         assert_eq!(decode(&[], (1, 1), interrupt), Err(CUT_OFF));
         assert_eq!(decode(&[0, 1, 2, 3], (2, 2), interrupt), Err(CUT_OFF));

@@ -96,7 +96,7 @@ fn decoded(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 #[test]
-fn pictures_without_loss_come_out_to_the_bit() {
+fn lossless_pictures_are_decoded_bit_for_bit() {
     for (width, height) in [(1, 1), (1, 40), (40, 1), (2, 3), (33, 17), (90, 70)] {
         for (name, picture) in kinds(width, height) {
             for (method, effort) in [(0, 0), (0, 80), (2, 50), (4, 75), (6, 100)] {
@@ -111,7 +111,7 @@ fn pictures_without_loss_come_out_to_the_bit() {
 }
 
 #[test]
-fn no_part_of_a_file_is_taken_for_the_whole() {
+fn a_truncated_file_is_refused() {
     for (name, picture) in kinds(12, 9) {
         for method in [0, 6] {
             let bytes = encode_lossless(&picture, method, 60);
@@ -133,7 +133,7 @@ fn no_part_of_a_file_is_taken_for_the_whole() {
 }
 
 #[test]
-fn a_part_is_what_lies_there() {
+fn a_decoded_area_equals_that_part_of_the_picture() {
     let (_, picture) = kinds(60, 50).swap_remove(1);
     for bytes in [
         encode_lossless(&picture, 4, 75),
@@ -233,7 +233,7 @@ proptest! {
         });
         let mut bytes = which.get(&FILES).clone();
         for (place, value) in damages {
-            // The headers stay: the size is not to grow.
+            // The headers stay, so that the size does not grow.
             let place = 25 + place.index(bytes.len() - 25);
             bytes[place] = value;
         }
@@ -326,7 +326,7 @@ fn many_groups(full: bool) -> Vec<u8> {
 }
 
 #[test]
-fn very_many_groups_of_codes_are_refused_or_small() {
+fn very_many_groups_of_codes_are_refused_or_use_little_memory() {
     let interrupt = Interrupt::NEVER;
     let whole = Area::whole(1024, 1024);
     let pixels = 1 << 20;
@@ -338,7 +338,9 @@ fn very_many_groups_of_codes_are_refused_or_small() {
     assert!(large.len() < 2 << 20, "{}", large.len());
     assert_eq!(
         vp8l::decode(&large, whole, Layout::Rgb, interrupt),
-        Err(Error::TooComplex("it has more codes than pixels pay for"))
+        Err(Error::TooComplex(
+            "it has more codes than its pixels justify"
+        ))
     );
 }
 
@@ -431,7 +433,7 @@ fn a_frame_that_leaves_the_canvas_is_refused() {
 }
 
 #[test]
-fn a_size_is_known_from_32_bytes() {
+fn a_claimed_size_is_read_from_32_bytes() {
     let bomb = b"RIFF\x18\0\0\0WEBPVP8L\x0c\0\0\0\x2f\x7f\xfe\x9f\x0f\0\0\0\0\0\0\0";
     let file = WebP::parse(bomb).unwrap();
     assert_eq!((file.width(), file.height()), (16000, 16000));

@@ -1,7 +1,7 @@
 -- The functions and constants that all catalog scripts share. Two lines come before it: the function
 -- `now`, which returns the catalog's clock in Unix milliseconds, and the number of events to keep.
 --
--- The scripts read the head of a record, which src/catalog/codec.rs documents: the id, the version,
+-- The scripts read the head of a record, which src/catalog/codec/mod.rs documents: the id, the version,
 -- the reservation time and the totals. The body of a record is opaque to them.
 --
 -- An entry of `subjects` is: two zero bytes, the layout number (one byte), then three varints
@@ -299,7 +299,7 @@ local function is_later(one, other)
   return one.version > other.version
 end
 
--- Appends an event, which src/catalog/codec.rs decodes. `record` became current; it is '' in a
+-- Appends an event, which src/catalog/codec/mod.rs decodes. `record` became current; it is '' in a
 -- delete. `previous` is the head of the replaced record, or ''. The objects of the replaced record
 -- are gone at `gone_at`.
 local function append_event(subject, at, record, previous, gone_at)

@@ -308,12 +308,13 @@ impl State {
             if let Some(wanted) = &holder.wanted {
                 let more = wanted.total - holder.held;
                 let of_account = accounts.get(&holder.account).copied().unwrap_or(0);
-                // If only growing reservations hold units, nothing is released by itself.
-                let is_last_hope = holder.is_growing && is_oldest && *held == *growing;
+                // If only growing reservations hold units, none of them may ever be released. So the
+                // oldest one may exceed half of the pool.
+                let may_exceed_half = holder.is_growing && is_oldest && *held == *growing;
                 let is_over_half = contended
                     && of_account > holder.held
                     && of_account + more > capacity / 2
-                    && !is_last_hope;
+                    && !may_exceed_half;
                 let is_safe = !holder.is_growing || worst + more <= capacity;
                 if is_over_half {
                     // Reservations of other accounts come first.

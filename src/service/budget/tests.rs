@@ -211,7 +211,7 @@ async fn a_slow_body_is_ended_if_others_wait_for_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_body_continues_while_nobody_waits() {
+async fn a_slow_body_continues_while_no_other_upload_waits() {
     let budget = budget();
     assert_eq!(stalled_body(&budget, user("42"), 5 * MIB).await, "finished");
 }

@@ -63,7 +63,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(20);
 
 impl S3Store {
     /// Prepares the bucket and tests it: the service can write, read, list and delete; anyone can
-    /// read `public/`; nobody else can read `private/`. Returns the warnings for the log.
+    /// read `public/` if the settings say so; `private/` needs credentials. Returns the warnings for the log.
     ///
     /// # Errors
     /// If the bucket cannot be used; each case says what to change.

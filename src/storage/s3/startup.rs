@@ -286,8 +286,8 @@ impl Opening<'_> {
         Err(self.not_public(None))
     }
 
-    /// Withdraws the policy that this program has made before, and makes sure that nobody can read the
-    /// probe without credentials.
+    /// Removes this program's statement from the bucket policy, and checks that the server refuses
+    /// anonymous reads of the probe.
     async fn withdraw_policy(&self, probe: &Probe) -> Result<(), S3StartError> {
         let withdrawn = self.remove_own_statement().await;
         if self.anonymous_is_refused(probe).await? {

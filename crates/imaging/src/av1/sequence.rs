@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_films_header_is_passed_through_to_its_colours() {
+    fn the_colours_of_a_sequence_are_read_behind_its_other_fields() {
         let found = Sequence::read(&stream(&[
             (0, 3),
             (0b00, 2),
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_header_is_none() {
+    fn a_truncated_header_is_not_read() {
         let whole = stream(&[start(0), vec![(0b001, 3), (0x01_01_01, 24), (0, 1)]].concat());
         assert!(Sequence::read(&whole).is_some());
         for length in 0..whole.len() {

@@ -13,7 +13,7 @@ fn stream(fixture: &str) -> (Vec<u8>, Shape) {
 }
 
 #[test]
-fn a_picture_of_ten_bits_is_decoded_the_same_twice_and_not_when_it_is_cut() {
+fn a_picture_of_ten_bits_decodes_repeatably_and_a_truncated_one_is_refused() {
     let (stream, shape) = stream("ten-bit.avif");
     let control = Control::unlimited();
     let first = decode(&stream, shape, &control).unwrap();
@@ -25,7 +25,7 @@ fn a_picture_of_ten_bits_is_decoded_the_same_twice_and_not_when_it_is_cut() {
 }
 
 #[test]
-fn nothing_but_a_picture_of_the_shape_in_its_header_is_decoded() {
+fn a_picture_of_another_shape_than_its_header_states_is_refused() {
     let (stream, shape) = stream("plain.avif");
     for other in [
         Shape {

@@ -184,7 +184,7 @@ mod tests {
     };
 
     #[test]
-    fn each_way_of_disposal_is_done_before_the_next_frame() {
+    fn each_disposal_is_applied_before_the_next_frame() {
         for (disposal, expected) in [
             (Disposal::Keep, [7, 7, 7, 255]),
             (Disposal::Clear, [0; 4]),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_is_left_out() {
+    fn pixels_outside_the_canvas_are_ignored() {
         let mut canvas = Canvas::new(2, 1);
         let area = Area {
             x: 1,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn half_over_half_is_three_quarters() {
+    fn half_opaque_over_half_opaque_is_three_quarters_opaque() {
         let mut under = [100, 0, 0, 128];
         blend(&mut under, &[0, 100, 0, 128]);
         assert_eq!(under, [33, 67, 0, 192]);

@@ -85,13 +85,13 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, HeaderError> {
     })
 }
 
-/// The fields that tell how pixels are stored.
+/// How the pixels are stored.
 struct Coding {
     compression: u32,
     bits: u16,
     /// Whether the first row is the upper one.
     from_top: bool,
-    /// Whether masks tell the bits of each channel.
+    /// Whether masks define the bits of each channel.
     masks: bool,
 }
 

@@ -54,7 +54,7 @@ fn difference(one: &Raster, other: &Raster) -> f64 {
 }
 
 #[test]
-fn every_fixture_is_taken_upright_and_without_a_word_of_its_own() {
+fn every_fixture_gives_upright_renditions_without_its_metadata() {
     for (name, bytes) in fixtures() {
         let recipe = Recipe {
             animated: true,
@@ -124,7 +124,7 @@ fn parts_of(bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn however_it_is_stored_it_is_the_same_picture() {
+fn every_fixture_shows_the_same_picture() {
     let medium = |name: &str| png_of(&run(&fixture(name), &recipe(), None).unwrap().1, 64);
     let expected = medium("baseline.jpg");
     for (name, most) in [
@@ -184,7 +184,7 @@ fn however_it_is_stored_it_is_the_same_picture() {
 }
 
 #[test]
-fn a_profile_is_applied_in_every_format_alike() {
+fn a_profile_is_applied_in_every_format() {
     let medium = |name: &str| png_of(&run(&fixture(name), &recipe(), None).unwrap().1, 64);
     let expected = medium("display-p3.jpg");
     for name in [
@@ -248,7 +248,7 @@ fn an_animation_has_animated_renditions_with_its_timing() {
 }
 
 #[test]
-fn a_picture_that_is_cut_off_is_never_taken_for_a_whole_one() {
+fn a_truncated_picture_is_refused() {
     for (name, bytes) in fixtures() {
         if name.starts_with("moving") || name == "trailing.jpg" {
             continue;
@@ -266,7 +266,7 @@ fn a_picture_that_is_cut_off_is_never_taken_for_a_whole_one() {
 }
 
 #[test]
-fn a_first_frame_that_is_cut_off_is_never_taken_for_a_whole_one() {
+fn a_truncated_first_frame_is_refused() {
     for name in ["moving.gif", "moving.png", "moving.webp"] {
         let bytes = fixture(name);
         let cut = bytes.len() / 12;
@@ -279,7 +279,7 @@ fn a_first_frame_that_is_cut_off_is_never_taken_for_a_whole_one() {
 }
 
 #[test]
-fn a_worker_that_helps_changes_nothing() {
+fn an_executor_does_not_change_the_outputs() {
     use std::sync::{Arc, Mutex, mpsc};
 
     let alone = run(&fixture("phone.jpg"), &recipe(), None).unwrap();
@@ -312,7 +312,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn a_damaged_picture_is_refused_or_taken_within_bounds(
+    fn a_damaged_picture_is_refused_or_processed_within_bounds(
         which in any::<prop::sample::Index>(),
         damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         end in any::<prop::sample::Index>(),

@@ -135,7 +135,7 @@ fn corners(raster: &Raster) -> [&[u8]; 4] {
 }
 
 #[test]
-fn every_variant_comes_in_every_format_from_the_largest_to_the_smallest() {
+fn every_variant_is_emitted_in_every_format_from_the_largest_to_the_smallest() {
     let (processed, outputs) = run(&jpeg(640, 480, 1), &recipe(), None).unwrap();
     let found: Vec<_> = outputs
         .iter()
@@ -168,7 +168,7 @@ fn every_variant_comes_in_every_format_from_the_largest_to_the_smallest() {
 }
 
 #[test]
-fn a_jpeg_comes_upright_whichever_way_it_lies() {
+fn a_jpeg_is_turned_upright_from_every_orientation() {
     // The corners of the stored quarters in each orientation.
     let shown = [
         [RED, GREEN, YELLOW, BLUE],
@@ -231,7 +231,7 @@ fn nothing_is_ever_enlarged() {
 }
 
 #[test]
-fn a_master_is_made_where_it_is_asked_for() {
+fn a_master_is_made_if_the_recipe_keeps_it() {
     let recipe = Recipe {
         keep_master: true,
         ..recipe()
@@ -245,7 +245,7 @@ fn a_master_is_made_where_it_is_asked_for() {
 }
 
 #[test]
-fn no_rendition_holds_a_word_of_the_upload() {
+fn no_rendition_contains_metadata_of_the_upload() {
     let (_, outputs) = run(&jpeg(640, 480, 6), &recipe(), None).unwrap();
     for output in outputs {
         let (Output::Rendition(_, bytes) | Output::Master(_, bytes)) = output;
@@ -264,7 +264,7 @@ fn no_rendition_holds_a_word_of_the_upload() {
 }
 
 #[test]
-fn what_is_cut_off_is_corrupt() {
+fn a_truncated_upload_is_corrupt() {
     let whole = jpeg(640, 480, 1);
     for cut in [whole.len() / 2, whole.len() - 100] {
         assert!(
@@ -311,11 +311,14 @@ fn limits_are_checked_before_anything_is_decoded() {
         })
     ));
     let refused = with(10, 700, &[SourceFormat::Png]).unwrap_err();
-    assert_eq!(refused.to_string(), "a JPEG picture is not taken; send PNG");
+    assert_eq!(
+        refused.to_string(),
+        "a JPEG picture is not accepted; send PNG"
+    );
 }
 
 #[test]
-fn four_inks_become_colours_however_they_are_stored() {
+fn cmyk_is_converted_however_it_is_stored() {
     use libjpeg_turbo_rs::ColorSpace;
     // Yellow and magenta together, without cyan and black: red.
     let inks = [0_u8, 255, 255, 0];
@@ -342,7 +345,7 @@ fn pixel_of_middle(raster: &Raster) -> &[u8] {
 }
 
 #[test]
-fn what_takes_too_long_is_too_complex() {
+fn work_after_the_deadline_is_too_complex() {
     let result = process(
         Bytes::from(jpeg(640, 480, 1)),
         &recipe(),
@@ -355,7 +358,7 @@ fn what_takes_too_long_is_too_complex() {
 }
 
 #[test]
-fn given_up_work_ends() {
+fn cancelled_work_ends() {
     let mut given = 0;
     let result = process(
         Bytes::from(jpeg(640, 480, 1)),
@@ -390,7 +393,7 @@ fn heic(width: usize, height: usize, alpha: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_heic_picture_is_taken_at_every_scale() {
+fn a_heic_picture_is_decoded_at_every_scale() {
     let bytes = heic(600, 450, 255);
     let probe = probe(&bytes, &recipe().limits).unwrap();
     assert_eq!(
@@ -420,7 +423,7 @@ fn alpha_of_a_heic_picture_is_kept() {
 }
 
 #[test]
-fn a_heic_picture_that_is_cut_off_is_corrupt() {
+fn a_truncated_heic_picture_is_corrupt() {
     let whole = heic(600, 450, 255);
     for cut in [whole.len() - 10, whole.len() / 2, 100] {
         assert!(matches!(
@@ -434,7 +437,7 @@ fn a_heic_picture_that_is_cut_off_is_corrupt() {
 }
 
 #[test]
-fn a_gif_of_the_largest_size_is_taken() {
+fn a_gif_of_the_largest_size_is_accepted() {
     let mut bytes = Vec::new();
     let mut encoder = gif::Encoder::new(&mut bytes, 4096, 4096, &[0, 0, 0, 200, 10, 10]).unwrap();
     let frame = gif::Frame::from_indexed_pixels(4096, 4096, vec![1; 4096 * 4096], None);

@@ -70,7 +70,7 @@ fn assert_equals_other_decoders(name: &str, file: &[u8]) {
 }
 
 #[test]
-fn pixels_are_those_of_other_decoders() {
+fn pixels_equal_those_of_other_decoders() {
     for name in [
         "lossy.webp",
         "display-p3.webp",
@@ -87,7 +87,7 @@ fn pixels_are_those_of_other_decoders() {
 }
 
 #[test]
-fn every_small_size_has_the_pixels_of_other_decoders() {
+fn every_small_size_equals_the_pixels_of_other_decoders() {
     for width in 1..=18 {
         for height in 1..=18 {
             assert_equals_other_decoders(&format!("{width} × {height}"), &drawn(width, height, 60));
@@ -121,7 +121,7 @@ fn a_part_has_the_pixels_of_the_whole() {
 }
 
 #[test]
-fn what_is_cut_off_is_never_taken_for_a_whole() {
+fn truncated_data_is_refused() {
     for (file, step) in [(drawn(34, 50, 5), 1), (fixture("simple-filter.webp"), 61)] {
         let payload = payload(&file);
         let whole = decode(payload, Interrupt::NEVER).unwrap();
@@ -129,7 +129,7 @@ fn what_is_cut_off_is_never_taken_for_a_whole() {
         let (count, mut refused) = (ends.len(), 0);
         for end in ends {
             match decode(&payload[..end], Interrupt::NEVER) {
-                // The last bytes may be padding that nobody reads.
+                // The last bytes may be padding, which no decoder reads.
                 Ok(planes) => {
                     assert!(planes.y == whole.y && planes.u == whole.u && planes.v == whole.v);
                 }
@@ -142,7 +142,7 @@ fn what_is_cut_off_is_never_taken_for_a_whole() {
 }
 
 #[test]
-fn memory_is_known_from_the_size() {
+fn the_memory_bound_covers_the_planes_and_little_more() {
     for (width, height) in [(1, 1), (50, 70), (300, 17)] {
         let planes = decode(payload(&drawn(width, height, 50)), Interrupt::NEVER).unwrap();
         let held = planes.y.len() + planes.u.len() + planes.v.len();
@@ -155,7 +155,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn damaged_data_is_refused_or_has_the_size_it_says(
+    fn damaged_data_is_refused_or_gives_the_stated_size(
         damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
         is_simple in any::<bool>(),
     ) {

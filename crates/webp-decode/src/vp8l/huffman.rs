@@ -151,7 +151,7 @@ impl Tables {
     }
 }
 
-pub(super) const TOO_MANY: Error = Error::TooComplex("it has more codes than pixels pay for");
+pub(super) const TOO_MANY: Error = Error::TooComplex("it has more codes than its pixels justify");
 
 /// Reads codes one after the other.
 pub(super) struct Builder {

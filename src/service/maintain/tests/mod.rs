@@ -340,9 +340,9 @@ async fn records_without_objects_are_dropped_and_many_of_them_only_with_force() 
             let left = u64::from(count) - dropped + 1;
             assert_eq!(parts.catalog.stats().await.unwrap().avatars, left);
             assert_eq!(parts.catalog.get(&who).await.unwrap(), Some(whole));
-            let told = contract::events(&*parts.catalog).await;
+            let events = contract::events(&*parts.catalog).await;
             let deleted = |event: &&Event| matches!(event.change, Change::Deleted { .. });
-            assert_eq!(told.iter().filter(deleted).count() as u64, dropped);
+            assert_eq!(events.iter().filter(deleted).count() as u64, dropped);
         }
     }
 }

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_in_more_pieces_than_a_picture_has_is_refused_before_they_are_noted() {
+    fn a_stream_with_too_many_units_is_refused_before_they_are_recorded() {
         let samples = Samples {
             chroma: Chroma::Quarter,
             bit_depth: [8; 2],

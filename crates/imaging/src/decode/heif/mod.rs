@@ -114,13 +114,13 @@ impl Picture {
                 let output = (grid.output_width, grid.output_height);
                 (tiles, u32::from(grid.columns), Some(output))
             }
-            other => return Err(not_taken(*other)),
+            other => return Err(unsupported_item(*other)),
         };
         let first = tiles.first().copied().ok_or(BROKEN)?;
         let first_type = file.item(first).map_err(|_| BROKEN)?.item_type.0;
         let codec = Codec::of(first_type).ok_or_else(|| match &first_type {
             b"iden" | b"grid" | b"iovl" => HeaderError::Kind("a HEIF grid of derived pictures"),
-            _ => not_taken(first_type),
+            _ => unsupported_item(first_type),
         })?;
         let (tile_width, tile_height) = file
             .image_size(first)
@@ -203,7 +203,7 @@ impl Picture {
 }
 
 /// Describes an item of an unsupported type in words.
-const fn not_taken(item_type: [u8; 4]) -> HeaderError {
+const fn unsupported_item(item_type: [u8; 4]) -> HeaderError {
     HeaderError::Kind(match &item_type {
         b"iovl" => "a HEIF overlay of several pictures (iovl)",
         b"tmap" => "an HDR picture with a tone map (tmap)",

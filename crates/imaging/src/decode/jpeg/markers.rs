@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_gives_no_size_is_none_and_one_without_a_picture_gives_its_size() {
+    fn a_size_is_claimed_only_by_a_frame_header_and_needs_no_picture() {
         assert!(Markers::read(b"\xff\xd8\xff\xd9").is_err());
         assert_eq!(
             Markers::read(&[b"\xff\xd8", FRAME].concat()).unwrap().scans,
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_in_pieces_is_put_together_in_order() {
+    fn the_chunks_of_a_profile_are_joined_in_order() {
         let piece = |number: u8, data: &[u8]| {
             let mut segment = vec![0xff, APP2];
             let length = (2 + PROFILE_LABEL.len() + 2 + data.len()) as u16;

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn both_decoders_see_the_same_picture() {
+    fn both_decoders_give_the_same_picture() {
         let (width, height) = (203, 117);
         let bytes = Encoder::new(
             &soft_picture(width, height),
@@ -359,7 +359,7 @@ mod tests {
 
     /// Planes of odd sizes match the pixels, with every chroma sampling.
     #[test]
-    fn planes_are_the_same_picture() {
+    fn planes_show_the_same_picture_as_pixels() {
         let (width, height) = (203, 117);
         let pixels = soft_picture(width, height);
         for (sampling, shared) in [
@@ -402,7 +402,7 @@ mod tests {
     /// The decoder holds planes of whole blocks and copies of them, at full size if no channel is
     /// subsampled.
     #[test]
-    fn the_memory_that_is_counted_is_enough_for_planes_of_the_whole_picture() {
+    fn the_memory_estimate_covers_planes_of_the_whole_picture() {
         let (width, height) = (1024, 1024);
         let bytes = Encoder::new(
             &soft_picture(width, height),
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn planes_of_a_picture_much_longer_than_what_is_wanted_of_it_are_not_made() {
+    fn planes_are_not_used_if_only_a_small_part_of_the_picture_is_requested() {
         for (width, height, served) in [(200, 100, true), (240, 100, false), (100, 240, false)] {
             let bytes = Encoder::new(
                 &soft_picture(width, height),
@@ -463,7 +463,7 @@ mod tests {
 
     /// A picture stored as red, green and blue has no luma.
     #[test]
-    fn planes_are_given_of_luma_and_chroma_only() {
+    fn planes_exist_only_for_luma_and_chroma() {
         let bytes = Encoder::new(&soft_picture(32, 32), 32, 32, PixelFormat::Rgb)
             .colorspace(libjpeg_turbo_rs::ColorSpace::Rgb)
             .subsampling(Subsampling::S444)

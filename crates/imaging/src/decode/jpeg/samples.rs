@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_cover_every_pixel_whole() {
+    fn the_samples_of_a_pixel_cover_it_completely() {
         for (eighths, factor, most) in [(8, 1, 1), (8, 1, 2), (8, 2, 3), (3, 1, 2), (5, 3, 4)] {
             let axis = Axis::new(eighths, factor, most, 1000);
             for pixel in 0..40 {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_shown_by_the_pixels_that_it_begins_and_ends_in() {
+    fn a_part_extends_to_the_pixels_in_which_it_begins_and_ends() {
         assert_eq!(span(0, 100, 8, 100), (0, 100));
         assert_eq!(span(3, 10, 4, 100), (1, 6));
         assert_eq!(span(3, 10, 1, 13), (0, 2));

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sixteen_bits_become_the_nearest_eight() {
+    fn a_sample_of_16_bits_is_rounded_to_the_nearest_of_8_bits() {
         for eight in 0..=255_u8 {
             assert_eq!(to_8_bits([eight, eight]), eight);
         }
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_taken_as_it_is() {
+    fn a_profile_is_inflated_unchanged() {
         let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
         let bytes = with_profile(profile.clone());
         let counted = header(&bytes).unwrap().profile_bytes;
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_becomes_much_longer_than_real_ones_do_is_passed_over() {
+    fn a_profile_that_inflates_far_more_than_real_ones_is_ignored() {
         let length = MAX_PROFILE_BYTES / 2;
         let bytes = with_profile(vec![0; length]);
         assert!(header(&bytes).unwrap().profile_bytes < length as u64);

@@ -239,8 +239,8 @@ fn inflate(stored: &[u8], method: u16, (row_bytes, rows): (usize, u32)) -> Resul
     Ok(samples)
 }
 
-/// Joins a block with what all blocks share to a JPEG. The directory tells its colours, so Adobe's
-/// marker is added, which tells them to the JPEG decoder.
+/// Joins a block and the shared tables to a JPEG. Only the TIFF directory states the colour space, so
+/// this adds Adobe's marker, from which the JPEG decoder reads it.
 fn join_jpeg(stored: &[u8], tables: &[u8], luma: bool) -> Vec<u8> {
     let adobe = b"\xff\xd8\xff\xee\0\x0eAdobe\0\x64\0\0\0\0";
     let rest = stored.strip_prefix(b"\xff\xd8").unwrap_or(stored);

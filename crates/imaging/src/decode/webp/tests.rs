@@ -74,7 +74,7 @@ const GREEN: [u8; 4] = [10, 200, 20, 255];
 const NONE: [u8; 4] = [0; 4];
 
 #[test]
-fn frames_are_put_upon_one_another_as_browsers_do() {
+fn frames_are_composed_as_browsers_do() {
     let stripes = raster(4, 4, |x, _| if x % 2 == 0 { GREEN } else { NONE });
     let bytes = animation(&[
         frame(0, 0, 40, OVER, &raster(8, 8, |_, _| RED)),
@@ -133,7 +133,7 @@ fn frames_are_put_upon_one_another_as_browsers_do() {
 }
 
 #[test]
-fn the_still_of_an_animation_is_its_first_frame_on_nothing() {
+fn the_still_of_an_animation_is_its_first_frame_on_a_transparent_canvas() {
     let bytes = animation(&[
         frame(2, 4, 50, OVER, &raster(4, 2, |_, _| RED)),
         frame(0, 0, 50, OVER, &raster(8, 8, |_, _| GREEN)),
@@ -158,7 +158,7 @@ fn the_still_of_an_animation_is_its_first_frame_on_nothing() {
 
 /// The canvas, and a frame of it as large, each in four channels beside what VP8 takes.
 #[test]
-fn a_moving_picture_without_alpha_is_counted_with_it() {
+fn the_memory_estimate_of_an_animation_includes_alpha() {
     let red = Raster::new(8, 8, Layout::Rgb, [200, 10, 20].repeat(64)).unwrap();
     let file = encode(&Pixels(red), Format::Webp, &recipe()).unwrap();
     let head = [0, 0, 0, 0, 0, 0, 7, 0, 0, 7, 0, 0, 50, 0, 0, OVER];
@@ -184,7 +184,7 @@ fn a_frame_that_leaves_the_canvas_is_refused() {
 }
 
 #[test]
-fn an_animation_without_its_parts_is_corrupt() {
+fn an_animation_with_missing_parts_is_corrupt() {
     let picture = raster(8, 8, |_, _| RED);
     let bytes = animation(&[
         frame(0, 0, 50, OVER, &picture),
@@ -198,7 +198,7 @@ fn an_animation_without_its_parts_is_corrupt() {
     assert_eq!(play(&bytes[..bytes.len() - 2]), Err(CUT_OFF));
     // A frame without a picture.
     assert_eq!(play(&animation(&[chunk(*b"ANMF", &[0; 16])])), Err(MISSING));
-    // Nothing says how often it plays.
+    // The file does not say how often it plays.
     let at = bytes.windows(4).position(|id| id == b"ANIM").unwrap();
     let mut silent = bytes.clone();
     silent[at..at + 4].copy_from_slice(b"anim");
@@ -206,7 +206,7 @@ fn an_animation_without_its_parts_is_corrupt() {
 }
 
 #[test]
-fn a_claimed_size_is_known_from_32_bytes() {
+fn a_claimed_size_is_read_from_32_bytes() {
     let bomb = b"RIFF\x18\0\0\0WEBPVP8L\x0c\0\0\0\x2f\x7f\xfe\x9f\x0f\0\0\0\0\0\0\0";
     let header = header(bomb).unwrap();
     assert_eq!((header.width, header.height), (16000, 16000));

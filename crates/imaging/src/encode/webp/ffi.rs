@@ -28,7 +28,7 @@ pub(super) enum Fault {
     Version,
     #[error("a side of {0} pixels")]
     TooLarge(u32),
-    #[error("pixels not taken")]
+    #[error("the pixels were refused")]
     Import,
     #[error("encoder error {0}")]
     Encode(u32),

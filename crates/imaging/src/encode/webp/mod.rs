@@ -108,7 +108,7 @@ mod tests {
     use crate::raster::Layout;
 
     #[test]
-    fn every_quality_is_taken_at_every_effort() {
+    fn every_quality_is_encoded_at_every_effort() {
         for edge in [16, THOROUGH_UP_TO_PX + 1] {
             let raster = Raster {
                 width: edge,

@@ -180,7 +180,7 @@ fn runs(indices: &[u8], bits: u16) -> Vec<u8> {
 }
 
 #[test]
-fn every_crop_of_every_kind_of_bmp_shows_what_was_stored() {
+fn every_crop_of_every_kind_of_bmp_shows_the_stored_pixels() {
     let mut random = fastrand::Rng::with_seed(29);
     let (mut wrong, mut crops) = (Vec::new(), 0);
     for stored in [

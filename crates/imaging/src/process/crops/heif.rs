@@ -4,7 +4,7 @@ use super::*;
 
 /// HEIC with one tile and with several.
 #[test]
-fn every_crop_of_a_heic_shows_what_was_stored() {
+fn every_crop_of_a_heic_shows_the_stored_pixels() {
     let mut random = fastrand::Rng::with_seed(19);
     let (mut wrong, mut crops) = (Vec::new(), 0);
     for (width, height) in [(201, 143), (600, 330)] {

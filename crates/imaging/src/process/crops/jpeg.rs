@@ -104,7 +104,7 @@ fn jpeg(
 }
 
 #[test]
-fn every_crop_of_every_kind_of_jpeg_shows_what_another_decoder_shows() {
+fn every_crop_of_every_kind_of_jpeg_equals_that_of_another_decoder() {
     let mut random = fastrand::Rng::with_seed(7);
     let mut wrong = Vec::new();
     let mut crops = 0;
@@ -141,7 +141,7 @@ fn every_crop_of_every_kind_of_jpeg_shows_what_another_decoder_shows() {
 
 /// Rare samplings use a decoding path of their own, which must refuse incomplete data too.
 #[test]
-fn a_jpeg_of_a_rare_sampling_that_is_cut_off_is_corrupt() {
+fn a_truncated_jpeg_of_a_rare_sampling_is_corrupt() {
     let mut random = fastrand::Rng::with_seed(23);
     for (space, factors) in [
         (ColorSpace::YCbCr, &THREE[9][..]),
@@ -163,7 +163,7 @@ fn a_jpeg_of_a_rare_sampling_that_is_cut_off_is_corrupt() {
 
 /// Three stripes of ink, stored like Adobe's programs do. The square shows the middle.
 #[test]
-fn the_middle_of_a_picture_of_inks_is_its_middle() {
+fn a_crop_of_a_cmyk_picture_shows_the_right_part() {
     let inks = [
         [0_u8, 255, 255, 255],
         [255, 0, 255, 255],

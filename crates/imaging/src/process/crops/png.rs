@@ -120,7 +120,7 @@ fn packed(samples: &[u32], depth: u8) -> Vec<u8> {
 }
 
 #[test]
-fn every_crop_of_every_kind_of_png_shows_what_was_stored() {
+fn every_crop_of_every_kind_of_png_shows_the_stored_pixels() {
     use ::png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
 
     let mut random = fastrand::Rng::with_seed(11);

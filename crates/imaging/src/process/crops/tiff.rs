@@ -262,7 +262,7 @@ fn packed_row(stored: Stored, mut row: Vec<u32>, channels: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_crop_of_every_kind_of_tiff_shows_what_was_stored() {
+fn every_crop_of_every_kind_of_tiff_shows_the_stored_pixels() {
     use Color::{BlackIsZero, Inks, Palette, Rgb, WhiteIsZero};
 
     let mut random = fastrand::Rng::with_seed(31);
@@ -328,7 +328,7 @@ fn every_crop_of_every_kind_of_tiff_shows_what_was_stored() {
 
 /// Strips and tiles that are JPEGs of their own, with their colours in the directory alone.
 #[test]
-fn every_crop_of_a_tiff_of_jpegs_shows_what_was_stored() {
+fn every_crop_of_a_tiff_of_jpegs_shows_the_stored_pixels() {
     let mut random = fastrand::Rng::with_seed(37);
     let (mut wrong, mut crops) = (Vec::new(), 0);
     for (space, number, tiled) in [
@@ -407,7 +407,7 @@ fn every_crop_of_a_tiff_of_jpegs_shows_what_was_stored() {
     assert_none(&wrong, crops);
 }
 
-/// A JPEG without JFIF's and Adobe's markers, which would tell its colours.
+/// A JPEG without JFIF's and Adobe's markers, which would state its colours.
 fn without_notes(jpeg: &[u8]) -> Vec<u8> {
     let mut kept = jpeg[..2].to_vec();
     let mut rest = &jpeg[2..];

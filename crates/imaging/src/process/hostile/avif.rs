@@ -73,7 +73,7 @@ pub(super) fn av1_header(width: u32, height: u32) -> Vec<u8> {
 }
 
 #[test]
-fn an_avif_is_refused_by_what_both_its_headers_say_and_before_it_is_decoded() {
+fn an_avif_whose_headers_contradict_each_other_is_refused_before_it_is_decoded() {
     let limits = &recipe().limits;
     let huge = avif((16000, 16000), &av1_header(16000, 16000));
     assert!(huge.len() < 300);
@@ -104,7 +104,7 @@ fn an_avif_without_a_picture_behind_its_header_is_refused() {
 }
 
 #[test]
-fn heif_that_is_not_what_it_is_called_is_refused_by_name() {
+fn heif_of_another_codec_than_its_brand_is_refused_with_its_name() {
     let found = |mut bytes: Vec<u8>, brand: &[u8; 4]| {
         for name in [b"avif", b"avis"] {
             while let Some(at) = bytes[..40].windows(4).position(|window| window == name) {
@@ -132,7 +132,7 @@ fn heif_that_is_not_what_it_is_called_is_refused_by_name() {
 }
 
 #[test]
-fn the_largest_avif_of_all_fits_the_default_memory() {
+fn the_largest_avif_fits_the_default_memory_budget() {
     let bytes = |edge: u32| {
         let file = avif((edge, edge), &av1_header(edge, edge));
         probe_for(&file, &recipe(), None).unwrap().memory_bytes

@@ -33,7 +33,7 @@ fn a_kind_of_bmp_that_is_not_supported_is_named() {
 }
 
 #[test]
-fn a_header_of_a_bmp_that_makes_no_sense_is_corrupt() {
+fn a_bmp_with_an_invalid_header_is_corrupt() {
     let with = |at: usize, bytes: &[u8]| {
         let mut bmp = plain();
         bmp[at..at + bytes.len()].copy_from_slice(bytes);
@@ -109,7 +109,7 @@ fn with_alpha(alpha: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_bmp_whose_alpha_is_empty_everywhere_is_opaque() {
+fn a_bmp_without_any_visible_pixel_is_made_opaque() {
     let shown = |alpha| png_of(&run(&with_alpha(alpha), &recipe(), None).unwrap().1, 64).pixels;
     assert_eq!(shown(0)[..3], [200, 20, 10]);
     assert_eq!(shown(0).len(), 64 * 64 * 3);
@@ -142,7 +142,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn a_damaged_header_of_a_bmp_is_refused_or_taken(
+    fn a_damaged_bmp_is_refused_or_processed_within_bounds(
         kind in 0..5_usize,
         damages in prop::collection::vec((0..140_usize, any::<u8>()), 1..4),
         cut in 30..5000_usize,

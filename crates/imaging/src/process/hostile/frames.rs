@@ -48,7 +48,7 @@ fn crc(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn the_number_of_frames_does_not_matter_where_only_the_first_is_used() {
+fn the_number_of_frames_does_not_matter_if_only_the_first_is_used() {
     for (name, bytes) in [("GIF", gif()), ("WebP", webp()), ("PNG", png())] {
         let found = probe_for(&bytes, &recipe(), None).unwrap();
         assert_eq!(found.frames, FRAMES, "{name}");

@@ -132,7 +132,7 @@ fn tables_of_a_heif_container_are_counted_before_they_are_read() {
 
 /// The largest allowed container is read quickly too.
 #[test]
-fn the_largest_tables_of_a_heif_container_are_read_at_once() {
+fn the_largest_tables_of_a_heif_container_are_read_quickly() {
     let ids = || (1..=1088).rev().collect::<Vec<u16>>().into_iter();
     let bytes = avif_of_boxes(&[iinf(ids()), iloc(ids(), 4), iprp(ids(), 4)]);
     let found = probe(&bytes, &recipe().limits);
@@ -143,7 +143,7 @@ fn the_largest_tables_of_a_heif_container_are_read_at_once() {
 
 /// The configuration determines the memory of decoding, and the stream must not need more.
 #[test]
-fn a_heic_stream_that_is_not_what_its_configuration_says_is_refused() {
+fn a_heic_stream_that_contradicts_its_configuration_is_refused() {
     let whole = fixture("plain.heic");
     let at = memchr::memmem::find(&whole, b"hvcC").unwrap() + 4;
     // chroma_format_idc and the two depths.

@@ -49,7 +49,7 @@ fn thousands_of_scans_are_refused_at_once() {
 
 /// The decoder does not check the deadline while it runs.
 #[test]
-fn as_many_scans_as_may_be_are_taken_and_do_not_last() {
+fn the_maximum_number_of_scans_is_processed_quickly() {
     let bytes = scans(4096, 100);
     run(&bytes, &recipe(), None).unwrap();
     let taken = time(|| drop(run(&bytes, &recipe(), None)));
@@ -57,7 +57,7 @@ fn as_many_scans_as_may_be_are_taken_and_do_not_last() {
 }
 
 #[test]
-fn a_jpeg_of_more_work_than_pictures_need_is_refused() {
+fn a_jpeg_that_takes_more_work_than_pictures_need_is_refused() {
     let limits = Limits {
         max_edge_px: 16_384,
         ..recipe().limits
@@ -83,7 +83,7 @@ fn a_jpeg_of_more_work_than_pictures_need_is_refused() {
 }
 
 #[test]
-fn kinds_of_jpeg_that_would_come_out_wrong_are_refused_by_name() {
+fn unsupported_kinds_of_jpeg_are_refused_with_their_names() {
     let with = |marker: u8, precision: u8| {
         let mut bytes = scans(64, 1);
         let at = bytes

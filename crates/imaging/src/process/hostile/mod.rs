@@ -96,7 +96,7 @@ fn assert_refused_for_16000_px(bytes: &[u8]) {
 }
 
 #[test]
-fn what_only_looks_like_a_picture_is_refused() {
+fn bytes_that_only_resemble_a_picture_are_refused() {
     for (bytes, found) in [
         (&b""[..], "an empty file"),
         (b"%PDF-1.4 and more", "a PDF document"),

@@ -72,7 +72,7 @@ fn tiff_of(others: &[Tag], place: u16) -> Vec<u8> {
 }
 
 #[test]
-fn a_size_beyond_the_limits_is_told_whatever_else_the_headers_say() {
+fn a_size_beyond_the_limits_is_reported_before_any_other_fault() {
     let edge = u32::from(EDGE);
     let two_sizes = [jpeg(EDGE, 0xc0, 8, GRAY, 1), jpeg(20, 0xc0, 8, GRAY, 1)].concat();
     let png_header = |edge: u32| {
@@ -170,7 +170,7 @@ fn a_size_beyond_the_limits_is_told_whatever_else_the_headers_say() {
 }
 
 #[test]
-fn long_tables_of_a_heif_file_are_told_where_the_size_is_within_the_limits() {
+fn too_long_heif_tables_are_reported_if_the_size_is_within_the_limits() {
     let refused = probe(&heif_of_long_tables(300), &recipe().limits);
     let reason = std::borrow::Cow::Borrowed("its container has too many entries");
     assert_eq!(refused, Err(Error::TooComplex { reason }));
@@ -178,7 +178,7 @@ fn long_tables_of_a_heif_file_are_told_where_the_size_is_within_the_limits() {
 
 /// The size in the error is that of the upright picture.
 #[test]
-fn a_size_that_is_refused_is_that_of_the_upright_picture() {
+fn the_reported_size_is_that_of_the_upright_picture() {
     let exif = [&b"Exif\0\0"[..], &super::super::tests::exif(6)].concat();
     let mut bytes = jpeg(300, 0xc9, 8, GRAY, 1);
     // 300 px down as stored, and 5000 across.
@@ -195,7 +195,7 @@ fn a_size_that_is_refused_is_that_of_the_upright_picture() {
 }
 
 #[test]
-fn pictures_derived_from_others_are_refused_by_what_they_are() {
+fn unsupported_derived_pictures_are_refused_with_their_kinds() {
     let found = |item_type: &[u8; 4]| match probe(&heif(*item_type, 300, b""), &recipe().limits) {
         Err(Error::UnsupportedFormat { found, .. }) => found,
         other => panic!("{other:?}"),

@@ -16,7 +16,7 @@ pub(super) fn png_chunk(name: [u8; 4], payload: &[u8]) -> Vec<u8> {
 
 /// The check of a file and its decoder must see the same size.
 #[test]
-fn a_second_header_that_says_otherwise_is_refused() {
+fn a_second_header_that_contradicts_the_first_is_refused() {
     let header = |edge: u32| {
         let size = [edge.to_be_bytes(), edge.to_be_bytes()].concat();
         png_chunk(*b"IHDR", &[&size[..], &[8, 2, 0, 0, 1]].concat())
@@ -53,7 +53,7 @@ fn a_second_header_that_says_otherwise_is_refused() {
 
 /// The stated sizes are multiplied before the file is refused.
 #[test]
-fn the_largest_size_that_can_be_said_is_refused() {
+fn the_largest_size_that_a_header_can_state_is_refused() {
     let edge = u32::MAX.to_be_bytes();
     let size = [edge, edge].concat();
     // Interlaced with 16 bits, which takes the most memory.

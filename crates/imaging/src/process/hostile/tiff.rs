@@ -106,7 +106,7 @@ fn tags_of(colors: u32, channels: usize) -> Vec<Tag> {
 }
 
 #[test]
-fn a_directory_that_makes_no_sense_is_corrupt() {
+fn an_invalid_directory_is_corrupt() {
     let strip = || vec![deflated(GRAY)];
     let whole = tiff(false, &gray(8, &[]), STRIPS, &strip());
     run(&whole, &recipe(), None).unwrap();
@@ -273,7 +273,7 @@ fn a_tiff_that_takes_more_work_than_a_picture_is_refused_at_once() {
 
 /// A strip is inflated only as far as the picture needs it.
 #[test]
-fn a_strip_that_inflates_to_much_more_than_the_picture_takes_no_longer() {
+fn a_strip_that_inflates_to_more_than_the_picture_takes_no_extra_time() {
     let zeros = fdeflate::compress_to_vec(&vec![0; 64 << 20]);
     assert!(zeros.len() < 1 << 20);
     let bomb = tiff(false, &gray(8, &[]), STRIPS, &[zeros]);
@@ -318,7 +318,7 @@ fn a_strip_whose_jpeg_states_another_size_is_not_decoded() {
 
 /// A wrong length of the last strip is common. A wrong place is a fault.
 #[test]
-fn the_last_strip_may_state_more_than_there_is() {
+fn the_last_strip_may_state_too_great_a_length() {
     let mut bytes = tiff(false, &gray(8, &[]), STRIPS, &[deflated(GRAY)]);
     let at = bytes
         .windows(8)
@@ -370,7 +370,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn a_damaged_tiff_is_refused_or_taken(
+    fn a_damaged_tiff_is_refused_or_processed_within_bounds(
         compression in prop::sample::select(vec![1, 5, 7, 8, 32_773]),
         big_endian: bool,
         tiled: bool,

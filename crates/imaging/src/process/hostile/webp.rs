@@ -20,7 +20,7 @@ pub(super) fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
 
 /// The check of a file and its decoder must see the same size.
 #[test]
-fn a_second_header_that_says_otherwise_is_refused() {
+fn a_second_header_that_contradicts_the_first_is_refused() {
     let lossless = |edge: u32| {
         let bits = (edge - 1) | (edge - 1) << 14;
         riff_chunk(*b"VP8L", &[&[0x2f][..], &bits.to_le_bytes(), &[0]].concat())

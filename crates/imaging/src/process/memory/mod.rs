@@ -97,25 +97,25 @@ impl Kind {
 /// The estimated and the measured bytes of one picture with a recipe.
 #[derive(Debug)]
 struct Measured {
-    what: String,
-    said: u64,
-    took: u64,
+    case: String,
+    estimate: u64,
+    peak: u64,
 }
 
 /// Measures the memory of making these outputs.
 fn measure(name: &str, bytes: &Bytes, kind: Kind) -> Measured {
     let recipe = kind.recipe();
     let crop = kind.crop(bytes, &recipe);
-    let took = peak_of(|| take(bytes, &recipe, crop));
+    let peak = peak_of(|| process_all(bytes, &recipe, crop));
     Measured {
-        what: format!("{name}, {kind:?}"),
-        said: probe_for(bytes, &recipe, crop).unwrap().memory_bytes,
-        took,
+        case: format!("{name}, {kind:?}"),
+        estimate: probe_for(bytes, &recipe, crop).unwrap().memory_bytes,
+        peak,
     }
 }
 
 /// Processes a picture like a worker, and keeps all outputs until the end.
-fn take(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
+fn process_all(bytes: &Bytes, recipe: &Recipe, crop: Option<Crop>) {
     let mut outputs = Vec::new();
     let mut workspace = Workspace::new();
     let mut emit = |output| {
@@ -164,20 +164,26 @@ fn measuring() {
     for (name, bytes) in fixtures().into_iter().skip(which).step_by(MEASURING) {
         let bytes = Bytes::from(bytes);
         for kind in [Kind::AnimatedRenditions, Kind::Part] {
-            tell(&measure(&name, &bytes, kind));
+            print(&measure(&name, &bytes, kind));
         }
     }
     for (name, kinds, make) in pictures::ALL.iter().skip(which).step_by(MEASURING) {
         let bytes = Bytes::from(make());
         for &kind in *kinds {
-            tell(&measure(name, &bytes, kind));
+            print(&measure(name, &bytes, kind));
         }
     }
 }
 
 /// Prints the result on a line of its own.
-fn tell(Measured { what, said, took }: &Measured) {
-    println!("\nmeasured\t{what}\t{said}\t{took}");
+fn print(
+    Measured {
+        case,
+        estimate,
+        peak,
+    }: &Measured,
+) {
+    println!("\nmeasured\t{case}\t{estimate}\t{peak}");
 }
 
 /// Collects the results of the measuring processes.
@@ -200,15 +206,15 @@ fn measured() -> Vec<Measured> {
     let mut found = Vec::new();
     for process in processes {
         let output = process.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{said}");
-        for line in said.lines() {
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{printed}");
+        for line in printed.lines() {
             let words: Vec<_> = line.split('\t').collect();
-            if let ["measured", what, said, took] = words[..] {
+            if let ["measured", case, estimate, peak] = words[..] {
                 found.push(Measured {
-                    what: what.to_owned(),
-                    said: said.parse().unwrap(),
-                    took: took.parse().unwrap(),
+                    case: case.to_owned(),
+                    estimate: estimate.parse().unwrap(),
+                    peak: peak.parse().unwrap(),
                 });
             }
         }
@@ -217,17 +223,22 @@ fn measured() -> Vec<Measured> {
 }
 
 #[test]
-fn no_picture_takes_more_memory_than_was_said_of_it() {
+fn no_picture_takes_more_memory_than_its_estimate() {
     let measured = measured();
     let made = pictures::ALL.iter().map(|(_, kinds, _)| kinds.len());
     let cases = fixtures().len() * 2 + made.sum::<usize>();
     assert_eq!(measured.len(), cases);
-    for Measured { what, said, took } in &measured {
+    for Measured {
+        case,
+        estimate,
+        peak,
+    } in &measured
+    {
         let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
-        println!("{what}: {:.1} of {:.1} MiB", mib(*took), mib(*said));
+        println!("{case}: {:.1} of {:.1} MiB", mib(*peak), mib(*estimate));
     }
     let too_much: Vec<_> = (measured.iter())
-        .filter(|found| found.took > found.said)
+        .filter(|found| found.peak > found.estimate)
         .collect();
     assert!(too_much.is_empty(), "{too_much:#?}");
 }
