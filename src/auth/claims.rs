@@ -119,18 +119,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::auth::testing::settings;
 
     fn rules() -> ClaimRules {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        ClaimRules {
-            subject: "sub".to_owned(),
-            email: None,
-            email_trusted: false,
-            roles: names(&["role", "roles"]),
-            admin_roles: names(&["admin"]),
-            service_roles: names(&["service"]),
-            stats_roles: Vec::new(),
-        }
+        settings().claims
     }
 
     fn read_by(rules: &ClaimRules, claims: &Value) -> Option<Principal> {

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{Backend, Client, try_send};
+use crate::support::{Backend, Client, try_send, url_when_ready};
 
 const ROUNDS: u64 = 6;
 const USERS: usize = 4;
@@ -55,17 +54,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let url = loop {
-            let line = lines
-                .next_line()
-                .await
-                .unwrap()
-                .expect("the program prints its address");
-            if let Some((_, rest)) = line.split_once("Cameo is ready at ") {
-                break rest.split_whitespace().next().unwrap().to_owned();
-            }
-        };
+        let url = url_when_ready(&mut child).await;
         Self { child, url }
     }
 

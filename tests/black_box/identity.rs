@@ -7,7 +7,7 @@ use cameo_testing::tokens::{Signer, text};
 use serde_json::{Value, json};
 
 use crate::support::photos::PORTRAIT;
-use crate::support::{Answer, Client, TestService};
+use crate::support::{Answer, Client, TestService, run_program};
 
 /// The settings for a provider. Its keys are fetched every second and used for at most 3 s.
 fn variables(provider: &IdentityProvider) -> Vec<(&'static str, String)> {
@@ -214,20 +214,8 @@ async fn users_of_two_issuers_with_the_same_subject_are_two_users() {
 /// Runs a command with these settings. Returns its exit code and its output.
 async fn cameo(words: &[&str], variables: &[(&'static str, String)]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
-        .args(words)
-        .env("CAMEO_DATA_DIR", folder.path())
-        .envs(
-            variables
-                .iter()
-                .map(|(name, value)| (*name, value.as_str())),
-        )
-        .output()
-        .await
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8(said).unwrap();
-    (output.status.code().unwrap(), said)
+    let data = ("CAMEO_DATA_DIR", folder.path().display().to_string());
+    run_program(words, variables.iter().cloned().chain([data])).await
 }
 
 #[tokio::test]

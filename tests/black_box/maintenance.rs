@@ -2,21 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::TestService;
 use crate::support::photos::PORTRAIT;
+use crate::support::{TestService, run_program};
 
 /// Runs a command on the bucket and Redis of the service. Returns its exit code and its output.
 async fn cameo(service: &TestService, words: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
-        .args(words)
-        .envs(service.variables())
-        .envs(variables.iter().copied())
-        .output()
-        .await
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8(said).unwrap();
-    (output.status.code().unwrap(), said)
+    let more = variables
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()));
+    run_program(words, service.variables().into_iter().chain(more)).await
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::photos::PORTRAIT;
-use crate::support::{Backend, Client, TestService, shape};
+use crate::support::{Backend, Client, TestService, shape, url_when_ready};
 
 #[tokio::test]
 async fn health_reports_liveness_readiness_and_the_stored_files() {
@@ -129,17 +129,7 @@ async fn the_log_line_of_a_refused_request_has_its_problem_code() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-    let url = loop {
-        let line = said
-            .next_line()
-            .await
-            .unwrap()
-            .expect("the program prints its address");
-        if let Some((_, rest)) = line.split_once("Cameo is ready at ") {
-            break rest.split_whitespace().next().unwrap().to_owned();
-        }
-    };
+    let url = url_when_ready(&mut child).await;
     let anyone = Client::new(&url, None);
     let secret = "secret-that-is-never-logged";
     let path = format!("/api/v1/users/{secret}%20/avatar?size={secret}");

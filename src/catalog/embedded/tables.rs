@@ -48,20 +48,27 @@ pub(super) const PROBE: TableDefinition<'_, (), u64> = TableDefinition::new("pro
 
 pub(super) type Id = [u8; 16];
 
+/// Opens every table. A write transaction creates the tables that do not exist.
+macro_rules! open_all {
+    ($transaction:expr) => {
+        $transaction.open_table(RECORDS)?;
+        $transaction.open_table(VERSIONS)?;
+        $transaction.open_table(OUTSTANDING)?;
+        $transaction.open_table(DUE)?;
+        $transaction.open_table(LAST_RESERVED)?;
+        $transaction.open_table(RESERVATIONS)?;
+        $transaction.open_multimap_table(RETIRED_OF)?;
+        $transaction.open_table(STATS)?;
+        $transaction.open_table(FLOOR)?;
+        $transaction.open_table(POLICIES)?;
+        $transaction.open_table(EVENTS)?;
+        $transaction.open_table(PROBE)?;
+    };
+}
+
 /// Creates the tables that do not exist, and migrates data of version 0.1.0.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Failure> {
-    transaction.open_table(RECORDS)?;
-    transaction.open_table(VERSIONS)?;
-    transaction.open_table(OUTSTANDING)?;
-    transaction.open_table(DUE)?;
-    transaction.open_table(LAST_RESERVED)?;
-    transaction.open_table(RESERVATIONS)?;
-    transaction.open_multimap_table(RETIRED_OF)?;
-    transaction.open_table(STATS)?;
-    transaction.open_table(FLOOR)?;
-    transaction.open_table(POLICIES)?;
-    transaction.open_table(EVENTS)?;
-    transaction.open_table(PROBE)?;
+    open_all!(transaction);
     migrate(transaction)
 }
 
@@ -69,18 +76,7 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Failure> {
 pub(super) fn are_current(database: &Database) -> Result<bool, Failure> {
     let transaction = database.begin_read()?;
     let open = || -> Result<bool, TableError> {
-        transaction.open_table(RECORDS)?;
-        transaction.open_table(VERSIONS)?;
-        transaction.open_table(OUTSTANDING)?;
-        transaction.open_table(DUE)?;
-        transaction.open_table(LAST_RESERVED)?;
-        transaction.open_table(RESERVATIONS)?;
-        transaction.open_multimap_table(RETIRED_OF)?;
-        transaction.open_table(STATS)?;
-        transaction.open_table(FLOOR)?;
-        transaction.open_table(POLICIES)?;
-        transaction.open_table(EVENTS)?;
-        transaction.open_table(PROBE)?;
+        open_all!(transaction);
         Ok(transaction.open_table(PREVIOUS_RESERVED)?.is_empty()?)
     };
     match open() {

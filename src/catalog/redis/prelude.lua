@@ -310,3 +310,23 @@ local function append_event(subject, at, record, previous, gone_at)
   local event = '\2' .. to_varint(at) .. before .. to_varint(#record) .. record
   redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'subject', subject, 'event', event)
 end
+
+-- Makes a record the current one of its subject, for a commit or a restore. `entry` is the subject's
+-- entry, `current` is the head of its record before, and `head` is the head of the new record. The
+-- objects of the replaced record are due at `due`. Decodes the totals before the first write.
+local function make_current(subject, entry, current, record, head, at, due)
+  local sums = {}
+  local previous = add_up(sums, entry.record, current, -1)
+  add_up(sums, record, head, 1)
+  entry.record = record
+  save(subject, entry)
+  local name = upload_name(subject, head.id)
+  redis.call('ZREM', PENDING, name)
+  redis.call('ZREM', RETIRED_OF, name)
+  redis.call('HDEL', RESERVED, name)
+  if current.id ~= '' then
+    retire_former(upload_name(subject, current.id), due)
+  end
+  append_event(subject, at, record, previous, due)
+  save_sums(sums)
+end

@@ -41,17 +41,5 @@ if not holds(current.id, 5) then
   retire_refused(name, tonumber(deadline))
   return 'precondition failed'
 end
-local sums = {}
-local previous = add_up(sums, entry.record, current, -1)
-add_up(sums, record, head, 1)
-entry.record = record
-save(subject, entry)
-redis.call('ZREM', PENDING, name)
-redis.call('ZREM', RETIRED_OF, name)
-redis.call('HDEL', RESERVED, name)
-if current.id ~= '' then
-  retire_former(upload_name(subject, current.id), time + retire_after)
-end
-append_event(subject, time, record, previous, time + retire_after)
-save_sums(sums)
+make_current(subject, entry, current, record, head, time, time + retire_after)
 return 'committed'

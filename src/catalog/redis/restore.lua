@@ -31,18 +31,6 @@ if head.version <= entry.deleted or current.id ~= '' and not is_later(head, curr
   end
   return { 'retired', '' }
 end
-local sums = {}
-local previous = add_up(sums, entry.record, current, -1)
-add_up(sums, record, head, 1)
-entry.record = record
-save(subject, entry)
-redis.call('ZREM', PENDING, name)
-redis.call('HDEL', RESERVED, name)
+make_current(subject, entry, current, record, head, time, due)
 redis.call('ZREM', RETIRED, name)
-redis.call('ZREM', RETIRED_OF, name)
-if current.id ~= '' then
-  retire_former(upload_name(subject, current.id), due)
-end
-append_event(subject, time, record, previous, due)
-save_sums(sums)
 return { 'current', current.id }

@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod conformance;
+mod program;
 mod routes;
 mod service;
 mod snapshot;
@@ -10,6 +11,7 @@ mod snapshot;
 pub(crate) use backend::Backend;
 pub(crate) use cameo_testing::photos;
 pub(crate) use client::{Answer, Client, form, form_named, send, try_send};
+pub(crate) use program::{run_program, url_when_ready};
 pub(crate) use routes::{Route, routes_of};
 pub(crate) use service::TestService;
 pub(crate) use snapshot::shape;

@@ -8,7 +8,10 @@ use std::io::{Cursor, ErrorKind};
 use image::codecs::bmp::BmpDecoder;
 use image::{ColorType, ImageDecoder, ImageError};
 
-use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory, Size};
+use super::{
+    CONTRADICTION, Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYTES, Memory,
+    Size,
+};
 use crate::Error;
 use crate::SourceFormat;
 use crate::control::Control;
@@ -242,8 +245,6 @@ fn show_if_all_is_hidden(rgba: &mut [u8]) {
         }
     }
 }
-
-const CONTRADICTION: &str = "its headers contradict each other";
 
 const fn corrupt(reason: &'static str) -> Error {
     Error::Corrupt {

@@ -286,6 +286,10 @@ pub(super) fn check_frames(header: &Header, limits: &Limits) -> Result<(), Error
     Ok(())
 }
 
+/// The reason for a picture whose decoder finds another header than the one that the limits were checked
+/// for.
+const CONTRADICTION: &str = "its headers contradict each other";
+
 /// The pixel limit for all frames of an animation together: 200 frames of 800 × 800.
 const MAX_ANIMATION_PIXELS: u64 = 128_000_000;
 

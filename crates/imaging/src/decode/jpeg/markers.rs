@@ -1,6 +1,6 @@
 //! Reads the markers of a JPEG file without decoding anything.
 
-use super::super::{MAX_PROFILE_BYTES, Size};
+use super::super::{CONTRADICTION, MAX_PROFILE_BYTES, Size};
 use crate::orientation::Orientation;
 
 /// The coding of the samples.
@@ -55,9 +55,6 @@ const APP14: u8 = 0xee;
 const APP15: u8 = 0xef;
 const COM: u8 = 0xfe;
 const PROFILE_LABEL: &[u8] = b"ICC_PROFILE\0";
-
-/// The limits were checked for another header than the decoder used.
-pub(super) const CONTRADICTION: &str = "its headers contradict each other";
 
 impl Markers {
     /// Reads the markers of one picture. Bytes behind its end are ignored.

@@ -9,7 +9,7 @@ mod turbo;
 )]
 mod zune;
 
-use super::{Chroma, Colors, DecodeRequest, Decoded, Header, HeaderError, Memory};
+use super::{CONTRADICTION, Chroma, Colors, DecodeRequest, Decoded, Header, HeaderError, Memory};
 use crate::Error;
 use crate::SourceFormat;
 use crate::geometry::{Square, Window};
@@ -164,7 +164,7 @@ pub(super) fn decode_embedded(
         && (rows..=max_rows).contains(&markers.height)
         && usize::from(markers.components) == channels;
     if !fits {
-        return Err(HeaderError::Broken(markers::CONTRADICTION));
+        return Err(HeaderError::Broken(CONTRADICTION));
     }
     if markers.kept_bytes > EMBEDDED_NOTES_BYTES {
         return Err(HeaderError::Complex("a part of it has too many notes"));

@@ -4,8 +4,7 @@
 use libjpeg_turbo_rs::tj3::{TjHandle, TjParam};
 use libjpeg_turbo_rs::{DecodeLimits, JpegError, PixelFormat, ScalingFactor, Subsampling};
 
-use super::markers::CONTRADICTION;
-use super::{Decoder, MAX_SCANS, Markers, Part, Scaled, samples};
+use super::{CONTRADICTION, Decoder, MAX_SCANS, Markers, Part, Scaled, samples};
 use crate::planes::Planes;
 use crate::raster::{Layout, Raster};
 

@@ -15,7 +15,9 @@ use image::codecs::tiff::TiffDecoder;
 use image::{ImageDecoder, ImageError};
 
 use self::directory::{Alpha, Colors as Stored, Compression, Directory, Storage, u16_of};
-use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, Memory, Size, jpeg};
+use super::{
+    CONTRADICTION, Colors, DecodeRequest, Decoded, Header, HeaderError, Memory, Size, jpeg,
+};
 use crate::Error;
 use crate::SourceFormat;
 use crate::control::Control;
@@ -377,7 +379,6 @@ fn share(value: u32, whole: u32) -> u8 {
     }
 }
 
-const CONTRADICTION: &str = "its headers contradict each other";
 const ENDS_EARLY: &str = "it ends before its last row";
 
 const fn corrupt(reason: &'static str) -> Error {
