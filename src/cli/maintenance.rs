@@ -8,7 +8,7 @@ use clap::Args;
 use crate::app;
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
-use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Service};
+use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt};
 
 /// The interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
