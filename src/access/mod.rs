@@ -22,9 +22,12 @@ use links::{LinkKind, LinkMaker, LinkSigner};
 /// Why a principal may not do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
-    /// The token is restricted to reading.
+    /// The token does not permit changes.
     #[error("the token lacks the scope avatars:write")]
     MissingScope,
+    /// The token does not permit reading.
+    #[error("the token lacks the scope avatars:read")]
+    MissingReadScope,
     /// The avatar belongs to another user.
     #[error("only the owner, a service or an admin may change an avatar")]
     NotOwner,
@@ -216,16 +219,14 @@ pub(crate) fn may_change(principal: &Principal, subject: &SubjectId) -> Result<(
     }
 }
 
-/// Checks that a principal is an operator: a service or an admin.
+/// Checks that a principal may read what only operators see: a service or an admin may, with a token
+/// that permits reading.
 ///
 /// # Errors
-/// [`Denied::NotOperator`]
-pub(crate) fn may_operate(principal: &Principal) -> Result<(), Denied> {
-    if principal.role > Role::User {
-        Ok(())
-    } else {
-        Err(Denied::NotOperator)
-    }
+/// [`Denied::NotOperator`], [`Denied::MissingReadScope`]
+pub(crate) fn may_inspect(principal: &Principal) -> Result<(), Denied> {
+    is_operator(principal)?;
+    has_read_scope(principal)
 }
 
 /// Checks that a principal may change the policies of users, which are locks and viewers: a service or
@@ -234,7 +235,7 @@ pub(crate) fn may_operate(principal: &Principal) -> Result<(), Denied> {
 /// # Errors
 /// [`Denied::MissingScope`], [`Denied::NotOperator`]
 pub(crate) fn may_manage(principal: &Principal) -> Result<(), Denied> {
-    may_operate(principal)?;
+    is_operator(principal)?;
     if principal.may_write {
         Ok(())
     } else {
@@ -242,15 +243,34 @@ pub(crate) fn may_manage(principal: &Principal) -> Result<(), Denied> {
     }
 }
 
-/// Checks that a principal may read the lock of `subject`: the owner, a service or an admin may.
+/// Checks that a principal may read the lock of `subject`: the owner, a service or an admin may, with
+/// a token that permits reading.
 ///
 /// # Errors
-/// [`Denied::NotOperator`]
+/// [`Denied::NotOperator`], [`Denied::MissingReadScope`]
 pub(crate) fn may_read_lock(principal: &Principal, subject: &SubjectId) -> Result<(), Denied> {
-    if principal.subject.as_ref() == Some(subject) {
-        return Ok(());
+    if principal.subject.as_ref() != Some(subject) {
+        is_operator(principal)?;
     }
-    may_operate(principal)
+    has_read_scope(principal)
+}
+
+/// Checks that a principal is a service or an admin.
+fn is_operator(principal: &Principal) -> Result<(), Denied> {
+    if principal.role > Role::User {
+        Ok(())
+    } else {
+        Err(Denied::NotOperator)
+    }
+}
+
+/// Checks that the token of a principal permits reading.
+fn has_read_scope(principal: &Principal) -> Result<(), Denied> {
+    if principal.may_read {
+        Ok(())
+    } else {
+        Err(Denied::MissingReadScope)
+    }
 }
 
 /// Whether a lock of the subject stops uploads of a principal: it stops everybody but admins.
@@ -343,11 +363,21 @@ mod tests {
     }
 
     #[test]
-    fn services_and_admins_are_operators() {
-        let decision = |role| may_operate(&principal("42", role));
-        assert_eq!(decision(Role::User), Err(Denied::NotOperator));
-        assert_eq!(decision(Role::Service), Ok(()));
-        assert_eq!(decision(Role::Admin), Ok(()));
+    fn services_and_admins_may_inspect_with_a_token_that_permits_reading() {
+        let decision = |role, may_read| {
+            let principal = principal("42", role);
+            may_inspect(&Principal {
+                may_read,
+                ..principal
+            })
+        };
+        for may_read in [true, false] {
+            assert_eq!(decision(Role::User, may_read), Err(Denied::NotOperator));
+        }
+        for role in [Role::Service, Role::Admin] {
+            assert_eq!(decision(role, true), Ok(()));
+            assert_eq!(decision(role, false), Err(Denied::MissingReadScope));
+        }
     }
 
     #[test]
@@ -370,6 +400,9 @@ mod tests {
             let refused = manages.and(Err(Denied::MissingScope));
             assert_eq!(may_manage(&principal), refused, "{name}");
             assert_eq!(may_read_lock(&principal, &subject("42")), reads, "{name}");
+            principal.may_read = false;
+            let refused = reads.and(Err(Denied::MissingReadScope));
+            assert_eq!(may_read_lock(&principal, &subject("42")), refused, "{name}");
         }
     }
 

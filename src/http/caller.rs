@@ -32,10 +32,10 @@ impl FromRequestParts<AppState> for Caller {
     }
 }
 
-/// A service or an admin.
+/// A service or an admin, with a token that permits reading.
 ///
 /// # Errors
-/// Those of [`Caller`]; 403 for a user. `Option<Operator>` is for routes that are open to anyone:
+/// Those of [`Caller`]; 403 for any other caller. `Option<Operator>` is for routes that are open to anyone:
 /// it is `None` in each of these cases.
 pub(super) struct Operator;
 
@@ -44,7 +44,7 @@ impl FromRequestParts<AppState> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let Caller(principal) = Caller::from_request_parts(parts, app).await?;
-        access::may_operate(&principal)?;
+        access::may_inspect(&principal)?;
         Ok(Self)
     }
 }

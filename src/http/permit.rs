@@ -138,7 +138,8 @@ impl FromRequestParts<AppState> for Moderator {
     }
 }
 
-/// Permission to read the viewers of a user: the caller is a service or an admin.
+/// Permission to read the viewers of a user: the caller is a service or an admin, and the token
+/// permits reading.
 pub(super) struct ViewerReader {
     /// The user.
     pub(super) subject: SubjectId,
@@ -150,12 +151,13 @@ impl FromRequestParts<AppState> for ViewerReader {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let Caller(principal) = Caller::from_request_parts(parts, app).await?;
         let subject = UserInPath::of(parts, app).await?.resolve(&principal)?;
-        access::may_operate(&principal)?;
+        access::may_inspect(&principal)?;
         Ok(Self { subject })
     }
 }
 
-/// Permission to read the lock of a user: the caller is the user, a service or an admin.
+/// Permission to read the lock of a user: the caller is the user, a service or an admin, and the token
+/// permits reading.
 pub(super) struct LockReader {
     /// The user.
     pub(super) subject: SubjectId,

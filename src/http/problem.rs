@@ -322,6 +322,9 @@ impl From<Denied> for Problem {
             Denied::MissingScope => problem.challenge(
                 "Bearer realm=\"cameo\", error=\"insufficient_scope\", scope=\"avatars:write\"",
             ),
+            Denied::MissingReadScope => problem.challenge(
+                "Bearer realm=\"cameo\", error=\"insufficient_scope\", scope=\"avatars:read\"",
+            ),
             Denied::NotOwner | Denied::NotOperator => problem,
         }
     }

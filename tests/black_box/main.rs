@@ -22,5 +22,7 @@ mod moderation;
 mod operations;
 mod permissions;
 mod reading;
+mod stolen;
 mod uploads;
 mod visibility;
+mod visibility_table;

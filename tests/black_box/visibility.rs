@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::{Answer, Client, TestService, photos, send};
+use crate::support::{TestService, caused_by, comparable, photos, send};
 
 const AVATAR: &str = "/api/v1/users/42/avatar";
 const SIGNED_IN: (&str, &str) = ("CAMEO_DELIVERY__ACCESS", "signed_in");
@@ -89,60 +89,6 @@ async fn with_signed_in_every_valid_token_sees_an_avatar_and_nobody_else_does() 
     }
 }
 
-/// Status, headers and body of an answer, without what differs between any two answers.
-fn comparable(answer: &Answer) -> (u16, BTreeMap<String, String>, String) {
-    let id = answer.header("x-request-id").to_owned();
-    let body = String::from_utf8(answer.body.clone())
-        .unwrap()
-        .replace(&id, "ID");
-    let headers = answer.headers.iter().filter(|(name, _)| *name != "date");
-    let headers = headers.map(|(name, value)| {
-        let value = value.to_str().unwrap().replace(&id, "ID");
-        (name.to_string(), value)
-    });
-    (answer.status.as_u16(), headers.collect(), body)
-}
-
-/// The number of calls of each operation of the catalog and the store.
-async fn calls(service: &TestService) -> BTreeMap<String, u64> {
-    let metrics = service.anonymous().get("/metrics").await;
-    let metrics = String::from_utf8(metrics.body).unwrap();
-    let lines = metrics.lines().filter_map(|line| {
-        let (name, count) = line.rsplit_once(' ')?;
-        let counts = name.starts_with("cameo_backend_operations_total{");
-        // Tasks in the background do these by themselves.
-        let by_tasks = ["\"claim\"", "\"check\""];
-        let counts = counts && !by_tasks.iter().any(|task| name.contains(task));
-        counts.then(|| (name.to_owned(), count.parse().unwrap()))
-    });
-    let found: BTreeMap<_, _> = lines.collect();
-    assert!(!found.is_empty(), "{metrics}");
-    found
-}
-
-/// The calls that one request causes.
-async fn caused_by(
-    service: &TestService,
-    caller: &Client,
-    method: &Method,
-    path: &str,
-    accept: &str,
-) -> (Answer, BTreeMap<String, u64>) {
-    let before = calls(service).await;
-    let answer = send(
-        caller
-            .request(method.clone(), path)
-            .header("accept", accept),
-    )
-    .await;
-    let after = calls(service).await;
-    let caused = after.into_iter().filter_map(|(name, count)| {
-        let more = count - before.get(&name).copied().unwrap_or_default();
-        (more > 0).then_some((name, more))
-    });
-    (answer, caused.collect())
-}
-
 #[tokio::test]
 async fn a_denied_avatar_and_a_missing_one_cannot_be_told_apart() {
     // The sweep would call the catalog too.
@@ -155,8 +101,11 @@ async fn a_denied_avatar_and_a_missing_one_cannot_be_told_apart() {
         for accept in ["application/json", "image/webp", "*/*"] {
             for query in ["", "?size=medium", "?size=no-such-size", "?size=0"] {
                 let at = |user: &str| format!("/api/v1/users/{user}/avatar{query}");
-                let denied = caused_by(&service, &stranger, &method, &at("42"), accept).await;
-                let missing = caused_by(&service, &stranger, &method, &at("46"), accept).await;
+                let read = async |user| {
+                    let request = stranger.request(method.clone(), &at(user));
+                    caused_by(&service, request.header("accept", accept)).await
+                };
+                let (denied, missing) = (read("42").await, read("46").await);
                 let place = format!("{method} {accept} {query}");
                 assert_eq!(comparable(&denied.0), comparable(&missing.0), "{place}");
                 assert_eq!(denied.0.status, 404, "{place}");
@@ -172,8 +121,8 @@ async fn a_denied_avatar_and_a_missing_one_cannot_be_told_apart() {
         // Without a token neither the catalog nor the store is asked.
         for user in ["42", "46"] {
             let path = format!("/api/v1/users/{user}/avatar");
-            let anyone = service.anonymous();
-            let (answer, calls) = caused_by(&service, &anyone, &method, &path, "*/*").await;
+            let request = service.anonymous().request(method.clone(), &path);
+            let (answer, calls) = caused_by(&service, request).await;
             assert_eq!((answer.status.as_u16(), calls), (401, BTreeMap::new()));
         }
     }
@@ -269,62 +218,163 @@ async fn a_signature_is_what_other_programs_compute() {
     assert_eq!(String::from_utf8(python.stdout).unwrap().trim(), signature);
 }
 
-#[tokio::test]
-async fn no_object_of_private_avatars_is_readable_without_a_signature() {
-    let service = TestService::start_with(&[PRIVATE]).await;
-    service.owner("42").upload("42", picture()).await.ok();
-    service.owner("43").upload("43", picture()).await.ok();
-    add_viewer(&service, "43").await;
+/// Checks that nobody without a token or a signature reads an object, or a list of the objects, from
+/// the service or from the bucket.
+async fn expect_that_nothing_is_readable(service: &TestService) {
+    let anyone = service.anonymous();
     let objects = service.objects().await;
     assert!(objects.len() > 20, "{objects:?}");
     for key in &objects {
-        assert!(key.starts_with("private/"), "{key}");
-        let answer = service.anonymous().get(&format!("/files/{key}")).await;
-        assert_eq!(answer.status, 404, "{key}");
+        let secret = service.read_object(key).await;
+        assert!(!secret.is_empty(), "{key}");
+        let path = format!("/files/{key}");
+        for path in [
+            path.clone(),
+            path.replacen("/p", "//p", 1),
+            format!("{path}?expires=1&signature=A"),
+        ] {
+            for method in [Method::GET, Method::HEAD] {
+                let request = anyone.request(method.clone(), &path);
+                let answer = send(request.header("range", "bytes=0-")).await;
+                assert_eq!(answer.status, 404, "{method} {path}");
+                assert_ne!(answer.body, secret, "{path}");
+            }
+        }
         if let Some(url) = service.backend().object_url(key) {
-            let answer = reqwest::get(&url).await.unwrap();
-            assert!(!answer.status().is_success(), "{url}");
+            expect_refusal(&url, &secret).await;
+        }
+    }
+    if let Some(bucket) = service.backend().object_url("") {
+        for query in [
+            "",
+            "?list-type=2",
+            "?prefix=public/",
+            "?versions",
+            "?uploads",
+            "?policy",
+        ] {
+            expect_refusal(&format!("{bucket}{query}"), b"").await;
         }
     }
 }
 
+/// Checks that a request to the bucket without credentials is refused.
+async fn expect_refusal(url: &str, secret: &[u8]) {
+    let http = reqwest::Client::new();
+    for method in [Method::GET, Method::HEAD] {
+        let answer = http.request(method.clone(), url).send().await.unwrap();
+        let status = answer.status();
+        assert!(status.is_client_error(), "{method} {url}: {status}");
+        let body = answer.bytes().await.unwrap();
+        let reveals = !secret.is_empty() && body == secret;
+        assert!(!reveals, "{method} {url}");
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert!(!text.contains("<Key>private/"), "{url}: {text}");
+    }
+}
+
+/// Two avatars, one with viewers and a lock.
+async fn fill(service: &TestService) {
+    service.owner("42").upload("42", picture()).await.ok();
+    service.owner("43").upload("43", picture()).await.ok();
+    add_viewer(service, "43").await;
+    let lock = service
+        .admin()
+        .request(Method::PUT, &format!("{AVATAR}/lock"));
+    let lock = lock.header("content-type", "application/json").body("{}");
+    assert_eq!(send(lock).await.status, 200);
+}
+
 #[tokio::test]
-async fn the_policy_of_the_bucket_is_withdrawn_and_made_again() {
-    let policy = ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "policy");
-    let service = TestService::start_fleet(&[policy]).await;
-    let avatar = service.owner("42").upload("42", picture()).await.ok();
-    let url = avatar["avatar_url"].as_str().unwrap().to_owned();
-    let status = async |url: &str| reqwest::get(url).await.unwrap().status().as_u16();
-    assert_eq!(status(&url).await, 200);
-    let service = service.restart_with(&[policy, PRIVATE, SECRET]).await;
-    assert_ne!(status(&url).await, 200, "{url}");
-    // The image still lies under public/. It is shown by a signed URL, and by nothing else.
-    let seen = service.owner("42").avatar("42").await.ok();
-    for signed in urls(&seen) {
-        assert!(signed.contains("/files/public/avatars/"), "{signed}");
-        assert_eq!(status(&signed).await, 200, "{signed}");
-        let (path, _) = signed.split_once('?').unwrap();
-        assert_eq!(status(path).await, 404, "{path}");
+async fn no_object_is_readable_without_a_signature() {
+    let master = ("CAMEO_IMAGES__KEEP_MASTER", "true");
+    for access in [SIGNED_IN, PRIVATE] {
+        let service = TestService::start_with(&[access, master]).await;
+        fill(&service).await;
+        for key in service.objects().await {
+            assert!(key.starts_with("private/"), "{key}");
+        }
+        expect_that_nothing_is_readable(&service).await;
     }
-    assert_eq!(service.owner("44").avatar("42").await.status, 404);
-    let hidden = service.owner("43").upload("43", picture()).await.ok();
-    let service = service.restart_with(&[policy, PUBLIC]).await;
-    assert_eq!(status(&url).await, 200);
-    // The image under private/ is shown by the service, because everybody may see avatars now.
-    let shown = service.anonymous().avatar("43").await.ok();
-    assert_eq!(shown["avatar_id"], hidden["avatar_id"]);
-    for url in urls(&shown) {
-        assert!(
-            url.contains("/files/private/avatars/") && !url.contains('?'),
-            "{url}"
+}
+
+#[tokio::test]
+async fn no_object_stays_readable_when_public_avatars_become_private() {
+    for access in [SIGNED_IN, PRIVATE] {
+        let service = TestService::start_with(&[PUBLIC]).await;
+        fill(&service).await;
+        let objects = service.objects().await;
+        let public = objects.iter().find(|key| key.starts_with("public/"));
+        let path = format!("/files/{}", public.unwrap());
+        assert_eq!(service.anonymous().get(&path).await.status, 200);
+        let service = service.restart_with(&[access, SECRET]).await;
+        // Each object lies where it lay.
+        assert_eq!(service.objects().await, objects);
+        expect_that_nothing_is_readable(&service).await;
+    }
+}
+
+/// Tests that need a server with bucket policies.
+mod by_policy {
+    use super::*;
+
+    const POLICY: (&str, &str) = ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "policy");
+
+    #[tokio::test]
+    async fn the_policy_of_the_bucket_is_withdrawn_and_made_again() {
+        let service = TestService::start_fleet(&[POLICY]).await;
+        let avatar = service.owner("42").upload("42", picture()).await.ok();
+        let url = avatar["avatar_url"].as_str().unwrap().to_owned();
+        let status = async |url: &str| reqwest::get(url).await.unwrap().status().as_u16();
+        assert_eq!(status(&url).await, 200);
+        let service = service.restart_with(&[POLICY, PRIVATE, SECRET]).await;
+        assert_ne!(status(&url).await, 200, "{url}");
+        // The image still lies under public/. It is shown by a signed URL, and by nothing else.
+        let seen = service.owner("42").avatar("42").await.ok();
+        for signed in urls(&seen) {
+            assert!(signed.contains("/files/public/avatars/"), "{signed}");
+            assert_eq!(status(&signed).await, 200, "{signed}");
+            let (path, _) = signed.split_once('?').unwrap();
+            assert_eq!(status(path).await, 404, "{path}");
+        }
+        assert_eq!(service.owner("44").avatar("42").await.status, 404);
+        let hidden = service.owner("43").upload("43", picture()).await.ok();
+        let service = service.restart_with(&[POLICY, PUBLIC]).await;
+        assert_eq!(status(&url).await, 200);
+        // The image under private/ is shown by the service, because everybody may see avatars now.
+        let shown = service.anonymous().avatar("43").await.ok();
+        assert_eq!(shown["avatar_id"], hidden["avatar_id"]);
+        for url in urls(&shown) {
+            assert!(
+                url.contains("/files/private/avatars/") && !url.contains('?'),
+                "{url}"
+            );
+            assert_eq!(status(&url).await, 200, "{url}");
+        }
+        let manifest = format!(
+            "/files/private/avatars/{}/manifest.json",
+            hidden["avatar_id"].as_str().unwrap()
         );
-        assert_eq!(status(&url).await, 200, "{url}");
+        assert_eq!(service.anonymous().get(&manifest).await.status, 404);
     }
-    let manifest = format!(
-        "/files/private/avatars/{}/manifest.json",
-        hidden["avatar_id"].as_str().unwrap()
-    );
-    assert_eq!(service.anonymous().get(&manifest).await.status, 404);
+
+    #[tokio::test]
+    async fn no_object_of_a_public_bucket_stays_readable_when_avatars_become_private() {
+        for access in [SIGNED_IN, PRIVATE] {
+            let service = TestService::start_fleet(&[POLICY, PUBLIC]).await;
+            fill(&service).await;
+            let objects = service.objects().await;
+            for key in &objects {
+                let url = service.backend().object_url(key).unwrap();
+                let answer = reqwest::get(&url).await.unwrap();
+                let is_public = key.starts_with("public/");
+                assert_eq!(answer.status().is_success(), is_public, "{url}");
+            }
+            let service = service.restart_with(&[POLICY, access, SECRET]).await;
+            assert_eq!(service.objects().await, objects);
+            expect_that_nothing_is_readable(&service).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,33 @@ impl Backend {
         answer
     }
 
+    /// Every key of the single Redis with all values, and the file of everything that was ever
+    /// written.
+    pub(crate) fn redis_contents(&self) -> Vec<(String, Vec<u8>)> {
+        let mut contents = Vec::new();
+        self.redis(|server| {
+            for key in server.ask::<Vec<String>>("KEYS *") {
+                let read = match server.ask::<String>(&format!("TYPE {key}")).as_str() {
+                    "string" => format!("GET {key}"),
+                    "hash" => format!("HGETALL {key}"),
+                    "set" => format!("SMEMBERS {key}"),
+                    "zset" => format!("ZRANGE {key} 0 -1 WITHSCORES"),
+                    "list" => format!("LRANGE {key} 0 -1"),
+                    "stream" => format!("XRANGE {key} - +"),
+                    other => panic!("{key} is of the type {other}"),
+                };
+                let mut bytes = Vec::new();
+                flatten(&server.ask(&read), &mut bytes);
+                contents.push((key, bytes));
+            }
+            contents.push((
+                "the append-only file".to_owned(),
+                server.everything_written(),
+            ));
+        });
+        contents
+    }
+
     /// Makes the record of a user in the single Redis unreadable.
     pub(crate) fn damage(&self, user: &str) {
         self.redis(|server| {
@@ -247,6 +274,19 @@ impl Backend {
             Self::Fleet(s3, _) => s3.remove_bucket().await,
         }
     }
+}
+
+/// Appends all texts and numbers of an answer of Redis, one to a line.
+fn flatten(value: &redis::Value, bytes: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(text) => bytes.extend_from_slice(text),
+        redis::Value::Array(values) => values.iter().for_each(|one| flatten(one, bytes)),
+        redis::Value::SimpleString(text) => bytes.extend_from_slice(text.as_bytes()),
+        redis::Value::Int(number) => bytes.extend_from_slice(number.to_string().as_bytes()),
+        redis::Value::Nil => {}
+        other => panic!("an answer of another kind: {other:?}"),
+    }
+    bytes.push(b'\n');
 }
 
 /// The folder of the disk store, which holds the objects by their keys.

@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod comparison;
 mod conformance;
 mod program;
 mod routes;
@@ -11,6 +12,7 @@ mod snapshot;
 pub(crate) use backend::Backend;
 pub(crate) use cameo_testing::photos;
 pub(crate) use client::{Answer, Client, form, form_named, send, try_send};
+pub(crate) use comparison::{caused_by, comparable};
 pub(crate) use program::{run_program, url_when_ready};
 pub(crate) use routes::{Route, routes_of};
 pub(crate) use service::TestService;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cameo::app::App;
 use cameo::auth;
-use cameo::config::{self, Config, SecretString};
+use cameo::config::{self, Config, ExposeSecret, SecretString};
 use cameo::jail::Program;
 use cameo::server;
 use tempfile::TempDir;
@@ -206,15 +207,58 @@ impl TestService {
 
     pub(crate) fn token(&self, user: &str, roles: &[&str]) -> String {
         let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
-        let configured = self.config.auth.main.jwt_secret.clone();
-        let secret = configured.unwrap_or_else(|| SecretString::from(SECRET));
         auth::issue(
             &self.config.auth,
-            &secret,
+            &self.jwt_secret(),
             user,
             &roles,
             Duration::from_mins(5),
         )
         .unwrap()
+    }
+    /// A token with exactly these claims.
+    pub(crate) fn token_with(&self, claims: &serde_json::Value) -> String {
+        let secret = self.jwt_secret();
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.expose_secret().as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+    }
+
+    /// A client with this token.
+    pub(crate) fn client_with(&self, token: &str) -> Client {
+        Client::new(self.url(), Some(token.to_owned()))
+    }
+
+    fn jwt_secret(&self) -> SecretString {
+        let configured = self.config.auth.main.jwt_secret.clone();
+        configured.unwrap_or_else(|| SecretString::from(SECRET))
+    }
+
+    /// The secrets that the service was given or uses.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let mut secrets = vec![self.jwt_secret().expose_secret().to_owned()];
+        let given = self.data.backend.variables();
+        let of_bucket = given
+            .into_iter()
+            .filter(|(name, _)| name.ends_with("SECRET_ACCESS_KEY"));
+        secrets.extend(of_bucket.map(|(_, secret)| secret));
+        secrets
+    }
+
+    /// All files in the data folder, with their contents.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        fn walk(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, files);
+                } else if path.is_file() {
+                    let content = std::fs::read(&path).unwrap();
+                    files.push((path, content));
+                }
+            }
+        }
+        let mut files = Vec::new();
+        walk(self.data.folder.path(), &mut files);
+        files
     }
 }

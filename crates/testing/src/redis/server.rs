@@ -115,6 +115,11 @@ impl RedisServer {
         std::fs::metadata(self.append_only_file()).unwrap().len()
     }
 
+    /// The append-only file: every change since the start.
+    pub fn everything_written(&self) -> Vec<u8> {
+        std::fs::read(self.append_only_file()).unwrap()
+    }
+
     /// Kills the server, truncates its append-only file to `length` bytes, and starts it again. This
     /// is like a power cut that loses writes that were not synced.
     pub fn lose_writes_after(&mut self, length: u64) {
