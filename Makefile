@@ -7,9 +7,13 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 DENY_VERSION := 0.20.2
 DENY := .tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+AUDITABLE_VERSION := 0.7.7
+AUDITABLE := .tools/cargo-auditable-$(AUDITABLE_VERSION)/bin/cargo-auditable
+CYCLONEDX_VERSION := 0.5.9
+CYCLONEDX := .tools/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
 .DEFAULT_GOAL := help
-.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny openapi fmt bench bench-upload bench-scale bench-imaging size fuzz needs servers server-versions traced
+.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny advisories openapi release sbom fmt bench bench-upload bench-scale bench-imaging size fuzz needs servers server-versions traced
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +47,9 @@ docs: needs ## Build the documentation, with private items, into target/doc
 deny: $(DENY) ## Check the dependencies against deny.toml
 	$(DENY) --locked check --hide-inclusion-graph licenses bans sources
 
+advisories: $(DENY) ## Check the dependencies against the advisories of RustSec, from the network
+	$(DENY) --locked check --hide-inclusion-graph advisories
+
 openapi: ## Check docs/openapi.yaml with openapi-spec-validator and Redocly
 	@scripts/need.sh node=nodejs npm=npm python3 python:ensurepip=python3-venv
 	scripts/openapi-lint.sh
@@ -50,8 +57,16 @@ openapi: ## Check docs/openapi.yaml with openapi-spec-validator and Redocly
 fmt: needs ## Format the code
 	cargo fmt --all
 
-size: needs ## Build the release program and check that it is smaller than 30 MB
-	cargo build --release --locked --bin cameo
+release: needs $(AUDITABLE) ## Build the release program, with the list of its crates inside
+	@scripts/need.sh objcopy=binutils python3
+	PATH="$(CURDIR)/$(dir $(AUDITABLE)):$$PATH" cargo auditable build --release --locked --bin cameo
+	@scripts/crates-in.sh target/release/cameo | grep -q '^cameo ' || { echo "the program has no list of its crates" >&2; exit 1; }
+
+sbom: needs $(CYCLONEDX) ## Write the software bill of materials into target/cameo.cdx.json
+	@scripts/need.sh python3 python:ensurepip=python3-venv
+	scripts/sbom.sh $(CYCLONEDX) target/cameo.cdx.json
+
+size: release ## Build the release program and check that it is smaller than 30 MB
 	@bytes=$$(wc -c < target/release/cameo); echo "target/release/cameo has $$bytes bytes"; \
 	test "$$bytes" -lt 30000000 || { echo "it must be smaller than 30,000,000 bytes" >&2; exit 1; }
 
@@ -101,8 +116,17 @@ needs:
 	@scripts/need.sh cc=gcc,libc6-dev
 	@scripts/need-rust.sh
 
-# cargo-deny is built without optimisation and debug information. The build takes
-# a minute, and the check two seconds.
+# Cargo's own tools are built without optimisation and debug information. A build takes up to two
+# minutes, and a check two seconds.
+define install-cargo-tool
+CARGO_PROFILE_DEV_DEBUG=0 cargo install $(1) --version $(2) --locked --debug --quiet --root .tools/$(1)-$(2)
+endef
+
 $(DENY): | needs
-	CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --version $(DENY_VERSION) \
-		--locked --debug --quiet --root .tools/cargo-deny-$(DENY_VERSION)
+	$(call install-cargo-tool,cargo-deny,$(DENY_VERSION))
+
+$(AUDITABLE): | needs
+	$(call install-cargo-tool,cargo-auditable,$(AUDITABLE_VERSION))
+
+$(CYCLONEDX): | needs
+	$(call install-cargo-tool,cargo-cyclonedx,$(CYCLONEDX_VERSION))

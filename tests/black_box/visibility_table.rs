@@ -326,7 +326,10 @@ async fn every_reading_route_answers_every_caller_as_the_table_says() {
                 }
                 // The lock of the caller is no secret to the caller.
                 let is_own = read.route == LOCK && matches!(caller, OwnerWithoutReading);
-                if status < 400 || is_own {
+                // A request for a file does not read the token, so two callers are enough.
+                let is_repetition =
+                    read.route.starts_with("/files/") && !matches!(caller, Nobody | Admin);
+                if status < 400 || is_own || is_repetition {
                     continue;
                 }
                 if let Some(missing) = missing(read.path) {
