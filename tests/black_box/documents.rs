@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::path::Path;
 
 use crate::support::TestService;
 
@@ -121,13 +122,10 @@ fn the_documented_pattern_of_user_ids_matches_exactly_the_valid_ids() {
 
 #[test]
 fn the_settings_named_in_the_document_on_object_stores_exist() {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
     let defaults: toml::Table = read("config.toml").parse().unwrap();
     let document = read("docs/object-stores.md");
     let mut found = 0;
-    // Every second part of the text is code, because backticks enclose it.
-    for code in document.split('`').skip(1).step_by(2) {
+    for code in code_in(&document) {
         let (path, value) = code.split_once(" = ").unwrap_or((code, ""));
         let names: Vec<_> = path.split('.').collect();
         if names.len() < 2 || !defaults.contains_key(names[0]) {
@@ -146,4 +144,120 @@ fn the_settings_named_in_the_document_on_object_stores_exist() {
         found += 1;
     }
     assert!(found > 5, "the document names settings");
+}
+
+#[test]
+fn every_make_target_that_a_document_or_a_workflow_names_exists() {
+    let makefile = read("Makefile");
+    let targets: BTreeSet<_> = makefile
+        .lines()
+        .filter_map(|line| Some(line.split_once(':')?.0))
+        .collect();
+    let mut named = BTreeSet::new();
+    for file in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "deploy/README.md",
+    ] {
+        named.extend(code_in(&read(file)).flat_map(targets_in));
+    }
+    for file in std::fs::read_dir(root().join("docs")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|kind| kind == "md") {
+            let text = std::fs::read_to_string(path).unwrap();
+            named.extend(code_in(&text).flat_map(targets_in));
+        }
+    }
+    named.extend(targets_in(&read(".ci/run")));
+    for file in std::fs::read_dir(root().join(".github/workflows")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        named.extend(targets_in(&text.replace("- run: ", "")));
+    }
+    for target in ["test", "lint", "advisories", "sbom", "conformance"] {
+        assert!(named.contains(target), "{target} is not found: {named:?}");
+    }
+    for target in &named {
+        assert!(targets.contains(target.as_str()), "make {target}");
+    }
+}
+
+/// The targets in the lines that begin with `make`.
+fn targets_in(text: &str) -> Vec<String> {
+    let is_target = |word: &&str| {
+        word.chars()
+            .all(|one| one.is_ascii_lowercase() || one == '-')
+    };
+    let lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("make "));
+    lines
+        .flat_map(|line| line.split_whitespace().take_while(is_target))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_row_of_the_threat_model_names_tests_that_exist() {
+    let document = read("SECURITY.md");
+    let mut rows = 0;
+    for line in document.lines() {
+        let is_row = line.starts_with("| can | ") || line.starts_with("| cannot | ");
+        let tests: Vec<_> = code_in(line).filter(|code| code.contains("::")).collect();
+        assert!(!is_row || !tests.is_empty(), "no test shows: {line}");
+        for test in tests {
+            assert!(is_test(test), "there is no test {test}");
+        }
+        rows += usize::from(is_row);
+    }
+    assert!(rows > 30, "the threat model has {rows} rows");
+    for missing in [
+        "access::no_such_test",
+        "no_such_file::a_test",
+        "visibility::fill",
+        "fleet::no_such_module::anyone_can_read_images_from_the_bucket_and_nothing_else",
+    ] {
+        assert!(!is_test(missing), "{missing}");
+    }
+}
+
+/// Every second part of a text is code, because backticks enclose it.
+fn code_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Whether there is a test with this path, as `cargo test` prints it.
+fn is_test(path: &str) -> bool {
+    let (modules, name) = path.rsplit_once("::").unwrap();
+    let modules: Vec<_> = modules.split("::").collect();
+    (1..=modules.len()).any(|depth| {
+        let (of_file, inside) = modules.split_at(depth);
+        let file = of_file.join("/");
+        [
+            format!("tests/black_box/{file}.rs"),
+            format!("src/{file}.rs"),
+            format!("src/{file}/mod.rs"),
+        ]
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(root().join(file)).ok())
+        .any(|text| {
+            let has_modules = inside
+                .iter()
+                .all(|module| text.contains(&format!("mod {module} {{")));
+            let before = text.split_once(&format!("fn {name}("));
+            let attributes = before.and_then(|(before, _)| before.rsplit("\n\n").next());
+            let is_test = attributes
+                .is_some_and(|lines| lines.contains("#[test]") || lines.contains("#[tokio::test"));
+            has_modules && is_test
+        })
+    })
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The text of a file of the repository.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
 }

@@ -130,15 +130,16 @@ async fn the_log_line_of_a_refused_request_has_its_problem_code() {
         .spawn()
         .unwrap();
     let url = url_when_ready(&mut child).await;
-    let anyone = Client::new(&url, None);
     let secret = "secret-that-is-never-logged";
+    let caller = Client::new(&url, Some(secret.to_owned()));
     let path = format!("/api/v1/users/{secret}%20/avatar?size={secret}");
-    assert_eq!(anyone.get(&path).await.problem().0, 400);
-    anyone.get("/api/v1/users/42/avatar").await.problem();
+    assert_eq!(caller.get(&path).await.problem().0, 400);
+    caller.get("/api/v1/users/42/avatar").await.problem();
+    assert_eq!(caller.avatar("me").await.problem().0, 401);
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let logged = tokio::time::timeout(Duration::from_secs(20), async {
         let mut codes = Vec::new();
-        while codes.len() < 2 {
+        while codes.len() < 3 {
             let line = lines
                 .next_line()
                 .await
@@ -154,7 +155,7 @@ async fn the_log_line_of_a_refused_request_has_its_problem_code() {
     });
     assert_eq!(
         logged.await.unwrap(),
-        ["invalid_user_id", "avatar_not_found"]
+        ["invalid_user_id", "avatar_not_found", "unauthenticated"]
     );
 }
 

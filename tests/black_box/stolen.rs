@@ -1,10 +1,10 @@
-//! Stolen data: Redis, the bucket and the data folder hold no secret, no token and no e-mail address.
+//! Stolen data: Redis, the bucket and the data folder have no secret, no token and no e-mail address.
 
 use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL_NOPAD, HEXLOWER};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Backend, Client, TestService, form_named, photos, send};
+use crate::support::{Backend, Client, TestService, form_named, photos, run_program, send};
 
 const URL_SECRET: &str = "signs the URLs of the stolen installation";
 const PREVIOUS_URL_SECRET: &str = "signed its URLs before";
@@ -170,4 +170,30 @@ async fn a_stolen_data_folder_has_no_configured_secret_no_token_and_no_address()
         has_user |= contains(content, b"main-application") || contains(content, b"\"42\"");
     }
     assert!(has_user, "the files have no user at all");
+}
+
+#[tokio::test]
+async fn a_redis_that_a_thief_changed_is_emptied_and_restored_with_its_locks() {
+    let service = TestService::start_fleet(&[]).await;
+    let owner = service.owner("42");
+    let avatar = owner.upload("42", photos::png(100, 100)).await.ok();
+    let path = "/api/v1/users/42/avatar/lock";
+    let lock = service.admin().request(Method::PUT, path);
+    let lock = lock.header("content-type", "application/json");
+    assert_eq!(send(lock.body("{}")).await.status, 200);
+    let upload = async || owner.upload("42", photos::png(100, 100)).await;
+    assert_eq!(upload().await.problem().1, "avatar_locked");
+    // A writer to Redis can end the lock.
+    for partition in 0..16 {
+        let key = format!("cameo:{{p{partition:02}}}:policies");
+        service.backend().ask_redis(&format!("DEL {key}"));
+    }
+    assert_eq!(owner.get(path).await.status, 404);
+    service.backend().empty_redis();
+    let variables = service.variables().into_iter();
+    let (code, said) = run_program(&["rebuild"], variables).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(upload().await.problem().1, "avatar_locked");
+    let restored = owner.avatar("42").await.ok();
+    assert_eq!(restored["avatar_id"], avatar["avatar_id"]);
 }
