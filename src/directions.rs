@@ -70,16 +70,27 @@ fn the_files_of_a_module_do_not_import_each_other_in_a_circle() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     // The imports of each file from files beside it.
     let mut imports = BTreeMap::<PathBuf, Vec<PathBuf>>::new();
-    for file in rust_files(&source) {
+    let files = rust_files(&source).into_iter();
+    for file in files.filter(|file| !file.ends_with("mod.rs")) {
         let (folder, module) = (file.parent().unwrap(), file.with_extension(""));
         let text = fs::read_to_string(&file).unwrap();
         let names = names_behind("super::", &without_tests(&text));
-        let beside = names.iter().map(|name| folder.join(name));
-        let beside = beside.filter(|other| other.with_extension("rs").exists() || other.is_dir());
-        imports.insert(module, beside.collect());
+        // A name is a file beside this one, or comes from such a file through the parent module.
+        let parent = fs::read_to_string(folder.join("mod.rs"));
+        let parent = parent.or_else(|_| fs::read_to_string(folder.with_extension("rs")));
+        let parent = without_tests(&parent.unwrap_or_default()).replace("self::", "");
+        let mut beside = Vec::new();
+        for other in children(&parent).map(|name| folder.join(name)) {
+            let stem = other.file_name().unwrap().to_str().unwrap();
+            let exported = names_behind(&format!("use {stem}::"), &parent);
+            if other != module && (names.contains(stem) || !names.is_disjoint(&exported)) {
+                beside.push(other);
+            }
+        }
+        imports.insert(module, beside);
     }
     assert!(imports.values().any(|imported| !imported.is_empty()));
-    for file in imports.keys().filter(|file| !file.ends_with("mod")) {
+    for file in imports.keys() {
         let mut reached = BTreeSet::new();
         let mut next = imports[file].clone();
         while let Some(other) = next.pop() {
@@ -130,6 +141,15 @@ fn test_modules_of(text: &str) -> impl Iterator<Item = &str> {
         let line = rest.trim_start().lines().next()?;
         let (_, name) = line.split_once("mod ")?;
         name.strip_suffix(';')
+    })
+}
+
+/// The names of the modules that a file declares in files of their own.
+fn children(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let (before, name) = line.split_once("mod ")?;
+        let is_declaration = before.is_empty() || before.starts_with("pub");
+        name.strip_suffix(';').filter(|_| is_declaration)
     })
 }
 

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
-use super::{AvatarId, Format, Record, Rendition, SubjectHash, VariantName};
+use super::{Audience, AvatarId, Format, Record, Rendition, SubjectHash, VariantName};
 
 /// The key of one stored object. The key alone decides the object's path, content type, cache policy
 /// and audience; adapters do not.
@@ -52,17 +50,6 @@ pub enum ObjectKey {
         /// The hash of the subject.
         owner: SubjectHash,
     },
-}
-
-/// Who may read an object directly from the store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Audience {
-    /// Anyone who knows its URL.
-    #[default]
-    Public,
-    /// Only the service.
-    Private,
 }
 
 /// The folder of the objects that anyone may read.

@@ -18,8 +18,8 @@ pub use cameo_imaging::{
 };
 pub use event::{Change, Event, Previous};
 pub use ids::{AvatarId, InvalidAvatarId, InvalidSubjectId, SubjectHash, SubjectId};
-pub use key::{Audience, ObjectKey};
+pub use key::ObjectKey;
 pub(crate) use key::{POLICY_ROOT, PRIVATE_ROOT, PUBLIC_ROOT};
 pub use policy::{Lock, Policy, PolicyDocument, PolicyDocumentError};
-pub use record::{Manifest, ManifestError, Record, Version};
+pub use record::{Audience, Manifest, ManifestError, Record, Version};
 pub use time::{InvalidTimestamp, Timestamp};

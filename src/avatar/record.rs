@@ -4,9 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Audience, AvatarId, Format, Placeholder, Rendition, Source, SubjectId, Timestamp, VariantName,
-};
+use super::{AvatarId, Format, Placeholder, Rendition, Source, SubjectId, Timestamp, VariantName};
 
 /// The number of an upload of a subject. Versions never decrease, not even after a delete or the loss
 /// of a catalog. They begin at 1, or above a floor if a catalog was lost.
@@ -28,6 +26,17 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Who may read an object directly from the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    /// Anyone who knows its URL.
+    #[default]
+    Public,
+    /// Only the service.
+    Private,
 }
 
 /// The catalog's record of a subject's current avatar.
