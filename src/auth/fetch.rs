@@ -90,7 +90,7 @@ pub enum FetchError {
         address: String,
     },
     /// The redirect has no target, or one that cannot be read.
-    #[error("{address} redirects to nowhere")]
+    #[error("{address} redirects without a valid target")]
     BadRedirect {
         /// The address.
         address: String,
