@@ -54,7 +54,7 @@ mod sniff;
 mod vocabulary;
 
 pub use control::{CancelToken, Control};
-pub use encode::encode_rgb;
+pub use encode::{encode_drawing, encode_rgb};
 pub use error::Error;
 pub use executor::{Executor, Task};
 pub use pool::{Job, Pool};

@@ -26,11 +26,35 @@ pub fn encode_rgb(
     format: Format,
     recipe: &Recipe,
 ) -> Result<Vec<u8>, Error> {
-    let raster =
-        Raster::new(width, height, Layout::Rgb, pixels).ok_or_else(|| Error::Internal {
-            reason: format!("a drawing that is not of {width} × {height} px"),
-        })?;
+    let raster = drawn(width, height, pixels)?;
     encode(&Picture::Pixels(raster), format, recipe)
+}
+
+/// Encodes a flat drawing of few colours: `width × height` pixels in sRGB, three bytes each, in rows
+/// from the top. WebP and PNG keep it without loss, which is smaller for such a drawing; JPEG keeps
+/// the full resolution of its colours.
+///
+/// # Errors
+///
+/// [`Error::Internal`] if the number of bytes does not fit the size, or if the encoder fails.
+pub fn encode_drawing(
+    width: u32,
+    height: u32,
+    pixels: Vec<u8>,
+    format: Format,
+) -> Result<Vec<u8>, Error> {
+    let raster = drawn(width, height, pixels)?;
+    match format {
+        Format::Webp => webp::encode_drawing(&raster),
+        Format::Jpeg => jpeg::encode_full_chroma(&raster, 90),
+        Format::Png => png::encode(&raster),
+    }
+}
+
+fn drawn(width: u32, height: u32, pixels: Vec<u8>) -> Result<Raster, Error> {
+    Raster::new(width, height, Layout::Rgb, pixels).ok_or_else(|| Error::Internal {
+        reason: format!("a drawing that is not of {width} × {height} px"),
+    })
 }
 
 /// Encodes an sRGB picture in RGB, RGBA or planes.

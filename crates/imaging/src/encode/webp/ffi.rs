@@ -49,8 +49,7 @@ pub(super) fn encode_planes(
     encode_picture(Picture::of_planes(planes)?, &configure(quality, effort)?)
 }
 
-/// Encodes without loss at a method of 0 to 6 and an effort of 0 to 100, for tests of the decoder.
-#[cfg(test)]
+/// Encodes without loss at a method of 0 to 6 and an effort of 0 to 100.
 pub(super) fn encode_lossless(raster: &Raster, method: u8, effort: u8) -> Result<Vec<u8>, Fault> {
     let mut config = WebPConfig::new().map_err(|()| Fault::Version)?;
     config.lossless = 1;

@@ -62,6 +62,12 @@ fn effort_for(raster: &Raster) -> Effort {
     }
 }
 
+/// Encodes a flat drawing without loss.
+pub(super) fn encode_drawing(raster: &Raster) -> Result<Vec<u8>, Error> {
+    // More effort makes such files hardly smaller.
+    ffi::encode_lossless(raster, 3, 50).map_err(|error| internal("libwebp", &error))
+}
+
 /// Encodes without loss, for tests of the decoder.
 #[cfg(test)]
 pub(crate) fn encode_lossless(raster: &Raster, method: u8, effort: u8) -> Vec<u8> {
