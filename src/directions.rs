@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// modules of the same level do not know each other, and there is no import cycle.
 const LEVELS: &[&[&str]] = &[
     &["avatar"],
+    &["defaults"],
     &["config"],
     &["private_files", "telemetry"],
     &["data_folder", "jail", "redis", "waiting"],

@@ -13,6 +13,7 @@
 //! | module | task |
 //! | --- | --- |
 //! | [`avatar`] | the vocabulary: user ids, avatar ids, object keys, records, events |
+//! | [`defaults`] | draws the images of users without an avatar |
 //! | [`config`] | loads and checks the settings |
 //! | [`telemetry`] | log lines, metrics, health |
 //! | `private_files` | creates files and folders that only their owner can read |
@@ -78,6 +79,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 mod data_folder;
+pub mod defaults;
 #[cfg(test)]
 mod directions;
 pub mod http;
