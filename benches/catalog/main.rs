@@ -77,8 +77,13 @@ async fn main() {
 async fn upload(catalog: &RedisCatalog, number: u64) {
     let subject = subject(number);
     let mut record = record(number);
-    let reserved = catalog.reserve(&subject, record.avatar_id, Duration::from_mins(2));
-    let reserved = reserved.await.unwrap();
+    let reserved = catalog.reserve(
+        &subject,
+        record.avatar_id,
+        Duration::from_mins(2),
+        Uploader::Ordinary,
+    );
+    let reserved = reserved.await.unwrap().unwrap();
     (record.version, record.reserved_at) = (reserved.version, reserved.reserved_at);
     let anything = Precondition::Anything;
     let replaced = catalog

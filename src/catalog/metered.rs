@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{
     Catalog, CatalogError, Claimed, Cursor, Events, InitialState, Invalidated, Outstanding, Page,
     Policies, PolicyChange, PolicyRestore, Precondition, PreconditionFailed, Records, Removals,
-    Removed, Replaced, Reservation, Restored, Stats, UploadState, Uploader, Watched,
+    Removed, Replaced, Reservation, Restored, Stats, SubjectLocked, UploadState, Uploader, Watched,
 };
 use crate::avatar::{AvatarId, Event, Lock, Policy, Record, SubjectId, Timestamp, Version};
 use crate::telemetry::{Health, Metrics, Operations};
@@ -58,8 +58,9 @@ impl Records for MeteredCatalog {
         subject: &SubjectId,
         avatar: AvatarId,
         within: Duration,
-    ) -> Result<Reservation, CatalogError> {
-        let answer = self.inner.reserve(subject, avatar, within);
+        uploader: Uploader,
+    ) -> Result<Result<Reservation, SubjectLocked>, CatalogError> {
+        let answer = self.inner.reserve(subject, avatar, within, uploader);
         self.operations.measure("reserve", answer).await
     }
 

@@ -37,12 +37,17 @@ pub trait Records: Send + Sync + 'static {
     ///
     /// A repetition for a pending id gives the same answer. An id that is no longer pending does not
     /// become pending again. A later reservation of a subject has a later time.
+    ///
+    /// While a lock of the subject is in force, an uploader who is no admin gets [`SubjectLocked`],
+    /// and nothing changes. [`replace`](Self::replace) checks the lock again, because a lock may come
+    /// after the reservation.
     async fn reserve(
         &self,
         subject: &SubjectId,
         avatar: AvatarId,
         within: Duration,
-    ) -> Result<Reservation, CatalogError>;
+        uploader: Uploader,
+    ) -> Result<Result<Reservation, SubjectLocked>, CatalogError>;
 
     /// Commits an upload: makes `record` the subject's current record.
     ///
@@ -102,6 +107,10 @@ pub struct Reservation {
     /// The time of the reservation, by the catalog's clock.
     pub reserved_at: Timestamp,
 }
+
+/// A lock of the subject stops the upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectLocked;
 
 /// The state in which a catalog is initialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,13 +34,18 @@ impl Service {
             Replaced::Committed => return Ok(record),
             Replaced::Superseded => Error::Superseded,
             Replaced::PreconditionFailed => Error::PreconditionFailed,
-            // The upload is refused even if the lock cannot be read for the answer.
-            Replaced::Locked => Error::Locked(self.catalog.lock(subject).await.ok().flatten()),
+            Replaced::Locked => self.locked(subject).await,
             // A sweep claimed the id. Objects that were written after the sweep are still there.
             Replaced::NotPending => Error::TimedOut,
         };
         self.abandon(subject, record.avatar_id).await;
         Err(refusal)
+    }
+
+    /// The error of an upload that a lock refused. The lock is read for the answer. If it cannot be
+    /// read, the upload is refused all the same.
+    pub(super) async fn locked(&self, subject: &SubjectId) -> Error {
+        Error::Locked(self.catalog.lock(subject).await.ok().flatten())
     }
 
     /// Checks a precondition before any work is done. The commit checks it again.
@@ -98,6 +103,7 @@ mod tests {
 
     use super::*;
     use crate::avatar::Account;
+    use crate::service::Upload;
     use crate::service::make::Picture;
     use crate::service::testing::Parts;
     use crate::storage::Store;
@@ -118,7 +124,8 @@ mod tests {
                 bytes: Bytes::from_static(PICTURE),
                 crop: None,
             };
-            let made = service.make_objects(&who, picture, admitted, std::future::pending());
+            let made =
+                service.make_objects(&who, uploader, picture, admitted, std::future::pending());
             let record = made.await.unwrap();
             let avatar = record.avatar_id;
             assert!(!parts.store.list(avatar).await.unwrap().is_empty());
@@ -134,6 +141,37 @@ mod tests {
                     assert_eq!(parts.store.list(avatar).await.unwrap(), []);
                     assert!(parts.catalog.get(&who).await.unwrap().is_none());
                 }
+                (other, _) => panic!("{uploader:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_comes_after_the_check_before_the_body_stops_all_writes_to_the_store() {
+        const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
+
+        let parts = Parts::new();
+        let service = parts.service();
+        let who = SubjectId::new("42").unwrap();
+        let lock = service.set_lock(&who, "spam", None).await.unwrap();
+        for uploader in [Uploader::Ordinary, Uploader::Admin] {
+            let admission = service.admit(Account::User(who.clone()), PICTURE.len());
+            let upload = Upload {
+                subject: who.clone(),
+                bytes: Bytes::from_static(PICTURE),
+                crop: None,
+                precondition: Precondition::Anything,
+                uploader,
+            };
+            let admission = admission.await.unwrap();
+            let uploaded = service.upload(admission, upload, std::future::pending());
+            match (uploaded.await, uploader) {
+                (Err(Error::Locked(Some(refused))), Uploader::Ordinary) => {
+                    assert_eq!(refused, lock);
+                    assert_eq!(parts.store.uploads(None).await.unwrap(), []);
+                    assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
+                }
+                (Ok(_), Uploader::Admin) => {}
                 (other, _) => panic!("{uploader:?}: {other:?}"),
             }
         }

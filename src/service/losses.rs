@@ -135,8 +135,11 @@ mod tests {
         let who = SubjectId::new("42").unwrap();
         let mut record = contract::record(1, 1);
         let minute = Duration::from_mins(1);
-        let reserved = parts.catalog.reserve(&who, record.avatar_id, minute).await;
-        let reserved = reserved.unwrap();
+        let reserved = parts
+            .catalog
+            .reserve(&who, record.avatar_id, minute, Uploader::Ordinary)
+            .await;
+        let reserved = reserved.unwrap().unwrap();
         (record.version, record.reserved_at) = (reserved.version, reserved.reserved_at);
         let anything = Precondition::Anything;
         let replaced = parts

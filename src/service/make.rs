@@ -20,7 +20,7 @@ use tracing::warn;
 use super::admission::Admitted;
 use super::{Error, Service};
 use crate::avatar::{AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SubjectId};
-use crate::catalog::{CatalogError, Reservation};
+use crate::catalog::{CatalogError, Reservation, SubjectLocked, Uploader};
 use crate::jail;
 use crate::telemetry::chain;
 
@@ -34,6 +34,15 @@ pub(super) struct Picture {
     /// The part of the upright picture that becomes the avatar. Without it, the largest centred
     /// square does.
     pub(super) crop: Option<Crop>,
+}
+
+/// An upload that makes a new avatar.
+#[derive(Clone, Copy)]
+struct NewUpload<'a> {
+    subject: &'a SubjectId,
+    uploader: Uploader,
+    /// The id of the new avatar.
+    avatar: AvatarId,
 }
 
 /// The objects and reservations that a failed upload may leave besides its renditions.
@@ -59,14 +68,20 @@ impl Service {
     pub(super) async fn make_objects(
         &self,
         subject: &SubjectId,
+        uploader: Uploader,
         picture: Picture,
         admitted: Admitted,
         abort: impl Future<Output = Error>,
     ) -> Result<Record, Error> {
         let avatar = AvatarId::random().map_err(|error| Error::Internal(Box::new(error)))?;
+        let upload = NewUpload {
+            subject,
+            uploader,
+            avatar,
+        };
         let mut traces = Traces::None;
         let stored = tokio::select! {
-            stored = self.store_all(subject, picture, avatar, &mut traces, admitted) => stored,
+            stored = self.store_all(upload, picture, &mut traces, admitted) => stored,
             aborted = abort => Err(aborted),
         };
         if stored.is_err() && !matches!(traces, Traces::None) {
@@ -79,12 +94,16 @@ impl Service {
     /// may leave behind.
     async fn store_all(
         &self,
-        subject: &SubjectId,
+        upload: NewUpload<'_>,
         picture: Picture,
-        avatar: AvatarId,
         traces: &mut Traces,
         admitted: Admitted,
     ) -> Result<Record, Error> {
+        let NewUpload {
+            subject,
+            uploader,
+            avatar,
+        } = upload;
         let Admitted {
             account,
             user_slot: _user_slot,
@@ -126,13 +145,19 @@ impl Service {
                         // catalog may have reserved the id.
                         *traces = Traces::Reservation;
                         let within = self.settings.upload_deadline;
-                        let reserved = self.catalog.reserve(subject, avatar, within).await;
+                        let reserved =
+                            self.catalog.reserve(subject, avatar, within, uploader).await;
                         // Invalidating an id that was never reserved would add entries to a full
                         // catalog.
-                        if reserved.as_ref().is_err_and(CatalogError::is_refusal) {
+                        if matches!(&reserved, Ok(Err(SubjectLocked)))
+                            || reserved.as_ref().is_err_and(CatalogError::is_refusal)
+                        {
                             *traces = Traces::None;
                         }
-                        reservation = Some(reserved?);
+                        match reserved? {
+                            Ok(reserved) => reservation = Some(reserved),
+                            Err(SubjectLocked) => return Err(self.locked(subject).await),
+                        }
                     }
                     let (key, object) = match output {
                         Output::Rendition(rendition, object) => {

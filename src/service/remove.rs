@@ -90,7 +90,12 @@ mod tests {
             let mut record = contract::record(number, 0);
             let avatar = record.avatar_id;
             let hour = Duration::from_hours(1);
-            let reserved = parts.catalog.reserve(&subject, avatar, hour).await.unwrap();
+            let reserved = parts
+                .catalog
+                .reserve(&subject, avatar, hour, Uploader::Ordinary)
+                .await
+                .unwrap()
+                .unwrap();
             record.version = reserved.version;
             record.reserved_at = reserved.reserved_at;
             let anything = Precondition::Anything;

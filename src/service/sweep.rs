@@ -197,10 +197,11 @@ mod tests {
         for number in 0..100 {
             let subject = SubjectId::new(number.to_string()).unwrap();
             let key = rendition(number);
-            let reserved = parts
-                .catalog
-                .reserve(&subject, key.avatar().unwrap(), minute);
-            reserved.await.unwrap();
+            let reserved =
+                parts
+                    .catalog
+                    .reserve(&subject, key.avatar().unwrap(), minute, Uploader::Ordinary);
+            reserved.await.unwrap().unwrap();
             if number != stuck {
                 parts
                     .store

@@ -74,7 +74,7 @@ impl Service {
         };
         let picture = Picture { bytes, crop };
         let record = self
-            .make_objects(&subject, picture, admitted, abort)
+            .make_objects(&subject, uploader, picture, admitted, abort)
             .await?;
         self.commit(&subject, record, &precondition, uploader).await
     }

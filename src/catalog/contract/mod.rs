@@ -20,7 +20,7 @@ use async_trait::async_trait;
 
 use super::{
     Catalog, Claimed, Clock, EmbeddedCatalog, InitialState, Outstanding, Precondition, Replaced,
-    Reservation, Uploader,
+    Reservation, SubjectLocked, Uploader,
 };
 use crate::avatar::{
     Audience, AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId,
@@ -165,6 +165,7 @@ macro_rules! contract_tests {
                 the_later_of_two_restored_policies_wins,
                 a_lock_ends_by_the_catalogs_clock,
                 a_lock_refuses_every_commit_but_an_admins,
+                a_lock_refuses_every_reservation_but_an_admins,
                 an_upload_that_a_lock_refused_is_never_restored,
                 a_policy_survives_uploads_deletes_sweeps_and_drops,
             ]
@@ -276,14 +277,24 @@ pub(crate) fn previous_record() -> Record {
 
 /// Reserves an id for the subject, and returns the record that its upload would commit.
 async fn reserved(catalog: Bench<'_>, subject: &SubjectId) -> Record {
+    let reserved = reserved_by(catalog, subject, Uploader::Ordinary).await;
+    reserved.unwrap()
+}
+
+/// Like [`reserved`], for this uploader.
+async fn reserved_by(
+    catalog: Bench<'_>,
+    subject: &SubjectId,
+    uploader: Uploader,
+) -> Result<Record, SubjectLocked> {
     let mut record = record(1, 0);
     record.avatar_id = AvatarId::random().unwrap();
-    let reserved = catalog.reserve(subject, record.avatar_id, seconds(120));
+    let reserved = catalog.reserve(subject, record.avatar_id, seconds(120), uploader);
     Reservation {
         version: record.version,
         reserved_at: record.reserved_at,
-    } = reserved.await.unwrap();
-    record
+    } = reserved.await.unwrap()?;
+    Ok(record)
 }
 
 /// Commits a record without a precondition. The replaced record is due after an hour.

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::restores::restore;
-use super::{AGES, Bench, commit, outstanding, reserved, seconds, subject, sweep, uploaded};
-use crate::avatar::{Lock, Policy, SubjectId, Timestamp};
+use super::{
+    AGES, Bench, commit, outstanding, reserved, reserved_by, seconds, subject, sweep, uploaded,
+};
+use crate::avatar::{AvatarId, Lock, Policy, SubjectId, Timestamp, Version};
 use crate::catalog::{
-    PolicyChange, PolicyRestore, Precondition, Replaced, Restored, UploadState, Uploader,
+    PolicyChange, PolicyRestore, Precondition, Replaced, Restored, SubjectLocked, UploadState,
+    Uploader,
 };
 
 /// A policy with a lock that ends at `until`, and with a viewer.
@@ -104,12 +107,12 @@ pub(crate) async fn the_later_of_two_restored_policies_wins(catalog: Bench<'_>) 
 pub(crate) async fn a_lock_ends_by_the_catalogs_clock(catalog: Bench<'_>) {
     let who = subject("locked-for-a-minute");
     let policy = locked(catalog, 1, Some(60)).await;
+    let under_way = reserved(catalog, &who).await;
     set(catalog, &who, &policy, 0).await;
     catalog.clock.advance(50).await;
     assert_eq!(catalog.lock(&who).await.unwrap(), policy.lock);
     assert_eq!(current(catalog, &who).await, policy);
-    let during = reserved(catalog, &who).await;
-    assert_eq!(commit(catalog, &who, &during).await, Replaced::Locked);
+    assert_eq!(commit(catalog, &who, &under_way).await, Replaced::Locked);
     catalog.clock.advance(11).await;
     assert_eq!(catalog.lock(&who).await.unwrap(), None);
     let (ended, now) = catalog.policy(&who).await.unwrap();
@@ -129,7 +132,7 @@ pub(crate) async fn a_lock_refuses_every_commit_but_an_admins(catalog: Bench<'_>
     assert_eq!(commit(catalog, &who, &under_way).await, Replaced::Locked);
     assert_eq!(commit(catalog, &who, &under_way).await, Replaced::Locked);
     assert_eq!(catalog.get(&who).await.unwrap(), Some(before.clone()));
-    let by_admin = reserved(catalog, &who).await;
+    let by_admin = reserved_by(catalog, &who, Uploader::Admin).await.unwrap();
     let anything = Precondition::Anything;
     for _ in 0..2 {
         let admin = Uploader::Admin;
@@ -148,6 +151,33 @@ pub(crate) async fn a_lock_refuses_every_commit_but_an_admins(catalog: Bench<'_>
     uploaded(catalog, &who).await;
     // Another user is not locked.
     uploaded(catalog, &subject("not-locked")).await;
+}
+
+pub(crate) async fn a_lock_refuses_every_reservation_but_an_admins(catalog: Bench<'_>) {
+    let who = subject("locked-before");
+    let under_way = reserved(catalog, &who).await;
+    let policy = locked(catalog, 1, Some(60)).await;
+    set(catalog, &who, &policy, 0).await;
+    let refused = AvatarId::random().unwrap();
+    for _ in 0..2 {
+        let reserved = catalog.reserve(&who, refused, seconds(120), Uploader::Ordinary);
+        assert_eq!(reserved.await.unwrap(), Err(SubjectLocked));
+    }
+    // A refusal leaves nothing for the sweep.
+    let state = catalog.upload_state(&who, refused).await.unwrap();
+    assert_eq!(state, UploadState::Unknown);
+    let ids: Vec<_> = catalog.outstanding().await.unwrap();
+    assert!(ids.iter().all(|one| one.avatar != refused), "{ids:?}");
+    // A repetition of a reservation that was made before the lock gets the same answer.
+    let again = catalog.reserve(&who, under_way.avatar_id, seconds(120), Uploader::Ordinary);
+    assert_eq!(again.await.unwrap().unwrap().version, under_way.version);
+    // A refusal takes no version.
+    let by_admin = reserved_by(catalog, &who, Uploader::Admin).await.unwrap();
+    assert_eq!(by_admin.version, Version(under_way.version.0 + 1));
+    // Another user is not locked, and the lock ends.
+    reserved(catalog, &subject("not-locked-before")).await;
+    catalog.clock.advance(61).await;
+    reserved(catalog, &who).await;
 }
 
 pub(crate) async fn an_upload_that_a_lock_refused_is_never_restored(catalog: Bench<'_>) {

@@ -53,8 +53,10 @@ pub(crate) async fn versions_count_up_and_survive_a_delete(catalog: Bench<'_>) {
 pub(crate) async fn a_reservation_can_be_repeated(catalog: Bench<'_>) {
     let who = subject("reserved-again");
     let again = async |record: &Record| {
-        let again = catalog.reserve(&who, record.avatar_id, seconds(120)).await;
-        again.unwrap().version
+        let again = catalog
+            .reserve(&who, record.avatar_id, seconds(120), Uploader::Ordinary)
+            .await;
+        again.unwrap().unwrap().version
     };
     let first = reserved(catalog, &who).await;
     let second = reserved(catalog, &who).await;
@@ -91,8 +93,10 @@ pub(crate) async fn a_later_reservation_has_a_later_time(catalog: Bench<'_>) {
         let record = reserved(catalog, &who).await;
         assert!(record.reserved_at > last);
         last = record.reserved_at;
-        let again = catalog.reserve(&who, record.avatar_id, seconds(120)).await;
-        assert_eq!(again.unwrap().reserved_at, record.reserved_at);
+        let again = catalog
+            .reserve(&who, record.avatar_id, seconds(120), Uploader::Ordinary)
+            .await;
+        assert_eq!(again.unwrap().unwrap().reserved_at, record.reserved_at);
     }
 }
 
@@ -309,8 +313,10 @@ pub(crate) async fn every_new_version_is_above_the_floor(catalog: Bench<'_>) {
         let who = subject(&format!("never-had-a-version-{number}"));
         let record = reserved(catalog, &who).await;
         assert_eq!(record.version, Version(seen.0 + 1));
-        let again = catalog.reserve(&who, record.avatar_id, seconds(120)).await;
-        assert_eq!(again.unwrap().version, record.version);
+        let again = catalog
+            .reserve(&who, record.avatar_id, seconds(120), Uploader::Ordinary)
+            .await;
+        assert_eq!(again.unwrap().unwrap().version, record.version);
         assert_eq!(commit(catalog, &who, &record).await, Replaced::Committed);
     }
     for who in [&known, &deleted] {

@@ -18,7 +18,7 @@ use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName,
 use crate::catalog::codec;
 use crate::catalog::{
     CatalogError, Cursor, InitialState, Page, Precondition, Records, Replaced, Reservation,
-    Restored, Stats, StatsRow, Uploader,
+    Restored, Stats, StatsRow, SubjectLocked, Uploader,
 };
 
 /// The number of records in a page.
@@ -110,7 +110,8 @@ impl Records for EmbeddedCatalog {
         subject: &SubjectId,
         avatar: AvatarId,
         within: Duration,
-    ) -> Result<Reservation, CatalogError> {
+        uploader: Uploader,
+    ) -> Result<Result<Reservation, SubjectLocked>, CatalogError> {
         let (subject, clock) = (subject.clone(), Arc::clone(&self.clock));
         self.write("reserve an upload", move |transaction| {
             let mut reservations = transaction.open_table(RESERVATIONS)?;
@@ -118,17 +119,17 @@ impl Records for EmbeddedCatalog {
                 Reserved::read(&reservations, avatar)?
             {
                 let reserved_at = at;
-                return Ok(Reservation {
+                return Ok(Ok(Reservation {
                     version,
                     reserved_at,
-                });
+                }));
             }
             let current = current(&transaction.open_table(RECORDS)?, &subject)?;
             if let Some(current) = current.filter(|current| current.avatar_id == avatar) {
-                return Ok(Reservation {
+                return Ok(Ok(Reservation {
                     version: current.version,
                     reserved_at: current.reserved_at,
-                });
+                }));
             }
             let mut subjects = transaction.open_table(VERSIONS)?;
             let (last, deleted) = versions(&subjects, &subject)?;
@@ -138,13 +139,17 @@ impl Records for EmbeddedCatalog {
                 .map_or(0, |reserved| reserved.value());
             let outstanding = transaction.open_table(OUTSTANDING)?;
             if state_of(&outstanding, &subject, avatar)?.is_some() {
-                return Ok(Reservation {
+                return Ok(Ok(Reservation {
                     version: Version(last),
                     reserved_at: Timestamp::from_unix_ms(reserved),
-                });
+                }));
             }
             drop(outstanding);
             let now = clock.now();
+            let policies = transaction.open_table(POLICIES)?;
+            if uploader != Uploader::Admin && lock_in_force(&policies, &subject, now)?.is_some() {
+                return Ok(Err(SubjectLocked));
+            }
             let version = last.max(version_floor(transaction, now)?) + 1;
             // A later reservation of a subject has a later time, even if the clock is set back.
             let reserved_at = now.unix_ms().max(reserved + 1);
@@ -156,10 +161,10 @@ impl Records for EmbeddedCatalog {
                 (version, reserved_at, deadline.unix_ms()),
             )?;
             set_state(transaction, State::Pending, &subject, avatar, deadline)?;
-            Ok(Reservation {
+            Ok(Ok(Reservation {
                 version: Version(version),
                 reserved_at: Timestamp::from_unix_ms(reserved_at),
-            })
+            }))
         })
         .await
     }

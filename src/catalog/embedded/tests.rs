@@ -130,8 +130,10 @@ async fn records_versions_and_events_survive_reopening() {
     {
         let catalog = EmbeddedCatalog::open(&path, contract::EVENTS_KEPT).unwrap();
         catalog.initialize(InitialState::New).await.unwrap();
-        let reserved = catalog.reserve(&subject, record.avatar_id, MINUTE).await;
-        record.reserved_at = reserved.unwrap().reserved_at;
+        let reserved = catalog
+            .reserve(&subject, record.avatar_id, MINUTE, Uploader::Ordinary)
+            .await;
+        record.reserved_at = reserved.unwrap().unwrap().reserved_at;
         let anything = Precondition::Anything;
         let replaced = catalog
             .replace(&subject, &record, &anything, MINUTE, Uploader::Ordinary)
@@ -144,7 +146,11 @@ async fn records_versions_and_events_survive_reopening() {
     assert_eq!(events[0].change, Happened::Updated(record.clone()));
     assert_eq!(catalog.get(&subject).await.unwrap(), Some(record));
     let next = AvatarId::from_bytes([9; 16]);
-    let reserved = catalog.reserve(&subject, next, MINUTE).await.unwrap();
+    let reserved = catalog
+        .reserve(&subject, next, MINUTE, Uploader::Ordinary)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(reserved.version, Version(2));
     assert!(reserved.reserved_at > events[0].at);
 }
@@ -185,7 +191,11 @@ async fn versions_and_reservation_times_increase_even_if_the_clock_is_set_back()
     let subject = SubjectId::new("42").unwrap();
     let reserve = async |id: u8| {
         let id = AvatarId::from_bytes([id; 16]);
-        catalog.reserve(&subject, id, MINUTE).await.unwrap()
+        catalog
+            .reserve(&subject, id, MINUTE, Uploader::Ordinary)
+            .await
+            .unwrap()
+            .unwrap()
     };
     let first = reserve(1).await;
     clock.set_back(Duration::from_hours(1));
@@ -225,7 +235,11 @@ async fn data_of_the_previous_release_is_read_and_continued() {
     let state = catalog.upload_state(&subject, under_way).await.unwrap();
     assert_eq!(state, UploadState::Expired);
     let next = AvatarId::from_bytes([8; 16]);
-    let reserved = catalog.reserve(&subject, next, MINUTE).await.unwrap();
+    let reserved = catalog
+        .reserve(&subject, next, MINUTE, Uploader::Ordinary)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(reserved.version, Version(702));
     let removed = catalog
         .remove(&subject, &Precondition::Anything, MINUTE)
@@ -265,11 +279,13 @@ async fn a_delete_whose_step_runs_twice_returns_the_removed_record() {
     let subject = SubjectId::new("42").unwrap();
     let mut records = [contract::record(200, 0), contract::record(9, 0)];
     for record in &mut records {
-        let reserved = catalog.reserve(&subject, record.avatar_id, MINUTE).await;
+        let reserved = catalog
+            .reserve(&subject, record.avatar_id, MINUTE, Uploader::Ordinary)
+            .await;
         Reservation {
             version: record.version,
             reserved_at: record.reserved_at,
-        } = reserved.unwrap();
+        } = reserved.unwrap().unwrap();
         let anything = Precondition::Anything;
         let replaced = catalog
             .replace(&subject, record, &anything, MINUTE, Uploader::Ordinary)

@@ -13,7 +13,7 @@ use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::catalog::codec;
 use crate::catalog::{
     CatalogError, Cursor, InitialState, Page, Precondition, Records, Replaced, Reservation,
-    Restored, Stats, Uploader,
+    Restored, Stats, SubjectLocked, Uploader,
 };
 use crate::redis::Partition;
 
@@ -122,21 +122,30 @@ impl Records for RedisCatalog {
         subject: &SubjectId,
         avatar: AvatarId,
         within: Duration,
-    ) -> Result<Reservation, CatalogError> {
+        uploader: Uploader,
+    ) -> Result<Result<Reservation, SubjectLocked>, CatalogError> {
         self.check_partition_count()
             .map_err(|failure| failure.into_error("reserve an upload"))?;
         let within = milliseconds(within);
         let seen = self.highest_version.load(Ordering::Relaxed).to_string();
-        let arguments = [&avatar.as_bytes()[..], within.as_bytes(), seen.as_bytes()];
+        let arguments = [
+            &avatar.as_bytes()[..],
+            within.as_bytes(),
+            seen.as_bytes(),
+            uploader_argument(uploader),
+        ];
         let reserved = self.step_on_subject(&self.scripts.reserve, subject, &arguments);
-        let (version, reserved_at): (u64, u64) = reserved
+        let reserved: Option<(u64, u64)> = reserved
             .await
             .map_err(|failure| failure.into_error("reserve an upload"))?;
+        let Some((version, reserved_at)) = reserved else {
+            return Ok(Err(SubjectLocked));
+        };
         self.highest_version.fetch_max(version, Ordering::Relaxed);
-        Ok(Reservation {
+        Ok(Ok(Reservation {
             version: Version(version),
             reserved_at: Timestamp::from_unix_ms(reserved_at),
-        })
+        }))
     }
 
     async fn replace(

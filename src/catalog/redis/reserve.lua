@@ -1,6 +1,8 @@
--- Gives an upload its version and makes it pending. Returns the version and the reservation time.
+-- Gives an upload its version and makes it pending. Returns the version and the reservation time, or
+-- false if a lock stops the upload.
 local subject, id = ARGV[1], ARGV[2]
 local within, seen = tonumber(ARGV[3]), tonumber(ARGV[4])
+local uploader = ARGV[5]
 local name = upload_name(subject, id)
 local entry = load(subject)
 local found = reservation(name)
@@ -16,8 +18,11 @@ end
 if redis.call('ZSCORE', RETIRED, name) then
   return { entry.last, entry.reserved_at }
 end
-local floor, store_floor = version_floor(seen)
 local time = now()
+if uploader ~= 'admin' and is_locked(subject, time) then
+  return false
+end
+local floor, store_floor = version_floor(seen)
 entry.last = math.max(entry.last, floor) + 1
 -- A later reservation of a subject has a later time, even if the clock is set back.
 entry.reserved_at = math.max(entry.reserved_at + 1, time)

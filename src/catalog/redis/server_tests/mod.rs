@@ -62,7 +62,10 @@ fn subject(name: &str) -> SubjectId {
 async fn reserved(catalog: &RedisCatalog, who: &SubjectId) -> Result<Record, CatalogError> {
     let mut record = contract::record(1, 0);
     record.avatar_id = AvatarId::random().unwrap();
-    let reservation = catalog.reserve(who, record.avatar_id, LONG).await?;
+    let reservation = catalog
+        .reserve(who, record.avatar_id, LONG, Uploader::Ordinary)
+        .await?
+        .unwrap();
     record.version = reservation.version;
     record.reserved_at = reservation.reserved_at;
     Ok(record)

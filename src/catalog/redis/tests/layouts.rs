@@ -64,7 +64,11 @@ async fn data_of_the_previous_release_is_read_and_continued() {
         page.iter()
             .all(|found| found.as_ref().unwrap().as_ref() == Some(&record))
     );
-    let again = catalog.reserve(&names[0], under_way, MINUTE).await.unwrap();
+    let again = catalog
+        .reserve(&names[0], under_way, MINUTE, Uploader::Ordinary)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(again.version, Version(701));
     let mut committed = contract::record(9, 701);
     committed.reserved_at = again.reserved_at;
@@ -151,7 +155,11 @@ async fn an_undecodable_upload_does_not_stop_the_sweep() {
     run("ZADD", "pending", &[b"1", b"nonsense"]).await;
     run("ZADD", "retired", &[b"1", b"no subject\0\0"]).await;
     let id = AvatarId::random().unwrap();
-    catalog.reserve(&who, id, Duration::ZERO).await.unwrap();
+    catalog
+        .reserve(&who, id, Duration::ZERO, Uploader::Ordinary)
+        .await
+        .unwrap()
+        .unwrap();
 
     let claimed = catalog.claim(MINUTE, 100).await.unwrap();
     let ids: Vec<_> = claimed.iter().map(|one| one.outstanding.avatar).collect();
@@ -176,8 +184,10 @@ async fn an_upload_that_the_previous_release_claimed_counts_as_not_committed() {
     let catalog = open(&server.url()).await;
     let who = subject("42");
     let mut record = contract::record(1, 0);
-    let reserved = catalog.reserve(&who, record.avatar_id, MINUTE).await;
-    record.version = reserved.unwrap().version;
+    let reserved = catalog
+        .reserve(&who, record.avatar_id, MINUTE, Uploader::Ordinary)
+        .await;
+    record.version = reserved.unwrap().unwrap().version;
     // The previous release's claim moves the id and deletes the reservation.
     let partition = catalog.partitions.of("42");
     let name = [b"42\0", &record.avatar_id.as_bytes()[..]].concat();
@@ -205,11 +215,13 @@ const NEXT_FIELDS: &[u8] = b"fields of the next release";
 async fn uploaded_by_the_next_release(catalog: &RedisCatalog, who: &SubjectId) -> Record {
     let mut record = contract::record(1, 0);
     record.avatar_id = AvatarId::random().unwrap();
-    let reserved = catalog.reserve(who, record.avatar_id, MINUTE).await;
+    let reserved = catalog
+        .reserve(who, record.avatar_id, MINUTE, Uploader::Ordinary)
+        .await;
     Reservation {
         version: record.version,
         reserved_at: record.reserved_at,
-    } = reserved.unwrap();
+    } = reserved.unwrap().unwrap();
     let bytes = [&codec::encode(&record).unwrap(), NEXT_FIELDS].concat();
     let retire_after = milliseconds(MINUTE);
     let mut arguments = vec![who.as_str().as_bytes(), &bytes, retire_after.as_bytes()];

@@ -50,11 +50,13 @@ async fn an_upload_with_a_lost_commit_is_restored_from_the_store() {
     let who = subject("42");
     let mut record = contract::record(1, 0);
     let within = Duration::from_millis(300);
-    let reserved = catalog.reserve(&who, record.avatar_id, within).await;
+    let reserved = catalog
+        .reserve(&who, record.avatar_id, within, Uploader::Ordinary)
+        .await;
     Reservation {
         version: record.version,
         reserved_at: record.reserved_at,
-    } = reserved.unwrap();
+    } = reserved.unwrap().unwrap();
     let written = server.written();
     let anything = Precondition::Anything;
     let committed = catalog
@@ -139,7 +141,11 @@ async fn random_history(seed: u64) {
             10..12 => {
                 // An upload that is never completed.
                 let id = AvatarId::random().unwrap();
-                let reserved = catalog.reserve(who, id, Duration::ZERO).await.unwrap();
+                let reserved = catalog
+                    .reserve(who, id, Duration::ZERO, Uploader::Ordinary)
+                    .await
+                    .unwrap()
+                    .unwrap();
                 let before = highest.insert(who.clone(), reserved.version);
                 assert!(
                     before.is_none_or(|before| before < reserved.version),

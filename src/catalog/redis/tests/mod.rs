@@ -43,11 +43,13 @@ fn subject(name: &str) -> SubjectId {
 async fn uploaded(catalog: &RedisCatalog, subject: &SubjectId) -> Record {
     let mut record = contract::record(1, 0);
     record.avatar_id = AvatarId::random().unwrap();
-    let reserved = catalog.reserve(subject, record.avatar_id, MINUTE).await;
+    let reserved = catalog
+        .reserve(subject, record.avatar_id, MINUTE, Uploader::Ordinary)
+        .await;
     Reservation {
         version: record.version,
         reserved_at: record.reserved_at,
-    } = reserved.unwrap();
+    } = reserved.unwrap().unwrap();
     let anything = Precondition::Anything;
     let replaced = catalog
         .replace(subject, &record, &anything, MINUTE, Uploader::Ordinary)
@@ -359,7 +361,10 @@ async fn a_damaged_record_is_an_error_and_no_step_changes_it() {
             .remove(&who, &Precondition::Anything, MINUTE)
             .await
             .unwrap_err(),
-        catalog.reserve(&who, id, MINUTE).await.unwrap_err(),
+        catalog
+            .reserve(&who, id, MINUTE, Uploader::Ordinary)
+            .await
+            .unwrap_err(),
     ] {
         assert!(error.is_corrupt(), "{error:?}");
     }
@@ -375,8 +380,9 @@ async fn a_failing_partition_does_not_stop_claims_in_the_others() {
     for number in 0..100 {
         let (subject, avatar) = (subject(&number.to_string()), AvatarId::random().unwrap());
         catalog
-            .reserve(&subject, avatar, Duration::ZERO)
+            .reserve(&subject, avatar, Duration::ZERO, Uploader::Ordinary)
             .await
+            .unwrap()
             .unwrap();
         if catalog.partitions.of(subject.as_str()).0 != 3 {
             expected.insert(avatar);

@@ -24,9 +24,9 @@ impl Parts {
         let within = Duration::from_mins(2);
         let reserved = self
             .catalog
-            .reserve(&subject(), record.avatar_id, within)
+            .reserve(&subject(), record.avatar_id, within, Uploader::Ordinary)
             .await;
-        assert_eq!(reserved.unwrap().version, record.version);
+        assert_eq!(reserved.unwrap().unwrap().version, record.version);
     }
 
     async fn committed(&self, record: &Record) {
@@ -261,8 +261,11 @@ async fn after_a_rebuild_no_version_is_used_again_that_a_deleted_avatar_may_have
             AvatarId::from_bytes([id; 16]),
         );
         let within = Duration::from_mins(2);
-        let reserved = parts.catalog.reserve(&who, id, within).await;
-        reserved.unwrap().version
+        let reserved = parts
+            .catalog
+            .reserve(&who, id, within, Uploader::Ordinary)
+            .await;
+        reserved.unwrap().unwrap().version
     };
     parts.catalog.initialize(InitialState::New).await.unwrap();
     let floor = Version::time_floor(parts.clock.now());
@@ -289,8 +292,11 @@ async fn a_rebuild_raises_the_floor_before_anything_else() {
     let rebuilt = service.rebuild(None, DropLimit::Few, 10, |_, _| {}).await;
     rebuilt.unwrap_err();
     let id = AvatarId::from_bytes([1; 16]);
-    let reserved = parts.catalog.reserve(&subject(), id, Duration::ZERO).await;
-    assert!(reserved.unwrap().version > Version(50_000_000_000));
+    let reserved = parts
+        .catalog
+        .reserve(&subject(), id, Duration::ZERO, Uploader::Ordinary)
+        .await;
+    assert!(reserved.unwrap().unwrap().version > Version(50_000_000_000));
 }
 
 /// Restores so many records without objects, and one complete record.
