@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::access::{self, Access};
+use crate::audit::{self, AuditFileError, AuditLog};
 use crate::auth::{FixedKeys, InvalidKeys, IssuerKeys, RemoteKeys, Verifier};
 use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
@@ -60,6 +61,8 @@ pub struct App {
     pub http: http::AppState,
     /// The rate limits; `None` if they are switched off.
     pub limiter: Option<Arc<dyn Limiter>>,
+    /// Where audit records go.
+    pub(crate) audit: AuditLog,
     /// The keys that identity providers publish. Each needs a task that keeps it up to date.
     pub key_sets: Vec<Arc<RemoteKeys>>,
     /// The interval of the sweep.
@@ -103,6 +106,7 @@ impl App {
         let metrics = Metrics::new();
         // A wrong key or address is reported at once, before the app waits for anything.
         let (verifier, key_sets) = open_verifier(config, secret, &metrics)?;
+        let audit = AuditLog::open(config.telemetry.audit_file.as_deref(), &metrics)?;
         let metrics_listener = match config.http.metrics_bind {
             Some(address) => Some(listen("http.metrics_bind", address).await?),
             None => None,
@@ -180,6 +184,7 @@ impl App {
             primary_variant: config.images.primary_variant.clone(),
             docs: config.http.docs,
             metrics,
+            audit: audit.clone(),
             metrics_at: match metrics_listener {
                 Some(_) => http::MetricsAt::ItsOwn,
                 None => http::MetricsAt::Main,
@@ -191,6 +196,7 @@ impl App {
             service,
             http,
             limiter,
+            audit,
             key_sets,
             sweep_every,
             metrics: metrics_listener,
@@ -253,11 +259,11 @@ pub(crate) async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result
         .with_context(|| format!("{setting}: cannot listen on {address}"))
 }
 
-/// Opens the service alone, for commands that serve nothing.
+/// Opens the service alone, for commands that serve nothing. What it changes is recorded in `audit`.
 ///
 /// # Errors
 /// Those of [`App::open`]. It does not wait for a bucket or Redis that does not answer.
-pub(crate) async fn open_service(config: &Config) -> anyhow::Result<Service> {
+pub(crate) async fn open_service(config: &Config, audit: AuditLog) -> anyhow::Result<Service> {
     // The catalog is opened first. If another process has the embedded one open, the store of that
     // process is not touched.
     let catalog = open_catalog(config, Waiting::Not).await?;
@@ -265,7 +271,8 @@ pub(crate) async fn open_service(config: &Config) -> anyhow::Result<Service> {
     let store = open_store(config, Waiting::Not, &metrics).await?;
     // Maintenance processes no picture.
     let workers = OpenWorkers::threads(1, config, &metrics)?;
-    Ok(combine(config, store, catalog, workers, &metrics))
+    let service = combine(config, store, catalog, workers, &metrics);
+    Ok(service.audited_by(audit))
 }
 
 /// Combines an open store and an open catalog into a service.
@@ -463,6 +470,7 @@ pub fn is_configuration(error: &anyhow::Error) -> bool {
         || redis.is_some_and(|error| !error.is_transient())
         || error.downcast_ref::<IsolationError>().is_some()
         || error.downcast_ref::<InvalidKeys>().is_some()
+        || error.downcast_ref::<AuditFileError>().is_some()
 }
 
 /// Finds settings that do not work on this system, without using the network. Returns each key and the
@@ -475,6 +483,12 @@ pub(crate) fn probe(config: &Config) -> Vec<(String, String)> {
         for InvalidKeys { place, problem } in [fixed, remote].into_iter().filter_map(Result::err) {
             problems.push((place, problem));
         }
+    }
+    if let Some(path) = &config.telemetry.audit_file
+        && let Err(error) = audit::probe(path)
+    {
+        let problem = format!("is {path:?}, which cannot be opened: {error}");
+        problems.push(("telemetry.audit_file".to_owned(), problem));
     }
     problems
 }
@@ -528,54 +542,4 @@ fn settings(config: &Config, formats: Vec<SourceFormat>) -> Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-
-    fn config_with(variables: &[(&str, &str)]) -> Config {
-        let variables = variables.iter();
-        let variables = variables.map(|(name, value)| ((*name).into(), (*value).into()));
-        config::load(None, variables).unwrap()
-    }
-
-    /// A program that ends at once, in place of the zygote.
-    fn broken() -> Program {
-        Program::new("/bin/true".into(), Vec::new())
-    }
-
-    #[tokio::test]
-    async fn production_does_not_start_if_pictures_cannot_be_isolated() {
-        let production = config_with(&[
-            ("CAMEO_ENVIRONMENT", "production"),
-            ("CAMEO_AUTH__JWT_SECRET", "Pw5u1z0mQeCkX9rVb3Tn8sGh4yJd6LfA"),
-            ("CAMEO_HTTP__PUBLIC_URL", "https://cameo.example.com"),
-        ]);
-        let opened = open_workers(&production, &broken(), &Metrics::new()).await;
-        let error = opened.err().unwrap();
-        assert!(is_configuration(&error), "{error:#}");
-        assert!(
-            error.to_string().starts_with("processing.isolation: "),
-            "{error:#}"
-        );
-    }
-
-    #[tokio::test]
-    async fn development_warns_and_uses_threads_without_avif_if_pictures_cannot_be_isolated() {
-        let development = config_with(&[]);
-        let opened = open_workers(&development, &broken(), &Metrics::new()).await;
-        let opened = opened.unwrap();
-        assert!(matches!(opened.workers, Workers::Threads(..)));
-        assert!(!opened.formats.contains(&SourceFormat::Avif));
-        assert_eq!(opened.warnings.len(), 2, "{:?}", opened.warnings);
-    }
-
-    #[tokio::test]
-    async fn threads_are_used_by_choice_and_refuse_avif() {
-        let chosen = config_with(&[("CAMEO_PROCESSING__ISOLATION", "thread")]);
-        let opened = open_workers(&chosen, &broken(), &Metrics::new()).await;
-        let opened = opened.unwrap();
-        assert!(matches!(opened.workers, Workers::Threads(..)));
-        assert!(!opened.formats.contains(&SourceFormat::Avif));
-        assert_eq!(opened.warnings.len(), 1, "{:?}", opened.warnings);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ const LEVELS: &[&[&str]] = &[
     &["defaults"],
     &["config"],
     &["private_files", "telemetry"],
-    &["data_folder", "jail", "redis", "waiting"],
+    &["audit", "data_folder", "jail", "redis", "waiting"],
     &["auth", "catalog", "limits", "storage"],
     &["access"],
     &["service"],

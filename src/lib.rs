@@ -18,6 +18,7 @@
 //! | [`telemetry`] | log lines, metrics, health |
 //! | `private_files` | creates files and folders that only their owner can read |
 //! | `data_folder` | creates and probes the data folder, and keeps the generated secret in it |
+//! | `audit` | records who changed what: in the log, and in a file |
 //! | `waiting` | waits at startup for a bucket or Redis that does not answer yet |
 //! | [`redis`] | the connection that the Redis adapters share |
 //! | [`jail`] | processes each picture in a separate process that has no rights |
@@ -73,6 +74,7 @@
 
 mod access;
 pub mod app;
+mod audit;
 pub mod auth;
 pub mod avatar;
 pub mod catalog;

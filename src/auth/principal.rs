@@ -34,3 +34,14 @@ pub enum Role {
     /// An operator of this service.
     Admin,
 }
+
+impl Role {
+    /// The name in audit records: `user`, `service`, `admin`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Admin => "admin",
+        }
+    }
+}

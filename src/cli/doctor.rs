@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::maintenance;
 use crate::app;
+use crate::audit::AuditLog;
 use crate::auth::{FixedKeys, RemoteKeys};
 use crate::config::{Config, TokenIssuer};
 use crate::service::Service;
@@ -34,6 +35,7 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             wrong_setting |= app::is_configuration(error);
         }
     };
+    let no_warnings = Vec::new();
     let metrics = Metrics::new();
     let store = app::open_store(config, Waiting::Not, &metrics).await;
     print(
@@ -47,6 +49,12 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             .as_ref()
             .map(|catalog| (&catalog.summary, &catalog.warnings)),
     );
+    if let Some(path) = &config.telemetry.audit_file {
+        let summary = format!("audit records are written to {}", path.display());
+        let opened = AuditLog::open_direct(Some(path)).map_err(anyhow::Error::from);
+        let opened = opened.as_ref().map(|_| (&summary, &no_warnings));
+        print(&opened);
+    }
     for issuer in config.auth.issuers() {
         let checked = check_keys(issuer).await;
         let checked = checked.as_ref();

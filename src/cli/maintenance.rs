@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::app;
+use crate::audit::{AuditLog, AuditRecord};
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
-use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt};
+use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Service};
 
 /// The interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -63,8 +64,39 @@ impl Progress {
     }
 }
 
+/// Runs a command that changes records. Records the command itself and what it changes in the audit.
+async fn audited(
+    config: &Config,
+    action: &str,
+    command: impl AsyncFnOnce(Service) -> anyhow::Result<bool>,
+) -> anyhow::Result<ExitCode> {
+    let audit = AuditLog::open_direct(config.telemetry.audit_file.as_deref())?;
+    let service = app::open_service(config, audit.clone()).await?;
+    let sound = command(service).await;
+    let outcome = match &sound {
+        Ok(true) => "done",
+        Ok(false) => "incomplete",
+        Err(_) => "failed",
+    };
+    audit.record(&AuditRecord::of_system(action, outcome));
+    let lost = audit.take_lost();
+    if let Some(cause) = lost.cause {
+        let count = lost.records;
+        eprintln!("{count} audit records were not written to telemetry.audit_file: {cause}");
+        sound?;
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(exit_code(sound?))
+}
+
 pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Result<ExitCode> {
-    let service = app::open_service(config).await?;
+    audited(config, "rebuild", async |service| {
+        rebuild_with(&service, args).await
+    })
+    .await
+}
+
+async fn rebuild_with(service: &Service, args: &RebuildArgs) -> anyhow::Result<bool> {
     let mut progress = Progress(Instant::now());
     let report = |last: AvatarId, so_far: &Rebuilt| {
         progress.print(|| format!("{} uploads; continue with --after {last}", so_far.uploads));
@@ -95,11 +127,22 @@ pub(super) async fn rebuild(config: &Config, args: &RebuildArgs) -> anyhow::Resu
             done.unreadable
         );
     }
-    Ok(exit_code(sound))
+    Ok(sound)
 }
 
 pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCode> {
-    let service = app::open_service(config).await?;
+    if args.dry_run {
+        // It changes nothing, so it is no act for the audit.
+        let service = app::open_service(config, AuditLog::default()).await?;
+        return Ok(exit_code(gc_with(&service, config, args).await?));
+    }
+    audited(config, "gc", async |service| {
+        gc_with(&service, config, args).await
+    })
+    .await
+}
+
+async fn gc_with(service: &Service, config: &Config, args: &GcArgs) -> anyhow::Result<bool> {
     // An upload under way is never garbage, whatever --min-age says.
     let collecting = GcOptions {
         dry_run: args.dry_run,
@@ -157,7 +200,7 @@ pub(super) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<ExitCod
             found.unreadable
         );
     }
-    Ok(exit_code(sound))
+    Ok(sound)
 }
 
 /// Prints the records without files. Returns whether nothing is left to do.

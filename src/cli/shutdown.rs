@@ -27,6 +27,8 @@ pub(super) fn requested(drain: Duration) -> anyhow::Result<impl Future<Output = 
     let entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // From now on SIGHUP does not end the process. The server acts on it.
+    drop(signal(SignalKind::hangup())?);
     drop(entered);
     let (requested, is_requested) = oneshot::channel();
     let wait = move || {

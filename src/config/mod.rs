@@ -74,6 +74,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Who may see avatars, and how their URLs are signed.
     pub access: AccessSettings,
+    /// What the program reports about itself.
+    pub telemetry: Telemetry,
     /// Settings that work but that an operator should check.
     pub warnings: Vec<Fault>,
 }
@@ -276,6 +278,13 @@ pub struct AccessSettings {
     pub url_secret: Option<SecretString>,
     /// Earlier secrets, whose signatures are still accepted.
     pub previous_url_secrets: Vec<SecretString>,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// The file of audit records; `None` if they are only in the log.
+    pub audit_file: Option<PathBuf>,
 }
 
 /// How a request for an image is answered.

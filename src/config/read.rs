@@ -11,7 +11,8 @@ use super::layers::Layers;
 use super::reader::{MAX_EDGE_PX, Reader, iec, shown, url};
 use super::{
     AccessSettings, Config, Delivery, DeliveryMode, Environment, ExposeSecret, Http, Images,
-    Isolation, Lifecycle, Limits, Processing, Storage, Upload, Visibility, WhenRedisIsDown,
+    Isolation, Lifecycle, Limits, Processing, Storage, Telemetry, Upload, Visibility,
+    WhenRedisIsDown,
 };
 use super::{secret, units};
 use crate::avatar::{Format, SourceFormat};
@@ -83,6 +84,9 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         }
         refuse_master(&mut read, images.as_ref());
     }
+    let telemetry = Telemetry {
+        audit_file: read.optional("telemetry.audit_file").map(PathBuf::from),
+    };
     Some(Config {
         environment,
         data_dir,
@@ -97,6 +101,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         lifecycle,
         delivery,
         access,
+        telemetry,
         warnings: read.warnings,
     })
 }

@@ -62,7 +62,7 @@ pub(super) async fn upload(
         uploader: access::uploader(&permit.principal),
     };
     // This handler is dropped when the client hangs up, and this sender with it. The upload is then
-    // given up, unless its commit has begun. The commit and its audit line always complete.
+    // given up, unless its commit has begun. The commit and its audit record always complete.
     let (_connected, hung_up) = oneshot::channel::<()>();
     let service = Arc::clone(&app.service);
     let subject = permit.subject.clone();
@@ -71,7 +71,7 @@ pub(super) async fn upload(
         let uploaded = service.upload(picture.admission, upload, given_up).await;
         let uploaded = uploaded.map_err(Problem::from);
         let outcome = uploaded.as_ref().map(|record| Some(record.avatar_id));
-        permit.act().record(outcome);
+        permit.context.record(outcome);
         uploaded
     });
     let record = uploaded.await?;
@@ -300,7 +300,7 @@ pub(super) async fn delete(
         let outcome = removed
             .as_ref()
             .map(|removal| Some(removal.record.avatar_id));
-        permit.act().record(outcome);
+        permit.context.record(outcome);
         removed
     });
     let files_deleted = removed.await?.objects;

@@ -50,7 +50,7 @@ pub(super) async fn wrap(
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let context = RequestContext::new(request_id(&request));
+    let context = RequestContext::new(request_id(&request), app.audit.clone());
     request.extensions_mut().insert(context.clone());
     let method = request.method().clone();
     // The log has the route and not the path, because the path holds user ids.
@@ -105,6 +105,9 @@ pub(super) async fn wrap(
     let elapsed = started.elapsed();
     app.metrics
         .answered(method.as_str(), route, status, elapsed);
+    if let Some(code) = code {
+        context.record_refusal(code);
+    }
     if let Some(action) = context.attempted() {
         app.metrics.changed(action.name(), code.unwrap_or("done"));
     }

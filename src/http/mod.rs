@@ -8,7 +8,7 @@
 //! | `query`, `conditions`, `negotiate`, `host` | what else a request says |
 //! | `picture`, `form`, `incoming`, `drain` | the body of an upload |
 //! | `json` | small JSON bodies |
-//! | `audit` | the lines that say who changed what |
+//! | `audit` | the audit of a request: who attempts which change |
 //! | `image`, `dto`, `problem`, `cross_origin` | what responses look like |
 //! | `envelope`, `context` | what every request and response has |
 //! | `dependencies`, `readiness`, `startup` | whether the service can do its work, and what answers until it can |

@@ -14,7 +14,10 @@ use super::AppState;
 use super::avatars::run_to_end;
 use super::docs::{LockProblems, LockReadProblems, PolicyProblems, ViewerReadProblems};
 use super::json::SmallJson;
-use super::permit::{LockReader, Moderator, ViewerReader};
+use super::permit::{
+    AddingViewer, LockReader, Locking, Moderation, Moderator, RemovingViewer, Unlocking,
+    ViewerReader,
+};
 use super::problem::{Code, Problem};
 use super::target::ViewerInPath;
 use crate::avatar::{Lock, SubjectId, Timestamp};
@@ -114,7 +117,7 @@ fn fresh(body: impl IntoResponse) -> Response {
 )]
 pub(super) async fn lock(
     State(app): State<AppState>,
-    moderator: Moderator,
+    moderator: Moderator<Locking>,
     SmallJson(new): SmallJson<NewLock>,
 ) -> Result<Response, Problem> {
     let service = Arc::clone(&app.service);
@@ -135,7 +138,7 @@ pub(super) async fn lock(
         };
         let locked = change.await;
         let outcome = locked.as_ref().map(|(_, removed)| *removed);
-        moderator.act(action).record(outcome);
+        moderator.context.record_as(action, outcome);
         locked
     });
     let (lock, _) = locked.await?;
@@ -174,10 +177,10 @@ pub(super) async fn read_lock(
 )]
 pub(super) async fn unlock(
     State(app): State<AppState>,
-    moderator: Moderator,
+    moderator: Moderator<Unlocking>,
 ) -> Result<StatusCode, Problem> {
     let service = Arc::clone(&app.service);
-    change(moderator, "unlock", move |subject| async move {
+    change(moderator, move |subject| async move {
         service.unlock(&subject).await
     })
     .await
@@ -221,11 +224,12 @@ pub(super) async fn viewers(
 )]
 pub(super) async fn add_viewer(
     State(app): State<AppState>,
-    moderator: Moderator,
+    moderator: Moderator<AddingViewer>,
     ViewerInPath(viewer): ViewerInPath,
 ) -> Result<StatusCode, Problem> {
+    moderator.context.concern_viewer(&viewer);
     let service = Arc::clone(&app.service);
-    change(moderator, "add_viewer", move |subject| async move {
+    change(moderator, move |subject| async move {
         service.add_viewer(&subject, &viewer).await
     })
     .await
@@ -248,30 +252,31 @@ pub(super) async fn add_viewer(
 )]
 pub(super) async fn remove_viewer(
     State(app): State<AppState>,
-    moderator: Moderator,
+    moderator: Moderator<RemovingViewer>,
     ViewerInPath(viewer): ViewerInPath,
 ) -> Result<StatusCode, Problem> {
+    moderator.context.concern_viewer(&viewer);
     let service = Arc::clone(&app.service);
-    change(moderator, "remove_viewer", move |subject| async move {
+    change(moderator, move |subject| async move {
         service.remove_viewer(&subject, &viewer).await
     })
     .await
 }
 
-/// Runs a change of a user's policy to its end, and writes its audit line.
-async fn change<F>(
-    moderator: Moderator,
-    action: &'static str,
+/// Runs a change of a user's policy to its end, and writes its audit record.
+async fn change<A, F>(
+    moderator: Moderator<A>,
     change: impl FnOnce(SubjectId) -> F + Send + 'static,
 ) -> Result<StatusCode, Problem>
 where
+    A: Moderation + Send + 'static,
     F: Future<Output = Result<(), service::Error>> + Send + 'static,
 {
     let changed = run_to_end(async move {
         let changed = change(moderator.subject.clone()).await;
         let changed = changed.map_err(Problem::from);
         let outcome = changed.as_ref().map(|()| None);
-        moderator.act(action).record(outcome);
+        moderator.context.record(outcome);
         changed
     });
     changed.await.map(|()| StatusCode::NO_CONTENT)

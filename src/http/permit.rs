@@ -7,7 +7,6 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::AppState;
-use super::audit::Act;
 use super::caller::{Caller, Unforged};
 use super::conditions;
 use super::context::RequestContext;
@@ -90,50 +89,58 @@ impl<A: Permitted> FromRequestParts<AppState> for Permit<A> {
     }
 }
 
-impl<A: Permitted> Permit<A> {
-    /// The change, for the audit.
-    pub(super) fn act(&self) -> Act<'_> {
-        Act {
-            principal: &self.principal,
-            subject: &self.subject,
-            action: A::ACTION.name(),
-            context: &self.context,
-        }
-    }
-}
-
-/// Permission to change the policy of a user: the lock or the viewers. The caller is a service or an
-/// admin, and no other site forged the request.
-pub(super) struct Moderator {
+/// Permission to change the policy of a user, in the way `A`: the lock or the viewers. The caller is a
+/// service or an admin, and no other site forged the request.
+pub(super) struct Moderator<A> {
     /// The user.
     pub(super) subject: SubjectId,
-    principal: Principal,
-    context: RequestContext,
+    /// The request's context.
+    pub(super) context: RequestContext,
+    kind: PhantomData<A>,
 }
 
-impl Moderator {
-    /// A change, for the audit.
-    pub(super) fn act(&self, action: &'static str) -> Act<'_> {
-        Act {
-            principal: &self.principal,
-            subject: &self.subject,
-            action,
-            context: &self.context,
-        }
-    }
+/// A way to change the policy of a user.
+pub(super) trait Moderation {
+    /// Its name in audit records.
+    const ACTION: &'static str;
 }
 
-impl FromRequestParts<AppState> for Moderator {
+/// Setting a lock.
+pub(super) struct Locking;
+/// Removing a lock.
+pub(super) struct Unlocking;
+/// Adding a viewer.
+pub(super) struct AddingViewer;
+/// Removing a viewer.
+pub(super) struct RemovingViewer;
+
+impl Moderation for Locking {
+    const ACTION: &'static str = "lock";
+}
+
+impl Moderation for Unlocking {
+    const ACTION: &'static str = "unlock";
+}
+
+impl Moderation for AddingViewer {
+    const ACTION: &'static str = "add_viewer";
+}
+
+impl Moderation for RemovingViewer {
+    const ACTION: &'static str = "remove_viewer";
+}
+
+impl<A: Moderation> FromRequestParts<AppState> for Moderator<A> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let context = RequestContext::from_request_parts(parts, app).await?;
+        context.attempt_act(A::ACTION);
         let Unforged(managed) = Unforged::<Managed>::from_request_parts(parts, app).await?;
-        let Managed { principal, subject } = managed;
         Ok(Self {
-            subject,
-            principal,
+            subject: managed.subject,
             context,
+            kind: PhantomData,
         })
     }
 }

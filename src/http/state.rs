@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::dependencies::{Dependencies, LatestCheck};
 use super::readiness::Readiness;
 use crate::access::Access;
+use crate::audit::AuditLog;
 use crate::auth::Verifier;
 use crate::avatar::VariantName;
 use crate::config::Delivery;
@@ -44,6 +45,8 @@ pub struct Parts {
     pub docs: bool,
     /// The metrics of this process.
     pub metrics: Metrics,
+    /// Where audit records go.
+    pub audit: AuditLog,
     /// The address that serves `/metrics`.
     pub metrics_at: MetricsAt,
     /// Whether the service is shutting down, and when its readiness was last probed.
@@ -94,6 +97,7 @@ pub(super) mod testing {
 
     use super::{AppState, MetricsAt, Parts};
     use crate::access::Access;
+    use crate::audit::AuditLog;
     use crate::auth::testing::{SECRET, settings};
     use crate::auth::{self, FixedKeys, Verifier};
     use crate::avatar::VariantName;
@@ -134,6 +138,7 @@ pub(super) mod testing {
             primary_variant: VariantName::new("medium").unwrap(),
             docs: true,
             metrics: Metrics::new(),
+            audit: AuditLog::default(),
             metrics_at: MetricsAt::Main,
             readiness: Arc::default(),
         })

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::AppState;
 use super::caller::Caller;
+use super::context::RequestContext;
 use super::problem::{Code, Problem};
 use crate::access::{self, Sight};
 use crate::auth::Principal;
@@ -72,6 +73,8 @@ impl FromRequestParts<AppState> for Change {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let Caller(principal) = Caller::from_request_parts(parts, app).await?;
         let subject = UserInPath::of(parts, app).await?.resolve(&principal)?;
+        let context = RequestContext::from_request_parts(parts, app).await?;
+        context.identify(&principal, &subject);
         access::may_change(&principal, &subject)?;
         Ok(Self { principal, subject })
     }
@@ -83,8 +86,6 @@ impl FromRequestParts<AppState> for Change {
 /// 401 without a valid token; 400 if the path names no valid user id; 403 if the caller is no service
 /// and no admin, or the token only permits reading.
 pub(super) struct Managed {
-    /// The caller.
-    pub(super) principal: Principal,
     /// The user.
     pub(super) subject: SubjectId,
 }
@@ -95,8 +96,10 @@ impl FromRequestParts<AppState> for Managed {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let Caller(principal) = Caller::from_request_parts(parts, app).await?;
         let subject = UserInPath::of(parts, app).await?.resolve(&principal)?;
+        let context = RequestContext::from_request_parts(parts, app).await?;
+        context.identify(&principal, &subject);
         access::may_manage(&principal)?;
-        Ok(Self { principal, subject })
+        Ok(Self { subject })
     }
 }
 

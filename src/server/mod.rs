@@ -16,8 +16,10 @@
 //!      later. An upgraded connection counts as a listener.
 //!    - Requests under way, such as uploads, are answered to the end.
 //! 3. The background tasks stop one after another, in the order in which they were started: the watch
-//!    of the catalog, then the sweep at its next step, then the fetching of keys.
-//! 4. The listener of `http.metrics_bind` closes, so that the last figures can be read until then.
+//!    of the catalog, then the sweep at its next step, then the fetching of keys, then the wait for
+//!    SIGHUP.
+//! 4. The audit records that are left are written to their file.
+//! 5. The listener of `http.metrics_bind` closes, so that the last figures can be read until then.
 //!
 //! An upload that is cut off after that was not acknowledged, and a later sweep removes its objects.
 
@@ -40,12 +42,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tracing::{error, info, warn};
 
 pub use files::raise_file_limit;
 
 use crate::app::{App, Bounds};
+use crate::audit::AuditLog;
 use crate::auth::RemoteKeys;
 use crate::http::{self, Startup};
 use crate::limits::Limiter;
@@ -78,7 +82,7 @@ pub async fn run(app: App, listener: TcpListener, shutdown: impl Future<Output =
     let routes = Routes::new(http::router(app.http.clone()));
     let places = Places::within_the_file_limit(app.bounds.max_connections);
     let accepting = Accepting::start(listener, routes, places);
-    operate(app, accepting, shutdown).await;
+    operate(app, accepting, hangups(), shutdown).await;
 }
 
 /// Serves on `listener` until `shutdown` is done, then ends in order.
@@ -100,22 +104,30 @@ pub async fn serve<E>(
     let places = Places::within_the_file_limit(bounds.max_connections);
     let accepting = Accepting::start(listener, Arc::clone(&routes), places);
     let mut shutdown = pin!(shutdown);
+    // A SIGHUP that comes while the app is opened takes effect afterwards.
+    let hangups = hangups();
     let app = tokio::select! {
         app = open => app?,
         () = &mut shutdown => return Ok(()),
     };
     routes.open(http::router(app.http.clone()));
     ready()?;
-    operate(app, accepting, shutdown).await;
+    operate(app, accepting, hangups, shutdown).await;
     Ok(())
 }
 
 /// Runs the background tasks until `shutdown` is done, then ends everything in order.
-async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = ()>) {
+async fn operate(
+    app: App,
+    accepting: Accepting,
+    hangups: Option<Signal>,
+    shutdown: impl Future<Output = ()>,
+) {
     let App {
         service,
         http,
         limiter,
+        audit,
         key_sets,
         sweep_every,
         metrics,
@@ -133,6 +145,8 @@ async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = 
         sweep_regularly(service, limiter, sweep_every, stop)
     });
     tasks.start("keys", |stop| fetch_keys(key_sets, stop));
+    let audited = audit.clone();
+    tasks.start("audit", |stop| reopen_audit_file(audited, hangups, stop));
 
     shutdown.await;
     let end = Instant::now() + bounds.drain;
@@ -148,6 +162,12 @@ async fn operate(app: App, accepting: Accepting, shutdown: impl Future<Output = 
     }
     accepting.drain(end - finishing).await;
     tasks.stop(end - finishing / 2).await;
+    if timeout_at(end - finishing / 4, audit.flush())
+        .await
+        .is_err()
+    {
+        warn!("the last audit records may be missing in the audit file; the log has them");
+    }
     if let Some(metrics) = metrics {
         metrics
             .drain(end.min(Instant::now() + METRICS_TIMEOUT))
@@ -169,6 +189,32 @@ async fn watch(service: Arc<Service>, mut stop: Stop) {
     tokio::select! {
         () = stop.requested() => {}
         () = watch => {}
+    }
+}
+
+/// The signals SIGHUP from now on. They do not end the process any more.
+fn hangups() -> Option<Signal> {
+    match signal(SignalKind::hangup()) {
+        Ok(hangups) => Some(hangups),
+        Err(error) => {
+            warn!(error = %chain(&error), "SIGHUP cannot be received");
+            None
+        }
+    }
+}
+
+/// Opens the audit file again at each SIGHUP until it has to stop.
+async fn reopen_audit_file(audit: AuditLog, mut hangups: Option<Signal>, mut stop: Stop) {
+    let reopen = async {
+        if let Some(hangups) = &mut hangups {
+            while hangups.recv().await.is_some() {
+                audit.reopen();
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.requested() => {}
+        () = reopen => {}
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) use read::{Size, pick};
 pub(crate) use remove::Removal;
 pub(crate) use upload::Upload;
 
+use crate::audit::AuditLog;
 use crate::avatar::{Audience, AvatarId, ObjectKey};
 use crate::catalog::Catalog;
 use crate::jail::Workers;
@@ -97,6 +98,7 @@ pub struct Service {
     losses: Losses,
     undeletable: Undeletable,
     policy_turns: PolicyTurns,
+    audit: AuditLog,
 }
 
 impl Service {
@@ -125,7 +127,15 @@ impl Service {
             losses: Losses::default(),
             undeletable: Undeletable::default(),
             policy_turns: PolicyTurns::default(),
+            audit: AuditLog::default(),
         }
+    }
+
+    /// Records in `audit` what maintenance changes. By default it is only in the log.
+    #[must_use]
+    pub(crate) fn audited_by(mut self, audit: AuditLog) -> Self {
+        self.audit = audit;
+        self
     }
 
     /// The settings.

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::warn;
 
 use super::{Error, Removal, Service};
+use crate::audit::AuditRecord;
 use crate::avatar::{
     Lock, ObjectKey, Policy, PolicyDocument, PolicyDocumentError, SubjectHash, SubjectId, Timestamp,
 };
@@ -312,7 +313,13 @@ impl Service {
             self.catalog.policy(&subject).await.map(Some)
         };
         match restored.await {
-            Ok(None) => Ok(FoundPolicy::Restored),
+            Ok(None) => {
+                self.audit.record(&AuditRecord {
+                    subject: Some(&subject),
+                    ..AuditRecord::of_system("restore_policy", "done")
+                });
+                Ok(FoundPolicy::Restored)
+            }
             Ok(Some((known, now))) => {
                 if known != policy.at(now) {
                     self.store_policy(&subject, &known).await?;

@@ -37,6 +37,8 @@ struct Inner {
     decisions: Counters<3>,
     falls_back: Gauge,
     missing_objects: Counter,
+    audit_lost: Counter,
+    audit_reopen_failures: Counter,
     key_fetches: Counters<2>,
     keys: Gauges<1>,
     keys_fetched_at: Gauges<1>,
@@ -92,6 +94,14 @@ impl Metrics {
             missing_objects: all.counter(
                 "cameo_missing_objects",
                 "Reads of an image that a record names but the store does not have",
+            ),
+            audit_lost: all.counter(
+                "cameo_audit_records_lost",
+                "Audit records that are in the log but not in the audit file",
+            ),
+            audit_reopen_failures: all.counter(
+                "cameo_audit_reopen_failures",
+                "Rotations after which the audit file could not be opened again",
             ),
             key_fetches: all.counters(
                 "cameo_auth_key_fetches",
@@ -276,6 +286,16 @@ impl Metrics {
     /// Counts a read of an object that a record names but the store does not have.
     pub fn missed_an_object(&self) {
         self.0.missing_objects.inc();
+    }
+
+    /// Counts an audit record that the audit file does not have.
+    pub fn lost_audit_record(&self) {
+        self.0.audit_lost.inc();
+    }
+
+    /// Counts a rotation after which the audit file could not be opened again.
+    pub fn failed_to_reopen_audit_file(&self) {
+        self.0.audit_reopen_failures.inc();
     }
 
     /// Creates the metrics of an issuer whose keys are fetched. The configuration names the issuer.

@@ -199,7 +199,11 @@ impl Service {
                 let subject = subject.clone();
                 let avatar = *avatar;
                 let outstanding = Outstanding { subject, avatar };
-                self.catalog.drop_record(&outstanding, lease).await
+                let is_dropped = self.catalog.drop_record(&outstanding, lease).await?;
+                if is_dropped {
+                    self.audit("drop_record", &outstanding.subject, Some(avatar));
+                }
+                Ok::<_, Error>(is_dropped)
             })
             .buffer_unordered(CONCURRENCY);
         while let Some(is_dropped) = drops.try_next().await? {

@@ -17,7 +17,8 @@ mod tests;
 use std::collections::BTreeSet;
 
 use super::{Error, Service};
-use crate::avatar::{AvatarId, Manifest, ObjectKey, Record};
+use crate::audit::AuditRecord;
+use crate::avatar::{AvatarId, Manifest, ObjectKey, Record, SubjectId};
 use crate::catalog::{Cursor, InitialState};
 use crate::storage::StoredUpload;
 
@@ -131,6 +132,15 @@ impl Service {
         };
         self.catalog.initialize(state).await?;
         Ok(lost)
+    }
+
+    /// Records in the audit that maintenance changed the record or the policy of a subject.
+    fn audit(&self, action: &str, subject: &SubjectId, avatar: Option<AvatarId>) {
+        self.audit.record(&AuditRecord {
+            subject: Some(subject),
+            avatar,
+            ..AuditRecord::of_system(action, "done")
+        });
     }
 
     /// Whether the store has every object that a record names.

@@ -178,7 +178,12 @@ impl Service {
         }
         let retire_after = self.settings.retire_after;
         match self.catalog.restore(&subject, &record, retire_after).await {
-            Ok(restored) => Ok(Found::Restored(restored)),
+            Ok(restored) => {
+                if matches!(restored, Restored::Current(_)) {
+                    self.audit("restore_record", &subject, Some(record.avatar_id));
+                }
+                Ok(Found::Restored(restored))
+            }
             Err(error) if error.is_corrupt() => Ok(Found::Unreadable),
             Err(error) => Err(error.into()),
         }

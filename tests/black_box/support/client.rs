@@ -168,6 +168,15 @@ impl Answer {
         self.json()
     }
 
+    /// The value of a sample in an answer of `/metrics`.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = String::from_utf8_lossy(&self.body);
+        let mut lines = text.lines();
+        let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        found.unwrap_or_else(|| panic!("there is no whole number {name}: {text}"))
+    }
+
     /// The status and the code of a problem document, which must be consistent and reveal no
     /// internals.
     #[track_caller]
