@@ -25,9 +25,10 @@ use crate::data_folder;
 use crate::http::{self, Needed, Readiness, Startup};
 use crate::jail::{Program, Workers};
 use crate::limits::{Limiter, LocalLimiter, RedisLimiter};
+use crate::moderation::{HttpModerator, ModerationError};
 use crate::private_files;
 use crate::redis::{RedisLink, RedisStartError};
-use crate::service::{self, Service, Settings};
+use crate::service::{self, Moderation, Service, Settings};
 use crate::storage::{
     self, DiskStore, MeteredStore, RetryPolicy, RetryingStore, S3StartError, S3Store,
 };
@@ -106,6 +107,7 @@ impl App {
         let metrics = Metrics::new();
         // A wrong key or address is reported at once, before the app waits for anything.
         let (verifier, key_sets) = open_verifier(config, secret, &metrics)?;
+        let moderation = open_moderation(config)?;
         let audit = AuditLog::open(config.telemetry.audit_file.as_deref(), &metrics)?;
         let metrics_listener = match config.http.metrics_bind {
             Some(address) => Some(listen("http.metrics_bind", address).await?),
@@ -130,7 +132,8 @@ impl App {
             warn!("{warning}");
         }
         info!("{}", workers.summary);
-        let service = Arc::new(combine(config, store, catalog, workers, &metrics));
+        let service = combine(config, store, catalog, workers, &metrics);
+        let service = Arc::new(service.moderated_by(moderation));
         service.report_startup_warnings(warnings);
         let mut pauses = Pauses::new();
         let lost = loop {
@@ -229,6 +232,20 @@ fn open_verifier(
         verifier = verifier.and(issuer, keys_of(issuer, None)?);
     }
     Ok((verifier, key_sets))
+}
+
+/// The moderation of pictures that the configuration names.
+///
+/// # Errors
+/// If its HTTP client cannot be made.
+fn open_moderation(config: &Config) -> Result<Option<Moderation>, ModerationError> {
+    let Some(settings) = &config.moderation else {
+        return Ok(None);
+    };
+    Ok(Some(Moderation {
+        moderator: Arc::new(HttpModerator::new(settings)?),
+        when_down: settings.when_down,
+    }))
 }
 
 /// The access rules that the configuration sets, with the links that its store can make.

@@ -20,11 +20,13 @@
 //! | `data_folder` | creates and probes the data folder, and keeps the generated secret in it |
 //! | `audit` | records who changed what: in the log, and in a file |
 //! | `waiting` | waits at startup for a bucket or Redis that does not answer yet |
+//! | `outgoing` | sends requests to other services |
 //! | [`redis`] | the connection that the Redis adapters share |
 //! | [`jail`] | processes each picture in a separate process that has no rights |
 //! | [`storage`] | the port of the object store, and its adapters: S3, folder |
 //! | [`catalog`] | the port of the records, removals and events, and its adapters: Redis, embedded |
 //! | [`limits`] | the port of the rate limits, and its adapters: Redis, local |
+//! | `moderation` | the port of the check of pictures before they are published, and its adapter |
 //! | [`auth`] | verifies tokens: who makes a request |
 //! | [`access`] | decides who may do and see what, and makes links to images |
 //! | [`service`] | the functions of the program: upload, read, remove, sweep, maintain |
@@ -47,7 +49,8 @@
 //! 3. The service *makes the objects*. It probes the headers, waits for a worker and for memory to
 //!    decode, and hands the picture to the [`jail`]. When the first rendition is encoded, the service
 //!    reserves the avatar's id and version in the [`catalog`]. It writes each rendition to the
-//!    [`storage`] as soon as it is encoded, and the manifest after the last one.
+//!    [`storage`] as soon as it is encoded. With `moderation.url`, the largest pictures are sent there
+//!    meanwhile. The manifest is written after the last rendition, if moderation allows the pictures.
 //! 4. The service *commits them for the user*: one atomic step of the catalog makes the new record
 //!    current, retires the previous avatar, and appends the event.
 //! 5. The sweep later removes the objects of the retired avatar.
@@ -87,6 +90,8 @@ mod directions;
 pub mod http;
 pub mod jail;
 mod limits;
+mod moderation;
+mod outgoing;
 mod private_files;
 mod redis;
 pub mod server;

@@ -10,24 +10,17 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, DATE, LOCATION, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 use tokio::time::timeout;
 
 use crate::config::PemFile;
+use crate::outgoing::{self, Client, TlsError, USER_AGENT as AGENT};
 
 /// The largest answer. Key sets have a few kilobytes.
 const MAX_BYTES: usize = 256 << 10;
 /// The largest number of redirects that are followed for one address.
 const MAX_REDIRECTS: usize = 3;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one address may take, redirects included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -97,22 +90,6 @@ pub enum FetchError {
     },
 }
 
-/// The client cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TlsError {
-    /// The file of certificates cannot be used.
-    #[error("is {path:?}: {problem}")]
-    CaFile {
-        /// The path of the file.
-        path: String,
-        /// The problem.
-        problem: String,
-    },
-    /// The TLS library refuses its own defaults.
-    #[error("TLS cannot be used")]
-    Tls(#[from] rustls::Error),
-}
-
 /// An answer.
 pub(super) struct Fetched {
     pub(super) body: Bytes,
@@ -122,34 +99,12 @@ pub(super) struct Fetched {
 
 /// Fetches addresses.
 #[derive(Clone)]
-pub(super) struct Fetcher(Client<HttpsConnector<HttpConnector>, Empty<Bytes>>);
+pub(super) struct Fetcher(Client<Empty<Bytes>>);
 
 impl Fetcher {
     /// A client that trusts the authorities of the system, and those in `ca`.
     pub(super) fn new(ca: Option<&PemFile>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(file) = ca {
-            add_authorities(&mut roots, file)?;
-        }
-        let provider = rustls::crypto::ring::default_provider();
-        let tls = ClientConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        http.enforce_http(false);
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        // Fetches are minutes apart, so no connection is kept.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(https);
-        Ok(Self(client))
+        outgoing::client(ca).map(Self)
     }
 
     /// Fetches an address with GET. Only the status 200 is a success.
@@ -163,7 +118,8 @@ impl Fetcher {
     }
 
     async fn follow(&self, start: &str) -> Result<Fetched, FetchError> {
-        let mut uri = parse(start).ok_or_else(|| FetchError::Address(start.to_owned()))?;
+        let mut uri =
+            outgoing::parse(start).ok_or_else(|| FetchError::Address(start.to_owned()))?;
         for _ in 0..=MAX_REDIRECTS {
             let address = uri.to_string();
             let response =
@@ -200,45 +156,18 @@ impl Fetcher {
     }
 }
 
-/// Adds the certificates of a file.
-fn add_authorities(roots: &mut RootCertStore, file: &PemFile) -> Result<(), TlsError> {
-    let wrong = |problem: String| TlsError::CaFile {
-        path: file.path.display().to_string(),
-        problem,
-    };
-    let before = roots.len();
-    for certificate in CertificateDer::pem_slice_iter(file.text.as_bytes()) {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        let added = roots.add(certificate);
-        added.map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.len() == before {
-        return Err(wrong("the file has no certificate".to_owned()));
-    }
-    Ok(())
-}
-
 fn request(uri: &Uri) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = uri.clone();
     let headers = request.headers_mut();
-    let agent = concat!("cameo/", env!("CARGO_PKG_VERSION"));
     headers.insert(ACCEPT, http::HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
-    headers.insert(USER_AGENT, http::HeaderValue::from_static(agent));
+    headers.insert(USER_AGENT, http::HeaderValue::from_static(AGENT));
     request
 }
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// Parses an absolute address without a user name.
-pub(super) fn parse(address: &str) -> Option<Uri> {
-    let uri: Uri = address.parse().ok()?;
-    let authority = uri.authority()?.as_str();
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    (is_http && !authority.contains('@')).then_some(uri)
 }
 
 /// The scheme, host and port of an address.
@@ -277,7 +206,7 @@ fn target(from: &Uri, headers: &HeaderMap) -> Result<Uri, FetchError> {
             .map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     };
-    let target = parse(&absolute).ok_or_else(bad)?;
+    let target = outgoing::parse(&absolute).ok_or_else(bad)?;
     if origin(&target) == origin(from) {
         return Ok(target);
     }

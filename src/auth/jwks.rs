@@ -6,9 +6,9 @@ use std::sync::Arc;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
 
-use super::fetch;
 use super::keys::Key;
 use crate::config::Algorithm;
+use crate::outgoing;
 
 /// The largest number of keys that are used.
 const MAX_KEYS: usize = 64;
@@ -156,7 +156,7 @@ pub(super) fn key_set_address(
         return Err(invalid(problem));
     }
     let found = text("jwks_uri")?;
-    let scheme_of = |address| fetch::parse(address).and_then(|uri| uri.scheme().cloned());
+    let scheme_of = |address| outgoing::parse(address).and_then(|uri| uri.scheme().cloned());
     let has_tls = |scheme| scheme == http::uri::Scheme::HTTPS;
     match scheme_of(found) {
         None => Err(invalid(format!("its jwks_uri {found:?} is not an address"))),

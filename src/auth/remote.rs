@@ -23,12 +23,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::fetch::{FetchError, Fetched, Fetcher, TlsError};
+use super::fetch::{FetchError, Fetched, Fetcher};
 use super::fixed::{FixedKeys, InvalidKeys};
 use super::jwks::{self, InvalidAnswer};
 use super::keys::{Candidates, Key, KeySource, counts};
 use crate::avatar::Timestamp;
 use crate::config::{Algorithm, KeySet, KeySetLocation, TokenIssuer};
+use crate::outgoing::TlsError;
 use crate::telemetry::{Metrics, chain};
 
 /// The shortest time between two fetches for unknown key ids.

@@ -9,7 +9,9 @@ use super::maintenance;
 use crate::app;
 use crate::audit::AuditLog;
 use crate::auth::{FixedKeys, RemoteKeys};
-use crate::config::{Config, TokenIssuer};
+use crate::avatar::{AvatarId, Format, SubjectId};
+use crate::config::{Config, Moderation, TokenIssuer};
+use crate::moderation::{HttpModerator, Moderator, Part, Submission, Verdict};
 use crate::service::Service;
 use crate::telemetry::Metrics;
 use crate::waiting::Waiting;
@@ -55,6 +57,10 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         let opened = opened.as_ref().map(|_| (&summary, &no_warnings));
         print(&opened);
     }
+    if let Some(settings) = &config.moderation {
+        let asked = ask_moderation(settings).await;
+        print(&asked.as_ref().map(|summary| (summary, &no_warnings)));
+    }
     for issuer in config.auth.issuers() {
         let checked = check_keys(issuer).await;
         let checked = checked.as_ref();
@@ -75,6 +81,36 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     } else {
         maintenance::exit_code(sound)
     })
+}
+
+/// A picture of nobody, of 256 × 256 pixels.
+const SAMPLE_PICTURE: &[u8] = include_bytes!("sample.webp");
+
+/// Asks the moderation service for a verdict on a built-in picture, as the user `doctor`. So the
+/// address, the signature and the form of the answer are tested. Either verdict is good.
+///
+/// # Errors
+/// If there is no verdict.
+async fn ask_moderation(settings: &Moderation) -> anyhow::Result<String> {
+    let moderator = HttpModerator::new(settings)?;
+    let begun = Instant::now();
+    let submission = Submission {
+        subject: SubjectId::new("doctor")?,
+        avatar: AvatarId::random()?,
+        part: Part::Still,
+        format: Format::Webp,
+        bytes: SAMPLE_PICTURE.into(),
+    };
+    let verdict = moderator.judge(&submission).await;
+    let verdict = match verdict.context("moderation.url: there is no verdict on a sample")? {
+        Verdict::Allow => "allows",
+        Verdict::Reject(_) => "rejects",
+    };
+    Ok(format!(
+        "moderation at {} {verdict} a built-in sample, after {} ms",
+        moderator.origin(),
+        begun.elapsed().as_millis()
+    ))
 }
 
 /// Whether the store has the objects that the catalog names. Compares a sample.

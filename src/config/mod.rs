@@ -10,12 +10,14 @@
 //! | `reader` | reads one value by its key, and reports its fault |
 //! | `read`, `adapters` | read every key into a [`Config`], and check keys against each other |
 //! | `auth` | the settings of tokens, and how they are read |
+//! | `moderation` | the settings of the check of pictures, and how they are read |
 //! | `units`, `secret`, `redis`, `s3` | the types of values, and their checks |
 
 mod adapters;
 mod auth;
 mod fault;
 mod layers;
+mod moderation;
 mod read;
 mod reader;
 mod redis;
@@ -35,6 +37,7 @@ pub use self::redis::{
 };
 pub use auth::{Algorithm, Auth, ClaimRules, KeySet, KeySetLocation, PemFile, TokenIssuer};
 pub use fault::{Fault, Faults};
+pub use moderation::{Moderation, SigningSecret, WhenModerationIsDown};
 pub use s3::{PublicAccess, S3Credentials, S3Settings};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use units::Quota;
@@ -74,6 +77,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Who may see avatars, and how their URLs are signed.
     pub access: AccessSettings,
+    /// The check of pictures by another service; `None` if it is switched off.
+    pub moderation: Option<Moderation>,
     /// What the program reports about itself.
     pub telemetry: Telemetry,
     /// Settings that work but that an operator should check.

@@ -8,6 +8,7 @@ use super::adapters;
 use super::auth::auth;
 use super::fault::Fault;
 use super::layers::Layers;
+use super::moderation::moderation;
 use super::reader::{MAX_EDGE_PX, Reader, iec, shown, url};
 use super::{
     AccessSettings, Config, Delivery, DeliveryMode, Environment, ExposeSecret, Http, Images,
@@ -84,6 +85,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         }
         refuse_master(&mut read, images.as_ref());
     }
+    let moderation = moderation(&mut read, environment);
     let telemetry = Telemetry {
         audit_file: read.optional("telemetry.audit_file").map(PathBuf::from),
     };
@@ -101,6 +103,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         lifecycle,
         delivery,
         access,
+        moderation,
         telemetry,
         warnings: read.warnings,
     })

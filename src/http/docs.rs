@@ -97,8 +97,8 @@ problems! {
         InvalidCrop, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,
         AvatarLocked, RequestTimeout, Superseded, PreconditionFailed, FileTooLarge, UnsupportedMediaType,
         CorruptImage, TooManyPixels,
-        TooManyFrames, TooComplex, RateLimited, Internal, Overloaded, StorageUnavailable,
-        CatalogUnavailable, IdentityUnavailable,
+        TooManyFrames, TooComplex, Rejected, RateLimited, Internal, Overloaded, StorageUnavailable,
+        CatalogUnavailable, IdentityUnavailable, ModerationUnavailable,
     ];
     /// The problems of a read.
     ReadProblems: [

@@ -187,7 +187,7 @@ fn write_problem(response: &mut Response, problem: Problem, request_id: &str) {
         code: problem.code,
         detail: problem.detail,
         request_id: request_id.to_owned(),
-        reason: problem.lock.map(|lock| lock.reason),
+        reason: problem.reason.or(problem.lock.map(|lock| lock.reason)),
         until: until.map(|until| until.to_string()),
     };
     // Strings and numbers can always be written as JSON.

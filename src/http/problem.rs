@@ -49,12 +49,14 @@ pub(super) enum Code {
     TooManyPixels,
     TooManyFrames,
     TooComplex,
+    Rejected,
     RateLimited,
     Internal,
     Overloaded,
     StorageUnavailable,
     CatalogUnavailable,
     IdentityUnavailable,
+    ModerationUnavailable,
 }
 
 impl Code {
@@ -87,12 +89,14 @@ impl Code {
             Self::TooManyPixels => "too_many_pixels",
             Self::TooManyFrames => "too_many_frames",
             Self::TooComplex => "too_complex",
+            Self::Rejected => "rejected",
             Self::RateLimited => "rate_limited",
             Self::Internal => "internal",
             Self::Overloaded => "overloaded",
             Self::StorageUnavailable => "storage_unavailable",
             Self::CatalogUnavailable => "catalog_unavailable",
             Self::IdentityUnavailable => "identity_unavailable",
+            Self::ModerationUnavailable => "moderation_unavailable",
         }
     }
 
@@ -116,15 +120,18 @@ impl Code {
             Self::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::CorruptImage | Self::TooManyPixels | Self::TooManyFrames | Self::TooComplex => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::CorruptImage
+            | Self::TooManyPixels
+            | Self::TooManyFrames
+            | Self::TooComplex
+            | Self::Rejected => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded
             | Self::StorageUnavailable
             | Self::CatalogUnavailable
-            | Self::IdentityUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::IdentityUnavailable
+            | Self::ModerationUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -139,6 +146,8 @@ pub(super) struct Problem {
     pub(super) challenge: Option<Cow<'static, str>>,
     /// The lock that stops the request. The body names its reason and its end.
     pub(super) lock: Option<Box<Lock>>,
+    /// The reason of moderation. The body has it.
+    pub(super) reason: Option<String>,
     /// Further headers of the response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// The cause. It is logged, and the client does not see it.
@@ -157,6 +166,7 @@ impl Problem {
             challenge: (code.status() == StatusCode::UNAUTHORIZED)
                 .then_some(Cow::Borrowed("Bearer realm=\"cameo\"")),
             lock: None,
+            reason: None,
             headers: Vec::new(),
             cause: None,
         }
@@ -209,7 +219,7 @@ pub(super) struct ProblemBody {
     pub detail: String,
     /// The request's id. The operator of the service finds the request in the logs by it.
     pub request_id: String,
-    /// The reason of the lock, if the code is `avatar_locked`.
+    /// The reason of the lock, if the code is `avatar_locked`, or of moderation, if it is `rejected`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
@@ -259,6 +269,13 @@ impl From<service::Error> for Problem {
                 lock: lock.map(Box::new),
                 ..Self::new(Code::AvatarLocked, text)
             },
+            Error::Rejected(reason) => Self {
+                reason: Some(reason),
+                ..Self::new(Code::Rejected, text)
+            },
+            Error::ModerationUnavailable(cause) => Self::new(Code::ModerationUnavailable, text)
+                .retry_after(DEPENDENCY_RETRY)
+                .caused_by(cause),
             Error::NotLocked => Self::new(Code::NotLocked, text),
             Error::LockEnded | Error::TooManyViewers => Self::new(Code::MalformedRequest, text),
             Error::Contention => Self::new(Code::Overloaded, text).retry_after(DEPENDENCY_RETRY),

@@ -66,7 +66,7 @@ impl Service {
 
     /// Makes sure that a refused avatar never becomes current, and removes its objects, the manifest
     /// first. If this fails, the sweep removes them.
-    async fn abandon(&self, subject: &SubjectId, avatar: AvatarId) {
+    pub(super) async fn abandon(&self, subject: &SubjectId, avatar: AvatarId) {
         let removed = async {
             match self.invalidate(subject, avatar).await? {
                 Invalidated::Removable => self.remove_objects(avatar).await.map(drop),

@@ -6,6 +6,7 @@ use cameo_imaging as imaging;
 
 use crate::avatar::{Lock, Policy};
 use crate::catalog::CatalogError;
+use crate::moderation::ModerationError;
 use crate::storage::StoreError;
 
 /// Why a request failed. The text is for the client. The source is for the operator.
@@ -46,6 +47,12 @@ pub enum Error {
     /// A lock stops uploads for the subject. The lock is unknown if it was removed meanwhile.
     #[error("{}", locked_text(.0.as_ref()))]
     Locked(Option<Lock>),
+    /// Moderation rejected the picture, for this reason. The reason may be empty.
+    #[error("{}", rejected_text(.0))]
+    Rejected(String),
+    /// Moderation gave no verdict, and the configuration does not allow pictures without one.
+    #[error("pictures cannot be checked at the moment")]
+    ModerationUnavailable(#[source] ModerationError),
     /// The subject has no lock.
     #[error("there is no lock")]
     NotLocked,
@@ -67,6 +74,13 @@ pub enum Error {
     /// A fault of this program, or corrupt data in the catalog.
     #[error("an internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn rejected_text(reason: &str) -> String {
+    match reason {
+        "" => "the picture was rejected".to_owned(),
+        reason => format!("the picture was rejected: {reason}"),
+    }
 }
 
 fn locked_text(lock: Option<&Lock>) -> String {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cameo_imaging::{self as imaging, Crop, Output, Processed};
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use tracing::warn;
 
 use super::admission::Admitted;
@@ -55,6 +55,13 @@ enum Traces {
     Manifest,
 }
 
+/// Waits for the writes that are under way, and returns the refusal. A write that ends later would
+/// leave an object that was removed already.
+async fn after_all<T>(mut writes: impl Stream<Item = T> + Unpin, refusal: Error) -> Error {
+    while writes.next().await.is_some() {}
+    refusal
+}
+
 impl Service {
     /// Makes a new avatar for the subject: probes the picture, waits for a worker, processes the
     /// picture, and stores each rendition and then the manifest. Stops when `abort` is done.
@@ -84,8 +91,13 @@ impl Service {
             stored = self.store_all(upload, picture, &mut traces, admitted) => stored,
             aborted = abort => Err(aborted),
         };
-        if stored.is_err() && !matches!(traces, Traces::None) {
-            self.clean_up(subject, avatar, traces).await;
+        match (&stored, traces) {
+            (Ok(_), _) | (Err(_), Traces::None) => {}
+            // Nothing of a refused picture is kept, not even until the next sweep.
+            (Err(Error::Rejected(_) | Error::ModerationUnavailable(_)), _) => {
+                self.abandon(subject, avatar).await;
+            }
+            (Err(_), traces) => self.clean_up(subject, avatar, traces).await,
         }
         stored
     }
@@ -136,6 +148,7 @@ impl Service {
         let mut master = None;
         let mut renditions = Vec::new();
         let mut writes = FuturesUnordered::new();
+        let mut reviews = FuturesUnordered::new();
         loop {
             tokio::select! {
                 output = work.outputs.recv() => {
@@ -168,27 +181,42 @@ impl Service {
                                 format: rendition.format,
                                 animated: rendition.animated,
                             };
+                            let object = Bytes::from(object);
+                            let submission =
+                                self.submission_of(subject, avatar, &rendition, &object);
+                            reviews.extend(submission.map(|picture| self.moderate(picture)));
                             renditions.push(rendition);
                             (key, object)
                         }
                         Output::Master(format, object) => {
                             master = Some(format);
-                            (ObjectKey::Master { avatar, format }, object)
+                            (ObjectKey::Master { avatar, format }, object.into())
                         }
                     };
-                    writes.push(async move { self.store.put(&key, object.into()).await });
+                    writes.push(async move { self.store.put(&key, object).await });
                 }
                 Some(written) = writes.next() => written?,
+                Some(Err(refusal)) = reviews.next() => {
+                    drop(work);
+                    return Err(after_all(writes, refusal).await);
+                }
             }
         }
         let processed = work.outcome().await?;
         let Some(reservation) = reservation else {
             return Err(Error::Internal("a picture gave no rendition".into()));
         };
-        while let Some(written) = writes.next().await {
-            written?;
+        loop {
+            tokio::select! {
+                Some(written) = writes.next() => written?,
+                Some(reviewed) = reviews.next() => match reviewed {
+                    Ok(()) => {}
+                    Err(refusal) => return Err(after_all(writes, refusal).await),
+                },
+                else => break,
+            }
         }
-        drop(writes);
+        drop((writes, reviews));
         let record = self.record(avatar, reservation, renditions, master, processed);
         *traces = Traces::Manifest;
         self.write_manifest(subject, &record).await?;

@@ -5,6 +5,7 @@
 //! | `admission`, `budget` | bound memory and concurrency before a body is read |
 //! | `upload` | one upload: `make`, then `commit` |
 //! | `make` | makes the objects of an avatar and stores them |
+//! | `moderate` | asks for a verdict on the pictures of an avatar before they are published |
 //! | `commit` | makes stored objects the current avatar of a user |
 //! | `read` | reads records and objects |
 //! | `remove` | removes the avatar of a user |
@@ -22,6 +23,7 @@ mod error;
 mod losses;
 mod maintain;
 mod make;
+mod moderate;
 mod policy;
 mod read;
 mod remove;
@@ -44,6 +46,7 @@ pub(crate) use budget::{Load, Share};
 pub(crate) use cameo_imaging::{Crop, Error as PictureError};
 pub(crate) use error::Error;
 pub(crate) use maintain::{DropLimit, GcOptions, Lost, Named, Rebuilt};
+pub(crate) use moderate::Moderation;
 pub(crate) use read::{Size, pick};
 pub(crate) use remove::Removal;
 pub(crate) use upload::Upload;
@@ -99,6 +102,7 @@ pub struct Service {
     undeletable: Undeletable,
     policy_turns: PolicyTurns,
     audit: AuditLog,
+    moderation: Option<Moderation>,
 }
 
 impl Service {
@@ -128,6 +132,7 @@ impl Service {
             undeletable: Undeletable::default(),
             policy_turns: PolicyTurns::default(),
             audit: AuditLog::default(),
+            moderation: None,
         }
     }
 
@@ -135,6 +140,13 @@ impl Service {
     #[must_use]
     pub(crate) fn audited_by(mut self, audit: AuditLog) -> Self {
         self.audit = audit;
+        self
+    }
+
+    /// Asks for a verdict on pictures before they are published.
+    #[must_use]
+    pub(crate) fn moderated_by(mut self, moderation: Option<Moderation>) -> Self {
+        self.moderation = moderation;
         self
     }
 

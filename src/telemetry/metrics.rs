@@ -37,6 +37,8 @@ struct Inner {
     decisions: Counters<3>,
     falls_back: Gauge,
     missing_objects: Counter,
+    moderation_requests: Counters<1>,
+    moderation_seconds: Histogram,
     audit_lost: Counter,
     audit_reopen_failures: Counter,
     key_fetches: Counters<2>,
@@ -94,6 +96,14 @@ impl Metrics {
             missing_objects: all.counter(
                 "cameo_missing_objects",
                 "Reads of an image that a record names but the store does not have",
+            ),
+            moderation_requests: all.counters(
+                "cameo_moderation_requests",
+                "Pictures that were sent to the moderation service, by verdict",
+            ),
+            moderation_seconds: all.histogram(
+                "cameo_moderation_duration_seconds",
+                "Time from sending a picture to its verdict, or to the failure",
             ),
             audit_lost: all.counter(
                 "cameo_audit_records_lost",
@@ -227,6 +237,9 @@ impl Metrics {
                 count(&self.0.decisions, &labels, 0);
             }
         }
+        for verdict in ["allow", "reject", "none"] {
+            count(&self.0.moderation_requests, &[of("verdict", verdict)], 0);
+        }
         for format in SourceFormat::ALL {
             drop(
                 self.0
@@ -286,6 +299,13 @@ impl Metrics {
     /// Counts a read of an object that a record names but the store does not have.
     pub fn missed_an_object(&self) {
         self.0.missing_objects.inc();
+    }
+
+    /// Counts a picture that was sent to the moderation service. The verdict is `allow`, `reject` or
+    /// `none`.
+    pub fn moderated(&self, verdict: &'static str, elapsed: Duration) {
+        count(&self.0.moderation_requests, &[of("verdict", verdict)], 1);
+        self.0.moderation_seconds.observe(elapsed.as_secs_f64());
     }
 
     /// Counts an audit record that the audit file does not have.

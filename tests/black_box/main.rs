@@ -25,5 +25,6 @@ mod permissions;
 mod reading;
 mod stolen;
 mod uploads;
+mod verdicts;
 mod visibility;
 mod visibility_table;

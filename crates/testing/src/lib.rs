@@ -6,6 +6,7 @@
 //! | [`redis`] | starts a `redis-server`, one with Sentinel, or a Cluster |
 //! | [`s3`] | starts an S3 server that can fail on request, or uses a real one |
 //! | [`identity`] | starts an identity provider that publishes keys, and fails on request |
+//! | [`moderation`] | starts a moderation service that fails on request |
 //! | [`tokens`] | signs tokens with keys that another implementation made |
 //! | [`photos`] | makes pictures to upload, and checks returned images with an independent decoder |
 //!
@@ -21,6 +22,7 @@
 )]
 
 pub mod identity;
+pub mod moderation;
 pub mod photos;
 pub mod redis;
 pub mod s3;

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod auth;
+mod moderation;
 mod production;
 mod secrets;
 
