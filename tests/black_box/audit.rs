@@ -369,6 +369,9 @@ async fn records_are_written_again_on_lines_of_their_own_when_a_full_disk_has_sp
         let metrics = client.get("/metrics").await;
         metrics.metric("cameo_audit_records_lost_total")
     };
+    // The next lines fill the rest of a page, and the last of them does not fit.
+    unlock().await;
+    until_lines(&path, 1).await;
     let filler = program.audit().join("filler");
     let filled = fs::write(&filler, vec![1; 128 << 10]).unwrap_err();
     assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
@@ -380,7 +383,7 @@ async fn records_are_written_again_on_lines_of_their_own_when_a_full_disk_has_sp
     }
     client.upload("42", PORTRAIT).await.ok();
     let until = Instant::now() + Duration::from_secs(20);
-    // Every record is in the file or counted.
+    // The last line of the file, which is whole again.
     let written = || {
         let text = fs::read_to_string(&path).unwrap();
         let whole = |line: &&str| serde_json::from_str::<Value>(line).is_ok();
