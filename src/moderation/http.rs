@@ -27,7 +27,7 @@ const AVATAR: HeaderName = HeaderName::from_static("x-cameo-avatar");
 /// Why there is no verdict. The texts name the origin of the address, because its path and query may
 /// be secret.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ModerationError {
+pub enum ModerationError {
     /// The address is no address.
     #[error("moderation.url is not an http:// or https:// address")]
     Address,
