@@ -8,7 +8,7 @@ use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr};
-use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
+use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, ToSchema};
 
 use super::problem::{Code, ProblemBody, title};
 
@@ -20,7 +20,7 @@ use super::problem::{Code, ProblemBody, title};
         description = "Avatar service: users upload one picture and get it in every size and format.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
-    components(schemas(ProblemBody, Code, UserId)),
+    components(schemas(ProblemBody, Code, UserId, Bytes)),
     modifiers(&Schemes),
     tags(
         (name = "avatars", description = "Upload, read and delete avatars"),
@@ -75,6 +75,50 @@ pub(super) struct UserId(String);
 #[schema(value_type = String, format = Binary)]
 #[allow(dead_code)] // only a schema
 pub(super) struct Bytes(Vec<u8>);
+
+/// The headers of a request for an image.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)] // only a schema: the handlers read the headers themselves
+pub(super) struct ImageHeaders {
+    /// The entity tags of the representations that the caller has
+    #[param(rename = "If-None-Match")]
+    if_none_match: Option<String>,
+    /// Answer only a representation that has one of these entity tags
+    #[param(rename = "If-Match")]
+    if_match: Option<String>,
+    /// One range of bytes
+    #[param(rename = "Range", example = "bytes=0-1023")]
+    range: Option<String>,
+    /// The entity tag of the representation that the range belongs to
+    #[param(rename = "If-Range")]
+    if_range: Option<String>,
+}
+
+/// The responses to a successful request for an image.
+pub(super) struct ImageResponses;
+
+impl IntoResponses for ImageResponses {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let images = |description| {
+            let mut response = ResponseBuilder::new().description(description);
+            for kind in ["image/webp", "image/jpeg", "image/png"] {
+                let bytes = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Bytes"))));
+                response = response.content(kind, bytes);
+            }
+            response
+        };
+        let not_modified = ResponseBuilder::new().description("The caller has the image");
+        [
+            ("200", images("The image")),
+            ("206", images("The range of the image")),
+            ("304", not_modified),
+        ]
+        .into_iter()
+        .map(|(status, response)| (status.to_owned(), RefOr::T(response.build())))
+        .collect()
+    }
+}
 
 /// Declares sets of problems that operations can answer.
 macro_rules! problems {
@@ -139,35 +183,51 @@ problems! {
     ];
     /// The problems of reading the metrics.
     MetricsProblems: [NotFound, Internal];
-    /// The problems of every route.
-    MalformedProblems: [MalformedRequest];
     /// The problems of a route that can be switched off.
     NotFoundProblems: [NotFound];
 }
 
+/// The content type of a problem.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
 fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
-    let mut names: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    let mut statuses: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in codes {
-        names
-            .entry(code.status().as_u16())
-            .or_default()
-            .push(code.name());
+        let same = statuses.entry(code.status().as_u16()).or_default();
+        same.push(*code);
     }
-    let response = |(status, names): (u16, Vec<&str>)| {
-        let list: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-        let mut body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody"))));
-        for code in codes.iter().filter(|code| code.status().as_u16() == status) {
-            let example = ExampleBuilder::new().value(Some(example(*code))).build();
-            body.examples
-                .insert(code.name().to_owned(), RefOr::T(example));
-        }
-        let response = ResponseBuilder::new()
-            .description(list.join(", "))
-            .content("application/problem+json", body)
-            .build();
-        (status.to_string(), RefOr::T(response))
+    let response = |(status, codes): (u16, Vec<Code>)| (status.to_string(), problem(&codes).into());
+    statuses.into_iter().map(response).collect()
+}
+
+/// The response with a problem that has one of these codes.
+pub(super) fn problem(codes: &[Code]) -> Response {
+    let mut response = ResponseBuilder::new().build();
+    add_codes(&mut response, codes);
+    response
+}
+
+/// Adds the codes that a response does not list yet. A response that is no problem stays as it is.
+pub(super) fn add_codes(response: &mut Response, codes: &[Code]) {
+    if response.content.is_empty() {
+        let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody"))));
+        response.content.insert(PROBLEM.to_owned(), RefOr::T(body));
+    }
+    let Some(RefOr::T(body)) = response.content.get_mut(PROBLEM) else {
+        return;
     };
-    names.into_iter().map(response).collect()
+    for code in codes {
+        let name = code.name();
+        if body.examples.contains_key(name) {
+            continue;
+        }
+        let example = ExampleBuilder::new().value(Some(example(*code))).build();
+        body.examples.insert(name.to_owned(), RefOr::T(example));
+        if !response.description.is_empty() {
+            response.description.push_str(", ");
+        }
+        response.description.push_str(&format!("`{name}`"));
+    }
 }
 
 fn example(code: Code) -> Value {

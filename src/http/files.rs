@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::docs::FileProblems;
+use super::docs::{FileProblems, ImageHeaders, ImageResponses};
 use super::image::StoredImage;
 use super::problem::{Code, Problem};
 use super::query::Query;
@@ -25,28 +25,8 @@ use crate::avatar::ObjectKey;
     path = "/files/public/avatars/{avatar_id}/{file}",
     operation_id = "read_file",
     tag = "files",
-    params(
-        ("avatar_id" = String, Path, description = "The id of the upload that the image was made from"),
-        ("file" = String, Path, description = "The variant and the format", example = "medium.webp"),
-        LinkQuery,
-        ("If-None-Match" = Option<String>, Header, description = "The entity tags of the representations that the caller has"),
-        ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
-        ("If-Range" = Option<String>, Header, description = "The entity tag of the representation that the range belongs to"),
-    ),
-    responses(
-        (status = 200, description = "The image", content(
-            (super::docs::Bytes = "image/webp"),
-            (super::docs::Bytes = "image/jpeg"),
-            (super::docs::Bytes = "image/png"),
-        )),
-        (status = 206, description = "The range of the image", content(
-            (super::docs::Bytes = "image/webp"),
-            (super::docs::Bytes = "image/jpeg"),
-            (super::docs::Bytes = "image/png"),
-        )),
-        (status = 304, description = "The caller has the image"),
-        FileProblems,
-    ),
+    params(FilePath, LinkQuery, ImageHeaders),
+    responses(ImageResponses, FileProblems)
 )]
 pub(super) async fn read(
     State(app): State<AppState>,
@@ -72,28 +52,8 @@ pub(super) async fn read(
     path = "/files/private/avatars/{avatar_id}/{file}",
     operation_id = "read_private_file",
     tag = "files",
-    params(
-        ("avatar_id" = String, Path, description = "The id of the upload that the image was made from"),
-        ("file" = String, Path, description = "The variant and the format", example = "medium.webp"),
-        LinkQuery,
-        ("If-None-Match" = Option<String>, Header, description = "The entity tags of the representations that the caller has"),
-        ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
-        ("If-Range" = Option<String>, Header, description = "The entity tag of the representation that the range belongs to"),
-    ),
-    responses(
-        (status = 200, description = "The image", content(
-            (super::docs::Bytes = "image/webp"),
-            (super::docs::Bytes = "image/jpeg"),
-            (super::docs::Bytes = "image/png"),
-        )),
-        (status = 206, description = "The range of the image", content(
-            (super::docs::Bytes = "image/webp"),
-            (super::docs::Bytes = "image/jpeg"),
-            (super::docs::Bytes = "image/png"),
-        )),
-        (status = 304, description = "The caller has the image"),
-        FileProblems,
-    ),
+    params(FilePath, LinkQuery, ImageHeaders),
+    responses(ImageResponses, FileProblems)
 )]
 pub(super) async fn read_private(
     state: State<AppState>,
@@ -117,6 +77,18 @@ async fn answer(
     let headers = response.headers_mut();
     headers.extend(cache.map(|cache| (CACHE_CONTROL, cache)));
     Ok(response)
+}
+
+/// The path of an image, for the OpenAPI document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code)] // only a schema: `LinkedFile` parses the path
+struct FilePath {
+    /// The id of the upload that the image was made from
+    avatar_id: String,
+    /// The variant and the format
+    #[param(example = "medium.webp")]
+    file: String,
 }
 
 /// The query of a signed link.

@@ -6,16 +6,15 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use utoipa::IntoResponses;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
-use utoipa::openapi::response::Response;
+use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{ObjectBuilder, OpenApi, Ref, RefOr, Schema, Server, Type};
 
-const PROBLEM: &str = "application/problem+json";
-
-use super::docs::MalformedProblems;
+use super::docs::{self, PROBLEM};
+use super::problem::Code;
+use super::startup::is_health_path;
 
 /// Adds everything that a rule determines to a document that was made from the route table.
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
@@ -23,7 +22,7 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     server.description = Some("The service that serves this document".to_owned());
     document.servers = Some(vec![server]);
     let mut used = BTreeSet::new();
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             name(method, operation);
             operation.security.get_or_insert_default();
@@ -32,7 +31,7 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
                     refine(parameter);
                 }
             }
-            add_malformed(operation);
+            add_shared(path, operation);
             add_headers(method, operation);
             add_examples(operation);
             for response in operation.responses.responses.values() {
@@ -43,6 +42,12 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         }
     }
     let components = document.components.get_or_insert_default();
+    for shared in &SHARED {
+        let response = shared.response();
+        used.extend(response.headers.keys().cloned());
+        let name = shared.name.to_owned();
+        components.responses.insert(name, RefOr::T(response));
+    }
     for (name, header) in HEADERS.iter().filter(|(name, _)| used.contains(*name)) {
         let header = RefOr::T(describe(header));
         components.headers.insert((*name).to_owned(), header);
@@ -92,11 +97,80 @@ fn refine(parameter: &mut Parameter) {
     }
 }
 
-/// Adds the problem of a malformed request, which every route can answer.
-fn add_malformed(operation: &mut Operation) {
+/// A response of the layers around the routes. They can give it to a request for any route.
+struct Shared {
+    /// The name in the components of the document.
+    name: &'static str,
+    status: &'static str,
+    /// The problems; empty if the response has no body.
+    codes: &'static [Code],
+    /// Whether health checks can be answered with it.
+    of_health_checks: bool,
+}
+
+const SHARED: [Shared; 4] = [
+    Shared {
+        name: "MalformedRequest",
+        status: "400",
+        codes: &[Code::MalformedRequest],
+        of_health_checks: true,
+    },
+    Shared {
+        name: "HeadTooLarge",
+        status: "431",
+        codes: &[],
+        of_health_checks: true,
+    },
+    Shared {
+        name: "Internal",
+        status: "500",
+        codes: &[Code::Internal],
+        of_health_checks: true,
+    },
+    // The service is starting, or too many connections are open. Health checks are answered then.
+    Shared {
+        name: "Unavailable",
+        status: "503",
+        codes: &[
+            Code::Overloaded,
+            Code::StorageUnavailable,
+            Code::CatalogUnavailable,
+        ],
+        of_health_checks: false,
+    },
+];
+
+impl Shared {
+    fn response(&self) -> Response {
+        if self.codes.is_empty() {
+            let text = "The head of the request has more than 64 KiB. The response has no body.";
+            return ResponseBuilder::new().description(text).build();
+        }
+        let mut response = docs::problem(self.codes);
+        let mut names = BTreeSet::from(EVERYWHERE);
+        names.extend(headers_of_problem(self.status));
+        refer_to(&names, &mut response);
+        response
+    }
+}
+
+/// Adds the responses of the layers around the routes. A status that the operation lists itself
+/// gets their codes; otherwise the operation refers to the shared response.
+fn add_shared(path: &str, operation: &mut Operation) {
+    let is_health_check = is_health_path(path);
     let responses = &mut operation.responses.responses;
-    for (status, response) in MalformedProblems::responses() {
-        responses.entry(status).or_insert(response);
+    for shared in &SHARED {
+        if is_health_check && !shared.of_health_checks {
+            continue;
+        }
+        match responses.get_mut(shared.status) {
+            Some(RefOr::T(own)) => docs::add_codes(own, shared.codes),
+            Some(RefOr::Ref(_)) => {}
+            None => {
+                let shared_response = Ref::from_response_name(shared.name);
+                responses.insert(shared.status.to_owned(), RefOr::Ref(shared_response));
+            }
+        }
     }
 }
 
@@ -255,13 +329,10 @@ fn add_headers(method: &str, operation: &mut Operation) {
             .content
             .keys()
             .any(|kind| kind.starts_with("image/"));
+        if response.content.contains_key(PROBLEM) {
+            names.extend(headers_of_problem(status));
+        }
         match status.as_str() {
-            "401" | "403" => {
-                names.insert("WWW-Authenticate");
-            }
-            "429" | "503" if response.content.contains_key(PROBLEM) => {
-                names.insert("Retry-After");
-            }
             "200" if tags.iter().any(|tag| tag == "moderation") => {
                 names.insert("Cache-Control");
             }
@@ -298,6 +369,15 @@ fn add_headers(method: &str, operation: &mut Operation) {
             }
         }
         refer_to(&names, response);
+    }
+}
+
+/// The header that problems with this status have, besides those of every response.
+fn headers_of_problem(status: &str) -> Option<&'static str> {
+    match status {
+        "401" | "403" => Some("WWW-Authenticate"),
+        "429" | "503" => Some("Retry-After"),
+        _ => None,
     }
 }
 

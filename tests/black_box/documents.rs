@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use crate::support::TestService;
+use crate::support::{TestService, resolve};
 
 #[tokio::test]
 async fn the_documentation_needs_no_other_server() {
@@ -87,8 +87,12 @@ fn every_operation_has_what_a_client_generator_needs() {
                 }
             }
             for (status, response) in operation["responses"].as_object().unwrap() {
-                let headers = response["headers"].as_object().unwrap();
-                assert!(headers.contains_key("X-Request-Id"), "{place}: {status}");
+                let response = resolve(&document, response);
+                // The server refuses such a head before the request has an id.
+                if status != "431" {
+                    let headers = response["headers"].as_object().unwrap();
+                    assert!(headers.contains_key("X-Request-Id"), "{place}: {status}");
+                }
                 for (kind, content) in response["content"].as_object().into_iter().flatten() {
                     let example = !content["example"].is_null() || content["examples"].is_object();
                     let is_json = kind.ends_with("json");

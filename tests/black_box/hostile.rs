@@ -1,15 +1,12 @@
 //! Clients that do not read, do not write, or only connect; and the start and end of the program.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::process::{Child, Command};
 
-use crate::support::TestService;
 use crate::support::photos::PORTRAIT;
+use crate::support::{Program, TestService};
 
 fn address(service: &TestService) -> String {
     service.url().trim_start_matches("http://").to_owned()
@@ -241,89 +238,6 @@ async fn an_endless_preamble_is_refused_while_it_arrives() {
         read.await.expect("an answer in time").unwrap();
         assert_eq!(&answer, b"HTTP/1.1 400", "{begin:?}");
         drop(trickle.await.unwrap());
-    }
-}
-
-/// The program in a process of its own.
-struct Program {
-    child: Child,
-    data: TempDir,
-    address: String,
-}
-
-impl Program {
-    /// Starts the program by this shell command, in which `cameo` stands for the program.
-    async fn spawn(command: &str, variables: &[(&str, &str)]) -> Self {
-        let data = TempDir::new().unwrap();
-        // The system does not assign this port again so soon.
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = free.local_addr().unwrap().to_string();
-        drop(free);
-        let command = command.replace("cameo", &format!("exec {}", env!("CARGO_BIN_EXE_cameo")));
-        let child = Command::new("sh")
-            .args(["-c", &command])
-            .env("CAMEO_DATA_DIR", data.path())
-            .env("CAMEO_HTTP__BIND", &address)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            data,
-            address,
-        }
-    }
-
-    /// Waits until the program prints that it is ready.
-    async fn ready(mut self) -> Self {
-        let mut lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
-        let said = tokio::time::timeout(Duration::from_secs(30), async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if line.contains("Cameo is ready") {
-                    return;
-                }
-            }
-            panic!("the program ended");
-        });
-        said.await.expect("the program starts");
-        self
-    }
-
-    /// Waits until the program accepts connections.
-    async fn listening(self) -> Self {
-        for _ in 0..600 {
-            if TcpStream::connect(&self.address).await.is_ok() {
-                return self;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the program does not listen");
-    }
-
-    fn terminate(&self) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    }
-
-    /// Waits for the end of the program. Returns the time until then, and the exit code.
-    async fn end(&mut self) -> (Duration, Option<i32>) {
-        let begun = Instant::now();
-        let ended = tokio::time::timeout(Duration::from_secs(40), self.child.wait());
-        let ended = ended.await.expect("the program ends").unwrap();
-        (begun.elapsed(), ended.code())
-    }
-
-    async fn token(&self, user: &str) -> String {
-        let token = Command::new(env!("CARGO_BIN_EXE_cameo"))
-            .args(["token", "--sub", user])
-            .env("CAMEO_DATA_DIR", self.data.path())
-            .output();
-        let token = token.await.unwrap();
-        String::from_utf8(token.stdout).unwrap().trim().to_owned()
     }
 }
 

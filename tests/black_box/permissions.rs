@@ -203,9 +203,14 @@ async fn the_operators_address_has_two_routes_that_are_open() {
 
 /// While the program starts, its tokens cannot be verified. So all callers are answered alike.
 #[tokio::test]
-async fn a_starting_program_answers_two_routes_and_refuses_all_others() {
+async fn a_starting_program_answers_health_checks_and_refuses_all_others() {
     let startup = Arc::new(Startup::default());
-    let answered: [(&str, Outcome); 2] = [("/health/live", OK), ("/health/ready", (503, ""))];
+    let answered: [(&str, Outcome); 4] = [
+        ("/health/live", OK),
+        ("/health/ready", (503, "")),
+        ("/health", (503, "")),
+        ("/health/avatar", (503, "")),
+    ];
     let methods = [Method::GET, Method::HEAD];
     let expected: BTreeSet<Route> = answered
         .iter()
@@ -252,22 +257,20 @@ async fn a_starting_program_answers_two_routes_and_refuses_all_others() {
         let code = if method == Method::HEAD { "" } else { code };
         for caller in CALLERS {
             let url = format!("http://{address}{path}");
-            // The document describes the answers after the start, so these are not compared with it.
-            let answer = request(&service, caller, &method, &url)
-                .send()
-                .await
-                .unwrap();
-            let found = answer.status().as_u16();
-            let problem =
-                serde_json::from_slice::<serde_json::Value>(&answer.bytes().await.unwrap());
+            let answer = send(request(&service, caller, &method, &url)).await;
+            let problem = serde_json::from_slice::<serde_json::Value>(&answer.body);
             let found_code = problem
                 .ok()
                 .and_then(|body| Some(body["code"].as_str()?.to_owned()));
-            let outcome = (found, found_code.unwrap_or_default());
+            let outcome = (answer.status.as_u16(), found_code.unwrap_or_default());
             let expected = (status, code.to_owned());
             assert_eq!(outcome, expected, "{caller:?}: {method} {path}");
         }
     }
+    // A method that a health check does not support is refused like every other request.
+    let url = format!("http://{address}/health/live");
+    let other = service.anonymous().request(Method::POST, &url).send();
+    assert_eq!(other.await.unwrap().status(), 503);
     starting.abort();
 }
 

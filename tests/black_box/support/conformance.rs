@@ -38,7 +38,7 @@ impl Document {
             return;
         };
         let status = answer.status.as_str();
-        let response = &operation["responses"][status];
+        let response = resolve(&self.document, &operation["responses"][status]);
         let body = String::from_utf8_lossy(&answer.body);
         assert!(
             response.is_object(),
@@ -105,6 +105,15 @@ impl Document {
             .map(|fault| fault.to_string())
             .collect();
         assert!(faults.is_empty(), "{place}: {faults:?}\n{body:#}");
+    }
+}
+
+/// The value that a reference names, or the value itself.
+pub(crate) fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    let pointer = value["$ref"].as_str().and_then(|to| to.strip_prefix('#'));
+    match pointer {
+        Some(pointer) => document.pointer(pointer).unwrap(),
+        None => value,
     }
 }
 
