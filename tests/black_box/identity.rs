@@ -136,52 +136,6 @@ async fn a_service_starts_without_its_provider_and_recovers() {
 }
 
 #[tokio::test]
-async fn tokens_of_well_known_providers_are_read_with_a_few_settings() {
-    let provider = IdentityProvider::start().await;
-    provider.publish(&["rsa"]);
-    let with = |more: Value| {
-        let mut claims = claims(&provider, "auth0|5f7c");
-        claims
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        Signer::of("rsa").token_with_id("rsa", &claims)
-    };
-    // Keycloak: roles of the realm and of clients; the audience is a list.
-    let keycloak = with(json!({
-        "aud": ["avatars", "account"], "typ": "Bearer", "azp": "web", "scope": "openid email",
-        "realm_access": {"roles": ["offline_access", "avatar-admin"]},
-        "resource_access": {"account": {"roles": ["view-profile"]}},
-    }));
-    // Auth0: claims of one's own have URLs as names.
-    let auth0 = with(json!({
-        "aud": ["avatars", "https://tenant.eu.auth0.com/userinfo"], "azp": "web",
-        "scope": "openid profile", "https://example.com/roles": ["avatar-admin"],
-        "permissions": ["read:all"],
-    }));
-    // Entra ID: application roles, and scopes in `scp`.
-    let entra = with(json!({
-        "ver": "2.0", "tid": "t", "oid": "o", "scp": "User.Read", "roles": ["avatar-admin"],
-    }));
-    // A role in a claim that is not configured does not count.
-    let other = with(json!({"groups": ["avatar-admin"], "scope": "avatar-admin"}));
-    let mut settings = variables(&provider);
-    let roles = "realm_access.roles, https://example.com/roles, roles";
-    settings.push(("CAMEO_AUTH__ROLE_CLAIMS", roles.to_owned()));
-    settings.push(("CAMEO_AUTH__ADMIN_ROLES", "avatar-admin".to_owned()));
-    let settings: Vec<_> = settings
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
-    let service = TestService::start_with(&settings).await;
-    // Only an admin may delete another user's avatar, and there is none.
-    for (token, status) in [(keycloak, 404), (auth0, 404), (entra, 404), (other, 403)] {
-        let answer = Client::new(service.url(), Some(token)).delete("42").await;
-        assert_eq!(answer.status.as_u16(), status);
-    }
-}
-
-#[tokio::test]
 async fn users_of_two_issuers_with_the_same_subject_are_two_users() {
     let provider = IdentityProvider::start().await;
     provider.publish(&["p256"]);

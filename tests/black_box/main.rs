@@ -22,6 +22,7 @@ mod metrics;
 mod moderation;
 mod operations;
 mod permissions;
+mod providers;
 mod reading;
 mod stolen;
 mod uploads;

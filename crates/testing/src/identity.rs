@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use futures_util::{StreamExt, stream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -35,7 +37,13 @@ pub enum Reply {
     Redirect(String),
     /// The other reply, after this time.
     Late(Duration, Box<Reply>),
+    /// 200 with a body of spaces that never ends. A space is valid everywhere in JSON.
+    Endless,
+    /// 200 with these bytes as the begin of a body that never goes on.
+    Stalled(Vec<u8>),
 }
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 #[derive(Default)]
 struct Shared {
@@ -153,7 +161,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Mut
 async fn answer(
     request: Request<Incoming>,
     shared: Arc<Mutex<Shared>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let mut reply = {
         let mut shared = shared.lock().unwrap();
@@ -165,16 +173,26 @@ async fn answer(
         tokio::time::sleep(time).await;
         reply = *then;
     }
+    let whole = |bytes: Vec<u8>| Full::from(bytes).boxed_unsync();
+    let frame = |bytes: Vec<u8>| Ok(Frame::data(Bytes::from(bytes)));
     let (status, location, body) = match reply {
-        Reply::Json(document) => (200, None, document.to_string().into_bytes()),
-        Reply::Bytes(bytes) => (200, None, bytes),
-        Reply::Status(status) => (status, None, Vec::new()),
-        Reply::Redirect(location) => (302, Some(location), Vec::new()),
+        Reply::Json(document) => (200, None, whole(document.to_string().into_bytes())),
+        Reply::Bytes(bytes) => (200, None, whole(bytes)),
+        Reply::Status(status) => (status, None, whole(Vec::new())),
+        Reply::Redirect(location) => (302, Some(location), whole(Vec::new())),
+        Reply::Endless => {
+            let spaces = stream::repeat_with(move || frame(vec![b' '; 4096]));
+            (200, None, StreamBody::new(spaces).boxed_unsync())
+        }
+        Reply::Stalled(bytes) => {
+            let begin = stream::once(async move { frame(bytes) }).chain(stream::pending());
+            (200, None, StreamBody::new(begin).boxed_unsync())
+        }
         Reply::Late(..) => unreachable!("the loop above ends with another reply"),
     };
     let mut response = Response::builder().status(status);
     if let Some(location) = location {
         response = response.header("location", location);
     }
-    Ok(response.body(Full::from(body)).unwrap())
+    Ok(response.body(body).unwrap())
 }

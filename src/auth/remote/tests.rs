@@ -276,6 +276,25 @@ async fn keys_without_an_id_verify_tokens_with_any_id() {
 }
 
 #[tokio::test]
+async fn a_set_that_lies_about_its_keys_verifies_nothing() {
+    let provider = IdentityProvider::start().await;
+    // The set names another key by the id of the token's key.
+    let mut set = key_set(&["p256.other", "rsa"]);
+    set["keys"][0]["kid"] = json!("p256");
+    // The RSA key claims to be a shared secret.
+    set["keys"][1]["alg"] = json!("HS256");
+    provider.set(KEYS, Reply::Json(set));
+    let setup = Setup::on(provider);
+    assert_eq!(setup.verify("p256").await, Err(TokenError::Signature));
+    assert_eq!(setup.verify("rsa").await, Err(TokenError::UnknownKey));
+    let public = text("rsa.public.pem");
+    let forged = Signer::secret(public)
+        .token_with_id("rsa", &json!({"sub": "42", "exp": 4_000_000_000_u64}));
+    let verdict = setup.verifier.verify(&forged).await.err();
+    assert_eq!(verdict, Some(TokenError::Algorithm));
+}
+
+#[tokio::test]
 async fn discovery_finds_the_keys_of_the_configured_issuer_only() {
     let provider = IdentityProvider::start().await;
     provider.publish(&["rsa", "p256"]);
@@ -386,6 +405,15 @@ async fn answers_are_bounded_in_size_and_time_and_must_be_200() {
     let error = error_of(&provider).await;
     assert!(matches!(error, FetchError::Timeout { .. }), "{error}");
     assert!(begun.elapsed() >= Duration::from_secs(5));
+    provider.set("/a", Reply::Stalled(b"{\"keys\": [".to_vec()));
+    let error = error_of(&provider).await;
+    assert!(matches!(error, FetchError::Timeout { .. }), "{error}");
+    // A body without an end is refused at the size limit, long before the time is over.
+    provider.set("/a", Reply::Endless);
+    let begun = std::time::Instant::now();
+    let error = error_of(&provider).await;
+    assert!(matches!(error, FetchError::TooLarge { .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
     for not_a_set in ["<html>", "{\"keys\": 1}"] {
         provider.set("/a", Reply::Bytes(not_a_set.into()));
         let fetched = keys_at(url(provider.at("/a"))).fetch().await;
