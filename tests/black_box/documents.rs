@@ -239,6 +239,7 @@ fn is_test(path: &str) -> bool {
         let file = of_file.join("/");
         [
             format!("tests/black_box/{file}.rs"),
+            format!("tests/black_box/{file}/mod.rs"),
             format!("src/{file}.rs"),
             format!("src/{file}/mod.rs"),
         ]

@@ -12,6 +12,7 @@ mod crash;
 mod deployment;
 mod documents;
 mod fleet;
+mod flood;
 mod full_disk;
 mod hostile;
 mod identity;
