@@ -13,7 +13,7 @@ CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := .tools/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
 .DEFAULT_GOAL := help
-.PHONY: help run test promtool chaos conformance lint fmt-check clippy docs deny advisories openapi release sbom fmt bench bench-upload bench-scale bench-imaging size fuzz needs servers server-versions traced
+.PHONY: help run test promtool hostile test-api chaos conformance lint fmt-check clippy docs deny advisories openapi release sbom fmt bench bench-upload bench-scale bench-imaging size fuzz needs servers server-versions traced
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,16 @@ test: needs servers server-versions promtool traced ## Run every test: unit, con
 	cargo test --locked --workspace
 	TEST_BACKEND=fleet cargo test --locked --test black_box
 	TEST_BACKEND=cluster cargo test --locked --test black_box
+
+hostile: needs servers ## Send hostile requests from a random seed (HOSTILE_REQUESTS=50000, HOSTILE_SEED)
+	HOSTILE_SEED=$(or $(HOSTILE_SEED),$(strip $(shell od -An -N4 -tu4 /dev/urandom))) \
+	HOSTILE_REQUESTS=$(or $(HOSTILE_REQUESTS),50000) \
+	cargo test --locked --test black_box hostile_requests_ -- --nocapture
+
+test-api: needs ## Test the running service against its OpenAPI document (ARGS='--seed 7 --examples 50')
+	@scripts/need.sh python3 python:ensurepip=python3-venv
+	cargo build --locked --bin cameo
+	scripts/api-test.sh $(ARGS)
 
 chaos: needs servers ## Test the service under faults (CHAOS_SECONDS=120, CHAOS_SEED, CHAOS_S3=seaweedfs)
 	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),120) CHAOS_SEED=$(CHAOS_SEED) CHAOS_S3=$(CHAOS_S3) cargo test --locked --test chaos
@@ -71,8 +81,9 @@ size: release ## Build the release program and check that it is smaller than 30 
 	test "$$bytes" -lt 30000000 || { echo "it must be smaller than 30,000,000 bytes" >&2; exit 1; }
 
 bench: needs servers ## Run the benchmarks, with a 12-megapixel phone photo
+	@scripts/need.sh wrk
 	scripts/bench-photo.sh
-	cargo bench --locked --workspace --bench service --bench imaging --bench upload
+	cargo bench --locked --workspace --bench service --bench access --bench imaging --bench upload
 	cargo bench --locked --bench upload -- isolation
 
 bench-upload: needs servers ## Compare uploads on SeaweedFS and Redis with FastAPI and Fastify (ARGS='--rounds 1')
