@@ -116,7 +116,7 @@ async fn a_stolen_redis_has_no_secret_no_token_no_address_and_no_picture() {
     assert!(contents.len() > 5, "{}", contents.len());
     let mut pictures = vec![hidden.upload.clone()];
     for key in service.objects().await {
-        if !key.ends_with(".json") && !key.starts_with("private/subjects/") {
+        if !key.ends_with("manifest.json") && !key.starts_with("private/subjects/") {
             pictures.push(service.read_object(&key).await);
         }
     }
