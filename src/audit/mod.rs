@@ -115,6 +115,22 @@ pub(crate) struct AuditFileError {
     source: io::Error,
 }
 
+impl AuditFileError {
+    fn of(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        Self { path, source }
+    }
+}
+
+/// Checks that the file can be opened or created. Leaves no new file behind, because it would belong to
+/// the user who checks.
+///
+/// # Errors
+/// If the file cannot be opened or created.
+pub(crate) fn check(path: &Path) -> Result<(), AuditFileError> {
+    probe(path).map_err(|source| AuditFileError::of(path, source))
+}
+
 /// Writes audit records to the log, and to the file if there is one. Clones share the file.
 #[derive(Clone, Default)]
 pub struct AuditLog(Option<Arc<Sink>>);
@@ -151,10 +167,7 @@ impl AuditLog {
             return Ok(Self::default());
         };
         let queue = AuditFile::open(path).and_then(|file| Queue::start(file, metrics));
-        let queue = queue.map_err(|source| AuditFileError {
-            path: path.to_owned(),
-            source,
-        });
+        let queue = queue.map_err(|source| AuditFileError::of(path, source));
         Ok(Self(Some(Arc::new(Sink::Queue(queue?)))))
     }
 
@@ -166,10 +179,7 @@ impl AuditLog {
         let Some(path) = path else {
             return Ok(Self::default());
         };
-        let file = AuditFile::open(path).map_err(|source| AuditFileError {
-            path: path.to_owned(),
-            source,
-        });
+        let file = AuditFile::open(path).map_err(|source| AuditFileError::of(path, source));
         let direct = Direct {
             file: file?,
             lost: Lost::default(),

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::maintenance;
 use crate::app;
-use crate::audit::AuditLog;
+use crate::audit;
 use crate::auth::{FixedKeys, RemoteKeys};
 use crate::avatar::{AvatarId, Format, SubjectId};
 use crate::config::{Config, Moderation, TokenIssuer};
@@ -53,9 +53,8 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     );
     if let Some(path) = &config.telemetry.audit_file {
         let summary = format!("audit records are written to {}", path.display());
-        let opened = AuditLog::open_direct(Some(path)).map_err(anyhow::Error::from);
-        let opened = opened.as_ref().map(|_| (&summary, &no_warnings));
-        print(&opened);
+        let checked = audit::check(path).map_err(anyhow::Error::from);
+        print(&checked.as_ref().map(|()| (&summary, &no_warnings)));
     }
     if let Some(settings) = &config.moderation {
         let asked = ask_moderation(settings).await;
