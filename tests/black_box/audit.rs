@@ -163,7 +163,7 @@ async fn reads_and_requests_without_a_valid_token_give_no_line() {
     assert_eq!(owner.avatar("42").await.status, 404);
     assert_eq!(owner.get(LOCK).await.status, 404);
     main.get(VIEWERS).await.ok();
-    assert_eq!(main.upload("..", PORTRAIT).await.status, 400);
+    assert_eq!(main.upload("a%20b", PORTRAIT).await.status, 400);
     // This line is the first one.
     owner.upload("42", PORTRAIT).await.ok();
     assert_eq!(until_lines(&path, 1).await[0]["outcome"], "done");
