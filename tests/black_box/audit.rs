@@ -214,6 +214,9 @@ async fn a_disk_without_space_for_records_refuses_no_upload_and_a_metric_counts_
     }
 }
 
+/// The name of the file that has the log of a [`Program`].
+const LOG: &str = "log";
+
 /// The program in a process of its own, with its audit file at `audit`.
 struct Program {
     child: Child,
@@ -244,7 +247,8 @@ impl Program {
             .env("CAMEO_HTTP__BIND", "127.0.0.1:0")
             .env("CAMEO_LIMITS__ENABLED", "false")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .env("RUST_LOG", "info")
+            .stderr(fs::File::create(folder.path().join(LOG)).unwrap())
             .kill_on_drop(true)
             .spawn()
             .expect("unshare, which is part of util-linux");
@@ -342,6 +346,9 @@ async fn a_rotation_by_rename_and_sighup_under_load_loses_no_line() {
         "each act has exactly one line"
     );
     assert_eq!(BTreeSet::from_iter(written), answered);
+    let log = fs::read_to_string(folder.path().join(LOG)).unwrap();
+    let logged = log.lines().filter(|line| line.contains("cameo::audit"));
+    assert_eq!(logged.count(), answered.len(), "the log has each act too");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,7 +359,22 @@ async fn sighup_does_not_end_a_service_without_an_audit_file() {
         program.client().get("/health/ready").await.ok();
     }
     program.client().upload("42", PORTRAIT).await.ok();
-    program.stop().await;
+    let folder = program.stop().await;
+    let log = fs::read_to_string(folder.path().join(LOG)).unwrap();
+    let logged: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("cameo::audit"))
+        .collect();
+    assert_eq!(logged.len(), 1, "{log}");
+    for field in [
+        "actor=\"main\"",
+        "role=\"service\"",
+        "subject=42",
+        "action=\"upload\"",
+        "outcome=\"done\"",
+    ] {
+        assert!(logged[0].contains(field), "{}", logged[0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
