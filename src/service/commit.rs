@@ -99,14 +99,17 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
     use bytes::Bytes;
 
     use super::*;
-    use crate::avatar::Account;
+    use crate::avatar::{Account, ObjectKey};
     use crate::service::Upload;
     use crate::service::make::Picture;
-    use crate::service::testing::Parts;
-    use crate::storage::Store;
+    use crate::service::testing::{Parts, StoreChanges};
+    use crate::storage::{Store, StoreError};
 
     #[tokio::test]
     async fn a_lock_that_overtakes_an_upload_refuses_it_and_nothing_of_it_is_left() {
@@ -146,12 +149,25 @@ mod tests {
         }
     }
 
+    /// Counts the objects of uploads that were written.
+    #[derive(Default)]
+    struct CountsUploads(AtomicUsize);
+
+    #[async_trait]
+    impl StoreChanges for CountsUploads {
+        async fn after_put(&self, key: &ObjectKey) -> Result<(), StoreError> {
+            let of_upload = usize::from(key.avatar().is_some());
+            self.0.fetch_add(of_upload, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
     #[tokio::test]
     async fn a_lock_that_comes_after_the_check_before_the_body_stops_all_writes_to_the_store() {
         const PICTURE: &[u8] = include_bytes!("../../tests/fixtures/baseline.jpg");
 
         let parts = Parts::new();
-        let service = parts.service();
+        let (service, store) = parts.service_with(CountsUploads::default());
         let who = SubjectId::new("42").unwrap();
         let lock = service.set_lock(&who, "spam", None).await.unwrap();
         for uploader in [Uploader::Ordinary, Uploader::Admin] {
@@ -168,10 +184,12 @@ mod tests {
             match (uploaded.await, uploader) {
                 (Err(Error::Locked(Some(refused))), Uploader::Ordinary) => {
                     assert_eq!(refused, lock);
-                    assert_eq!(parts.store.uploads(None).await.unwrap(), []);
+                    assert_eq!(store.changes.0.load(Ordering::Relaxed), 0);
                     assert_eq!(parts.catalog.outstanding().await.unwrap(), []);
                 }
-                (Ok(_), Uploader::Admin) => {}
+                (Ok(_), Uploader::Admin) => {
+                    assert_eq!(store.changes.0.load(Ordering::Relaxed), 7);
+                }
                 (other, _) => panic!("{uploader:?}: {other:?}"),
             }
         }
