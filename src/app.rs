@@ -504,7 +504,8 @@ pub(crate) fn probe(config: &Config) -> Vec<(String, String)> {
     if let Some(path) = &config.telemetry.audit_file
         && let Err(error) = audit::probe(path)
     {
-        let problem = format!("is {path:?}, which cannot be opened: {error}");
+        let path = path.display();
+        let problem = format!("is \"{path}\", which cannot be opened: {error}");
         problems.push(("telemetry.audit_file".to_owned(), problem));
     }
     problems

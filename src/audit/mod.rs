@@ -109,7 +109,7 @@ struct Line<'a> {
 
 /// The file of audit records cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("telemetry.audit_file: is {path:?}, which cannot be opened")]
+#[error("telemetry.audit_file: is \"{}\", which cannot be opened", path.display())]
 pub(crate) struct AuditFileError {
     path: PathBuf,
     source: io::Error,

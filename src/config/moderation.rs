@@ -191,7 +191,7 @@ fn is_internal(host: &str) -> bool {
                 host.strip_suffix(*domain)
                     .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             };
-            !host.contains('.') || DOMAINS.iter().any(|domain| is_under(&domain))
+            !host.contains('.') || DOMAINS.iter().any(is_under)
         }
     }
 }

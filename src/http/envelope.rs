@@ -179,7 +179,7 @@ fn log_cause(problem: &Problem) {
 /// Makes a response that of a problem: its headers and its body.
 fn write_problem(response: &mut Response, problem: Problem, request_id: &str) {
     let status = problem.code.status();
-    let until = problem.lock.as_ref().and_then(|lock| lock.until);
+    let until = problem.reason.as_ref().and_then(|reason| reason.until);
     let body = ProblemBody {
         kind: "about:blank",
         title: title(status).to_owned(),
@@ -187,7 +187,7 @@ fn write_problem(response: &mut Response, problem: Problem, request_id: &str) {
         code: problem.code,
         detail: problem.detail,
         request_id: request_id.to_owned(),
-        reason: problem.reason.or(problem.lock.map(|lock| lock.reason)),
+        reason: problem.reason.map(|reason| reason.text),
         until: until.map(|until| until.to_string()),
     };
     // Strings and numbers can always be written as JSON.

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::access::Denied;
 use crate::auth::TokenError;
-use crate::avatar::Lock;
+use crate::avatar::{Lock, Timestamp};
 use crate::service::{self, PictureError, StoreError};
 
 /// The stable name of a problem, for programs.
@@ -144,14 +144,31 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// The value of `WWW-Authenticate` (RFC 6750, section 3).
     pub(super) challenge: Option<Cow<'static, str>>,
-    /// The lock that stops the request. The body names its reason and its end.
-    pub(super) lock: Option<Box<Lock>>,
-    /// The reason of moderation. The body has it.
-    pub(super) reason: Option<String>,
+    /// The reason of a lock or of moderation. The body has it.
+    pub(super) reason: Option<Box<Reason>>,
     /// Further headers of the response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// The cause. It is logged, and the client does not see it.
     pub(super) cause: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// A reason that a moderator or a moderation service gives the user.
+#[derive(Clone, Debug)]
+pub(super) struct Reason {
+    /// One line. It may be empty.
+    pub(super) text: String,
+    /// The end of the lock, if it has one.
+    pub(super) until: Option<Timestamp>,
+}
+
+impl From<Lock> for Reason {
+    fn from(lock: Lock) -> Self {
+        let Lock { reason, until, .. } = lock;
+        Self {
+            text: reason,
+            until,
+        }
+    }
 }
 
 impl Problem {
@@ -165,7 +182,6 @@ impl Problem {
             // but it needs at least one parameter (RFC 6750, section 3).
             challenge: (code.status() == StatusCode::UNAUTHORIZED)
                 .then_some(Cow::Borrowed("Bearer realm=\"cameo\"")),
-            lock: None,
             reason: None,
             headers: Vec::new(),
             cause: None,
@@ -266,11 +282,14 @@ impl From<service::Error> for Problem {
             Error::PreconditionFailed => Self::new(Code::PreconditionFailed, text),
             Error::Superseded => Self::new(Code::Superseded, text),
             Error::Locked(lock) => Self {
-                lock: lock.map(Box::new),
+                reason: lock.map(|lock| Box::new(lock.into())),
                 ..Self::new(Code::AvatarLocked, text)
             },
             Error::Rejected(reason) => Self {
-                reason: Some(reason),
+                reason: Some(Box::new(Reason {
+                    text: reason,
+                    until: None,
+                })),
                 ..Self::new(Code::Rejected, text)
             },
             Error::ModerationUnavailable(cause) => Self::new(Code::ModerationUnavailable, text)
