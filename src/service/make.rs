@@ -112,9 +112,7 @@ impl Service {
         admitted: Admitted,
     ) -> Result<Record, Error> {
         let NewUpload {
-            subject,
-            uploader,
-            avatar,
+            subject, avatar, ..
         } = upload;
         let Admitted {
             account,
@@ -154,23 +152,7 @@ impl Service {
                 output = work.outputs.recv() => {
                     let Some(output) = output else { break };
                     if reservation.is_none() {
-                        // Set before the call: if the future is dropped during the call, the
-                        // catalog may have reserved the id.
-                        *traces = Traces::Reservation;
-                        let within = self.settings.upload_deadline;
-                        let reserved =
-                            self.catalog.reserve(subject, avatar, within, uploader).await;
-                        // Invalidating an id that was never reserved would add entries to a full
-                        // catalog.
-                        if matches!(&reserved, Ok(Err(SubjectLocked)))
-                            || reserved.as_ref().is_err_and(CatalogError::is_refusal)
-                        {
-                            *traces = Traces::None;
-                        }
-                        match reserved? {
-                            Ok(reserved) => reservation = Some(reserved),
-                            Err(SubjectLocked) => return Err(self.locked(subject).await),
-                        }
+                        reservation = Some(self.reserve(upload, traces).await?);
                     }
                     let (key, object) = match output {
                         Output::Rendition(rendition, object) => {
@@ -221,6 +203,37 @@ impl Service {
         *traces = Traces::Manifest;
         self.write_manifest(subject, &record).await?;
         Ok(record)
+    }
+
+    /// Reserves the id of an upload. Notes in `traces` what a failure may leave behind.
+    async fn reserve(
+        &self,
+        upload: NewUpload<'_>,
+        traces: &mut Traces,
+    ) -> Result<Reservation, Error> {
+        let NewUpload {
+            subject,
+            uploader,
+            avatar,
+        } = upload;
+        // Set before the call: if the future is dropped during the call, the catalog may have reserved
+        // the id.
+        *traces = Traces::Reservation;
+        let within = self.settings.upload_deadline;
+        let reserved = self
+            .catalog
+            .reserve(subject, avatar, within, uploader)
+            .await;
+        // Invalidating an id that was never reserved would add entries to a full catalog.
+        if matches!(&reserved, Ok(Err(SubjectLocked)))
+            || reserved.as_ref().is_err_and(CatalogError::is_refusal)
+        {
+            *traces = Traces::None;
+        }
+        match reserved? {
+            Ok(reservation) => Ok(reservation),
+            Err(SubjectLocked) => Err(self.locked(subject).await),
+        }
     }
 
     fn record(
