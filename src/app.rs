@@ -185,6 +185,12 @@ impl App {
             trusted_origins: trusted_origins(config),
             delivery: config.delivery,
             primary_variant: config.images.primary_variant.clone(),
+            images: http::ImageDefaults {
+                variants: config.images.variants.clone(),
+                primary: config.images.primary_variant.clone(),
+                default: config.delivery.default,
+            },
+            access_log: config.telemetry.access_log,
             docs: config.http.docs,
             metrics,
             audit: audit.clone(),
@@ -556,6 +562,8 @@ fn settings(config: &Config, formats: Vec<SourceFormat>) -> Settings {
         retire_after: config.lifecycle.retire_after,
         upload_deadline: config.lifecycle.upload_deadline,
         orphan_grace: config.lifecycle.orphan_grace,
+        cache_bytes: config.delivery.cache_bytes,
+        cache_max_stale: config.delivery.cache_max_stale,
     }
 }
 

@@ -16,6 +16,9 @@ pub trait Events: Send + Sync + 'static {
     /// the same partition.
     fn event_partitions(&self) -> u16;
 
+    /// The position of the latest event of a partition; [`Cursor::START`] if there is none.
+    async fn latest_event(&self, partition: u16) -> Result<Cursor, CatalogError>;
+
     /// Up to `limit` events of a partition after the position `after`, oldest first, each with its
     /// own position. [`Cursor::START`] gives the oldest events that are kept. The events of a subject
     /// are in the order of their versions. Events of an unknown layout are skipped.

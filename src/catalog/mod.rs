@@ -53,6 +53,8 @@ mod records;
 mod redis;
 mod removals;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 pub use self::redis::RedisCatalog;
@@ -115,14 +117,14 @@ impl Cursor {
 
 /// A catalog operation failed. The source has the details. They are for the log only, not for
 /// clients.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the catalog could not {operation}")]
 pub struct CatalogError {
     operation: &'static str,
     is_corrupt: bool,
     is_refusal: bool,
     #[source]
-    source: Box<dyn std::error::Error + Send + Sync>,
+    source: Arc<dyn std::error::Error + Send + Sync>,
 }
 
 impl CatalogError {
@@ -135,7 +137,7 @@ impl CatalogError {
             operation,
             is_corrupt: false,
             is_refusal: false,
-            source: source.into(),
+            source: Arc::from(source.into()),
         }
     }
 

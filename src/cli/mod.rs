@@ -186,7 +186,7 @@ fn print_token(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
 }
 
 fn serve(config: &Config) -> anyhow::Result<()> {
-    telemetry::start(config.environment)?;
+    let _last_lines = telemetry::start(config.environment)?;
     for warning in &config.warnings {
         warn!("{warning}");
     }

@@ -259,6 +259,37 @@ pub struct Delivery {
     pub mode: DeliveryMode,
     /// How long caches may keep such an answer.
     pub max_age: Duration,
+    /// The image of a user who has no avatar, if a request does not say it.
+    pub default: DefaultImage,
+    /// Memory for records and images that are read often, in bytes.
+    pub cache_bytes: u64,
+    /// How old an answer from that memory may be while the changes of other replicas cannot be
+    /// followed.
+    pub cache_max_stale: Duration,
+}
+
+/// The image of a user who has no avatar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultImage {
+    /// The initials of the name or of the user id.
+    Initials,
+    /// A pattern.
+    Identicon,
+    /// Head and shoulders.
+    Silhouette,
+    /// None: the answer is 404.
+    NotFound,
+}
+
+/// The requests that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Every request.
+    All,
+    /// Changes, requests that fail, and slow requests.
+    Changes,
+    /// None.
+    Nothing,
 }
 
 /// Who may see avatars.
@@ -290,6 +321,8 @@ pub struct AccessSettings {
 pub struct Telemetry {
     /// The file of audit records; `None` if they are only in the log.
     pub audit_file: Option<PathBuf>,
+    /// The requests that are logged.
+    pub access_log: AccessLog,
 }
 
 /// How a request for an image is answered.

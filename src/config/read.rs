@@ -11,9 +11,9 @@ use super::layers::Layers;
 use super::moderation::moderation;
 use super::reader::{MAX_EDGE_PX, Reader, iec, shown, url};
 use super::{
-    AccessSettings, Config, Delivery, DeliveryMode, Environment, ExposeSecret, Http, Images,
-    Isolation, Lifecycle, Limits, Processing, Storage, Telemetry, Upload, Visibility,
-    WhenRedisIsDown,
+    AccessLog, AccessSettings, Config, DefaultImage, Delivery, DeliveryMode, Environment,
+    ExposeSecret, Http, Images, Isolation, Lifecycle, Limits, Processing, Storage, Telemetry,
+    Upload, Visibility, WhenRedisIsDown,
 };
 use super::{secret, units};
 use crate::avatar::{Format, SourceFormat};
@@ -76,6 +76,17 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
     let delivery = Delivery {
         mode: read.choice("delivery.mode", &modes),
         max_age: read.time("delivery.max_age", 0, 365 * 24 * 3600),
+        default: read.choice(
+            "delivery.default",
+            &[
+                ("initials", DefaultImage::Initials),
+                ("identicon", DefaultImage::Identicon),
+                ("silhouette", DefaultImage::Silhouette),
+                ("404", DefaultImage::NotFound),
+            ],
+        ),
+        cache_bytes: read.size("delivery.cache", 1 << 20, 1 << 40),
+        cache_max_stale: read.time("delivery.cache_max_stale", 0, 3600),
     };
     if access.visibility != Visibility::Public {
         let bucket_signs =
@@ -88,6 +99,14 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
     let moderation = moderation(&mut read, environment);
     let telemetry = Telemetry {
         audit_file: read.optional("telemetry.audit_file").map(PathBuf::from),
+        access_log: read.choice(
+            "telemetry.access_log",
+            &[
+                ("changes", AccessLog::Changes),
+                ("all", AccessLog::All),
+                ("none", AccessLog::Nothing),
+            ],
+        ),
     };
     Some(Config {
         environment,

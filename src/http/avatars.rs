@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION, VARY};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION, VARY};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use tokio::sync::oneshot;
-use tracing::{Instrument, error};
+use tracing::Instrument;
 
 use super::conditions::{self, ReadCondition};
 use super::docs::{DeleteProblems, ReadProblems, UploadForm, UploadProblems};
@@ -24,7 +25,7 @@ use super::{AppState, cross_origin, image};
 use crate::access;
 use crate::avatar::{ObjectKey, Record, Rendition};
 use crate::config::DeliveryMode;
-use crate::service::{self, Size, Upload};
+use crate::service::{self, Current, Size, Upload};
 
 /// Upload or replace an avatar
 ///
@@ -232,11 +233,21 @@ impl Reading {
         }
     }
 
-    async fn json(&self, record: &Record, size: Option<Size>) -> Result<Response, Problem> {
+    async fn json(&self, record: &Current, size: Option<Size>) -> Result<Response, Problem> {
+        let is_prepared = self.app.access.is_public() && size.is_none();
+        if let Some(body) = record.body().filter(|_| is_prepared) {
+            return Ok(json(body));
+        }
         let size = size.unwrap_or_else(|| self.app.primary_size());
         let links = self.app.access.links_of(record).await?;
         let avatar = Avatar::of(&links, &self.target.subject, record, &size);
-        Ok(Json(avatar).into_response())
+        let body = serde_json::to_vec(&avatar)
+            .map_err(|error| Problem::new(Code::Internal, "an internal error").caused_by(error))?;
+        Ok(json(if is_prepared {
+            record.keep_body(body.into())
+        } else {
+            body.into()
+        }))
     }
 
     /// The image in the best format that the reader accepts: its bytes, or a redirect to its URL.
@@ -250,25 +261,27 @@ impl Reading {
             let location = [(LOCATION, app.access.link_to(&key).await?)];
             return Ok((StatusCode::FOUND, location).into_response());
         }
-        let image = StoredImage::of_record(&app.service, key.clone());
+        let image = StoredImage::of_record(&app.service, key);
         if let Some(response) = image::respond(&image, &self.method, &self.headers).await? {
             return Ok(response);
         }
         app.metrics.missed_an_object();
-        error!(%key, "a record names an object that does not exist");
         Err(missing())
     }
 }
 
-/// The rendition of `size` in the first stored format that the reader accepts. If the reader
-/// accepts none, it is in the primary format, because an image is a better answer than an error.
+/// A response with a JSON body.
+fn json(body: Bytes) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, kind)], body).into_response()
+}
+
+/// The rendition of `size` in the stored format that the reader prefers. If the reader accepts none,
+/// it is in the primary format, because an image is a better answer than an error.
 fn best<'a>(record: &'a Record, size: &Size, accepts: &Accepts) -> Option<&'a Rendition> {
     let primary = record.renditions.first()?;
     let formats = record.renditions.iter().map(|one| one.format);
-    let format = formats
-        .into_iter()
-        .find(|format| accepts.accepts(*format))
-        .unwrap_or(primary.format);
+    let format = accepts.best(formats).unwrap_or(primary.format);
     Some(service::pick(record, size, format).unwrap_or(primary))
 }
 

@@ -150,6 +150,12 @@ problems! {
         PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable, CatalogUnavailable,
         IdentityUnavailable,
     ];
+    /// The problems of a request for an image that is always answered with one, unless it says
+    /// otherwise.
+    ShownProblems: [
+        MalformedRequest, InvalidUserId, AvatarNotFound, PreconditionFailed, RangeNotSatisfiable,
+        Internal, StorageUnavailable, CatalogUnavailable,
+    ];
     /// The problems of a delete.
     DeleteProblems: [
         MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, Forbidden, CsrfRejected,

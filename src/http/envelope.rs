@@ -10,7 +10,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
     X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
@@ -22,9 +22,12 @@ use super::context::RequestContext;
 use super::problem::{Code, Problem, ProblemBody, title};
 use super::{AppState, cross_origin, drain, host};
 use crate::avatar::{Account, AvatarId};
+use crate::config::AccessLog;
 use crate::limits::{Decision, Verdict};
-use crate::telemetry::chain;
+use crate::telemetry::{ACCESS_TARGET, chain};
 
+/// A request that takes this long is slow.
+const SLOW: Duration = Duration::from_secs(1);
 /// Routes that monitoring requests every few seconds.
 const PROBED: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -114,11 +117,20 @@ pub(super) async fn wrap(
     let elapsed_ms = elapsed.as_millis() as u64;
     // Successful probes come every few seconds. They are logged at debug level.
     if response.status().is_success() && PROBED.contains(&route) {
-        debug!(target: "cameo::access", %method, route, status, code, elapsed_ms, "answered");
-    } else {
-        info!(target: "cameo::access", %method, route, status, code, elapsed_ms, "answered");
+        debug!(target: ACCESS_TARGET, %method, route, status, code, elapsed_ms, "answered");
+    } else if is_logged(app.access_log, &method, status, elapsed) {
+        info!(target: ACCESS_TARGET, %method, route, status, code, elapsed_ms, "answered");
     }
     response
+}
+
+/// Whether a request is logged.
+fn is_logged(log: AccessLog, method: &Method, status: u16, elapsed: Duration) -> bool {
+    match log {
+        AccessLog::All => true,
+        AccessLog::Nothing => false,
+        AccessLog::Changes => !method.is_safe() || status >= 400 || elapsed >= SLOW,
+    }
 }
 
 fn is_page(headers: &HeaderMap) -> bool {
@@ -247,4 +259,28 @@ fn write_rate(headers: &mut HeaderMap, account: &Account, decision: &Decision) {
 /// Whole seconds, rounded up, so that a client that waits for them is not too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_failures_and_slow_requests_are_logged_and_other_reads_only_if_all_are() {
+        let fast = Duration::from_millis(1);
+        for (method, status, elapsed, is_change) in [
+            (Method::GET, 200, fast, false),
+            (Method::HEAD, 304, fast, false),
+            (Method::GET, 404, fast, true),
+            (Method::GET, 200, SLOW, true),
+            (Method::GET, 403, fast, true),
+            (Method::GET, 503, fast, true),
+            (Method::POST, 200, fast, true),
+            (Method::DELETE, 404, fast, true),
+        ] {
+            let logged = |log| is_logged(log, &method, status, elapsed);
+            assert_eq!(logged(AccessLog::Changes), is_change, "{method} {status}");
+            assert!(logged(AccessLog::All) && !logged(AccessLog::Nothing));
+        }
+    }
 }

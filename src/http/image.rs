@@ -6,11 +6,12 @@ use axum::body::Body;
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 
 use super::conditions::{self, RangeRequest, ReadCondition};
 use super::problem::{Code, Problem};
 use crate::avatar::ObjectKey;
-use crate::service::{RangedObject, Service};
+use crate::service::{Held, NamedBy, RangedObject, Service};
 
 /// The source of an image: the store, or a generator.
 pub(super) trait ImageSource: Sync {
@@ -64,15 +65,6 @@ pub(super) struct StoredImage<'a> {
     named_by: NamedBy,
 }
 
-/// The origin of the key of a stored image.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum NamedBy {
-    /// A record. The image exists, unless the store lost it.
-    Record,
-    /// A path in a request. Anybody may have written it.
-    Path,
-}
-
 impl<'a> StoredImage<'a> {
     /// An image that a record names.
     pub(super) const fn of_record(service: &'a Service, key: ObjectKey) -> Self {
@@ -90,6 +82,10 @@ impl<'a> StoredImage<'a> {
             key,
             named_by: NamedBy::Path,
         }
+    }
+
+    async fn held(&self) -> Result<Held, Problem> {
+        Ok(self.service.image(&self.key, self.named_by).await?)
     }
 }
 
@@ -110,15 +106,32 @@ impl ImageSource for StoredImage<'_> {
     }
 
     async fn size_bytes(&self) -> Result<Option<u64>, Problem> {
-        Ok(self.service.size_of(&self.key).await?)
+        match self.held().await? {
+            Held::InMemory(bytes) => Ok(Some(bytes.len() as u64)),
+            Held::InStore => Ok(self.service.size_of(&self.key).await?),
+            Held::Missing => Ok(None),
+        }
     }
 
     async fn open(&self) -> Result<Option<(Body, u64)>, Problem> {
+        match self.held().await? {
+            Held::InMemory(bytes) => {
+                let len = bytes.len() as u64;
+                return Ok(Some((Body::from(bytes), len)));
+            }
+            Held::InStore => {}
+            Held::Missing => return Ok(None),
+        }
         let object = self.service.open(&self.key).await?;
         Ok(object.map(|object| (Body::from_stream(object.body), object.len)))
     }
 
     async fn open_range(&self, range: RangeInclusive<u64>) -> Result<Option<ImageRange>, Problem> {
+        match self.held().await? {
+            Held::InMemory(bytes) => return Ok(Some(range_of(&bytes, range))),
+            Held::InStore => {}
+            Held::Missing => return Ok(None),
+        }
         let found = self.service.open_range(&self.key, range).await?;
         Ok(found.map(|found| match found {
             RangedObject::Unsatisfiable { total } => ImageRange::Unsatisfiable { total },
@@ -129,6 +142,23 @@ impl ImageSource for StoredImage<'_> {
                 body: Body::from_stream(part.body),
             },
         }))
+    }
+}
+
+/// The bytes of an image in memory at these offsets, as far as the image has them.
+pub(super) fn range_of(image: &Bytes, range: RangeInclusive<u64>) -> ImageRange {
+    let total = image.len() as u64;
+    let (first, end) = (*range.start(), range.end().saturating_add(1).min(total));
+    if first >= end {
+        return ImageRange::Unsatisfiable { total };
+    }
+    // Both are at most the length of the image.
+    let part = image.slice(first as usize..end as usize);
+    ImageRange::Part {
+        first,
+        len: end - first,
+        total,
+        body: Body::from(part),
     }
 }
 
@@ -274,19 +304,7 @@ mod tests {
             &self,
             range: RangeInclusive<u64>,
         ) -> Result<Option<ImageRange>, Problem> {
-            let total = self.0.len() as u64;
-            let last = (*range.end()).min(total - 1);
-            Ok(Some(if *range.start() > last {
-                ImageRange::Unsatisfiable { total }
-            } else {
-                let bytes = &self.0[*range.start() as usize..=last as usize];
-                ImageRange::Part {
-                    first: *range.start(),
-                    len: bytes.len() as u64,
-                    total,
-                    body: Body::from(bytes),
-                }
-            }))
+            Ok(Some(range_of(&Bytes::from_static(self.0), range)))
         }
     }
 

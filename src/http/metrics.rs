@@ -49,6 +49,8 @@ pub(super) async fn read(
         } = share;
         metrics.set_memory(purpose, reserved_bytes, budget_bytes);
     }
+    let (records, images) = app.service.cached_bytes();
+    metrics.set_cache_bytes(records, images);
     metrics.set_queue(waiting, workers_busy, workers);
     let falls_back = app
         .limiter

@@ -3,13 +3,13 @@
 //! | modules | what they are |
 //! | --- | --- |
 //! | this one | the route table |
-//! | `avatars`, `moderation`, `files`, `health`, `metrics` | handlers, one file for each group of routes |
+//! | `avatars`, `shown`, `moderation`, `files`, `health`, `metrics` | handlers, one file for each group of routes |
 //! | `caller`, `target`, `rate`, `permit` | who asks, for whose avatar, and whether they may |
-//! | `query`, `conditions`, `negotiate`, `host` | what else a request says |
+//! | `query`, `image_query`, `conditions`, `negotiate`, `host` | what else a request says |
 //! | `picture`, `form`, `incoming`, `drain` | the body of an upload |
 //! | `json` | small JSON bodies |
 //! | `audit` | the audit of a request: who attempts which change |
-//! | `image`, `dto`, `problem`, `cross_origin` | what responses look like |
+//! | `image`, `default_image`, `dto`, `problem`, `cross_origin` | what responses look like |
 //! | `envelope`, `context` | what every request and response has |
 //! | `dependencies`, `readiness`, `startup` | whether the service can do its work, and what answers until it can |
 //! | `connection` | connections with long-lived answers |
@@ -23,6 +23,7 @@ mod conditions;
 mod connection;
 mod context;
 mod cross_origin;
+mod default_image;
 mod dependencies;
 mod docs;
 mod drain;
@@ -33,6 +34,7 @@ mod form;
 mod health;
 mod host;
 mod image;
+mod image_query;
 mod incoming;
 mod json;
 mod metrics;
@@ -45,6 +47,7 @@ mod problem;
 mod query;
 mod rate;
 mod readiness;
+mod shown;
 mod startup;
 mod state;
 mod target;
@@ -61,6 +64,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use connection::{ConnectionHandle, Listener};
+pub use image_query::ImageDefaults;
 pub use readiness::{Needed, Readiness, Startup};
 pub use startup::starting_router;
 pub(crate) use startup::{is_health_check, refuse_connection};
@@ -83,6 +87,7 @@ fn metrics_alone() -> OpenApiRouter<AppState> {
 fn without_metrics() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(docs::Document::openapi())
         .routes(routes!(avatars::upload, avatars::read, avatars::delete))
+        .routes(routes!(shown::read))
         .routes(routes!(
             moderation::lock,
             moderation::read_lock,

@@ -69,13 +69,26 @@ impl Accepts {
         named.map(|range| range.quality).max().unwrap_or(0)
     }
 
-    /// Whether the reader accepts images of this format.
-    pub(super) fn accepts(&self, format: Format) -> bool {
+    /// The quality of a kind of image in thousandths; 0 if the reader does not accept it.
+    pub(super) fn image_quality(&self, subtype: &str) -> u16 {
         if self.ranges.is_empty() {
-            return true;
+            return 1000;
         }
-        let decisive = self.most_specific("image", format.name());
-        decisive.is_some_and(|(_, quality)| quality > 0)
+        let decisive = self.most_specific("image", subtype);
+        decisive.map_or(0, |(_, quality)| quality)
+    }
+
+    /// The format that the reader prefers; the first one of equal quality. `None` if the reader
+    /// accepts none of them.
+    pub(super) fn best(&self, formats: impl IntoIterator<Item = Format>) -> Option<Format> {
+        let mut best = None;
+        for format in formats {
+            let quality = self.image_quality(format.name());
+            if quality > best.map_or(0, |(highest, _)| highest) {
+                best = Some((quality, format));
+            }
+        }
+        best.map(|(_, format)| format)
     }
 
     /// The most specific range that includes a media type, and its quality. This range decides.
@@ -182,10 +195,26 @@ mod tests {
             ("text/html", false, false),
         ] {
             let accepts = parse(accept);
-            assert_eq!(accepts.accepts(Format::Webp), webp, "{accept}");
-            assert_eq!(accepts.accepts(Format::Jpeg), jpeg, "{accept}");
+            assert_eq!(accepts.image_quality("webp") > 0, webp, "{accept}");
+            assert_eq!(accepts.image_quality("jpeg") > 0, jpeg, "{accept}");
         }
-        assert!(Accepts::of(&HeaderMap::new()).accepts(Format::Png));
+        assert_eq!(Accepts::of(&HeaderMap::new()).image_quality("png"), 1000);
+    }
+
+    #[test]
+    fn the_format_of_the_highest_quality_is_chosen_and_the_first_one_of_several() {
+        use Format::{Jpeg, Webp};
+        for (accept, best) in [
+            ("*/*", Some(Webp)),
+            ("image/jpeg, image/webp", Some(Webp)),
+            ("image/jpeg, image/webp;q=0.9", Some(Jpeg)),
+            ("image/jpeg;q=0.2, image/*;q=0.1", Some(Jpeg)),
+            ("image/webp;q=0, image/*", Some(Jpeg)),
+            ("image/png", None),
+            ("image/webp;q=0, image/jpeg;q=0", None),
+        ] {
+            assert_eq!(parse(accept).best([Webp, Jpeg]), best, "{accept}");
+        }
     }
 
     #[test]

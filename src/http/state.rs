@@ -3,13 +3,16 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
+
 use super::dependencies::{Dependencies, LatestCheck};
+use super::image_query::ImageDefaults;
 use super::readiness::Readiness;
 use crate::access::Access;
 use crate::audit::AuditLog;
 use crate::auth::Verifier;
 use crate::avatar::VariantName;
-use crate::config::Delivery;
+use crate::config::{AccessLog, Delivery};
 use crate::limits::Limiter;
 use crate::service::{Service, Size};
 use crate::telemetry::Metrics;
@@ -20,6 +23,8 @@ pub struct AppState(Arc<Shared>);
 
 struct Shared {
     parts: Parts,
+    /// The `Cache-Control` of images that anyone may see.
+    image_cache: HeaderValue,
     latest_check: LatestCheck,
 }
 
@@ -41,6 +46,10 @@ pub struct Parts {
     pub delivery: Delivery,
     /// The variant that `avatar_url` names by default.
     pub primary_variant: VariantName,
+    /// What `/avatars/` shows if a request does not say it.
+    pub images: ImageDefaults,
+    /// The requests that are logged.
+    pub access_log: AccessLog,
     /// Whether `/docs` and `/openapi.json` exist.
     pub docs: bool,
     /// The metrics of this process.
@@ -65,8 +74,12 @@ pub enum MetricsAt {
 impl AppState {
     /// Combines the parts.
     pub fn new(parts: Parts) -> Self {
+        let max_age = parts.delivery.max_age.as_secs();
+        let cache = format!("public, max-age={max_age}, stale-while-revalidate=60");
+        let image_cache = HeaderValue::try_from(cache);
         Self(Arc::new(Shared {
             parts,
+            image_cache: image_cache.unwrap_or(HeaderValue::from_static("no-cache")),
             latest_check: LatestCheck::default(),
         }))
     }
@@ -74,6 +87,11 @@ impl AppState {
     /// The size of an image when a request names none.
     pub(super) fn primary_size(&self) -> Size {
         Size::Variant(self.primary_variant.clone())
+    }
+
+    /// The `Cache-Control` of an image of a user whose avatar anyone may see.
+    pub(super) fn image_cache(&self) -> HeaderValue {
+        self.0.image_cache.clone()
     }
 
     /// Checks the store and the catalog, at most once a second.
@@ -95,13 +113,15 @@ pub(super) mod testing {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{AppState, MetricsAt, Parts};
+    use super::{AppState, ImageDefaults, MetricsAt, Parts};
     use crate::access::Access;
     use crate::audit::AuditLog;
     use crate::auth::testing::{SECRET, settings};
     use crate::auth::{self, FixedKeys, Verifier};
     use crate::avatar::VariantName;
-    use crate::config::{Auth, Delivery, DeliveryMode, Environment, SecretString};
+    use crate::config::{
+        AccessLog, Auth, DefaultImage, Delivery, DeliveryMode, Environment, SecretString,
+    };
     use crate::service::testing;
     use crate::telemetry::Metrics;
 
@@ -134,8 +154,17 @@ pub(super) mod testing {
             delivery: Delivery {
                 mode: DeliveryMode::Proxy,
                 max_age: Duration::from_mins(5),
+                default: DefaultImage::Initials,
+                cache_bytes: 8 << 20,
+                cache_max_stale: Duration::from_secs(5),
             },
             primary_variant: VariantName::new("medium").unwrap(),
+            images: ImageDefaults {
+                variants: vec![(VariantName::new("medium").unwrap(), 256)],
+                primary: VariantName::new("medium").unwrap(),
+                default: DefaultImage::Initials,
+            },
+            access_log: AccessLog::All,
             docs: true,
             metrics: Metrics::new(),
             audit: AuditLog::default(),

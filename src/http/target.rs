@@ -55,6 +55,56 @@ impl FromRequestParts<AppState> for ReadTarget {
     }
 }
 
+/// The user whose avatar is shown, on a route that is open to anyone. A token that is not valid, or
+/// that cannot be verified now, is ignored.
+///
+/// # Errors
+/// 400 if the path names no valid user id.
+pub(super) struct ShownTarget {
+    /// The user. If there is none, this is a user id of which nothing is known.
+    pub(super) subject: SubjectId,
+    /// Whether there is no user: the path says `me`, and the caller has no valid token or no user id.
+    pub(super) is_nobody: bool,
+    /// Whether the path says `me`. The answer then depends on the caller.
+    pub(super) is_me: bool,
+    /// Whether the caller may see the avatar.
+    pub(super) sight: Sight,
+}
+
+impl FromRequestParts<AppState> for ShownTarget {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let user = UserInPath::of(parts, app).await?;
+        let is_me = matches!(user, UserInPath::Me);
+        let principal = if is_me || !app.access.is_public() {
+            let caller = Caller::from_request_parts(parts, app).await.ok();
+            caller.map(|Caller(principal)| principal)
+        } else {
+            None
+        };
+        let subject = match user {
+            UserInPath::Id(subject) => Some(subject),
+            UserInPath::Me => principal.as_ref().and_then(|one| one.subject.clone()),
+        };
+        let is_nobody = subject.is_none();
+        let subject = subject.map_or_else(|| SubjectId::new("nobody"), Ok);
+        let subject = subject
+            .map_err(|error| Problem::new(Code::Internal, "an internal error").caused_by(error))?;
+        let sight = if is_nobody {
+            Sight::AsViewer(None)
+        } else {
+            app.access.sight(principal.as_ref(), &subject)
+        };
+        Ok(Self {
+            subject,
+            is_nobody,
+            is_me,
+            sight,
+        })
+    }
+}
+
 /// A caller who may change the avatar of a user.
 ///
 /// # Errors

@@ -16,8 +16,8 @@
 //!      later. An upgraded connection counts as a listener.
 //!    - Requests under way, such as uploads, are answered to the end.
 //! 3. The background tasks stop one after another, in the order in which they were started: the watch
-//!    of the catalog, then the sweep at its next step, then the fetching of keys, then the wait for
-//!    SIGHUP.
+//!    of the catalog, then the following of changes, then the sweep at its next step, then the fetching
+//!    of keys, then the wait for SIGHUP.
 //! 4. The audit records that are left are written to their file.
 //! 5. The listener of `http.metrics_bind` closes, so that the last figures can be read until then.
 //!
@@ -141,6 +141,8 @@ async fn operate(
     let mut tasks = Tasks::default();
     let watched = Arc::clone(&service);
     tasks.start("watch", |stop| watch(watched, stop));
+    let followed = Arc::clone(&service);
+    tasks.start("changes", |stop| follow_changes(followed, stop));
     tasks.start("sweep", |stop| {
         sweep_regularly(service, limiter, sweep_every, stop)
     });
@@ -189,6 +191,14 @@ async fn watch(service: Arc<Service>, mut stop: Stop) {
     tokio::select! {
         () = stop.requested() => {}
         () = watch => {}
+    }
+}
+
+/// Follows the changes of other replicas until it has to stop.
+async fn follow_changes(service: Arc<Service>, mut stop: Stop) {
+    tokio::select! {
+        () = stop.requested() => {}
+        never = service.follow_changes() => match never {},
     }
 }
 

@@ -29,7 +29,10 @@ impl Service {
         let replaced = self
             .catalog
             .replace(subject, &record, precondition, retire_after, uploader)
-            .await?;
+            .await;
+        // After an error the record may be current.
+        self.records.invalidate(subject);
+        let replaced = replaced?;
         let refusal = match replaced {
             Replaced::Committed => return Ok(record),
             Replaced::Superseded => Error::Superseded,

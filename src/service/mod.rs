@@ -7,7 +7,8 @@
 //! | `make` | makes the objects of an avatar and stores them |
 //! | `moderate` | asks for a verdict on the pictures of an avatar before they are published |
 //! | `commit` | makes stored objects the current avatar of a user |
-//! | `read` | reads records and objects |
+//! | `read` | reads records and images, from memory if it can |
+//! | `drawings` | draws default images with pixels |
 //! | `remove` | removes the avatar of a user |
 //! | `policy` | changes the lock and the viewers of a user |
 //! | `sweep` | removes abandoned uploads and replaced avatars |
@@ -19,6 +20,7 @@
 mod admission;
 mod budget;
 mod commit;
+mod drawings;
 mod error;
 mod losses;
 mod maintain;
@@ -47,7 +49,7 @@ pub(crate) use cameo_imaging::{Crop, Error as PictureError};
 pub(crate) use error::Error;
 pub(crate) use maintain::{DropLimit, GcOptions, Lost, Named, Rebuilt};
 pub(crate) use moderate::Moderation;
-pub(crate) use read::{Size, pick};
+pub(crate) use read::{Current, Held, NamedBy, Size, pick};
 pub(crate) use remove::Removal;
 pub(crate) use upload::Upload;
 
@@ -58,8 +60,10 @@ use crate::jail::Workers;
 use crate::storage::Store;
 use crate::telemetry::{Health, Metrics};
 use budget::Budget;
+use drawings::Drawings;
 use losses::Losses;
 use policy::PolicyTurns;
+use read::{Images, Records};
 use sweep::Undeletable;
 
 /// Concurrent requests to the store for one removal.
@@ -87,6 +91,10 @@ pub struct Settings {
     /// How long the objects of a complete upload are kept after its deadline if the outcome of its
     /// commit is unknown.
     pub orphan_grace: Duration,
+    /// Maximum memory of the caches of records and images in bytes.
+    pub cache_bytes: u64,
+    /// How old an entry of the caches may be while the events of the catalog cannot be followed.
+    pub cache_max_stale: Duration,
 }
 
 /// The functions of the program, on one store and one catalog.
@@ -103,6 +111,9 @@ pub struct Service {
     policy_turns: PolicyTurns,
     audit: AuditLog,
     moderation: Option<Moderation>,
+    records: Arc<Records>,
+    images: Arc<Images>,
+    drawings: Drawings,
 }
 
 impl Service {
@@ -120,6 +131,9 @@ impl Service {
             ..
         } = settings;
         let budget = Budget::new(memory_budget, workers.count(), queue_timeout);
+        let for_drawings = settings.cache_bytes / drawings::PART_OF_CACHE;
+        let (records, images) = read::caches(&settings, settings.cache_bytes - for_drawings);
+        let drawings = Drawings::new(for_drawings, workers.count());
         Self {
             store,
             catalog,
@@ -133,6 +147,9 @@ impl Service {
             policy_turns: PolicyTurns::default(),
             audit: AuditLog::default(),
             moderation: None,
+            records: Arc::new(records),
+            images: Arc::new(images),
+            drawings,
         }
     }
 
@@ -205,8 +222,16 @@ impl Service {
     /// these avatars if the removal ends halfway. After a failure the other manifests are still
     /// removed, but no further objects.
     async fn remove_objects_of(&self, avatars: Vec<AvatarId>) -> Result<usize, Error> {
+        let removed = self.remove_from_store(&avatars).await;
+        for avatar in avatars {
+            self.images.invalidate(avatar);
+        }
+        removed
+    }
+
+    async fn remove_from_store(&self, avatars: &[AvatarId]) -> Result<usize, Error> {
         let mut failed = None;
-        let listed = stream::iter(avatars)
+        let listed = stream::iter(avatars.to_vec())
             .map(|avatar| async move { self.store.list(avatar).await })
             .buffer_unordered(REMOVALS);
         let mut keys = Vec::new();

@@ -31,7 +31,10 @@ impl Service {
         precondition: &Precondition,
     ) -> Result<Removal, Error> {
         let lease = self.removal_lease();
-        let removed = self.catalog.remove(subject, precondition, lease).await?;
+        let removed = self.catalog.remove(subject, precondition, lease).await;
+        // After an error the record may be gone.
+        self.records.invalidate(subject);
+        let removed = removed?;
         let removed = removed.map_err(|PreconditionFailed| Error::PreconditionFailed)?;
         let removed = removed.ok_or(Error::NotFound)?;
         // The catalog does not forget the ids yet. A write that was given up may still be carried

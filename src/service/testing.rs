@@ -61,6 +61,14 @@ impl Parts {
         (self.service_on(store.clone()), store)
     }
 
+    /// A service with these settings.
+    pub(super) fn service_like(&self, settings: Settings) -> Service {
+        let metrics = Metrics::new();
+        let workers = Workers::threads(1, metrics.clone()).unwrap();
+        let store: Arc<dyn Store> = self.store.clone();
+        Service::new(store, self.catalog.clone(), workers, settings, metrics)
+    }
+
     /// A service with long time limits that makes three small variants in two formats.
     pub(super) fn service_of(store: Arc<dyn Store>, catalog: Arc<dyn Catalog>) -> Service {
         let limits = Limits {
@@ -96,6 +104,8 @@ impl Parts {
             retire_after: Duration::from_secs(1),
             upload_deadline: minute,
             orphan_grace: Duration::from_hours(24),
+            cache_bytes: 8 << 20,
+            cache_max_stale: Duration::from_secs(5),
         };
         let metrics = Metrics::new();
         let workers = Workers::threads(1, metrics.clone()).unwrap();

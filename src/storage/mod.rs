@@ -13,6 +13,7 @@ mod s3;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -204,13 +205,13 @@ impl Object {
 }
 
 /// A store operation failed. The source has the details. They are for the log only, not for clients.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the store could not {operation}")]
 pub struct StoreError {
     operation: &'static str,
     is_transient: bool,
     #[source]
-    source: Box<dyn std::error::Error + Send + Sync>,
+    source: Arc<dyn std::error::Error + Send + Sync>,
 }
 
 impl StoreError {
@@ -222,7 +223,7 @@ impl StoreError {
         Self {
             operation,
             is_transient: false,
-            source: source.into(),
+            source: Arc::from(source.into()),
         }
     }
 

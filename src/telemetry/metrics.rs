@@ -41,6 +41,7 @@ struct Inner {
     moderation_seconds: Histogram,
     audit_lost: Counter,
     audit_reopen_failures: Counter,
+    cache_bytes: Gauges<1>,
     key_fetches: Counters<2>,
     keys: Gauges<1>,
     keys_fetched_at: Gauges<1>,
@@ -112,6 +113,10 @@ impl Metrics {
             audit_reopen_failures: all.counter(
                 "cameo_audit_reopen_failures",
                 "Rotations after which the audit file could not be opened again",
+            ),
+            cache_bytes: all.gauges(
+                "cameo_cache_bytes",
+                "Memory of the records and images that are kept for readers",
             ),
             key_fetches: all.counters(
                 "cameo_auth_key_fetches",
@@ -316,6 +321,12 @@ impl Metrics {
     /// Counts a rotation after which the audit file could not be opened again.
     pub fn failed_to_reopen_audit_file(&self) {
         self.0.audit_reopen_failures.inc();
+    }
+
+    /// Sets the memory of the cached records and of the cached images.
+    pub fn set_cache_bytes(&self, records: u64, images: u64) {
+        set(&self.0.cache_bytes, &[of("kind", "records")], records);
+        set(&self.0.cache_bytes, &[of("kind", "images")], images);
     }
 
     /// Creates the metrics of an issuer whose keys are fetched. The configuration names the issuer.

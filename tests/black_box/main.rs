@@ -25,6 +25,7 @@ mod operations;
 mod permissions;
 mod providers;
 mod reading;
+mod shown;
 mod stolen;
 mod uploads;
 mod verdicts;

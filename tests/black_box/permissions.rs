@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::support::{Answer, Route, TestService, photos, routes_of, send};
 
 const AVATAR: &str = "/api/v1/users/{user_id}/avatar";
+const SHOWN: &str = "/avatars/{user_id}";
 const LOCK: &str = "/api/v1/users/{user_id}/avatar/lock";
 const VIEWERS: &str = "/api/v1/users/{user_id}/avatar/viewers";
 const VIEWER: &str = "/api/v1/users/{user_id}/avatar/viewers/{viewer_id}";
@@ -67,8 +68,10 @@ const MANAGE: Outcomes = [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, DONE, DONE, FOR
 const CHANGE: Outcomes = [UNAUTHENTICATED, OK, FORBIDDEN, OK, OK, CSRF];
 
 /// Every route with its methods, the user in its path, and the outcomes. `me` has rows of its own.
-const TABLE: [(&str, &[&str], &str, Outcomes); 23] = [
+const TABLE: [(&str, &[&str], &str, Outcomes); 25] = [
     (AVATAR, &["GET", "HEAD"], "42", OPEN),
+    (SHOWN, &["GET", "HEAD"], "42", OPEN),
+    (SHOWN, &["GET", "HEAD"], "me", OPEN),
     (AVATAR, &["POST", "PUT", "DELETE"], "42", CHANGE),
     (
         AVATAR,

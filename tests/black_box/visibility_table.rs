@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::support::{Route, TestService, caused_by, comparable, photos, send};
 
 const AVATAR: &str = "/api/v1/users/{user_id}/avatar";
+const SHOWN: &str = "/avatars/{user_id}";
 const LOCK: &str = "/api/v1/users/{user_id}/avatar/lock";
 const VIEWERS: &str = "/api/v1/users/{user_id}/avatar/viewers";
 const VIEWER: &str = "/api/v1/users/{user_id}/avatar/viewers/{viewer_id}";
@@ -167,6 +168,9 @@ const TABLE: &[Read] = &[
         /* signed_in */ [401, 401, 401,  404, 404,  200, 404, 404,  404, 404,  404],
         /* private   */ [401, 401, 401,  404, 404,  200, 404, 404,  404, 404,  404],
     ]),
+    // Always an image: the avatar or a default.
+    read(SHOWN, "/avatars/42", IMAGE, [[200; CALLERS.len()]; 3]),
+    read(SHOWN, "/avatars/me", IMAGE, [[200; CALLERS.len()]; 3]),
     // The setting does not change who reads locks and viewers.
     read(LOCK, "/api/v1/users/42/avatar/lock", JSON, [
                         [401, 401, 401,  403, 403,  200, 200, 200,  403, 403,  403]; 3]),

@@ -6,6 +6,9 @@
 //! but it must not undo an operation that began after its failure: a delete that was answered 503
 //! never removes a later upload.
 //!
+//! A replica that cannot reach the catalog shows the avatars that it has in memory. So a read may show
+//! an older state, but none that had ended [`READ_STALENESS`] before it began.
+//!
 //! A loss is the period from the moment at which the catalog restarts with an older state until it
 //! is rebuilt. Reads in that period may give an older avatar or none. All other promises hold
 //! during it too: a version is never assigned twice, and after the rebuild the newest acknowledged
@@ -172,6 +175,18 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// How old the state may be that a read shows. No outage of a run lasts longer.
+const READ_STALENESS: Duration = Duration::from_secs(30);
+
+/// The operations of a run. Each read begins at the time of the oldest state that it may show.
+fn with_stale_reads(ops: &[Op]) -> Vec<Op> {
+    let mut ops = ops.to_vec();
+    for op in ops.iter_mut().filter(|op| op.act == Act::Read) {
+        op.begun = op.begun.saturating_sub(READ_STALENESS);
+    }
+    ops
+}
+
 /// Judges a run by the violations that were found during it, its history and its final state.
 pub(crate) fn judge(during_run: Verdict, ops: &[Op], state: &FinalState) -> Verdict {
     let mut verdict = during_run;
@@ -181,8 +196,9 @@ pub(crate) fn judge(during_run: Verdict, ops: &[Op], state: &FinalState) -> Verd
             verdict.add(Violation::UploadLost, suspect.lost);
         }
     }
+    let ops = with_stale_reads(ops);
     let mut subjects: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
-    for op in ops {
+    for op in &ops {
         subjects.entry(&op.subject).or_default().push(op);
     }
     let avatars = state.reported.first().cloned().unwrap_or_default();

@@ -37,11 +37,11 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 enum RequestKind {
     Upload,
     Delete,
-    /// The avatar as JSON, which needs only the catalog.
+    /// The avatar as JSON, which needs only the catalog, unless it is in memory.
     Json,
-    /// An image by its own path, which needs only the store.
+    /// An image by its own path, which needs only the store, unless it is in memory.
     File,
-    /// The avatar as an image, which needs both.
+    /// The avatar as an image, which needs both, unless it is in memory.
     Image,
 }
 
@@ -275,9 +275,14 @@ fn judge(
         RequestKind::Delete => answer.status == 404,
         _ => answer.status == 200,
     };
-    let exempt = what == RequestKind::Delete && dependency == Dependency::Bucket;
+    let may_be_served = match what {
+        RequestKind::Upload => false,
+        RequestKind::Delete => dependency == Dependency::Bucket,
+        // They may come from memory.
+        RequestKind::Json | RequestKind::File | RequestKind::Image => true,
+    };
     if served {
-        return if down && !exempt {
+        return if down && !may_be_served {
             Err(format!("{} while it was down", answer.status))
         } else {
             Ok(true)

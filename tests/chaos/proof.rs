@@ -262,24 +262,24 @@ impl Run {
         judge(self.during_run.clone(), &self.ops, &self.state)
     }
 
-    /// Adds an operation that begins at this second and takes half a second.
-    fn add(&mut self, act: Act, second: u64, outcome: Outcome) {
+    /// Adds an operation that begins at this minute and takes half a second.
+    fn add(&mut self, act: Act, minute: u64, outcome: Outcome) {
         self.ops.push(Op {
             subject: SUBJECT.to_owned(),
             act,
-            begun: at(second),
-            ended: at(second) + Duration::from_millis(500),
+            begun: at(minute),
+            ended: at(minute) + Duration::from_millis(500),
             outcome,
         });
     }
 
     /// Adds an upload of the picture of this avatar.
-    fn upload(&mut self, number: u32, second: u64, outcome: Outcome) {
+    fn upload(&mut self, number: u32, minute: u64, outcome: Outcome) {
         let (width, height) = (100, number);
-        self.add(Act::Upload { width, height }, second, outcome);
+        self.add(Act::Upload { width, height }, minute, outcome);
     }
 
-    /// Adds a loss: the catalog has an older state from the first second until the second one.
+    /// Adds a loss: the catalog has an older state from the first minute until the second one.
     fn lose(&mut self, begun: u64, rebuilt: u64) {
         self.state.losses.push(at(begun)..at(rebuilt));
     }
@@ -305,8 +305,9 @@ impl Run {
     }
 }
 
-fn at(second: u64) -> Duration {
-    Duration::from_secs(second)
+/// The minutes lie further apart than the age of what a read may show.
+fn at(minute: u64) -> Duration {
+    Duration::from_mins(minute)
 }
 
 fn id(number: u32) -> String {

@@ -154,6 +154,14 @@ pub(crate) async fn pages_of_events_have_no_gap_and_no_repetition(catalog: Bench
     let versions: Vec<_> = events.iter().map(|event| event.version().0).collect();
     assert_eq!(versions, [1, 2, 3, 4, 5, 6]);
     for partition in 0..catalog.event_partitions() {
+        let latest = catalog.catalog.latest_event(partition).await.unwrap();
+        let after = catalog.events(partition, &latest, 10).await.unwrap();
+        assert_eq!(after, []);
+        let mut end = Cursor::START;
+        while let Some((last, _)) = catalog.events(partition, &end, 10).await.unwrap().pop() {
+            end = last;
+        }
+        assert_eq!(latest, end);
         let whole = all_of(catalog.catalog, partition, 1000).await;
         for at_a_time in [1, 7] {
             assert_eq!(all_of(catalog.catalog, partition, at_a_time).await, whole);

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use async_trait::async_trait;
-use redb::ReadableDatabase;
+use redb::{ReadableDatabase, ReadableTable};
 
 use super::EmbeddedCatalog;
 use super::tables::EVENTS;
@@ -15,6 +15,18 @@ use crate::catalog::{CatalogError, Cursor, Events};
 impl Events for EmbeddedCatalog {
     fn event_partitions(&self) -> u16 {
         1
+    }
+
+    async fn latest_event(&self, partition: u16) -> Result<Cursor, CatalogError> {
+        if partition >= self.event_partitions() {
+            return Ok(Cursor::START);
+        }
+        self.read("find the latest event", |database| {
+            let events = database.begin_read()?.open_table(EVENTS)?;
+            let latest = events.last()?.map(|(number, _)| number.value());
+            Ok(latest.map_or(Cursor::START, |number| Cursor(number.to_string())))
+        })
+        .await
     }
 
     async fn events(

@@ -14,6 +14,19 @@ impl Events for RedisCatalog {
         self.partitions.count()
     }
 
+    async fn latest_event(&self, partition: u16) -> Result<Cursor, CatalogError> {
+        let read = async {
+            let mut read = redis::cmd("XREVRANGE");
+            read.arg(Partition(partition).key("events"));
+            read.arg("+").arg("-").arg("COUNT").arg(1);
+            let latest: Vec<StreamEntry> = self.link.run(&read).await?;
+            let latest = latest.into_iter().next();
+            Ok(latest.map_or(Cursor::START, |(place, _)| Cursor(place)))
+        };
+        read.await
+            .map_err(|failure: Failure| failure.into_error("find the latest event"))
+    }
+
     async fn events(
         &self,
         partition: u16,

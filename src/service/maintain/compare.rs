@@ -199,7 +199,9 @@ impl Service {
                 let subject = subject.clone();
                 let avatar = *avatar;
                 let outstanding = Outstanding { subject, avatar };
-                let is_dropped = self.catalog.drop_record(&outstanding, lease).await?;
+                let is_dropped = self.catalog.drop_record(&outstanding, lease).await;
+                self.records.invalidate(&outstanding.subject);
+                let is_dropped = is_dropped?;
                 if is_dropped {
                     self.audit("drop_record", &outstanding.subject, Some(avatar));
                 }

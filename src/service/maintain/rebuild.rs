@@ -177,7 +177,9 @@ impl Service {
             return Ok(Found::Incomplete);
         }
         let retire_after = self.settings.retire_after;
-        match self.catalog.restore(&subject, &record, retire_after).await {
+        let restored = self.catalog.restore(&subject, &record, retire_after).await;
+        self.records.invalidate(&subject);
+        match restored {
             Ok(restored) => {
                 if matches!(restored, Restored::Current(_)) {
                     self.audit("restore_record", &subject, Some(record.avatar_id));

@@ -1,11 +1,52 @@
 //! Reads the current record, chooses a rendition, and opens objects.
+//!
+//! | file | task |
+//! | --- | --- |
+//! | `records`, `images` | the caches |
+//! | `freshness` | decides whether an entry of a cache is up to date |
+//! | `loads` | lets concurrent readers share a load |
+//! | `changes` | follows the events of the catalog, so that changes through other replicas are seen |
+
+mod changes;
+mod freshness;
+mod images;
+mod loads;
+mod records;
+#[cfg(test)]
+mod tests;
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::{Error, Service};
+use super::{Error, Service, Settings};
 use crate::access::Sight;
-use crate::avatar::{AvatarId, Format, ObjectKey, Record, Rendition, SubjectId, VariantName};
+use crate::avatar::{
+    Audience, AvatarId, Format, ObjectKey, Record, Rendition, SubjectId, VariantName,
+};
 use crate::storage::{Object, RangedObject};
+pub(super) use images::Images;
+pub(crate) use images::{Held, NamedBy};
+pub(super) use loads::Loads;
+pub(crate) use records::Current;
+pub(super) use records::Records;
+use records::WhenUnchecked;
+
+/// The part of the memory of both caches that is for records: one of so many.
+const RECORDS_PART: u64 = 4;
+
+/// Makes the caches of records and images, which have at most `max_bytes` together.
+pub(super) fn caches(settings: &Settings, max_bytes: u64) -> (Records, Images) {
+    let when_unchecked = match settings.audience {
+        Audience::Public => WhenUnchecked::Use,
+        Audience::Private => WhenUnchecked::Refuse,
+    };
+    let max_stale = settings.cache_max_stale;
+    let for_records = max_bytes / RECORDS_PART;
+    (
+        Records::new(for_records, max_stale, when_unchecked),
+        Images::new(max_bytes - for_records, max_stale, when_unchecked),
+    )
+}
 
 /// The size that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +58,13 @@ pub(crate) enum Size {
 }
 
 impl Service {
-    /// The subject's current record.
+    /// The subject's current record, from memory if it is there.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Catalog`]
-    pub async fn current(&self, subject: &SubjectId) -> Result<Record, Error> {
-        self.catalog.get(subject).await?.ok_or(Error::NotFound)
+    pub(crate) async fn current(&self, subject: &SubjectId) -> Result<Arc<Current>, Error> {
+        let current = self.records.read(&self.catalog, subject).await?;
+        current.ok_or(Error::NotFound)
     }
 
     /// The subject's current record, if the caller may see it. Every caller who may see it only as a
@@ -34,7 +76,7 @@ impl Service {
         &self,
         subject: &SubjectId,
         sight: &Sight,
-    ) -> Result<Record, Error> {
+    ) -> Result<Arc<Current>, Error> {
         let viewer = match sight {
             Sight::Granted => return self.current(subject).await,
             Sight::AsViewer(viewer) => viewer.as_ref(),
@@ -43,13 +85,27 @@ impl Service {
             tokio::join!(self.catalog.policy(subject), self.catalog.get(subject));
         let (policy, _) = policy?;
         if viewer.is_some_and(|viewer| policy.viewers.contains(viewer)) {
-            return record?.ok_or(Error::NotFound);
+            let record = record?.ok_or(Error::NotFound)?;
+            return Ok(Arc::new(Current::new(record)));
         }
         match record {
             // A record that cannot be decoded shows that there is an avatar.
             Err(error) if !error.is_corrupt() => Err(error.into()),
             Ok(_) | Err(_) => Err(Error::NotFound),
         }
+    }
+
+    /// An image, from memory if it is there. Concurrent readers cause one read of the store.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]
+    pub(crate) async fn image(&self, key: &ObjectKey, named_by: NamedBy) -> Result<Held, Error> {
+        self.images.read(&self.store, key, named_by).await
+    }
+
+    /// The memory of the records and of the images in memory, in bytes.
+    pub(crate) fn cached_bytes(&self) -> (u64, u64) {
+        (self.records.size_bytes(), self.images.size_bytes())
     }
 
     /// The id of the subject's current avatar, for a precondition; `None` if there is none.
@@ -114,27 +170,5 @@ pub(crate) fn pick<'a>(record: &'a Record, size: &Size, format: Format) -> Optio
             // Variants of equal width: the last one in the order above, which is the smaller variant.
             .min_by_key(|one| one.width)
             .or_else(|| stills().max_by_key(|one| one.width)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalog::contract::record;
-
-    #[test]
-    fn pixels_choose_the_smallest_variant_that_covers_them() {
-        let record = record(1, 1);
-        for (px, variant) in [
-            (1, "thumbnail"),
-            (64, "thumbnail"),
-            (65, "small"),
-            (513, "full"),
-            (9999, "full"),
-        ] {
-            let picked = pick(&record, &Size::Pixels(px), Format::Webp).unwrap();
-            assert_eq!(picked.variant.as_str(), variant, "{px}");
-        }
-        assert_eq!(pick(&record, &Size::Pixels(64), Format::Png), None);
     }
 }
