@@ -1,6 +1,7 @@
 //! The port's fourth part: the events of all changes.
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 
 use super::{CatalogError, Cursor};
 use crate::avatar::Event;
@@ -28,4 +29,16 @@ pub trait Events: Send + Sync + 'static {
         after: &Cursor,
         limit: usize,
     ) -> Result<Vec<(Cursor, Event)>, CatalogError>;
+
+    /// Like [`events`](Self::events), for every partition: the events after its position in `after`,
+    /// in the order of the partitions.
+    async fn events_of_all(
+        &self,
+        after: &[Cursor],
+        limit: usize,
+    ) -> Result<Vec<Vec<(Cursor, Event)>>, CatalogError> {
+        let partitions = (0..).zip(after);
+        try_join_all(partitions.map(|(partition, after)| self.events(partition, after, limit)))
+            .await
+    }
 }

@@ -220,6 +220,14 @@ impl Events for MeteredCatalog {
     ) -> Result<Vec<(Cursor, Event)>, CatalogError> {
         self.inner.events(partition, after, limit).await
     }
+
+    async fn events_of_all(
+        &self,
+        after: &[Cursor],
+        limit: usize,
+    ) -> Result<Vec<Vec<(Cursor, Event)>>, CatalogError> {
+        self.inner.events_of_all(after, limit).await
+    }
 }
 
 #[async_trait]

@@ -131,7 +131,7 @@ impl RedisLink {
     }
 
     /// Whether the address names a Cluster.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.0, Kind::Cluster(_))
     }
 }

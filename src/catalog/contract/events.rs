@@ -153,6 +153,13 @@ pub(crate) async fn pages_of_events_have_no_gap_and_no_repetition(catalog: Bench
     let events = of(catalog.catalog, &who).await;
     let versions: Vec<_> = events.iter().map(|event| event.version().0).collect();
     assert_eq!(versions, [1, 2, 3, 4, 5, 6]);
+    let starts = vec![Cursor::START; usize::from(catalog.event_partitions())];
+    let of_all = catalog.events_of_all(&starts, 1000).await.unwrap();
+    assert_eq!(of_all.len(), starts.len());
+    for (partition, found) in (0..).zip(of_all) {
+        let expected = catalog.events(partition, &Cursor::START, 1000).await;
+        assert_eq!(found, expected.unwrap());
+    }
     for partition in 0..catalog.event_partitions() {
         let latest = catalog.catalog.latest_event(partition).await.unwrap();
         let after = catalog.events(partition, &latest, 10).await.unwrap();

@@ -1,6 +1,9 @@
 //! Events in Redis.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 
 use super::RedisCatalog;
 use super::values::{Failure, StreamEntry, event};
@@ -63,6 +66,46 @@ impl Events for RedisCatalog {
                     return Ok(events);
                 }
             }
+        };
+        read.await
+            .map_err(|failure: Failure| failure.into_error("read events"))
+    }
+
+    async fn events_of_all(
+        &self,
+        after: &[Cursor],
+        limit: usize,
+    ) -> Result<Vec<Vec<(Cursor, Event)>>, CatalogError> {
+        let partitions = (0..).zip(after);
+        if self.link.is_cluster() {
+            // The streams lie on several servers.
+            let each = partitions.map(|(partition, after)| self.events(partition, after, limit));
+            return try_join_all(each).await;
+        }
+        let read = async {
+            let mut read = redis::cmd("XREAD");
+            read.arg("COUNT").arg(limit).arg("STREAMS");
+            let keys = partitions.map(|(partition, _)| Partition(partition).key("events"));
+            let keys: Vec<String> = keys.collect();
+            read.arg(&keys);
+            for after in after {
+                read.arg(if *after == Cursor::START {
+                    "0"
+                } else {
+                    &after.0
+                });
+            }
+            let streams: Option<Vec<(String, Vec<StreamEntry>)>> = self.link.run(&read).await?;
+            let mut streams: HashMap<_, _> = streams.into_iter().flatten().collect();
+            Ok(keys
+                .iter()
+                .map(|key| {
+                    let entries = streams.remove(key).unwrap_or_default().into_iter();
+                    entries
+                        .filter_map(|(place, fields)| Some((Cursor(place), event(&fields).ok()?)))
+                        .collect()
+                })
+                .collect())
         };
         read.await
             .map_err(|failure: Failure| failure.into_error("read events"))

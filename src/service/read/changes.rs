@@ -91,11 +91,7 @@ impl Service {
                 None
             };
             let before = positions.clone();
-            let partitions = positions.iter_mut().enumerate();
-            try_join_all(partitions.map(|(partition, position)| async move {
-                self.follow_partition(partition as u16, position).await
-            }))
-            .await?;
+            self.see_new_events(&mut positions).await?;
             if let Some(latest) = latest {
                 // A partition without new events must still end where it ended before.
                 let ends = before.iter().zip(&positions).zip(&latest);
@@ -108,21 +104,22 @@ impl Service {
         }
     }
 
-    /// Reads the events of a partition after `position`, and ends the entries that they concern.
-    async fn follow_partition(
-        &self,
-        partition: u16,
-        position: &mut Cursor,
-    ) -> Result<(), CatalogError> {
+    /// Reads the events after these positions, and ends the entries that they concern.
+    async fn see_new_events(&self, positions: &mut [Cursor]) -> Result<(), CatalogError> {
         loop {
-            let events = self.catalog.events(partition, position, PAGE).await?;
-            let is_last = events.len() < PAGE;
-            for (cursor, event) in events {
-                self.records.invalidate(&event.subject);
-                if let (Change::Deleted { .. }, Some(previous)) = (&event.change, &event.previous) {
-                    self.images.invalidate(previous.avatar_id);
+            let mut is_last = true;
+            let all = self.catalog.events_of_all(positions, PAGE).await?;
+            for (position, events) in positions.iter_mut().zip(all) {
+                is_last &= events.len() < PAGE;
+                for (cursor, event) in events {
+                    self.records.invalidate(&event.subject);
+                    if let (Change::Deleted { .. }, Some(previous)) =
+                        (&event.change, &event.previous)
+                    {
+                        self.images.invalidate(previous.avatar_id);
+                    }
+                    *position = cursor;
                 }
-                *position = cursor;
             }
             if is_last {
                 return Ok(());
