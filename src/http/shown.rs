@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, LOCATION, VARY};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::default_image::{DefaultChoice, DefaultImage, Drawn};
 use super::docs::ShownProblems;
@@ -179,8 +179,16 @@ impl Showing<'_> {
             let missing = || Problem::new(Code::AvatarNotFound, "there is no avatar");
             return (keep, Err(unavailable.unwrap_or_else(missing)));
         };
-        if let Some(cause) = unavailable.and_then(|problem| problem.cause) {
-            debug!(error = %chain(&*cause), "a default is shown, because the avatar cannot be read");
+        if let Some(problem) = unavailable
+            && let Some(cause) = problem.cause
+        {
+            let cause = chain(&*cause);
+            // Others log an outage, once. A damaged record concerns this user alone.
+            if problem.code == Code::Internal {
+                error!(%cause, "a default is shown, because the avatar cannot be read");
+            } else {
+                debug!(%cause, "a default is shown, because the avatar cannot be read");
+            }
         }
         self.default_image(kind, keep).await
     }

