@@ -126,15 +126,7 @@ struct Showing<'a> {
 
 impl Showing<'_> {
     async fn answer(self, is_private: bool) -> Response {
-        let (mut keep, answered) = self.image_or_default().await;
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(problem) if problem.code == Code::AvatarNotFound => problem.into_response(),
-            Err(problem) => {
-                keep = Keep::Not;
-                problem.into_response()
-            }
-        };
+        let (keep, answered) = self.image_or_default().await;
         let cache = match keep {
             Keep::Not => HeaderValue::from_static("no-store"),
             Keep::Usual if is_private => HeaderValue::from_static("private, no-cache"),
@@ -144,16 +136,20 @@ impl Showing<'_> {
             (CACHE_CONTROL, cache),
             (VARY, HeaderValue::from_static("Accept")),
         ];
-        match response.extensions_mut().get_mut::<Problem>() {
-            // The headers of a problem are written with its body.
-            Some(problem) => problem.headers.extend(extra),
-            None => {
+        match answered {
+            Ok(mut response) => {
                 for (name, value) in extra {
                     response.headers_mut().insert(name, value);
                 }
+                response
             }
+            Err(mut problem) if problem.code == Code::AvatarNotFound => {
+                problem.headers.extend(extra);
+                problem.into_response()
+            }
+            // No cache keeps these.
+            Err(problem) => problem.into_response(),
         }
-        response
     }
 
     async fn image_or_default(&self) -> (Keep, Result<Response, Problem>) {
