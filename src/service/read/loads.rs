@@ -57,42 +57,39 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut under_way = lock(&self.0);
-        Joined(match under_way.loads.get(key) {
-            Some(load) if load.generation == generation => load.result.clone(),
-            _ => self.start(&mut under_way, key, generation, load()),
-        })
-    }
-
-    fn start(
-        &self,
-        under_way: &mut UnderWay<K, T>,
-        key: &K,
-        generation: u64,
-        load: impl Future<Output = T> + Send + 'static,
-    ) -> watch::Receiver<Option<T>> {
         let (sender, result) = watch::channel(None);
-        let number = under_way.next_number;
-        under_way.next_number += 1;
-        let started = Load {
-            number,
-            generation,
-            result: result.clone(),
+        let number = {
+            let mut under_way = lock(&self.0);
+            if let Some(load) = under_way.loads.get(key)
+                && load.generation == generation
+            {
+                return Joined(load.result.clone());
+            }
+            let number = under_way.next_number;
+            under_way.next_number += 1;
+            let started = Load {
+                number,
+                generation,
+                result: result.clone(),
+            };
+            under_way.loads.insert(key.clone(), started);
+            number
         };
-        under_way.loads.insert(key.clone(), started);
         let ended = Ended {
             loads: Arc::clone(&self.0),
             key: key.clone(),
             number,
         };
+        let load = load();
         let run = async move {
             let loaded = load.await;
             // Later readers find the result in the cache, so they must not join this load.
             drop(ended);
             sender.send_replace(Some(loaded));
         };
+        // The lock is free: a runtime that shuts down drops the task at once, which takes the lock.
         tokio::spawn(run.in_current_span());
-        result
+        Joined(result)
     }
 }
 
