@@ -13,7 +13,7 @@ CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := .tools/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
 .DEFAULT_GOAL := help
-.PHONY: help run test promtool hostile test-api chaos conformance lint fmt-check clippy docs deny advisories openapi release sbom fmt bench bench-upload bench-scale bench-imaging size fuzz needs servers server-versions traced
+.PHONY: help run test promtool hostile test-api chaos conformance lint fmt-check clippy docs deny advisories openapi release sbom fmt bench bench-upload bench-scale bench-imaging size fuzz defaults-sheet needs servers server-versions traced
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ fmt-check: needs ## Check the formatting
 
 clippy: needs ## Run clippy, also on tests and benchmarks
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo clippy --locked --test conformance -- -D warnings
+	cargo clippy --locked --test conformance --test defaults_sheet -- -D warnings
 
 docs: needs ## Build the documentation, with private items, into target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
@@ -117,6 +117,9 @@ traced:
 bench-imaging: needs ## Compare imaging with sharp, Pillow and pyvips (ARGS='--rounds 3')
 	@scripts/need.sh node=nodejs npm=npm python3=python3,python3-venv
 	bench/imaging/run.sh $(ARGS)
+
+defaults-sheet: needs ## Draw 200 defaults into docs/images/defaults.webp
+	cargo test --locked --test defaults_sheet -- $(CURDIR)/docs/images/defaults.webp
 
 fuzz: needs ## Fuzz imaging under AddressSanitizer, FUZZ_SECONDS=60 for each target
 	@scripts/need.sh c++=g++

@@ -9,11 +9,11 @@ is the same on every machine, byte for byte.
 """
 
 import sys
-import unicodedata
 import zlib
 from pathlib import Path
 
 import uharfbuzz as hb
+import unicodedata2 as unicodedata  # Unicode's data in a pinned version, whatever Python has
 import zopfli.zlib
 from fontTools import subset
 from fontTools.ttLib import TTFont
@@ -35,17 +35,12 @@ def chars(*ranges):
 
 
 def letters(*ranges):
-    """The letters and digits of some ranges, without letters that have an upper case."""
-    return [
-        char
-        for char in chars(*ranges)
-        if unicodedata.category(char)[0] == "L"
-        and (char.upper() == char or len(char.upper()) > 1)
-        or unicodedata.category(char) == "Nd"
-    ]
+    """The letters and digits of some ranges, without small and modifier letters."""
+    return [char for char in chars(*ranges) if unicodedata.category(char) in ("Lu", "Lt", "Lo", "Nd")]
 
 
 def marks(*ranges):
+    """The combining marks of some ranges."""
     return [char for char in chars(*ranges) if unicodedata.category(char)[0] == "M"]
 
 
@@ -56,6 +51,7 @@ def alphabet(*ranges, with_marks=()):
 
 
 def latin_greek_cyrillic():
+    """The capitals alone, and those of the plain alphabets with each accent in use."""
     base = letters(
         (0x30, 0x39), (0x41, 0x5A), (0xC0, 0x24F), (0x370, 0x3E1), (0x400, 0x52F),
         (0x1E00, 0x1EFF), (0x1F00, 0x1FFF),

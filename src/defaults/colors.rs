@@ -89,3 +89,114 @@ static PALETTE: [Tones; 42] = [
     tones([173, 69, 134], [255, 221, 239]),
     tones([139, 55, 107], [248, 214, 232]),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The colour of a lightness, chroma and hue in `OKLCH`, as linear sRGB.
+    /// From: Björn Ottosson, "A perceptual color space for image processing".
+    fn linear(lightness: f64, chroma: f64, hue_degrees: f64) -> [f64; 3] {
+        let (sin, cos) = hue_degrees.to_radians().sin_cos();
+        let (a, b) = (chroma * cos, chroma * sin);
+        let long = (lightness + 0.396_337_777_4 * a + 0.215_803_757_3 * b).powi(3);
+        let middle = (lightness - 0.105_561_345_8 * a - 0.063_854_172_8 * b).powi(3);
+        let short = (lightness - 0.089_484_177_5 * a - 1.291_485_548_0 * b).powi(3);
+        [
+            4.076_741_662_1 * long - 3.307_711_591_3 * middle + 0.230_969_929_2 * short,
+            -1.268_438_004_6 * long + 2.609_757_401_1 * middle - 0.341_319_396_5 * short,
+            -0.004_196_086_3 * long - 0.703_418_614_7 * middle + 1.707_614_701_0 * short,
+        ]
+    }
+
+    /// The colour in sRGB, with less chroma if sRGB does not have it.
+    fn srgb(lightness: f64, mut chroma: f64, hue_degrees: f64) -> [u8; 3] {
+        let encode = |level: f64| {
+            let level = level.clamp(0.0, 1.0);
+            let encoded = if level <= 0.003_130_8 {
+                12.92 * level
+            } else {
+                1.055 * level.powf(1.0 / 2.4) - 0.055
+            };
+            (255.0 * encoded).round() as u8
+        };
+        loop {
+            let color = linear(lightness, chroma, hue_degrees);
+            if color
+                .iter()
+                .all(|level| (-1e-9..=1.0 + 1e-9).contains(level))
+            {
+                return color.map(encode);
+            }
+            chroma -= 0.001;
+        }
+    }
+
+    /// The contrast of two colours by WCAG 2.
+    fn contrast(one: Color, other: Color) -> f64 {
+        let luminance = |color: Color| {
+            let [red, green, blue] = color.0.map(|level| {
+                let level = f64::from(level) / 255.0;
+                if level <= 0.040_45 {
+                    level / 12.92
+                } else {
+                    ((level + 0.055) / 1.055).powf(2.4)
+                }
+            });
+            0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05
+        };
+        let (one, other) = (luminance(one), luminance(other));
+        one.max(other) / one.min(other)
+    }
+
+    #[test]
+    fn the_contrast_of_initials_with_every_ground_is_at_least_four_and_a_half() {
+        for tones in PALETTE {
+            let contrast = contrast(WHITE, tones.strong);
+            assert!(contrast >= 4.5, "{tones:?}: {contrast}");
+        }
+    }
+
+    #[test]
+    fn the_contrast_of_a_pattern_with_its_ground_is_at_least_three() {
+        for tones in PALETTE {
+            let contrast = contrast(tones.pale, tones.strong);
+            assert!(contrast >= 3.0, "{tones:?}: {contrast}");
+        }
+    }
+
+    #[test]
+    fn the_palette_has_equal_steps_of_hue_and_two_tones_unless_the_darker_is_brown() {
+        let mut expected = Vec::new();
+        for hue in (0..360).step_by(15) {
+            let degrees = f64::from(hue);
+            expected.push((srgb(0.55, 0.155, degrees), srgb(0.93, 0.045, degrees)));
+            if !(45..=120).contains(&hue) {
+                expected.push((srgb(0.47, 0.13, degrees), srgb(0.91, 0.045, degrees)));
+            }
+        }
+        assert_eq!(PALETTE.len(), expected.len());
+        for (tones, (strong, pale)) in PALETTE.iter().zip(expected) {
+            // A mathematical library can round the last digit otherwise.
+            for (ours, exact) in [(tones.strong, strong), (tones.pale, pale)] {
+                let off = ours
+                    .0
+                    .iter()
+                    .zip(exact)
+                    .map(|(one, other)| one.abs_diff(other));
+                assert!(off.max() <= Some(1), "{ours:?} {exact:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn subjects_have_all_colours() {
+        let used: std::collections::BTreeSet<_> = (0..2000)
+            .map(|index| {
+                let subject = crate::avatar::SubjectId::new(format!("user-{index}")).unwrap();
+                of(&SubjectHash::of(&subject)).strong.0
+            })
+            .collect();
+        assert_eq!(used.len(), PALETTE.len());
+    }
+}

@@ -15,7 +15,7 @@ const FREE: usize = ACROSS * ACROSS.div_ceil(2);
 const CELL: i16 = 152;
 
 /// The space around the pattern.
-const MARGIN: i16 = (EDGE - CELL * ACROSS as i16) / 2;
+const MARGIN: i16 = (EDGE - CELL * ACROSS as u8 as i16) / 2;
 
 /// The radius of outer corners.
 const RADIUS: i16 = 60;
@@ -31,12 +31,9 @@ pub(super) fn draw(hash: &SubjectHash, colors: Tones) -> Drawing {
     let cells = cells(hash);
     let mut path = Path::default();
     let top = MARGIN + shift(&cells);
-    for row in 0..ACROSS {
-        for column in 0..ACROSS {
-            if cells[row][column] {
-                cell(&mut path, &cells, row, column, top);
-            }
-        }
+    let places = (0..ACROSS).flat_map(|row| (0..ACROSS).map(move |column| (row, column)));
+    for (row, column) in places.filter(|(row, column)| cells[*row][*column]) {
+        cell(&mut path, &cells, row, column, top);
     }
     Drawing {
         ground: colors.pale,
@@ -67,12 +64,18 @@ fn cells(hash: &SubjectHash) -> Cells {
 /// out of the middle.
 fn shift(cells: &Cells) -> i16 {
     let is_empty = |row: &&[bool; ACROSS]| !row.contains(&true);
-    let above = cells.iter().take_while(is_empty).count() as i16;
-    let below = cells.iter().rev().take_while(is_empty).count() as i16;
-    (below - above) * CELL / 2
+    let above = cells.iter().take_while(is_empty).count();
+    let below = cells.iter().rev().take_while(is_empty).count();
+    (length(below) - length(above)) / 2
 }
 
-/// Draws a cell of a pattern that begins at `pattern_top`. A corner is round unless one of the cells beside it there is filled.
+/// The length of some cells beside each other, at most [`ACROSS`].
+fn length(cells: usize) -> i16 {
+    CELL * i16::from(cells as u8)
+}
+
+/// Draws a cell of a pattern that begins at `pattern_top`. A corner is round unless one of the cells
+/// beside it there is filled.
 fn cell(path: &mut Path, cells: &Cells, row: usize, column: usize, pattern_top: i16) {
     let filled = |down: isize, right: isize| {
         let (row, column) = (
@@ -82,8 +85,8 @@ fn cell(path: &mut Path, cells: &Cells, row: usize, column: usize, pattern_top: 
         let line = row.and_then(|row| cells.get(row));
         line.zip(column).and_then(|(line, column)| line.get(column)) == Some(&true)
     };
-    let left = MARGIN + CELL * column as i16;
-    let top = pattern_top + CELL * row as i16;
+    let left = MARGIN + length(column);
+    let top = pattern_top + length(row);
     // Each corner, clockwise from the upper left one: where it is, and the directions in which
     // the outline arrives at it and leaves it.
     let corners: [(Point, Point, Point); 4] = [

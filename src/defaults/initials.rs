@@ -52,7 +52,7 @@ pub(super) struct Initials {
 
 impl Initials {
     /// The initials of the name. A name without any letter or digit counts as absent, and then they
-    /// are the initials of the subject. They are empty if the subject is absent of meaning, such as
+    /// are the initials of the subject. There are none if the subject looks generated, such as
     /// a number or a random id.
     pub(super) fn of(subject: &SubjectId, name: Option<&str>) -> Self {
         let named = name.map(Self::of_name).unwrap_or_default();
@@ -75,7 +75,9 @@ impl Initials {
         let mut words = in_given_name_order(name);
         if let [word] = words[..] {
             // A handle or an address.
-            let local = word.split('@').find(|part| has_letter_or_digit(part));
+            let local = word
+                .split(['@', '+'])
+                .find(|part| has_letter_or_digit(part));
             words = parts(local.unwrap_or(word)).collect();
         } else {
             words = without_titles(&words).to_vec();
@@ -89,7 +91,8 @@ impl Initials {
     /// id with a part that looks generated has no initials: letters by chance would mislead.
     fn of_subject(subject: &str) -> Self {
         let id = subject.rsplit(['|', ':']).next().unwrap_or(subject);
-        let local = id.split('@').next().unwrap_or(id);
+        // A tag such as "+news" belongs to the address, not to the name.
+        let local = id.split(['@', '+']).next().unwrap_or(id);
         let mut has_number = false;
         let mut words = Vec::new();
         for part in parts(local) {
@@ -170,7 +173,7 @@ fn words(text: &str) -> Vec<&str> {
 /// The parts of a handle that have a letter or digit, such as those of `ada.lovelace`.
 fn parts(handle: &str) -> impl Iterator<Item = &str> {
     handle
-        .split(['.', '_', '-', '+', '~', '·', '・', '‐', '–', '/'])
+        .split(['.', '_', '-', '~', '·', '・', '‐', '–', '/'])
         .filter(|part| has_letter_or_digit(part))
 }
 
@@ -216,7 +219,7 @@ fn initial(word: &str) -> Option<String> {
     let mut graphemes = word.graphemes(true);
     let grapheme = graphemes.find(|grapheme| {
         let first = grapheme.chars().next();
-        first.is_some_and(|first| first.is_alphanumeric() && !is_prefixed_vowel(first))
+        first.is_some_and(|first| first.is_alphanumeric() && !is_skipped(first))
     })?;
     Some(simplified(&capital(grapheme)))
 }
@@ -253,7 +256,7 @@ fn simplified(grapheme: &str) -> String {
     });
     let length = if base_only { 1 } else { MAX_GRAPHEME_CHARS };
     let kept: String = grapheme.chars().take(length).collect();
-    let free = kept.trim_end_matches(|last| is_joiner(last));
+    let free = kept.trim_end_matches(is_joiner);
     if free.is_empty() {
         kept
     } else {
@@ -279,9 +282,13 @@ fn is_joiner(character: char) -> bool {
     )
 }
 
-/// A vowel of Thai or Lao that is written before its consonant. The initial is the consonant.
-fn is_prefixed_vowel(character: char) -> bool {
-    matches!(character, '\u{e40}'..='\u{e44}' | '\u{ec0}'..='\u{ec4}')
+/// Letters that are no initials: a vowel of Thai or Lao that is written before its consonant, and a
+/// modifier letter such as the okina of Hawaiian. The initial is the letter that follows.
+fn is_skipped(character: char) -> bool {
+    matches!(
+        character,
+        '\u{e40}'..='\u{e44}' | '\u{ec0}'..='\u{ec4}' | '\u{2b0}'..='\u{2ff}'
+    )
 }
 
 /// Whether a grapheme is Chinese, Japanese or Korean.
@@ -298,4 +305,158 @@ fn is_east_asian(grapheme: &str) -> bool {
                 | '\u{20000}'..='\u{3ffff}'
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_name(name: &str) -> String {
+        Initials::of_name(name).graphemes.join(" ")
+    }
+
+    fn of_subject(subject: &str) -> String {
+        Initials::of_subject(subject).graphemes.join(" ")
+    }
+
+    #[test]
+    fn a_name_has_the_initials_of_its_first_and_last_word() {
+        for (name, initials) in [
+            ("Ada Lovelace", "A L"),
+            ("Ada", "A"),
+            ("ada king lovelace", "A L"),
+            ("  Ada\t Lovelace ", "A L"),
+            ("Ludwig van Beethoven", "L B"),
+            ("J. R. R. Tolkien", "J T"),
+            ("Jean-Luc Picard", "J P"),
+            ("Jean-Luc", "J L"),
+            ("Jeanne d'Arc", "J D"),
+            ("50 Cent", "5 C"),
+            ("7 of 9", "7 9"),
+            ("ada_lovelace", "A L"),
+            ("ada.lovelace@example.com", "A L"),
+            ("@ada", "A"),
+        ] {
+            assert_eq!(of_name(name), initials, "{name}");
+        }
+    }
+
+    #[test]
+    fn titles_brackets_and_symbols_are_no_part_of_a_name() {
+        for (name, initials) in [
+            ("Dr. Ada Lovelace", "A L"),
+            ("Prof. Dr. Ada Lovelace, PhD", "A L"),
+            ("Mr Bean", "B"),
+            ("Dr.", "D"),
+            ("Martin Luther King, Jr.", "M K"),
+            ("Martin Luther King Jr.", "M K"),
+            ("Henry Ford II", "H F"),
+            ("Lovelace, Ada", "A L"),
+            ("Lovelace, Ada, PhD", "A L"),
+            ("Ada Lovelace (she/her)", "A L"),
+            ("Ada [admin] Lovelace 🦊", "A L"),
+            ("(Ada)", "A"),
+            ("🦊", ""),
+            ("«Ада» — Лавлейс", "А Л"),
+            ("...", ""),
+            (", ,", ""),
+            ("", ""),
+        ] {
+            assert_eq!(of_name(name), initials, "{name}");
+        }
+    }
+
+    #[test]
+    fn initials_are_graphemes_in_capitals() {
+        for (name, initials) in [
+            ("émile zola", "É Z"),
+            ("e\u{301}mile", "E\u{301}"),
+            ("ßeta", "S"),
+            ("ﬁona", "F"),
+            ("όλγα", "Ό"),
+            ("юрий", "Ю"),
+            ("հայկ", "Հ"),
+            ("გიორგი", "გ"),
+            ("ａｄａ", "A"),
+            ("ʻaukai", "A"),
+            ("क्षत्रिय शर्मा", "क्ष श"),
+            ("नरेंद्र मोदी", "न मो"),
+            ("ශ්‍රී", "ශ"),
+            ("தமிழ்", "த"),
+        ] {
+            assert_eq!(of_name(name), initials, "{name}");
+        }
+    }
+
+    #[test]
+    fn thai_lao_khmer_and_burmese_initials_are_consonants() {
+        for (name, initials) in [
+            ("เปรม ติณสูลานนท์", "ป ต"),
+            ("น้ำ", "น"),
+            ("ໄກສອນ", "ກ"),
+            ("ខ្មែរ", "ខ"),
+            ("အောင်ဆန်း", "အ"),
+        ] {
+            assert_eq!(of_name(name), initials, "{name}");
+        }
+    }
+
+    #[test]
+    fn chinese_japanese_and_korean_names_have_one_initial() {
+        for (name, initials) in [
+            ("山田 太郎", "山"),
+            ("王伟", "王"),
+            ("김 민준", "김"),
+            ("さくら", "さ"),
+            ("Taro 山田", "T"),
+        ] {
+            assert_eq!(of_name(name), initials, "{name}");
+        }
+    }
+
+    #[test]
+    fn handles_and_addresses_have_initials() {
+        for (subject, initials) in [
+            ("ada", "A"),
+            ("ada.lovelace", "A L"),
+            ("ada_king_lovelace", "A L"),
+            ("ada.lovelace+news@example.com", "A L"),
+            ("ada42", "A"),
+            ("ada_42", "A"),
+            ("user", "U"),
+            ("ldap:ada-lovelace", "A L"),
+            ("saml|ada.lovelace", "A L"),
+            ("acct:ada@example.com", "A"),
+        ] {
+            assert_eq!(of_subject(subject), initials, "{subject}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_generated_ids_have_no_initials() {
+        for subject in [
+            "42",
+            "user_42",
+            "USER-42",
+            "u42",
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "google-oauth2|103547991597142817347",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            "usr_2x8Yz1",
+            "abcdefghijklmnopqrstuvwxyz",
+            "ada|",
+            "---",
+        ] {
+            assert_eq!(of_subject(subject), "", "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_letters_counts_as_absent() {
+        let ada = SubjectId::new("ada").unwrap();
+        assert_eq!(Initials::of(&ada, Some("🦊")).graphemes, ["A"]);
+        assert_eq!(Initials::of(&ada, Some("Grace")).graphemes, ["G"]);
+        assert_eq!(Initials::of(&ada, None).graphemes, ["A"]);
+    }
 }

@@ -16,6 +16,9 @@ mod raster;
 mod silhouette;
 mod typeface;
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use ring::digest;
@@ -75,7 +78,7 @@ pub fn svg(kind: Kind, subject: &SubjectId, name: Option<&str>) -> Bytes {
 
 /// The default as an opaque square image.
 ///
-/// This uses the CPU for up to some tens of milliseconds (at 1024 px), and up to 10 MiB of memory.
+/// This uses the CPU for up to some tens of milliseconds (at 1024 px), and up to 32 MiB of memory.
 /// Call it on a thread that serves no requests.
 ///
 /// # Errors

@@ -77,8 +77,8 @@ impl Face {
 
 fn inflate(packed: &[u8]) -> Option<Font> {
     let mut plain = Vec::new();
-    let limited = ZlibDecoder::new(packed).take(MAX_FONT_BYTES);
-    { limited }.read_to_end(&mut plain).ok()?;
+    let mut limited = ZlibDecoder::new(packed).take(MAX_FONT_BYTES);
+    limited.read_to_end(&mut plain).ok()?;
     Font::new(plain, 0)
 }
 
@@ -389,5 +389,159 @@ impl PathSink for Pen<'_> {
 
     fn close(&mut self) {
         self.figure.push(FontStep::Close);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path_of(graphemes: &[&str]) -> Option<Path> {
+        outline(&Initials {
+            graphemes: graphemes.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    fn points(path: &Path) -> Vec<(i16, i16)> {
+        let ends = path.steps().iter().filter_map(|step| match *step {
+            Step::Move(end) | Step::Line(end) | Step::Quad(_, end) | Step::Cubic(_, _, end) => {
+                Some(end)
+            }
+            Step::Close => None,
+        });
+        ends.collect()
+    }
+
+    #[test]
+    fn every_bundled_font_has_the_letters_of_its_script() {
+        let samples = [
+            "A Z Ä Ł Ñ Þ Ș Ω Α Я Ї Ђ 7",
+            "Ա Հ",
+            "א ת",
+            "ا م ی",
+            "ހ",
+            "अ श्री",
+            "অ ক্ষ",
+            "ਅ",
+            "અ",
+            "ଅ",
+            "அ கி",
+            "అ శ్రీ",
+            "ಅ",
+            "അ",
+            "අ",
+            "ก",
+            "ກ",
+            "အ",
+            "ა",
+            "አ",
+            "ក",
+            "あ ア 山 藤",
+            "刘 龚",
+            "김 뷔",
+        ];
+        for (face, samples) in FACES.iter().zip(samples) {
+            for sample in samples.split(' ') {
+                assert!(shaped(face, sample).is_some(), "{sample}");
+                assert!(
+                    face.ranges
+                        .iter()
+                        .any(|range| range.contains(&sample.chars().next().unwrap()))
+                );
+            }
+        }
+        assert_eq!(FACES.len(), samples.len());
+    }
+
+    #[test]
+    fn letters_of_common_alphabets_are_complete() {
+        let letters = ('A'..='Z')
+            .chain('À'..='Ö')
+            .chain('Ø'..='Þ')
+            .chain('Α'..='Ρ')
+            .chain('А'..='Я');
+        let letters = letters
+            .chain('א'..='ת')
+            .chain('ა'..='ჰ')
+            .chain('Ա'..='Ֆ')
+            .chain('ぁ'..='ん')
+            .chain('ァ'..='ン');
+        for letter in letters
+            .chain('ক'..='ন')
+            .chain('अ'..='ह')
+            .chain('ก'..='ฮ')
+            .chain('ا'..='غ')
+        {
+            assert!(path_of(&[&letter.to_string()]).is_some(), "{letter}");
+        }
+    }
+
+    #[test]
+    fn initials_are_shaped() {
+        let whole = path_of(&["क्ष"]).unwrap();
+        assert_ne!(whole, path_of(&["क"]).unwrap());
+        assert_ne!(whole, path_of(&["ष"]).unwrap());
+        // A vowel sign that is written before its consonant.
+        assert_ne!(path_of(&["कि"]), path_of(&["क"]));
+        assert_eq!(path_of(&["E\u{301}"]), path_of(&["É"]));
+        assert_eq!(path_of(&["\u{1100}\u{1161}"]), path_of(&["가"]));
+        assert_eq!(path_of(&["か\u{3099}"]), path_of(&["が"]));
+        // A letter with a mark that no single character has: the mark is above the letter.
+        let marked = path_of(&["J\u{308}"]).unwrap();
+        let top = |path: &Path| points(path).iter().map(|point| point.1).min();
+        assert!(top(&marked) < top(&path_of(&["J"]).unwrap()));
+    }
+
+    #[test]
+    fn a_mark_that_the_font_lacks_is_dropped() {
+        assert_eq!(path_of(&["A\u{1abe}"]), path_of(&["A"]));
+        assert_eq!(path_of(&["\u{1abe}"]), None);
+        assert_eq!(path_of(&["𝓐", "B"]), path_of(&["B"]));
+        assert_eq!(path_of(&[]), None);
+    }
+
+    #[test]
+    fn the_first_of_two_hebrew_initials_is_on_the_right() {
+        let half = EDGE / 2;
+        let area = |path: &Path, left: bool| {
+            let outline = points(path);
+            let side = outline.iter().filter(|point| (point.0 < half) == left);
+            side.count()
+        };
+        // Shin has more points than vav.
+        let path = path_of(&["ו", "ש"]).unwrap();
+        assert!(area(&path, true) > area(&path, false));
+        let latin = path_of(&["I", "S"]).unwrap();
+        assert!(area(&latin, false) > area(&latin, true));
+    }
+
+    #[test]
+    fn two_initials_that_would_be_tiny_are_one() {
+        assert_eq!(path_of(&["മോ", "ലാ"]), path_of(&["മോ"]));
+        assert_ne!(path_of(&["W", "M"]), path_of(&["W"]));
+    }
+
+    #[test]
+    fn initials_fit_into_a_circle_around_the_middle() {
+        let pairs = [
+            &["A", "L"][..],
+            &["W", "W"],
+            &["Ǻ", "Q\u{323}"],
+            &["I"],
+            &["W"],
+            &["ش", "ض"],
+            &["ङ्क्ष्म्यि"],
+            &["山"],
+            &["ញ", "ឈ"],
+        ];
+        for graphemes in pairs {
+            let path = path_of(graphemes).unwrap();
+            let reach = points(&path)
+                .into_iter()
+                .map(|(x, y)| f32::from(x - EDGE / 2).hypot(f32::from(y - EDGE / 2)));
+            let reach = reach.fold(0.0, f32::max) / f32::from(EDGE);
+            assert!(reach < RADIUS + 0.002, "{graphemes:?}: {reach}");
+            assert!(reach > 0.15, "{graphemes:?}: {reach}");
+        }
     }
 }
