@@ -23,7 +23,7 @@ const SETTINGS: [(&str, &str); 8] = [
 ];
 const PREVIOUS_JWT_SECRET: &str = "an earlier secret that only the tests know";
 
-/// What a service was told that a thief must not find.
+/// Texts and a picture that a service received, and that a thief must not find.
 struct Hidden {
     texts: Vec<String>,
     upload: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Compares answers: may a caller learn from them what must stay hidden?
+//! Compares answers, to show that a refusal reveals nothing.
 
 use std::collections::BTreeMap;
 
