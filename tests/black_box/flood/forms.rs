@@ -22,6 +22,17 @@ fn part(headers: &str, content: &[u8]) -> Vec<u8> {
 
 const FILE: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"a.png\"";
 
+/// Content types that are no type of a form.
+const TYPES: [&str; 7] = [
+    "multipart/form-data",
+    "multipart/form-data; boundary=",
+    "multipart/form-data; boundary=\"x",
+    "multipart/form-data; boundary=\u{e9}",
+    "multipart/mixed; boundary=x",
+    "multipart/form-data;;;boundary==x",
+    "multipart/",
+];
+
 /// Forms that are broken in every part.
 pub(super) fn forms(rng: &mut Rng, target: &Target) -> Attack {
     let file = part(FILE, b"this is no picture");
@@ -31,19 +42,7 @@ pub(super) fn forms(rng: &mut Rng, target: &Target) -> Attack {
     let mut kind = usual.to_owned();
     let body: Vec<u8> = match rng.u8(..22) {
         0 => {
-            kind = pick(
-                rng,
-                &[
-                    "multipart/form-data",
-                    "multipart/form-data; boundary=",
-                    "multipart/form-data; boundary=\"x",
-                    "multipart/form-data; boundary=\u{e9}",
-                    "multipart/mixed; boundary=x",
-                    "multipart/form-data;;;boundary==x",
-                    "multipart/",
-                ],
-            )
-            .to_owned();
+            kind = pick(rng, &TYPES).to_owned();
             [file, end].concat()
         }
         1 => {

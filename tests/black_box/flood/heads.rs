@@ -231,13 +231,12 @@ pub(super) fn chunks(rng: &mut Rng, target: &Target) -> Attack {
 
 /// Requests of every other kind whose client is slow and disappears.
 pub(super) fn slow(rng: &mut Rng, target: &Target) -> Attack {
-    let begin = match rng.u8(..4) {
+    let mut bytes = match rng.u8(..4) {
         0 => b"GET /health/live HTTP/1.1\r\nHost: cam".to_vec(),
         1 => target.upload_head("Content-Type: image/jpeg\r\nContent-Length: 5000000\r\n"),
         2 => target.upload_head("Content-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n"),
         _ => Vec::new(),
     };
-    let mut bytes = begin;
     if rng.bool() && !bytes.is_empty() {
         bytes.extend(noise(rng, 60_000));
     }
