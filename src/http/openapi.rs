@@ -102,55 +102,64 @@ struct Shared {
     /// The name in the components of the document.
     name: &'static str,
     status: &'static str,
-    /// The problems; empty if the response has no body.
-    codes: &'static [Code],
-    /// Whether health checks can be answered with it.
-    of_health_checks: bool,
+    content: SharedContent,
 }
 
-const SHARED: [Shared; 4] = [
+enum SharedContent {
+    /// A problem with one of these codes.
+    Problem(&'static [Code]),
+    /// No body, and no header of this service. The text describes the response.
+    Nothing(&'static str),
+}
+
+const SHARED: [Shared; 5] = [
     Shared {
         name: "MalformedRequest",
         status: "400",
-        codes: &[Code::MalformedRequest],
-        of_health_checks: true,
+        content: SharedContent::Problem(&[Code::MalformedRequest]),
+    },
+    Shared {
+        name: "TargetTooLong",
+        status: "414",
+        content: SharedContent::Nothing("The path and query have more than 64 KiB."),
     },
     Shared {
         name: "HeadTooLarge",
         status: "431",
-        codes: &[],
-        of_health_checks: true,
+        content: SharedContent::Nothing("The head of the request has more than 64 KiB."),
     },
     Shared {
         name: "Internal",
         status: "500",
-        codes: &[Code::Internal],
-        of_health_checks: true,
+        content: SharedContent::Problem(&[Code::Internal]),
     },
-    // The service is starting, or too many connections are open. Health checks are answered then.
     Shared {
         name: "Unavailable",
-        status: "503",
-        codes: &[
+        status: UNAVAILABLE,
+        content: SharedContent::Problem(&[
             Code::Overloaded,
             Code::StorageUnavailable,
             Code::CatalogUnavailable,
-        ],
-        of_health_checks: false,
+        ]),
     },
 ];
 
+/// The status while the service is starting and while too many connections are open. Health checks
+/// are answered then.
+const UNAVAILABLE: &str = "503";
+
 impl Shared {
     fn response(&self) -> Response {
-        if self.codes.is_empty() {
-            let text = "The head of the request has more than 64 KiB. The response has no body.";
-            return ResponseBuilder::new().description(text).build();
+        match self.content {
+            SharedContent::Nothing(text) => ResponseBuilder::new().description(text).build(),
+            SharedContent::Problem(codes) => {
+                let mut response = docs::problem(codes);
+                let mut names = BTreeSet::from(EVERYWHERE);
+                names.extend(headers_of_problem(self.status));
+                refer_to(&names, &mut response);
+                response
+            }
         }
-        let mut response = docs::problem(self.codes);
-        let mut names = BTreeSet::from(EVERYWHERE);
-        names.extend(headers_of_problem(self.status));
-        refer_to(&names, &mut response);
-        response
     }
 }
 
@@ -160,13 +169,13 @@ fn add_shared(path: &str, operation: &mut Operation) {
     let is_health_check = is_health_path(path);
     let responses = &mut operation.responses.responses;
     for shared in &SHARED {
-        if is_health_check && !shared.of_health_checks {
+        if is_health_check && shared.status == UNAVAILABLE {
             continue;
         }
-        match responses.get_mut(shared.status) {
-            Some(RefOr::T(own)) => docs::add_codes(own, shared.codes),
-            Some(RefOr::Ref(_)) => {}
-            None => {
+        match (responses.get_mut(shared.status), &shared.content) {
+            (Some(RefOr::T(own)), SharedContent::Problem(codes)) => docs::add_codes(own, codes),
+            (Some(_), _) => {}
+            (None, _) => {
                 let shared_response = Ref::from_response_name(shared.name);
                 responses.insert(shared.status.to_owned(), RefOr::Ref(shared_response));
             }

@@ -89,7 +89,7 @@ fn every_operation_has_what_a_client_generator_needs() {
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let response = resolve(&document, response);
                 // The server refuses such a head before the request has an id.
-                if status != "431" {
+                if status != "414" && status != "431" {
                     let headers = response["headers"].as_object().unwrap();
                     assert!(headers.contains_key("X-Request-Id"), "{place}: {status}");
                 }

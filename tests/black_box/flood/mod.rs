@@ -30,8 +30,9 @@ const SECRET: &str = "a secret that only the tests know, 32 bytes";
 const AT_ONCE: usize = 32;
 /// How much resident memory a flood may leave behind: allocators keep some of what they freed.
 const MAX_KEPT_MIB: f64 = 8.0;
-/// How much the resident memory of an idle program varies.
-const NOISE_MIB: f64 = 2.0;
+/// How much the resident memory of an idle program varies. If each request kept 1 KiB, a round would keep
+/// 5 MiB.
+const NOISE_MIB: f64 = 3.0;
 
 /// What the requests are aimed at.
 struct Target {
