@@ -201,9 +201,11 @@ async fn expect_nothing_in_use(client: &Client) {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_requests_cause_no_failure_and_keep_nothing() {
     let seed = number("HOSTILE_SEED", 1);
-    let requests = number("HOSTILE_REQUESTS", 10_000) as usize;
-    println!("HOSTILE_SEED={seed} HOSTILE_REQUESTS={requests}");
     let backend = Backend::start().await;
+    // Refused requests seldom reach the bucket and Redis, so fewer are enough there.
+    let is_alone = matches!(backend, Backend::Alone);
+    let requests = number("HOSTILE_REQUESTS", if is_alone { 10_000 } else { 2_000 }) as usize;
+    println!("HOSTILE_SEED={seed} HOSTILE_REQUESTS={requests}");
     let servers = backend.variables();
     let mut variables = vec![
         ("CAMEO_AUTH__JWT_SECRET", SECRET),
