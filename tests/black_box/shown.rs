@@ -193,7 +193,13 @@ fn comparable(answer: &Answer) -> (u16, BTreeMap<String, String>, Vec<u8>) {
     let headers = headers
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
         .collect();
-    (answer.status.as_u16(), headers, answer.body.clone())
+    let body = match String::from_utf8(answer.body.clone()) {
+        Ok(text) => text
+            .replace(answer.header("x-request-id"), "ID")
+            .into_bytes(),
+        Err(image) => image.into_bytes(),
+    };
+    (answer.status.as_u16(), headers, body)
 }
 
 #[tokio::test]
@@ -452,16 +458,12 @@ async fn while_the_bucket_is_down_hot_images_are_shown_and_others_as_defaults() 
 async fn every_image_of_a_page_of_a_thousand_is_shown() {
     let service = TestService::start().await;
     let client = service.service();
-    let uploads = join_all((0..33).map(|user| {
-        let client = client.clone();
-        async move {
-            client
-                .upload(&format!("u{user}"), photos::png(100, 100))
-                .await
-                .ok()
-        }
-    }));
-    for avatar in &uploads.await[..10] {
+    let mut avatars = Vec::new();
+    for user in 0..33 {
+        let picture = photos::png(100, 100);
+        avatars.push(client.upload(&format!("u{user}"), picture).await.ok());
+    }
+    for avatar in &avatars[..10] {
         for image in avatar["images"].as_array().unwrap() {
             let url = image["url"].as_str().unwrap();
             let (_, key) = url.split_once("/public/").unwrap();
