@@ -87,8 +87,8 @@ fn cell(path: &mut Path, cells: &Cells, row: usize, column: usize, pattern_top: 
     };
     let left = MARGIN + length(column);
     let top = pattern_top + length(row);
-    // Each corner, clockwise from the upper left one: where it is, and the directions in which
-    // the outline arrives at it and leaves it.
+    // Each corner, clockwise from the upper left one: its place, and the directions in which the
+    // outline arrives at it and leaves it.
     let corners: [(Point, Point, Point); 4] = [
         ((left, top), (0, -1), (1, 0)),
         ((left + CELL, top), (1, 0), (0, 1)),

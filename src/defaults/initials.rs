@@ -37,13 +37,13 @@ const SUFFIXES: &[&str] = &[
     "bsc", "cpa", "dds", "esq", "ii", "iii", "iv", "jr", "mba", "md", "msc", "phd", "sr",
 ];
 
-/// Words that say nothing about a user when a number follows, as in `user_42`.
+/// Words that do not identify a user, as in `user_42`. They are ignored in an id with a number.
 const GENERIC: &[&str] = &[
     "account", "acct", "client", "customer", "employee", "guest", "id", "member", "person",
     "player", "profile", "student", "u", "uid", "user", "usr",
 ];
 
-/// The initials of somebody.
+/// The initials of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Initials {
     /// At most two graphemes in reading order, in capitals where the script has them.
@@ -248,7 +248,7 @@ fn capital(grapheme: &str) -> String {
     first.to_owned()
 }
 
-/// A grapheme as an initial is written: Thai, Lao, Khmer and Burmese ones without vowels and tones,
+/// Reduces a grapheme to the usual form of an initial: Thai, Lao, Khmer and Burmese ones without vowels and tones,
 /// others without a final sign that joins them to the next consonant.
 fn simplified(grapheme: &str) -> String {
     let base_only = grapheme.starts_with(|first| {

@@ -54,8 +54,8 @@ fn oversampling(edge: RasterEdge) -> u32 {
 ///
 /// # Errors
 ///
-/// [`cameo_imaging::Error::Internal`] if the rasteriser does not take the size or the outline, which
-/// no drawing of this program has.
+/// [`cameo_imaging::Error::Internal`] if the rasteriser cannot use the size or the outline, which is
+/// a fault of this program.
 pub(super) fn pixels(drawing: &Drawing, edge: RasterEdge) -> Result<Vec<u8>, cameo_imaging::Error> {
     let factor = oversampling(edge);
     let coverage = coverage(&drawing.path, edge.px() * factor)?;
@@ -76,7 +76,7 @@ pub(super) fn pixels(drawing: &Drawing, edge: RasterEdge) -> Result<Vec<u8>, cam
     Ok(pixels)
 }
 
-/// How much of each pixel of a square the figure covers, 0 to 255.
+/// The coverage of each pixel of a square by the figure, 0 to 255.
 fn coverage(path: &Path, edge_px: u32) -> Result<Vec<u8>, cameo_imaging::Error> {
     let mut mask = Mask::new(edge_px, edge_px).ok_or_else(|| internal("size"))?;
     let scale = edge_px as f32 / f32::from(EDGE);
@@ -90,7 +90,7 @@ fn coverage(path: &Path, edge_px: u32) -> Result<Vec<u8>, cameo_imaging::Error> 
     Ok(mask.take())
 }
 
-/// The path as the rasteriser takes it; `None` if it is empty.
+/// Converts the path for the rasteriser; `None` if it is empty.
 fn outline(path: &Path) -> Option<tiny_skia::Path> {
     let number = |point: Point| (f32::from(point.0), f32::from(point.1));
     let mut builder = PathBuilder::new();
@@ -120,6 +120,6 @@ fn outline(path: &Path) -> Option<tiny_skia::Path> {
 
 fn internal(part: &str) -> cameo_imaging::Error {
     cameo_imaging::Error::Internal {
-        reason: format!("the rasteriser refused the {part} of a default"),
+        reason: format!("the rasteriser cannot use the {part} of a default"),
     }
 }

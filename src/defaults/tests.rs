@@ -257,7 +257,7 @@ fn a_tag_differs_exactly_when_the_bytes_of_a_subject_do() {
     assert_eq!(tags.len(), count);
 }
 
-/// Whether the bytes change shows in this snapshot. If it changes, increment [`REVISION`].
+/// This snapshot changes when the bytes of a default change. In that case, increment [`REVISION`].
 #[test]
 fn the_bytes_of_a_revision_do_not_change() {
     let mut report = format!("revision {REVISION}\n");
