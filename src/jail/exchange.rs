@@ -4,15 +4,14 @@
 use std::borrow::Cow;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -21,9 +20,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::inspect::{Arrivals, Fault};
-use super::supervisor::{Supervisor, Worker};
+use super::supervisor::{Supervisor, Waiting, Worker};
 use super::wire::{
     End, FILE_TAG_BYTES, FRAME_HEAD_BYTES, FileTag, MAX_OUTCOME_BYTES, Outcome, Request, kind,
+    send_with_descriptors,
 };
 use super::{Picture, WorkerEnd};
 use crate::avatar::SourceFormat;
@@ -121,6 +121,7 @@ pub(super) async fn run(
     metrics.worker_ended(cause.name());
     // The caller may have cancelled the work.
     let _ = done.send(result);
+    supervisor.start_ahead();
     if end.is_none() {
         reap(&mut worker).await;
     }
@@ -149,21 +150,22 @@ async fn start(
     request.cpu_seconds = left.as_secs() + 1;
     // This picture needs one core; a second thread needs another one that is idle.
     request.second_thread = supervisor.busy() + 2 <= workers;
-    let (own, other) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    ioctl_fionbio(&own, true)?;
-    // The request fits into the buffer of a socket.
     let request = request.to_bytes()?;
-    if rustix::io::write(&own, &request)? != request.len() {
-        return Err(Errno::MSGSIZE.into());
+    // The buffer of the socket is empty, and has room for every request.
+    let send =
+        |waiting: &Waiting| send_with_descriptors(&waiting.socket, &request, &[upload.as_fd()]);
+    let mut waiting = supervisor.take(&zygote)?;
+    #[cfg(test)]
+    if super::tests::Attempt::is_for_zygote(&picture.bytes) {
+        waiting = supervisor.start_worker(&zygote, &[upload.as_fd()])?;
     }
-    let socket = UnixStream::from_std(StdStream::from(own))?;
-    let worker = supervisor.ask(&zygote, &other, &upload)?;
-    Ok((socket, worker))
+    if send(&waiting).is_err() {
+        // The worker was started ahead, and was killed meanwhile.
+        waiting = supervisor.start_worker(&zygote, &[])?;
+        send(&waiting)?;
+    }
+    let socket = UnixStream::from_std(StdStream::from(waiting.socket))?;
+    Ok((socket, waiting.worker))
 }
 
 /// A file in memory with these bytes. Its seals prevent every change.

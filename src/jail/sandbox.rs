@@ -35,11 +35,11 @@ pub(super) struct Limits {
     pub(super) cpu_seconds: u64,
 }
 
-/// Sets the limits and the filter for all threads of this process. Neither can be removed.
+/// Sets the limits of this process, which cannot be removed.
 ///
 /// # Errors
-/// If the system refuses any of them.
-pub(super) fn enter(limits: Limits, filter: &BpfProgram) -> io::Result<()> {
+/// If the system refuses one of them.
+pub(super) fn limit(limits: Limits) -> io::Result<()> {
     for (resource, current) in [
         (Resource::As, limits.address_bytes),
         (Resource::Stack, STACK_BYTES),
@@ -51,7 +51,14 @@ pub(super) fn enter(limits: Limits, filter: &BpfProgram) -> io::Result<()> {
         set(resource, current, current)?;
     }
     // The lower limit sends SIGXCPU, which no other cause sends to a worker.
-    set(Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds + 1)?;
+    set(Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds + 1)
+}
+
+/// Installs the filter for all threads of this process. It cannot be removed.
+///
+/// # Errors
+/// If the system refuses it.
+pub(super) fn filter(filter: &BpfProgram) -> io::Result<()> {
     apply_filter_all_threads(filter).map_err(io::Error::other)
 }
 
@@ -189,6 +196,7 @@ fn zygote_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
             any_of([vec![is(0, SERVICE)?, no_address]])?,
         ),
         (libc::SYS_write, writes()?),
+        (libc::SYS_writev, writes()?),
     ];
     rules.extend(ANY_ARGUMENTS.map(|call| (call, Vec::new())));
     rules.extend(ANY_ARGUMENTS_IN_ZYGOTE.map(|call| (call, Vec::new())));
@@ -209,6 +217,7 @@ fn worker_rules() -> Result<Vec<Rule>, seccompiler::BackendError> {
     let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let mut rules = vec![
         (libc::SYS_write, writes()?),
+        (libc::SYS_writev, writes()?),
         // Memory of this process alone, without `MAP_GROWSDOWN`, `MAP_FIXED` and all other flags.
         // The allocator reserves address space with `MAP_NORESERVE`.
         (

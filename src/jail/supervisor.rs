@@ -1,25 +1,25 @@
 //! A thread that keeps a zygote running and forwards its reports about the ends of workers.
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
-    SocketFlags, SocketType, recv, send, sendmsg, shutdown, socketpair,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
+    socketpair,
 };
 use rustix::process::{Pid, WaitOptions, waitpid};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Program;
-use super::wire::{COMMAND_BYTES, Command, End, REPORT_BYTES, Report};
+use super::wire::{Command, End, REPORT_BYTES, Report, send_with_descriptors};
 use crate::telemetry::Metrics;
 
 impl Program {
@@ -69,10 +69,12 @@ struct State {
     /// Number of workers that were requested so far. The next id follows it.
     count: u64,
     workers: HashMap<u64, Running>,
+    /// A worker that was started ahead, so that the next picture does not wait for the fork.
+    ahead: Option<Waiting>,
 }
 
 struct Running {
-    /// Whether it may still compute. A worker that has sent its outcome only has to end.
+    /// Whether it has a picture to compute. A worker that has sent its outcome only has to end.
     busy: bool,
     process: Option<Pid>,
     ended: oneshot::Sender<End>,
@@ -84,6 +86,21 @@ pub(super) struct Worker {
     /// Receives how it ended, when it has been reaped.
     pub(super) ended: oneshot::Receiver<End>,
     zygote: Arc<OwnedFd>,
+}
+
+/// A worker that waits for its request. It ends when its socket is closed without one.
+pub(super) struct Waiting {
+    pub(super) worker: Worker,
+    /// The service's end of its socket, which does not block.
+    pub(super) socket: OwnedFd,
+}
+
+impl Waiting {
+    /// Whether it is a child of this zygote, and still runs as far as is known.
+    fn is_ready(&mut self, zygote: &Arc<OwnedFd>) -> bool {
+        let worker = &mut self.worker;
+        Arc::ptr_eq(&worker.zygote, zygote) && worker.ended.try_recv() == Err(TryRecvError::Empty)
+    }
 }
 
 impl Worker {
@@ -130,16 +147,57 @@ impl Supervisor {
         self.shared.zygote.subscribe()
     }
 
-    /// Requests a worker from a zygote.
+    /// A worker that waits for its request: one that was started ahead, if there is one, else a new one.
     ///
     /// # Errors
     /// If the zygote has ended or does not read its socket.
-    pub(super) fn ask(
+    pub(super) fn take(&self, zygote: &Arc<OwnedFd>) -> io::Result<Waiting> {
+        let mut ahead = self.shared.lock().ahead.take();
+        if let Some(waiting) = ahead.take_if(|waiting| waiting.is_ready(zygote)) {
+            let id = waiting.worker.id;
+            if let Some(running) = self.shared.lock().workers.get_mut(&id) {
+                running.busy = true;
+            }
+            return Ok(waiting);
+        }
+        self.start_worker(zygote, &[])
+    }
+
+    /// Starts a worker for the next picture ahead, if none waits yet and the zygote runs.
+    pub(super) fn start_ahead(&self) {
+        let zygote = self.shared.zygote.borrow().clone();
+        let Some(zygote) = zygote else { return };
+        if self.shared.lock().ahead.is_some() {
+            return;
+        }
+        // After an error the next picture requests its worker, and reports the error.
+        let Ok(waiting) = self.start_worker(&zygote, &[]) else {
+            return;
+        };
+        let mut state = self.shared.lock();
+        if let Some(running) = state.workers.get_mut(&waiting.worker.id) {
+            running.busy = false;
+        }
+        // If another thread has started one meanwhile, the end of the replaced one's socket ends it.
+        state.ahead = Some(waiting);
+    }
+
+    /// Requests a worker from a zygote. The message carries further descriptors in tests only.
+    ///
+    /// # Errors
+    /// If the zygote has ended or does not read its socket.
+    pub(super) fn start_worker(
         &self,
         zygote: &Arc<OwnedFd>,
-        socket: &OwnedFd,
-        upload: &OwnedFd,
-    ) -> io::Result<Worker> {
+        further: &[BorrowedFd<'_>],
+    ) -> io::Result<Waiting> {
+        let (own, other) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        ioctl_fionbio(&own, true)?;
         let (sender, ended) = oneshot::channel();
         let id = {
             let mut state = self.shared.lock();
@@ -153,35 +211,45 @@ impl Supervisor {
             state.workers.insert(id, running);
             id
         };
+        let mut descriptors = vec![other.as_fd()];
+        descriptors.extend(further);
         let command = Command::Start(id).to_bytes();
-        let descriptors = [socket.as_fd(), upload.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let sent = sendmsg(zygote, &[IoSlice::new(&command)], &mut ancillary, flags);
-        if sent != Ok(COMMAND_BYTES) {
+        if let Err(error) = send_with_descriptors(zygote, &command, &descriptors) {
             self.shared.lock().workers.remove(&id);
-            return Err(sent.err().unwrap_or(Errno::MSGSIZE).into());
+            return Err(error);
         }
-        Ok(Worker {
-            id,
-            ended,
-            zygote: Arc::clone(zygote),
+        Ok(Waiting {
+            worker: Worker {
+                id,
+                ended,
+                zygote: Arc::clone(zygote),
+            },
+            socket: own,
         })
     }
 
-    /// The process of some worker that runs.
+    /// The process of some worker that has a picture.
     #[cfg(test)]
     pub(super) fn some_process(&self) -> Option<Pid> {
         let state = self.shared.lock();
-        state.workers.values().find_map(|worker| worker.process)
+        let mut busy = state.workers.values().filter(|worker| worker.busy);
+        busy.find_map(|worker| worker.process)
     }
 
-    /// Number of workers that run or were requested.
+    /// The process of the worker that waits for the next picture.
+    #[cfg(test)]
+    pub(super) fn process_ahead(&self) -> Option<Pid> {
+        let state = self.shared.lock();
+        state.workers.get(&state.ahead.as_ref()?.worker.id)?.process
+    }
+
+    /// Number of workers that run or were requested, without the one that waits for the next picture.
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
-        self.shared.lock().workers.len()
+        let state = self.shared.lock();
+        let ahead = state.ahead.as_ref().map(|waiting| waiting.worker.id);
+        let ids = state.workers.keys();
+        ids.filter(|id| Some(**id) != ahead).count()
     }
 
     /// Notes that a worker has sent its outcome.
@@ -273,6 +341,7 @@ impl Shared {
             if !state.closing {
                 warn!(?status, "the zygote of the imaging processes ended");
             }
+            state.ahead = None;
             std::mem::take(&mut state.workers)
         };
         for (_, Running { process, ended, .. }) in workers {

@@ -5,6 +5,7 @@
 //! has one thread, or in a worker before it reads an upload.
 #![allow(unsafe_code)]
 
+use std::hint::black_box;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -120,18 +121,20 @@ pub(super) fn trim_heap() {
     }
 }
 
-/// Extends the heap by `bytes`, at most [`MAX_EXTENSION_BYTES`], of memory in large pages, if the system has them. One
-/// page fault then gives 2 MiB instead of 4 KiB.
+/// Extends the heap by memory in large pages, if the system has them: by `bytes`, rounded up to whole
+/// large pages, and at most [`MAX_EXTENSION_BYTES`]. One page fault then gives 2 MiB instead of 4 KiB.
 pub(super) fn extend_heap(bytes: usize) {
     // These buffers are larger than every free part of the heap, so the allocator places them at its
     // end. The first one finds the end. The second one fills the heap up to a large page and is never
-    // freed. The third one begins at that page.
-    let end = Vec::<u8>::with_capacity(LARGE_PAGE_BYTES);
+    // freed. The third one begins at that page. Without `black_box` the compiler would remove the
+    // first two allocations, because no code writes to them.
+    let end = black_box(Vec::<u8>::with_capacity(LARGE_PAGE_BYTES));
     let to_page = end.as_ptr().align_offset(LARGE_PAGE_BYTES);
     drop(end);
     let padding = LARGE_PAGE_BYTES + to_page - ALLOCATION_HEADER_BYTES;
-    std::mem::forget(Vec::<u8>::with_capacity(padding));
-    let buffer = Vec::<u8>::with_capacity(bytes.min(MAX_EXTENSION_BYTES));
+    std::mem::forget(black_box(Vec::<u8>::with_capacity(padding)));
+    let bytes = bytes.min(MAX_EXTENSION_BYTES);
+    let buffer = Vec::<u8>::with_capacity(bytes.next_multiple_of(LARGE_PAGE_BYTES));
     let skipped = buffer.as_ptr().align_offset(LARGE_PAGE_BYTES);
     let length = buffer.capacity().saturating_sub(skipped) & !(LARGE_PAGE_BYTES - 1);
     if length > 0 {

@@ -4,8 +4,16 @@
 //! and there is no version number. The service trusts its own messages only: [`super::inspect`]
 //! checks everything that a worker sends.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use rustix::stdio::stdin;
 use serde::{Deserialize, Serialize};
 
 use crate::avatar::{Format, Placeholder, SourceFormat, VariantName};
@@ -14,7 +22,8 @@ use cameo_imaging::{Crop, Limits, Recipe, Target};
 /// A message from the service to the zygote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    /// Fork a worker. The message carries two descriptors: the worker's socket and the upload.
+    /// Fork a worker. The message carries the worker's socket. In tests it may carry an upload too,
+    /// which names an action of the zygote.
     Start(u64),
     /// Kill a worker, if it still runs.
     Kill(u64),
@@ -102,7 +111,7 @@ impl Report {
 }
 
 /// The request to a worker. It is the only message that a worker receives: its length in four bytes,
-/// then these fields.
+/// which carry the descriptor of the upload, then these fields.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Request {
     /// The length of the upload.
@@ -204,6 +213,55 @@ impl Request {
             height,
         })
     }
+}
+
+/// Maximum number of descriptors that accompany a message.
+const MAX_DESCRIPTORS: usize = 2;
+
+/// Sends a whole message with descriptors, without waiting.
+///
+/// # Errors
+/// If the socket is closed, or has no room for the message.
+pub(super) fn send_with_descriptors(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    match sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)? {
+        sent if sent == bytes.len() => Ok(()),
+        _ => Err(Errno::MSGSIZE.into()),
+    }
+}
+
+/// Waits for a message on the standard input. Returns the number of bytes received, 0 if the other end
+/// is closed, and the descriptors that accompany them.
+///
+/// # Errors
+/// Those of the system.
+pub(super) fn receive_with_descriptors(bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut parts = [IoSliceMut::new(bytes)];
+        match recvmsg(stdin(), &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok((0, Vec::new())),
+            received => break received?.bytes,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    Ok((received, descriptors))
 }
 
 /// The kinds of frames that a worker sends. A frame is its kind in one byte, its length in four, and

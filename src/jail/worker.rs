@@ -1,19 +1,21 @@
 //! A worker: the process that makes the renditions of one picture, and then ends.
 
 use std::any::Any;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
 use bytes::Bytes;
-use rustix::io::{Errno, read, write};
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdout};
+use rustix::io::{Errno, read, writev};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin, stdout};
 use seccompiler::BpfProgram;
 
-use super::wire::{FileTag, MAX_REQUEST_BYTES, Outcome, Request, frame_head, kind};
+use super::wire::{
+    FileTag, MAX_REQUEST_BYTES, Outcome, Request, frame_head, kind, receive_with_descriptors,
+};
 use super::{sandbox, system};
 use crate::avatar::{Format, SourceFormat, VariantName};
 use cameo_imaging::{
@@ -55,46 +57,63 @@ impl Inherited {
     }
 }
 
-/// Executes the request on `socket`, and ends this process. The zygote has just forked it for this
-/// upload.
-pub(super) fn run(socket: &OwnedFd, upload: &OwnedFd, inherited: &Inherited) -> ! {
-    let outcome = match prepare(socket, upload, inherited) {
-        Ok((request, bytes, second_thread)) => make(&request, bytes, &second_thread),
+/// Waits for a request on `socket`, executes it, and ends this process. The zygote has just forked it
+/// for this.
+pub(super) fn run(socket: &OwnedFd, inherited: &Inherited) -> ! {
+    let outcome = match receive_request(socket) {
+        // The service has closed the socket, because it needs no worker any more.
+        Ok(None) => std::process::exit(0),
+        Ok(Some((request, upload))) => match prepare(&request, upload, inherited) {
+            Ok((bytes, second_thread)) => make(&request, bytes, &second_thread),
+            Err(error) => Outcome::NotReady(error.to_string()),
+        },
         Err(error) => Outcome::NotReady(error.to_string()),
     };
     // If the work was cancelled, the service has closed the socket.
     let sent = outcome
         .to_bytes()
-        .and_then(|bytes| send_frame(kind::OUTCOME, &[&bytes]));
+        .and_then(|bytes| send_frame(kind::OUTCOME, &[], &bytes));
     std::process::exit(i32::from(sent.is_err()))
 }
 
-/// Reads the request, maps the upload, and gives up all rights that the work does not need.
-fn prepare(
-    socket: &OwnedFd,
-    upload: &OwnedFd,
-    inherited: &Inherited,
-) -> io::Result<(Request, Bytes, SecondThread)> {
+/// Closes all descriptors except the socket, and waits for the request. Returns it with its upload;
+/// `None` if the service closes the socket without a request.
+fn receive_request(socket: &OwnedFd) -> io::Result<Option<(Request, OwnedFd)>> {
     // Lists of processes show this name.
-    let _ = rustix::thread::set_name(c"cameo-imaging");
+    let _ = rustix::thread::set_name(c"cameo-waiting");
     // The outcome is sent to the standard output, even if a later step fails.
     dup2_stdout(socket)?;
+    dup2_stderr(socket)?;
+    dup2_stdin(socket)?;
+    system::close_from(3)?;
     let mut length = [0; 4];
-    receive(socket, &mut length)?;
+    let (received, descriptors) = receive_with_descriptors(&mut length)?;
+    if received == 0 {
+        return Ok(None);
+    }
+    let _ = rustix::thread::set_name(c"cameo-imaging");
+    receive(&mut length[received..])?;
     let length = u32::from_ne_bytes(length) as usize;
     if length > MAX_REQUEST_BYTES {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut fields = vec![0; length];
-    receive(socket, &mut fields)?;
-    let request: Request = postcard::from_bytes(&fields).map_err(io::Error::other)?;
-    let bytes = Bytes::from_static(system::map_sealed(upload, request.upload_bytes)?);
-    dup2_stderr(socket)?;
-    dup2_stdin(socket)?;
-    system::close_from(3)?;
+    receive(&mut fields)?;
+    let request = postcard::from_bytes(&fields).map_err(io::Error::other)?;
+    let upload = descriptors.into_iter().next();
+    Ok(Some((request, upload.ok_or(Errno::BADF)?)))
+}
+
+/// Maps the upload, and gives up all rights that the work does not need.
+fn prepare(
+    request: &Request,
+    upload: OwnedFd,
+    inherited: &Inherited,
+) -> io::Result<(Bytes, SecondThread)> {
     system::extend_heap(usize::try_from(request.memory_bytes).unwrap_or(usize::MAX));
-    // After the sandbox is entered, no thread can be started.
     let second_thread = SecondThread::start(request.second_thread)?;
+    let bytes = Bytes::from_static(system::map_sealed(&upload, request.upload_bytes)?);
+    drop(upload);
     let needed = request.upload_bytes as u64 + request.memory_bytes + SPARE_ADDRESS_BYTES;
     let cpu_seconds = request.cpu_seconds;
     #[cfg(test)]
@@ -103,8 +122,11 @@ fn prepare(
         address_bytes: inherited.address_bytes + needed,
         cpu_seconds,
     };
-    sandbox::enter(limits, &inherited.filter)?;
-    Ok((request, bytes, second_thread))
+    sandbox::limit(limits)?;
+    // With the filter no thread can start.
+    second_thread.wait_until_started()?;
+    sandbox::filter(&inherited.filter)?;
+    Ok((bytes, second_thread))
 }
 
 /// Processes the upload, and sends each file as soon as it is encoded.
@@ -137,15 +159,21 @@ fn make(request: &Request, bytes: Bytes, second_thread: &SecondThread) -> Outcom
 }
 
 /// A thread that encodes one file while the first thread continues, if the service has an idle core.
-struct SecondThread(Option<SyncSender<Task>>);
+struct SecondThread(Option<Thread>);
+
+struct Thread {
+    started: Receiver<()>,
+    tasks: SyncSender<Task>,
+}
 
 impl SecondThread {
+    /// Starts the thread, if it is wanted.
     fn start(wanted: bool) -> io::Result<Self> {
         if !wanted {
             return Ok(Self(None));
         }
         let (sender, tasks) = mpsc::sync_channel::<Task>(1);
-        let (ready, is_ready) = mpsc::sync_channel(1);
+        let (ready, started) = mpsc::sync_channel(1);
         thread::Builder::new().spawn(move || {
             let _ = ready.send(());
             while let Ok(task) = tasks.recv() {
@@ -153,16 +181,23 @@ impl SecondThread {
                 let _ = catch_unwind(AssertUnwindSafe(task));
             }
         })?;
-        // The start of a thread makes system calls that the filter forbids.
-        is_ready.recv().map_err(io::Error::other)?;
-        Ok(Self(Some(sender)))
+        let tasks = sender;
+        Ok(Self(Some(Thread { started, tasks })))
+    }
+
+    /// Waits until the thread runs. Its start makes system calls that the filter forbids.
+    fn wait_until_started(&self) -> io::Result<()> {
+        match &self.0 {
+            Some(thread) => thread.started.recv().map_err(io::Error::other),
+            None => Ok(()),
+        }
     }
 }
 
 impl Executor for SecondThread {
     fn offer(&self, task: Task) -> bool {
-        let sender = self.0.as_ref();
-        sender.is_some_and(|sender| sender.try_send(task).is_ok())
+        let thread = self.0.as_ref();
+        thread.is_some_and(|thread| thread.tasks.try_send(task).is_ok())
     }
 }
 
@@ -211,30 +246,18 @@ fn send_file(recipe: &Recipe, output: &Output) -> io::Result<()> {
             (tag, file)
         }
     };
-    send_frame(kind::FILE, &[&tag.to_bytes(), file])
+    send_frame(kind::FILE, &tag.to_bytes(), file)
 }
 
-fn send_frame(kind: u8, parts: &[&[u8]]) -> io::Result<()> {
-    let length = parts.iter().map(|part| part.len()).sum();
-    let mut head = frame_head(kind, length)?.to_vec();
-    for part in parts {
-        // Short parts are sent together with the head, in one call.
-        if part.len() < 4 << 10 {
-            head.extend_from_slice(part);
-        } else {
-            send(&head)?;
-            head.clear();
-            send(part)?;
-        }
-    }
-    send(&head)
-}
-
-/// Writes to the service. The standard output of the standard library would allocate and lock.
-fn send(mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match write(stdout(), bytes) {
-            Ok(count) => bytes = &bytes[count..],
+/// Sends a frame to the service, if possible in one call, so that the service wakes up once. The
+/// standard output of the standard library would allocate and lock.
+fn send_frame(kind: u8, tag: &[u8], contents: &[u8]) -> io::Result<()> {
+    let mut head = frame_head(kind, tag.len() + contents.len())?.to_vec();
+    head.extend_from_slice(tag);
+    let mut parts = &mut [IoSlice::new(&head), IoSlice::new(contents)][..];
+    while !parts.is_empty() {
+        match writev(stdout(), parts) {
+            Ok(count) => IoSlice::advance_slices(&mut parts, count),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -242,9 +265,10 @@ fn send(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn receive(socket: &OwnedFd, mut bytes: &mut [u8]) -> io::Result<()> {
+/// Reads from the service.
+fn receive(mut bytes: &mut [u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match read(socket, &mut *bytes) {
+        match read(stdin(), &mut *bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => bytes = &mut bytes[count..],
             Err(Errno::INTR) => {}

@@ -6,13 +6,12 @@
 //! program.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{SendFlags, send};
 use rustix::process::{
     DumpableBehavior, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitIdStatus,
     getppid, pidfd_open, pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal,
@@ -22,7 +21,7 @@ use rustix::stdio::stdin;
 
 use super::sandbox;
 use super::system::{self, Forked};
-use super::wire::{COMMAND_BYTES, Command, End, Report};
+use super::wire::{COMMAND_BYTES, Command, End, Report, receive_with_descriptors};
 use super::worker;
 
 /// Forks workers for the service at the other end of the standard input, until that end is closed.
@@ -122,14 +121,17 @@ impl Zygote {
     }
 
     fn start(&mut self, id: u64, descriptors: Vec<OwnedFd>) -> io::Result<()> {
-        let Ok([socket, upload]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+        let mut descriptors = descriptors.into_iter();
+        let Some(socket) = descriptors.next() else {
             return report(Report::Ended(
                 id,
                 End::NotStarted(Errno::BADF.raw_os_error()),
             ));
         };
         #[cfg(test)]
-        super::tests::make_attempt_in_zygote(&upload);
+        if let Some(upload) = descriptors.next() {
+            super::tests::make_attempt_in_zygote(&upload);
+        }
         let own = rustix::process::getpid();
         match system::fork() {
             Ok(Forked::Worker) => {
@@ -140,9 +142,11 @@ impl Zygote {
                 if alone {
                     std::process::exit(1);
                 }
-                worker::run(&socket, &upload, &self.inherited)
+                worker::run(&socket, &self.inherited)
             }
             Ok(Forked::Zygote(process)) => {
+                // From now on the socket closes when the worker ends.
+                drop(socket);
                 // Without a descriptor the end of the worker could not be noticed. So this error ends
                 // the zygote and all its workers, and the service starts another zygote.
                 let worker = pidfd_open(process, PidfdFlags::empty())?;
@@ -160,25 +164,9 @@ impl Zygote {
 /// The next command and its descriptors; `None` once the service has closed its end.
 fn receive() -> io::Result<Option<(Command, Vec<OwnedFd>)>> {
     let mut bytes = [0; COMMAND_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    let received = loop {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        match recvmsg(stdin(), &mut parts, &mut ancillary, flags) {
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Ok(None),
-            received => break received?.bytes,
-        }
-    };
+    let (received, descriptors) = receive_with_descriptors(&mut bytes)?;
     if received == 0 {
         return Ok(None);
-    }
-    let mut descriptors = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            descriptors.extend(received);
-        }
     }
     match Command::from_bytes(bytes) {
         Some(command) if received == COMMAND_BYTES => Ok(Some((command, descriptors))),

@@ -183,7 +183,10 @@ async fn the_kernel_ends_a_zygote_at_every_system_call_that_it_does_not_need() {
         jail.check().await.unwrap();
         let attempt = Attempt::CallInZygote(number, arguments);
         let outcome = outcome_of(&jail, &attempt).await;
-        let reason = "the zygote of the imaging processes ended".to_owned();
-        assert_eq!(outcome, Err(Error::Overloaded { reason }), "{name}");
+        // A zygote that ended can start no worker. One that survived starts it, as above.
+        assert!(
+            matches!(outcome, Err(Error::Overloaded { .. })),
+            "{name}: {outcome:?}"
+        );
     }
 }

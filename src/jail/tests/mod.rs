@@ -77,6 +77,11 @@ impl Attempt {
         matches!(Self::named_by(bytes), Some(Self::SpinToTheLimit)).then_some(1)
     }
 
+    /// Whether the bytes name an action of the zygote.
+    pub(super) fn is_for_zygote(bytes: &[u8]) -> bool {
+        matches!(Self::named_by(bytes), Some(Self::CallInZygote(..)))
+    }
+
     fn picture(&self) -> Bytes {
         let mut bytes = MARK.to_vec();
         bytes.extend(postcard::to_allocvec(self).unwrap());
@@ -430,6 +435,47 @@ async fn a_worker_that_another_process_kills_is_overload_and_not_a_corrupt_pictu
         matches!(outcome, Err(Error::Overloaded { .. })),
         "{outcome:?}"
     );
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_before_it_has_a_picture_costs_no_upload() {
+    let jail = jail();
+    jail.check().await.unwrap();
+    until(|| jail.supervisor.process_ahead().is_some()).await;
+    for _ in 0..10 {
+        let ahead = jail.supervisor.process_ahead().unwrap();
+        kill_process(ahead, Signal::KILL).unwrap();
+        until(|| status_of(ahead).is_empty() || status_of(ahead).contains("State:\tZ")).await;
+        // The zygote may not have reported its end yet.
+        expect_that_others_notice_nothing(&jail).await;
+        until(|| {
+            let next = jail.supervisor.process_ahead();
+            next.is_some_and(|next| next != ahead)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_has_no_descriptor_but_its_socket_and_ends_with_the_jail() {
+    let jail = jail();
+    jail.check().await.unwrap();
+    until(|| {
+        let ahead = jail.supervisor.process_ahead();
+        ahead.is_some_and(|ahead| status_of(ahead).starts_with("Name:\tcameo-waiting\n"))
+    })
+    .await;
+    let ahead = jail.supervisor.process_ahead().unwrap();
+    let folder = format!("/proc/{}/fd", ahead.as_raw_nonzero());
+    until(|| fs::read_dir(&folder).unwrap().count() == 3).await;
+    let mut links: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|link| fs::read_link(link.unwrap().path()).unwrap())
+        .collect();
+    links.dedup();
+    assert_eq!(links.len(), 1, "{links:?}");
+    drop(jail);
+    until(|| status_of(ahead).is_empty() || status_of(ahead).contains("State:\tZ")).await;
 }
 
 #[tokio::test]
