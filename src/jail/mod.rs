@@ -19,13 +19,15 @@
 //!
 //! # One picture, step by step
 //!
-//! 1. `exchange` copies the upload into a file in memory and seals it, makes a pair of connected
-//!    sockets, and writes the request into one of them.
-//! 2. It sends the other socket and the file to the zygote, which forks. The worker maps the file,
-//!    closes all descriptors except its socket, sets its limits, and installs its system call filter.
+//! 1. `exchange` copies the upload into a file in memory and seals it. It takes the worker that
+//!    `supervisor` started ahead, so the picture does not wait for a fork. Without one, it requests
+//!    one: the zygote forks.
+//! 2. It sends the request and the file over the worker's socket. The worker maps the file, sets its
+//!    limits, and installs its system call filter. It has closed all other descriptors before.
 //! 3. `exchange` reads files until the worker sends its outcome. It kills the worker at the deadline,
 //!    if the caller cancels the work, and if the worker sends invalid data.
 //! 4. The zygote reaps the worker. Then the memory that was reserved for the picture is released.
+//!    `supervisor` starts the worker of the next picture ahead.
 //!
 //! | end of the worker | error |
 //! | --- | --- |
