@@ -96,6 +96,13 @@ pub(super) fn ignore_requests_to_end() {
     }
 }
 
+/// Ends this process with all its threads. Unlike [`std::process::exit`], it runs no functions that
+/// libraries registered for the end of the program: a worker has nothing to flush.
+pub(super) fn end(code: i32) -> ! {
+    // SAFETY: the call runs no further code of this process.
+    unsafe { libc::_exit(code) }
+}
+
 /// Sets up the allocator of this process and of those that it forks.
 ///
 /// All threads allocate from one arena. Each further arena would reserve 128 MiB of address space,

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice};
+use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,9 +63,10 @@ impl Inherited {
 pub(super) fn run(socket: &OwnedFd, inherited: &Inherited) -> ! {
     let outcome = match receive_request(socket) {
         // The service has closed the socket, because it needs no worker any more.
-        Ok(None) => std::process::exit(0),
+        Ok(None) => system::end(0),
         Ok(Some((request, upload))) => match prepare(&request, upload, inherited) {
-            Ok((bytes, second_thread)) => make(&request, bytes, &second_thread),
+            // The second thread ends with the process.
+            Ok((bytes, second_thread)) => make(&request, bytes, &ManuallyDrop::new(second_thread)),
             Err(error) => Outcome::NotReady(error.to_string()),
         },
         Err(error) => Outcome::NotReady(error.to_string()),
@@ -73,7 +75,7 @@ pub(super) fn run(socket: &OwnedFd, inherited: &Inherited) -> ! {
     let sent = outcome
         .to_bytes()
         .and_then(|bytes| send_frame(kind::OUTCOME, &[], &bytes));
-    std::process::exit(i32::from(sent.is_err()))
+    system::end(i32::from(sent.is_err()))
 }
 
 /// Closes all descriptors except the socket, and waits for the request. Returns it with its upload;

@@ -140,7 +140,7 @@ impl Zygote {
                 let alone = set_parent_process_death_signal(Some(Signal::KILL)).is_err()
                     || getppid() != Some(own);
                 if alone {
-                    std::process::exit(1);
+                    system::end(1);
                 }
                 worker::run(&socket, &self.inherited)
             }
