@@ -1,4 +1,4 @@
-//! The maintenance commands `gc` and `rebuild`.
+//! The maintenance commands `gc`, `rebuild` and `reprocess`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::app;
 use crate::audit::{AuditLog, AuditRecord};
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
-use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Service};
+use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Reprocessed, Service};
 
 /// The interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -42,6 +42,13 @@ pub(super) struct RebuildArgs {
     /// all records
     #[arg(long)]
     force: bool,
+}
+
+#[derive(Args)]
+pub(super) struct ReprocessArgs {
+    /// Print how many avatars would be moved, and move none
+    #[arg(long)]
+    dry_run: bool,
 }
 
 const fn drop_limit(force: bool) -> DropLimit {
@@ -124,6 +131,52 @@ async fn rebuild_with(service: &Service, args: &RebuildArgs) -> anyhow::Result<b
         println!(
             "{} manifests, policies or records cannot be read: they are damaged, or a later version wrote \
              them. They were skipped.",
+            done.unreadable
+        );
+    }
+    Ok(sound)
+}
+
+pub(super) async fn reprocess(config: &Config, args: &ReprocessArgs) -> anyhow::Result<ExitCode> {
+    if args.dry_run {
+        // It changes nothing, so it is no act for the audit.
+        let service = app::open_service(config, AuditLog::default()).await?;
+        return Ok(exit_code(reprocess_with(&service, true).await?));
+    }
+    audited(config, "reprocess", async |service| {
+        reprocess_with(&service, false).await
+    })
+    .await
+}
+
+async fn reprocess_with(service: &Service, dry_run: bool) -> anyhow::Result<bool> {
+    let mut progress = Progress(Instant::now());
+    let report = |so_far: &Reprocessed| {
+        progress.print(|| format!("{} avatars checked, {} moved", so_far.checked, so_far.moved));
+    };
+    let done = service.reprocess(dry_run, report).await?;
+    println!(
+        "{} avatars were checked; {} {}.",
+        done.checked,
+        done.moved,
+        if dry_run {
+            "would be moved"
+        } else {
+            "were moved"
+        }
+    );
+    if done.overtaken > 0 {
+        println!(
+            "{} were replaced or deleted meanwhile, and need no move.",
+            done.overtaken
+        );
+    }
+    let mut sound = print_incomplete(&done.incomplete);
+    if done.unreadable > 0 {
+        sound = false;
+        println!(
+            "{} records cannot be read: they are damaged, or a later version wrote them. They were \
+             skipped.",
             done.unreadable
         );
     }

@@ -67,6 +67,8 @@ enum Command {
     Zygote,
     /// Restore the catalog from the manifests in the store
     Rebuild(maintenance::RebuildArgs),
+    /// Move the images of avatars to where delivery.access puts them now; their URLs change
+    Reprocess(maintenance::ReprocessArgs),
 }
 
 #[derive(Args)]
@@ -132,6 +134,9 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor => return runtime()?.block_on(doctor::run(config)),
         Command::Gc(args) => return runtime()?.block_on(maintenance::gc(config, &args)),
         Command::Rebuild(args) => return runtime()?.block_on(maintenance::rebuild(config, &args)),
+        Command::Reprocess(args) => {
+            return runtime()?.block_on(maintenance::reprocess(config, &args));
+        }
         // `run` has handled the others.
         _ => {
             for warning in &config.warnings {

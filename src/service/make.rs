@@ -273,7 +273,12 @@ impl Service {
         }
     }
 
-    async fn write_manifest(&self, subject: &SubjectId, record: &Record) -> Result<(), Error> {
+    /// Writes the manifest of a record, after all objects that it names.
+    pub(super) async fn write_manifest(
+        &self,
+        subject: &SubjectId,
+        record: &Record,
+    ) -> Result<(), Error> {
         let manifest = Manifest {
             subject: subject.clone(),
             record: record.clone(),

@@ -47,7 +47,7 @@ pub(crate) use admission::{Admission, Interruption};
 pub(crate) use budget::{Load, Share};
 pub(crate) use cameo_imaging::{Crop, Error as PictureError};
 pub(crate) use error::Error;
-pub(crate) use maintain::{DropLimit, GcOptions, Lost, Named, Rebuilt};
+pub(crate) use maintain::{DropLimit, GcOptions, Lost, Named, Rebuilt, Reprocessed};
 pub(crate) use moderate::Moderation;
 pub(crate) use read::{Current, Held, NamedBy, Size, pick};
 pub(crate) use remove::Removal;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::{TestService, caused_by, comparable, photos, send};
+use crate::support::{TestService, caused_by, comparable, photos, run_program, send};
 
 const AVATAR: &str = "/api/v1/users/42/avatar";
 const SIGNED_IN: (&str, &str) = ("CAMEO_DELIVERY__ACCESS", "signed_in");
@@ -374,6 +374,76 @@ mod by_policy {
             assert_eq!(service.objects().await, objects);
             expect_that_nothing_is_readable(&service).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn reprocess_moves_images_to_where_the_setting_puts_them() {
+    const SOON: [(&str, &str); 2] = [
+        ("CAMEO_LIFECYCLE__RETIRE_AFTER", "0s"),
+        ("CAMEO_LIFECYCLE__SWEEP_EVERY", "100ms"),
+    ];
+    let mut service = TestService::start_fleet(&[PUBLIC]).await;
+    fill(&service).await;
+    let before = service.service().avatar("42").await.ok();
+    for (access, place) in [(PRIVATE, "private/"), (PUBLIC, "public/")] {
+        let settings = [access, SECRET, SOON[0], SOON[1]];
+        service = service.restart_with(&settings).await;
+        let run = async |words: &[&str]| {
+            let variables = settings.map(|(name, value)| (name, value.to_owned()));
+            run_program(words, service.variables().into_iter().chain(variables)).await
+        };
+        let (code, said) = run(&["doctor"]).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(
+            said.contains("2 were uploaded under another delivery.access"),
+            "{said}"
+        );
+        let (code, said) = run(&["reprocess", "--dry-run"]).await;
+        assert_eq!(
+            (code, said.contains("2 would be moved")),
+            (0, true),
+            "{said}"
+        );
+        // The service runs meanwhile.
+        let (code, said) = run(&["reprocess"]).await;
+        assert_eq!((code, said.contains("2 were moved")), (0, true), "{said}");
+        let (_, said) = run(&["doctor"]).await;
+        assert!(!said.contains("another delivery.access"), "{said}");
+        let moved = service.service().avatar("42").await.ok();
+        assert_ne!(moved["avatar_id"], before["avatar_id"]);
+        assert_eq!(moved["metadata"], before["metadata"]);
+        for url in urls(&moved) {
+            assert!(url.contains(&format!("/{place}avatars/")), "{url}");
+            let image = reqwest::get(&url).await.unwrap();
+            assert_eq!(image.status(), 200, "{url}");
+        }
+        // The sweep removes the old images. Viewers and lock stay.
+        let begun = std::time::Instant::now();
+        loop {
+            let objects = service.objects().await;
+            let is_moved = |key: &String| {
+                !key.ends_with(".webp") && !key.ends_with(".jpg") || key.starts_with(place)
+            };
+            if objects.iter().all(is_moved) {
+                break;
+            }
+            assert!(begun.elapsed().as_secs() < 30, "{objects:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let viewers = send(
+            service
+                .admin()
+                .request(Method::GET, &format!("{AVATAR}/viewers")),
+        );
+        assert_eq!(viewers.await.ok()["viewers"], serde_json::json!(["43"]));
+        let lock = send(
+            service
+                .admin()
+                .request(Method::GET, &format!("{AVATAR}/lock")),
+        )
+        .await;
+        assert_eq!(lock.status, 200);
     }
 }
 

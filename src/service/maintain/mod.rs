@@ -5,12 +5,14 @@
 //! | `rebuild` | restores records from the manifests in the store |
 //! | `gc` | removes objects that nothing refers to |
 //! | `compare` | finds current records whose objects are missing; both tasks above use it |
+//! | `reprocess` | moves images to where the configuration puts them now |
 //!
 //! Every task may run beside a working service, and may be repeated.
 
 mod compare;
 mod gc;
 mod rebuild;
+mod reprocess;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,7 @@ use crate::storage::StoredUpload;
 pub(crate) use compare::{DropLimit, Lost};
 pub(crate) use gc::GcOptions;
 pub(crate) use rebuild::Rebuilt;
+pub(crate) use reprocess::Reprocessed;
 
 /// Manifests read, or uploads removed, at the same time.
 const CONCURRENCY: usize = 16;

@@ -1,6 +1,7 @@
-//! Tests of `gc` and `rebuild` on records and objects.
+//! Tests of `gc`, `rebuild` and `reprocess` on records and objects.
 
 mod policies;
+mod reprocess;
 mod sweep;
 
 use std::sync::Arc;
