@@ -287,9 +287,8 @@ async fn fill(service: &TestService) {
 
 #[tokio::test]
 async fn no_object_is_readable_without_a_signature() {
-    let master = ("CAMEO_IMAGES__KEEP_MASTER", "true");
     for access in [SIGNED_IN, PRIVATE] {
-        let service = TestService::start_with(&[access, master]).await;
+        let service = TestService::start_with(&[access]).await;
         fill(&service).await;
         for key in service.objects().await {
             assert!(key.starts_with("private/"), "{key}");
