@@ -485,6 +485,12 @@ pub(crate) async fn open_catalog(config: &Config, waiting: Waiting) -> anyhow::R
     })
 }
 
+/// Reads the totals of the catalog that the configuration names.
+pub(crate) async fn read_stats(config: &Config) -> anyhow::Result<catalog::Stats> {
+    let catalog = open_catalog(config, Waiting::Not).await?;
+    Ok(catalog.catalog.stats().await?)
+}
+
 /// Whether the program cannot start until an operator changes a setting.
 pub fn is_configuration(error: &anyhow::Error) -> bool {
     let s3 = error.downcast_ref::<S3StartError>();

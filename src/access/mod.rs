@@ -34,6 +34,9 @@ pub(crate) enum Denied {
     /// The principal is a user.
     #[error("only a service or an admin may do this")]
     NotOperator,
+    /// The principal is a user without a role for statistics.
+    #[error("only a service, an admin or a role in auth.stats_roles may read statistics")]
+    NotStatistics,
 }
 
 /// The rules that depend on the configuration.
@@ -229,6 +232,18 @@ pub(crate) fn may_inspect(principal: &Principal) -> Result<(), Denied> {
     has_read_scope(principal)
 }
 
+/// Checks that a principal may read statistics: an operator may, and the bearer of a role in
+/// `auth.stats_roles`, with a token that permits reading.
+///
+/// # Errors
+/// [`Denied::NotStatistics`], [`Denied::MissingReadScope`]
+pub(crate) fn may_read_statistics(principal: &Principal) -> Result<(), Denied> {
+    if principal.role == Role::User && !principal.may_read_statistics {
+        return Err(Denied::NotStatistics);
+    }
+    has_read_scope(principal)
+}
+
 /// Checks that a principal may change the policies of users, which are locks and viewers: a service or
 /// an admin may, with a token that permits changes.
 ///
@@ -377,6 +392,27 @@ mod tests {
         for role in [Role::Service, Role::Admin] {
             assert_eq!(decision(role, true), Ok(()));
             assert_eq!(decision(role, false), Err(Denied::MissingReadScope));
+        }
+    }
+
+    #[test]
+    fn operators_and_roles_for_statistics_read_statistics() {
+        for (role, has_role, expected) in [
+            (Role::User, false, Err(Denied::NotStatistics)),
+            (Role::User, true, Ok(())),
+            (Role::Service, false, Ok(())),
+            (Role::Admin, false, Ok(())),
+        ] {
+            let mut principal = Principal {
+                may_read_statistics: has_role,
+                ..principal("42", role)
+            };
+            assert_eq!(may_read_statistics(&principal), expected, "{principal:?}");
+            // The role permits nothing else.
+            assert_eq!(may_inspect(&principal).is_ok(), role > Role::User);
+            principal.may_read = false;
+            let refused = expected.and(Err(Denied::MissingReadScope));
+            assert_eq!(may_read_statistics(&principal), refused, "{principal:?}");
         }
     }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Catalog, CatalogError, Claimed, Cursor, Events, InitialState, Invalidated, Outstanding, Page,
-    Policies, PolicyChange, PolicyRestore, Precondition, PreconditionFailed, Records, Removals,
-    Removed, Replaced, Reservation, Restored, Stats, SubjectLocked, UploadState, Uploader, Watched,
+    Catalog, CatalogError, Claimed, Cursor, Events, Found, InitialState, Invalidated, Outstanding,
+    Page, Policies, PolicyChange, PolicyRestore, Precondition, PreconditionFailed, Records,
+    Removals, Removed, Replaced, Reservation, Restored, Stats, SubjectLocked, UploadState,
+    Uploader, Watched,
 };
 use crate::avatar::{AvatarId, Event, Lock, Policy, Record, SubjectId, Timestamp, Version};
 use crate::telemetry::{Health, Metrics, Operations};
@@ -42,6 +43,15 @@ impl Records for MeteredCatalog {
     ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError> {
         let answer = self.inner.get_many(subjects);
         self.operations.measure("get_many", answer).await
+    }
+
+    async fn look_up(
+        &self,
+        subjects: &[SubjectId],
+        viewer: Option<&SubjectId>,
+    ) -> Result<Vec<Result<Found, CatalogError>>, CatalogError> {
+        let answer = self.inner.look_up(subjects, viewer);
+        self.operations.measure("look_up", answer).await
     }
 
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {

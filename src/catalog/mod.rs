@@ -63,8 +63,8 @@ pub use events::Events;
 pub use metered::MeteredCatalog;
 pub use policies::{Policies, PolicyChange, PolicyRestore, Uploader};
 pub use records::{
-    InitialState, Page, Precondition, Records, Replaced, Reservation, Restored, Stats, StatsRow,
-    SubjectLocked,
+    Found, InitialState, Page, Precondition, Records, Replaced, Reservation, Restored, Stats,
+    StatsRow, SubjectLocked,
 };
 pub use removals::{
     Claimed, Due, Invalidated, Outstanding, PreconditionFailed, Removals, Removed, UploadState,

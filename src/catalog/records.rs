@@ -25,11 +25,21 @@ pub trait Records: Send + Sync + 'static {
         subjects: &[SubjectId],
     ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError>;
 
+    /// The current records of many subjects for one reader, in the order of `subjects`: each with whether
+    /// `viewer` is a viewer of the subject. This takes one round trip for each partition. A record or a
+    /// policy that cannot be decoded is an error in its own place.
+    async fn look_up(
+        &self,
+        subjects: &[SubjectId],
+        viewer: Option<&SubjectId>,
+    ) -> Result<Vec<Result<Found, CatalogError>>, CatalogError>;
+
     /// The next page of all current records. [`Cursor::START`] gives the first page. A record that
     /// does not change during the iteration is returned at least once.
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError>;
 
-    /// The totals of the current records.
+    /// The totals of the current records, and the numbers of pending and retired uploads. The catalog
+    /// keeps them up to date with each step, so this reads no record.
     async fn stats(&self) -> Result<Stats, CatalogError>;
 
     /// Gives an upload its version, and makes its id pending for the duration `within`. The version
@@ -172,6 +182,15 @@ pub enum Restored {
     Known,
 }
 
+/// A current record, and whether a reader may see it as a viewer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The record; `None` if there is none.
+    pub record: Option<Record>,
+    /// Whether the reader is a viewer of the subject.
+    pub is_viewer: bool,
+}
+
 /// One page of all current records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -183,13 +202,17 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// The totals of the current records.
+/// The totals of a catalog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// The number of subjects that have an avatar.
     pub avatars: u64,
-    /// Renditions by variant and format, in no order.
+    /// The renditions of the current records by variant and format, in no order.
     pub renditions: Vec<StatsRow>,
+    /// The number of uploads that are under way or not yet swept.
+    pub pending: u64,
+    /// The number of avatars and uploads whose objects are to be removed.
+    pub retired: u64,
 }
 
 /// The renditions of one variant and format.

@@ -1,4 +1,4 @@
-//! The maintenance commands `gc`, `rebuild` and `reprocess`.
+//! The maintenance commands `gc`, `rebuild`, `reprocess` and `stats`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use crate::app;
 use crate::audit::{AuditLog, AuditRecord};
 use crate::avatar::{AvatarId, Timestamp};
 use crate::config::Config;
+use crate::http::Statistics;
 use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Reprocessed, Service};
 
 /// The interval of progress lines.
@@ -254,6 +255,16 @@ async fn gc_with(service: &Service, config: &Config, args: &GcArgs) -> anyhow::R
         );
     }
     Ok(sound)
+}
+
+/// Prints what `GET /api/v1/stats` answers. Needs no store.
+pub(super) async fn stats(config: &Config) -> anyhow::Result<()> {
+    let stats = app::read_stats(config).await?;
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&Statistics::from(stats))?
+    );
+    Ok(())
 }
 
 /// Prints the records without files. Returns whether nothing is left to do.

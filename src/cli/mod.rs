@@ -69,6 +69,8 @@ enum Command {
     Rebuild(maintenance::RebuildArgs),
     /// Move the images of avatars to where delivery.access puts them now; their URLs change
     Reprocess(maintenance::ReprocessArgs),
+    /// Print the number and the size of the stored objects as JSON
+    Stats,
 }
 
 #[derive(Args)]
@@ -137,6 +139,7 @@ fn run_with(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
         Command::Reprocess(args) => {
             return runtime()?.block_on(maintenance::reprocess(config, &args));
         }
+        Command::Stats => runtime()?.block_on(maintenance::stats(config))?,
         // `run` has handled the others.
         _ => {
             for warning in &config.warnings {

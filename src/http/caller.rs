@@ -1,7 +1,7 @@
 //! Extractors: who asks, and from which page.
 //!
 //! A handler's signature states its policy. `Caller` admits any valid token, `Operator` a service
-//! or an admin. `Unforged<…>` around one of them is for requests that change something. A handler
+//! or an admin, `StatisticsReader` also a role for statistics. `Unforged<…>` around one of them is for requests that change something. A handler
 //! with none of them admits anyone.
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -59,6 +59,22 @@ impl OptionalFromRequestParts<AppState> for Operator {
         // A route that is open to anyone ignores a token that is not valid.
         let operator = <Self as FromRequestParts<AppState>>::from_request_parts(parts, app).await;
         Ok(operator.ok())
+    }
+}
+
+/// A caller who may read statistics: a service, an admin, or a role in `auth.stats_roles`.
+///
+/// # Errors
+/// Those of [`Caller`]; 403 for anyone else.
+pub(super) struct StatisticsReader;
+
+impl FromRequestParts<AppState> for StatisticsReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Caller(principal) = Caller::from_request_parts(parts, app).await?;
+        access::may_read_statistics(&principal)?;
+        Ok(Self)
     }
 }
 

@@ -183,6 +183,15 @@ problems! {
         InvalidUserId, Unauthenticated, TokenExpired, Forbidden, Internal, CatalogUnavailable,
         IdentityUnavailable,
     ];
+    /// The problems of a lookup.
+    LookupProblems: [
+        MalformedRequest, InvalidUserId, Unauthenticated, TokenExpired, RequestTimeout, FileTooLarge,
+        UnsupportedMediaType, Internal, CatalogUnavailable, IdentityUnavailable,
+    ];
+    /// The problems of reading statistics.
+    StatisticsProblems: [
+        Unauthenticated, TokenExpired, Forbidden, Internal, CatalogUnavailable, IdentityUnavailable,
+    ];
     /// The problems of reading a file.
     FileProblems: [
         Forbidden, NotFound, PreconditionFailed, RangeNotSatisfiable, Internal, StorageUnavailable,

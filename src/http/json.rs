@@ -1,15 +1,21 @@
-//! Small JSON bodies of requests.
+//! Small JSON bodies of requests, and JSON that no cache may keep.
 
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::AppState;
 use super::problem::{Code, Problem};
+
+/// An answer that no cache may keep.
+pub(super) fn fresh(body: impl IntoResponse) -> Response {
+    ([(CACHE_CONTROL, "no-store")], body).into_response()
+}
 
 /// The largest body in bytes.
 const MAX_BYTES: usize = 16 * 1024;

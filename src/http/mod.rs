@@ -3,7 +3,7 @@
 //! | modules | what they are |
 //! | --- | --- |
 //! | this one | the route table |
-//! | `avatars`, `shown`, `moderation`, `files`, `health`, `metrics` | handlers, one file for each group of routes |
+//! | `avatars`, `lookup`, `shown`, `moderation`, `files`, `health`, `metrics`, `statistics` | handlers, one file for each group of routes |
 //! | `caller`, `target`, `rate`, `permit` | who asks, for whose avatar, and whether they may |
 //! | `query`, `image_query`, `conditions`, `negotiate`, `host` | what else a request says |
 //! | `picture`, `form`, `incoming`, `drain` | the body of an upload |
@@ -37,6 +37,7 @@ mod image;
 mod image_query;
 mod incoming;
 mod json;
+mod lookup;
 mod metrics;
 mod moderation;
 mod negotiate;
@@ -50,6 +51,7 @@ mod readiness;
 mod shown;
 mod startup;
 mod state;
+mod statistics;
 mod target;
 
 use axum::Router;
@@ -69,6 +71,7 @@ pub use readiness::{Needed, Readiness, Startup};
 pub use startup::starting_router;
 pub(crate) use startup::{is_health_check, refuse_connection};
 pub use state::{AppState, MetricsAt, Parts};
+pub(crate) use statistics::Statistics;
 
 use problem::{Code, Problem};
 
@@ -95,6 +98,8 @@ fn without_metrics() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(moderation::viewers))
         .routes(routes!(moderation::add_viewer, moderation::remove_viewer))
+        .routes(routes!(lookup::look_up))
+        .routes(routes!(statistics::read))
         .routes(routes!(files::read))
         .routes(routes!(files::read_private))
         .routes(routes!(root))

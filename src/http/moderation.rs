@@ -5,15 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CACHE_CONTROL;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::avatars::run_to_end;
 use super::docs::{LockProblems, LockReadProblems, PolicyProblems, ViewerReadProblems};
-use super::json::SmallJson;
+use super::json::{SmallJson, fresh};
 use super::permit::{
     AddingViewer, LockReader, Locking, Moderation, Moderator, RemovingViewer, Unlocking,
     ViewerReader,
@@ -94,11 +93,6 @@ impl NewLock {
         });
         Ok((reason, until.transpose()?))
     }
-}
-
-/// An answer that no cache may keep.
-fn fresh(body: impl IntoResponse) -> Response {
-    ([(CACHE_CONTROL, "no-store")], body).into_response()
 }
 
 /// Lock an avatar

@@ -328,6 +328,10 @@ fn add_headers(method: &str, operation: &mut Operation) {
     let cached = matches!(method, "get" | "head")
         && tags.iter().any(|tag| tag == "avatars" || tag == "files");
     let replaces = matches!(method, "post" | "put");
+    let is_fresh = matches!(
+        operation.operation_id.as_deref(),
+        Some("look_up_avatars" | "read_statistics")
+    );
     let rated = operation.responses.responses.contains_key("429");
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else {
@@ -342,7 +346,7 @@ fn add_headers(method: &str, operation: &mut Operation) {
             names.extend(headers_of_problem(status));
         }
         match status.as_str() {
-            "200" if tags.iter().any(|tag| tag == "moderation") => {
+            "200" if tags.iter().any(|tag| tag == "moderation") || is_fresh => {
                 names.insert("Cache-Control");
             }
             "200" if replaces && tags.iter().any(|tag| tag == "avatars") => {
@@ -429,6 +433,18 @@ fn example_of(schema: &str) -> Option<Value> {
             "locked_at": "2026-01-31T09:30:00Z",
         })),
         "Viewers" => Some(json!({"viewers": ["43", "44"]})),
+        "Avatars" => Some(json!({"avatars": {"42": avatar(), "43": null}})),
+        "Statistics" => Some(json!({
+            "avatars": 2,
+            "objects": 4,
+            "bytes": 40_212,
+            "renditions": [
+                {"variant": "medium", "format": "jpeg", "objects": 2, "bytes": 21_588},
+                {"variant": "medium", "format": "webp", "objects": 2, "bytes": 18_624},
+            ],
+            "pending": 0,
+            "retired": 1,
+        })),
         "Live" => Some(json!({"status": "ok"})),
         "Ready" => Some(json!({
             "status": "ready",

@@ -361,7 +361,7 @@ impl From<Denied> for Problem {
             Denied::MissingReadScope => problem.challenge(
                 "Bearer realm=\"cameo\", error=\"insufficient_scope\", scope=\"avatars:read\"",
             ),
-            Denied::NotOwner | Denied::NotOperator => problem,
+            Denied::NotOwner | Denied::NotOperator | Denied::NotStatistics => problem,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `commit` | makes stored objects the current avatar of a user |
 //! | `read` | reads records and images, from memory if it can |
 //! | `drawings` | draws default images with pixels |
+//! | `lookup` | reads the records of several users |
 //! | `remove` | removes the avatar of a user |
 //! | `policy` | changes the lock and the viewers of a user |
 //! | `sweep` | removes abandoned uploads and replaced avatars |
@@ -22,6 +23,7 @@ mod budget;
 mod commit;
 mod drawings;
 mod error;
+mod lookup;
 mod losses;
 mod maintain;
 mod make;

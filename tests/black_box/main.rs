@@ -18,6 +18,7 @@ mod hostile;
 mod identity;
 mod lifecycle;
 mod limits;
+mod lookup;
 mod maintenance;
 mod metrics;
 mod moderation;

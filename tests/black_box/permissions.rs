@@ -21,6 +21,8 @@ const LOCK: &str = "/api/v1/users/{user_id}/avatar/lock";
 const VIEWERS: &str = "/api/v1/users/{user_id}/avatar/viewers";
 const VIEWER: &str = "/api/v1/users/{user_id}/avatar/viewers/{viewer_id}";
 const PRIVATE_FILE: &str = "/files/private/avatars/{avatar_id}/{file}";
+const LOOKUP: &str = "/api/v1/avatars/lookup";
+const STATS: &str = "/api/v1/stats";
 const FILE: &str = "/files/public/avatars/{avatar_id}/{file}";
 
 /// Who sends a request.
@@ -124,6 +126,14 @@ const TABLE: [(&str, &[&str], &str, Outcomes); 25] = [
         [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, OK, OK, FORBIDDEN],
     ),
     (VIEWER, &["PUT", "DELETE"], "42", MANAGE),
+    // It changes nothing, so a page of another site may cause it, but not read its answer.
+    (LOOKUP, &["POST"], "", [UNAUTHENTICATED, OK, OK, OK, OK, OK]),
+    (
+        STATS,
+        &["GET", "HEAD"],
+        "",
+        [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, OK, OK, FORBIDDEN],
+    ),
     (FILE, &["GET", "HEAD"], "42", OPEN),
     // The image of a public avatar lies elsewhere.
     (
@@ -323,6 +333,9 @@ fn request(service: &TestService, caller: Caller, method: &Method, path: &str) -
         Method::PUT if path.ends_with("/lock") => request
             .header("content-type", "application/json")
             .body("{}"),
+        Method::POST if path.ends_with("/lookup") => request
+            .header("content-type", "application/json")
+            .body(r#"{"user_ids": ["42"]}"#),
         Method::POST | Method::PUT => request.header("content-type", "image/png").body(picture()),
         _ => request.header("accept", "application/json"),
     }

@@ -41,7 +41,9 @@ use crate::avatar::{
     Source, SubjectId, Timestamp, VariantName, Version,
 };
 
-pub(super) use policy::{EncodedPolicy, decode_policy, decode_policy_head, encode_policy};
+pub(super) use policy::{
+    EncodedPolicy, decode_policy, decode_policy_head, encode_policy, viewers_contain,
+};
 
 /// The layout of new records and events.
 pub(super) const LAYOUT: u8 = 2;

@@ -96,6 +96,18 @@ pub(in crate::catalog) fn decode_policy(
     })
 }
 
+/// Whether encoded viewers contain `viewer`.
+pub(in crate::catalog) fn viewers_contain(
+    viewers: &[u8],
+    viewer: &SubjectId,
+) -> Result<bool, DecodeError> {
+    let (names, _): (Vec<&str>, _) = match viewers {
+        [] => return Ok(false),
+        viewers => postcard::take_from_bytes(viewers)?,
+    };
+    Ok(names.contains(&viewer.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +137,11 @@ mod tests {
         for policy in policies() {
             let EncodedPolicy { mut head, viewers } = encode_policy(&policy).unwrap();
             assert_eq!(decode_policy(&head, &viewers).unwrap(), policy);
+            for id in ["43", "auth0|5f7c", "5f7c", "3"] {
+                let id = SubjectId::new(id).unwrap();
+                let expected = policy.viewers.contains(&id);
+                assert_eq!(viewers_contain(&viewers, &id).unwrap(), expected, "{id}");
+            }
             head.extend(b"fields of the next release");
             assert_eq!(decode_policy(&head, &viewers).unwrap(), policy);
             let of_head = decode_policy_head(&head).unwrap();

@@ -129,7 +129,9 @@ macro_rules! contract_tests {
                 preconditions_are_checked_by_the_commit,
                 a_repeated_commit_gets_the_answer_of_the_first,
                 stats_are_the_totals_of_the_current_records,
+                stats_count_pending_and_retired_uploads,
                 many_records_are_returned_in_the_order_of_the_request,
+                a_lookup_says_of_which_subjects_the_reader_is_a_viewer,
                 pages_return_every_record,
                 every_new_version_is_above_the_floor,
             ]

@@ -1,13 +1,15 @@
 //! The cases for [`Records`](crate::catalog::Records).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::restores::{found, restore};
 use super::{
     AGES, Bench, commit, outstanding, record, reserved, seconds, subject, sweep, uploaded,
 };
-use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
-use crate::catalog::{Cursor, Due, Precondition, Replaced, Restored, Stats, Uploader};
+use crate::avatar::{AvatarId, Format, Policy, Record, SubjectId, Timestamp, VariantName, Version};
+use crate::catalog::{
+    Cursor, Due, Found, PolicyChange, Precondition, Replaced, Restored, Stats, Uploader,
+};
 
 pub(crate) async fn an_upload_becomes_current_only_when_it_is_committed(catalog: Bench<'_>) {
     let who = subject("only-when-committed");
@@ -274,6 +276,76 @@ pub(crate) async fn many_records_are_returned_in_the_order_of_the_request(catalo
     let found = catalog.get_many(&names).await.unwrap();
     let found: Vec<_> = found.into_iter().map(Result::unwrap).collect();
     assert_eq!(found, expected);
+}
+
+pub(crate) async fn a_lookup_says_of_which_subjects_the_reader_is_a_viewer(catalog: Bench<'_>) {
+    let names: Vec<_> = (0..40)
+        .map(|number| subject(&format!("looked-up-{number}")))
+        .collect();
+    // "look" is in the bytes of every list of viewers, but only as a part of another id.
+    let (viewer, other) = (subject("look"), subject("looks-like-it"));
+    let mut expected = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let record = match number % 3 {
+            0 => None,
+            _ => Some(uploaded(catalog, name).await),
+        };
+        let is_viewer = number % 2 == 0;
+        let mut viewers = BTreeSet::from([other.clone(), subject("a-look")]);
+        if is_viewer {
+            viewers.insert(viewer.clone());
+        }
+        let policy = Policy {
+            sequence: 1,
+            lock: None,
+            viewers,
+        };
+        let stored = catalog.set_policy(name, &policy, 0).await.unwrap();
+        assert_eq!(stored, PolicyChange::Stored);
+        expected.push(Found { record, is_viewer });
+    }
+    let found = catalog.look_up(&names, Some(&viewer)).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(Result::unwrap).collect();
+    assert_eq!(found, expected);
+
+    for reader in [None, Some(&subject("nobody"))] {
+        let found = catalog.look_up(&names, reader).await.unwrap();
+        assert!(found.into_iter().all(|found| !found.unwrap().is_viewer));
+    }
+    let unknown = subject("never-looked-up");
+    let found = catalog.look_up(&[unknown], Some(&viewer)).await.unwrap();
+    let nothing = Found {
+        record: None,
+        is_viewer: false,
+    };
+    assert_eq!(
+        found.into_iter().map(Result::unwrap).collect::<Vec<_>>(),
+        [nothing]
+    );
+}
+
+pub(crate) async fn stats_count_pending_and_retired_uploads(catalog: Bench<'_>) {
+    let before = catalog.stats().await.unwrap();
+    let counts = async || {
+        let stats = catalog.stats().await.unwrap();
+        (
+            stats.pending - before.pending,
+            stats.retired - before.retired,
+        )
+    };
+    let who = subject("counted-while-it-is-under-way");
+    let first = reserved(catalog, &who).await;
+    reserved(catalog, &who).await;
+    assert_eq!(counts().await, (2, 0));
+    assert_eq!(commit(catalog, &who, &first).await, Replaced::Committed);
+    assert_eq!(counts().await, (1, 0));
+    uploaded(catalog, &who).await;
+    assert_eq!(counts().await, (1, 1));
+    let removed = catalog.remove(&who, &Precondition::Anything, seconds(60));
+    removed.await.unwrap().unwrap().unwrap();
+    assert_eq!(counts().await, (0, 3));
+    assert_eq!(sweep(catalog, AGES).await.len(), 3);
+    assert_eq!(counts().await, (0, 0));
 }
 
 pub(crate) async fn pages_return_every_record(catalog: Bench<'_>) {

@@ -115,3 +115,16 @@ pub(super) fn lock_in_force(
     let lock = codec::decode_policy_head(stored.value().0)?.lock;
     Ok(lock.filter(|lock| lock.is_in_force(now)))
 }
+
+/// Whether `viewer` is a viewer of a subject.
+pub(super) fn is_viewer(
+    policies: &impl ReadableTable<&'static str, (&'static [u8], &'static [u8])>,
+    subject: &SubjectId,
+    viewer: Option<&SubjectId>,
+) -> Result<bool, Failure> {
+    let stored = policies.get(subject.as_str())?;
+    let (Some(stored), Some(viewer)) = (stored, viewer) else {
+        return Ok(false);
+    };
+    Ok(codec::viewers_contain(stored.value().1, viewer)?)
+}

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::EmbeddedCatalog;
-use super::policies::lock_in_force;
+use super::policies::{is_viewer, lock_in_force};
 use super::tables::{
-    Change, FLOOR, Failure, Invalid, LAST_RESERVED, OUTSTANDING, POLICIES, RECORDS, RESERVATIONS,
-    Reserved, STATS, State, VERSIONS, append_event, current, forget, retire_former, retire_invalid,
-    set_state, state_of, update_stats, version_floor, versions,
+    Change, FLOOR, Failure, Invalid, LAST_RESERVED, OUTSTANDING, PENDING, POLICIES, RECORDS,
+    RESERVATIONS, Reserved, STATS, State, VERSIONS, append_event, current, forget, pending,
+    retire_former, retire_invalid, set_state, state_of, update_stats, version_floor, versions,
 };
 use crate::avatar::{AvatarId, Format, Record, SubjectId, Timestamp, VariantName, Version};
 use crate::catalog::codec;
 use crate::catalog::{
-    CatalogError, Cursor, InitialState, Page, Precondition, Records, Replaced, Reservation,
+    CatalogError, Cursor, Found, InitialState, Page, Precondition, Records, Replaced, Reservation,
     Restored, Stats, StatsRow, SubjectLocked, Uploader,
 };
 
@@ -42,6 +42,30 @@ impl Records for EmbeddedCatalog {
         self.read("read records", move |database| {
             let records = database.begin_read()?.open_table(RECORDS)?;
             let read = |subject: &SubjectId| match current(&records, subject) {
+                Err(failure) if !failure.concerns_one_record() => Err(failure),
+                read => Ok(read.map_err(|failure| failure.into_error("read a record"))),
+            };
+            subjects.iter().map(read).collect()
+        })
+        .await
+    }
+
+    async fn look_up(
+        &self,
+        subjects: &[SubjectId],
+        viewer: Option<&SubjectId>,
+    ) -> Result<Vec<Result<Found, CatalogError>>, CatalogError> {
+        let (subjects, viewer) = (subjects.to_vec(), viewer.cloned());
+        self.read("look up records", move |database| {
+            let transaction = database.begin_read()?;
+            let records = transaction.open_table(RECORDS)?;
+            let policies = transaction.open_table(POLICIES)?;
+            let find = |subject: &SubjectId| -> Result<Found, Failure> {
+                let record = current(&records, subject)?;
+                let is_viewer = is_viewer(&policies, subject, viewer.as_ref())?;
+                Ok(Found { record, is_viewer })
+            };
+            let read = |subject: &SubjectId| match find(subject) {
                 Err(failure) if !failure.concerns_one_record() => Err(failure),
                 read => Ok(read.map_err(|failure| failure.into_error("read a record"))),
             };
@@ -79,8 +103,15 @@ impl Records for EmbeddedCatalog {
 
     async fn stats(&self) -> Result<Stats, CatalogError> {
         self.read("read the statistics", |database| {
-            let mut stats = Stats::default();
-            for row in database.begin_read()?.open_table(STATS)?.iter()? {
+            let transaction = database.begin_read()?;
+            let outstanding = transaction.open_table(OUTSTANDING)?.len()?;
+            let pending = pending(&transaction.open_table(PENDING)?)?.unwrap_or_default();
+            let mut stats = Stats {
+                pending,
+                retired: outstanding.saturating_sub(pending),
+                ..Stats::default()
+            };
+            for row in transaction.open_table(STATS)?.iter()? {
                 let (name, counts) = row?;
                 let (objects, bytes) = counts.value();
                 match name.value().split_once('.') {

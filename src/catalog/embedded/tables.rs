@@ -25,6 +25,8 @@ pub(super) const OUTSTANDING: TableDefinition<'_, Id, (bool, u64, &str)> =
     TableDefinition::new("outstanding");
 /// The same ids, in the order of their due times.
 pub(super) const DUE: TableDefinition<'_, (u64, Id), ()> = TableDefinition::new("due");
+/// The number of pending ids.
+pub(super) const PENDING: TableDefinition<'_, (), u64> = TableDefinition::new("pending");
 /// Avatar id that is not current → (version, reservation time, deadline), times in Unix
 /// milliseconds. If the upload can neither be committed nor restored, the version is 0 and the second
 /// number is the reason: 1 if a later upload or a delete superseded it, 2 if the precondition of its
@@ -63,12 +65,14 @@ macro_rules! open_all {
         $transaction.open_table(POLICIES)?;
         $transaction.open_table(EVENTS)?;
         $transaction.open_table(PROBE)?;
+        $transaction.open_table(PENDING)?;
     };
 }
 
 /// Creates the tables that do not exist, and migrates data of version 0.1.0.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Failure> {
     open_all!(transaction);
+    count_pending(transaction)?;
     migrate(transaction)
 }
 
@@ -124,10 +128,34 @@ pub(super) fn set_state(
     let (id, due) = (*avatar.as_bytes(), due.unix_ms());
     let entry = (state == State::Pending, due, subject.as_str());
     transaction.open_table(OUTSTANDING)?.insert(id, entry)?;
+    if state == State::Pending {
+        let mut count = transaction.open_table(PENDING)?;
+        let before = pending(&count)?.unwrap_or_default();
+        count.insert((), before + 1)?;
+    }
     transaction.open_table(DUE)?.insert((due, id), ())?;
     transaction
         .open_multimap_table(RETIRED_OF)?
         .insert(subject.as_str(), id)?;
+    Ok(())
+}
+
+/// The number of pending ids; `None` if they were never counted.
+pub(super) fn pending(count: &impl ReadableTable<(), u64>) -> Result<Option<u64>, Failure> {
+    Ok(count.get(())?.map(|count| count.value()))
+}
+
+/// Counts the pending ids of a catalog that has no such count yet.
+fn count_pending(transaction: &WriteTransaction) -> Result<(), Failure> {
+    let mut count = transaction.open_table(PENDING)?;
+    if pending(&count)?.is_some() {
+        return Ok(());
+    }
+    let mut found = 0;
+    for entry in transaction.open_table(OUTSTANDING)?.iter()? {
+        found += u64::from(entry?.1.value().0);
+    }
+    count.insert((), found)?;
     Ok(())
 }
 
@@ -196,7 +224,12 @@ fn unlink(transaction: &WriteTransaction, avatar: AvatarId) -> Result<(), Failur
     let id = *avatar.as_bytes();
     let mut outstanding = transaction.open_table(OUTSTANDING)?;
     if let Some(entry) = outstanding.remove(id)? {
-        let (_, due, subject) = entry.value();
+        let (was_pending, due, subject) = entry.value();
+        if was_pending {
+            let mut count = transaction.open_table(PENDING)?;
+            let before = pending(&count)?.unwrap_or_default();
+            count.insert((), before.saturating_sub(1))?;
+        }
         transaction.open_table(DUE)?.remove((due, id))?;
         transaction
             .open_multimap_table(RETIRED_OF)?

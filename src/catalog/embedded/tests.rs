@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::removals::Removal;
 use super::tables::{
-    self, Change, DUE, FLOOR, OUTSTANDING, RECORDS, STATS, VERSIONS, update_stats,
+    self, Change, DUE, FLOOR, OUTSTANDING, PENDING, RECORDS, STATS, VERSIONS, update_stats,
 };
 use super::*;
 use crate::avatar::{AvatarId, Change as Happened, Format, SubjectId, Version};
@@ -223,6 +223,7 @@ async fn data_of_the_previous_release_is_read_and_continued() {
             let mut outstanding = write.open_table(OUTSTANDING)?;
             outstanding.insert(id, (true, due, "42"))?;
             write.open_table(DUE)?.insert((due, id), ())?;
+            write.delete_table(PENDING)?;
             let mut reserved = write.open_table(tables::PREVIOUS_RESERVED)?;
             reserved.insert(id, 701)?;
             update_stats(write, &contract::previous_record(), Change::Added)
@@ -234,6 +235,8 @@ async fn data_of_the_previous_release_is_read_and_continued() {
     assert_eq!(catalog.get(&subject).await.unwrap().as_ref(), Some(&record));
     let state = catalog.upload_state(&subject, under_way).await.unwrap();
     assert_eq!(state, UploadState::Expired);
+    let stats = catalog.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.retired), (1, 0));
     let next = AvatarId::from_bytes([8; 16]);
     let reserved = catalog
         .reserve(&subject, next, MINUTE, Uploader::Ordinary)
@@ -247,7 +250,8 @@ async fn data_of_the_previous_release_is_read_and_continued() {
     let removed = removed.unwrap().unwrap().unwrap();
     assert_eq!(removed.record, Some(record));
     assert_eq!(removed.outstanding.len(), 3);
-    assert_eq!(catalog.stats().await.unwrap().avatars, 0);
+    let stats = catalog.stats().await.unwrap();
+    assert_eq!((stats.avatars, stats.pending, stats.retired), (0, 0, 3));
 }
 
 #[tokio::test]

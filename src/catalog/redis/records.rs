@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future;
 
-use super::values::{Entry, Failure, avatar_id, sum_stats};
+use super::values::{Entry, Failure, Totals, avatar_id, sum_stats};
 use super::{PAGE, RedisCatalog, milliseconds, precondition_arguments, uploader_argument};
 use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
 use crate::catalog::codec;
 use crate::catalog::{
-    CatalogError, Cursor, InitialState, Page, Precondition, Records, Replaced, Reservation,
+    CatalogError, Cursor, Found, InitialState, Page, Precondition, Records, Replaced, Reservation,
     Restored, Stats, SubjectLocked, Uploader,
 };
 use crate::redis::Partition;
@@ -20,12 +20,8 @@ use crate::redis::Partition;
 #[async_trait]
 impl Records for RedisCatalog {
     async fn get(&self, subject: &SubjectId) -> Result<Option<Record>, CatalogError> {
-        let got = async {
-            let entry = self.read_entry(subject).await?;
-            entry.map_or(Ok(None), |entry| Entry::parse(&entry)?.record())
-        };
-        got.await
-            .map_err(|failure| failure.into_error("read a record"))
+        let entry = self.read_entry(subject).await;
+        record_in(entry.map_err(|failure| failure.into_error("read a record"))?)
     }
 
     async fn get_many(
@@ -33,12 +29,7 @@ impl Records for RedisCatalog {
         subjects: &[SubjectId],
     ) -> Result<Vec<Result<Option<Record>, CatalogError>>, CatalogError> {
         let got = async {
-            // One command for each partition, all at once.
-            let mut places: HashMap<Partition, Vec<usize>> = HashMap::new();
-            for (place, subject) in subjects.iter().enumerate() {
-                let partition = self.partitions.of(subject.as_str());
-                places.entry(partition).or_default().push(place);
-            }
+            let places = self.places_of(subjects);
             let reads = places.iter().map(|(partition, places)| {
                 let mut get = redis::cmd("HMGET");
                 get.arg(partition.key("subjects"));
@@ -53,17 +44,55 @@ impl Records for RedisCatalog {
             let mut records: Vec<_> = subjects.iter().map(|_| Ok(None)).collect();
             for (places, entries) in future::try_join_all(reads).await? {
                 for (place, entry) in places.iter().zip(entries) {
-                    if let Some(entry) = entry {
-                        let record = Entry::parse(&entry).and_then(|entry| entry.record());
-                        records[*place] =
-                            record.map_err(|failure| failure.into_error("read a record"));
-                    }
+                    records[*place] = record_in(entry);
                 }
             }
             Ok(records)
         };
         got.await
             .map_err(|failure: Failure| failure.into_error("read records"))
+    }
+
+    async fn look_up(
+        &self,
+        subjects: &[SubjectId],
+        viewer: Option<&SubjectId>,
+    ) -> Result<Vec<Result<Found, CatalogError>>, CatalogError> {
+        // An entry, and the viewers if they may contain the reader.
+        type Answer = Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>;
+        let reader = viewer.map(SubjectId::as_str).unwrap_or_default();
+        let got = async {
+            let places = self.places_of(subjects);
+            let reads = places.iter().map(|(partition, places)| async move {
+                let names = places.iter().map(|place| subjects[*place].as_str());
+                let arguments: Vec<_> = [reader].into_iter().chain(names).collect();
+                let arguments: Vec<_> = arguments.into_iter().map(str::as_bytes).collect();
+                let answer: Answer = self
+                    .step(&self.scripts.look_up, *partition, &arguments)
+                    .await?;
+                Ok::<_, Failure>((places, answer))
+            });
+            let nothing = || {
+                Ok(Found {
+                    record: None,
+                    is_viewer: false,
+                })
+            };
+            let mut found: Vec<_> = subjects.iter().map(|_| nothing()).collect();
+            for (places, answer) in future::try_join_all(reads).await? {
+                for (place, (entry, viewers)) in places.iter().zip(answer) {
+                    found[*place] = record_in(entry).and_then(|record| {
+                        Ok(Found {
+                            record,
+                            is_viewer: contain(viewers, viewer)?,
+                        })
+                    });
+                }
+            }
+            Ok(found)
+        };
+        got.await
+            .map_err(|failure: Failure| failure.into_error("look up records"))
     }
 
     async fn page(&self, from: &Cursor) -> Result<Page, CatalogError> {
@@ -102,13 +131,10 @@ impl Records for RedisCatalog {
 
     async fn stats(&self) -> Result<Stats, CatalogError> {
         let summed = async {
-            let reads = self.partitions.all().map(|partition| {
-                let mut get = redis::cmd("HGETALL");
-                get.arg(partition.key("stats"));
-                async move {
-                    let sums = self.link.run(&get).await;
-                    sums.map(|sums: HashMap<String, u64>| sums)
-                }
+            let stats = &self.scripts.stats;
+            let reads = self.partitions.all().map(|partition| async move {
+                let totals: Totals = self.step(stats, partition, &[]).await?;
+                Ok::<_, Failure>(totals)
             });
             sum_stats(future::try_join_all(reads).await?)
         };
@@ -256,4 +282,31 @@ impl Records for RedisCatalog {
             .map_err(|failure| failure.into_error("raise the version floor"))?;
         Ok(Version(floors.into_iter().min().unwrap_or_default()))
     }
+}
+
+impl RedisCatalog {
+    /// The partitions of many subjects. Each partition has the positions of its subjects.
+    fn places_of(&self, subjects: &[SubjectId]) -> HashMap<Partition, Vec<usize>> {
+        let mut places: HashMap<Partition, Vec<usize>> = HashMap::new();
+        for (place, subject) in subjects.iter().enumerate() {
+            let partition = self.partitions.of(subject.as_str());
+            places.entry(partition).or_default().push(place);
+        }
+        places
+    }
+}
+
+/// The current record in an entry.
+fn record_in(entry: Option<Vec<u8>>) -> Result<Option<Record>, CatalogError> {
+    let read = entry.map_or(Ok(None), |entry| Entry::parse(&entry)?.record());
+    read.map_err(|failure: Failure| failure.into_error("read a record"))
+}
+
+/// Whether encoded viewers contain `viewer`.
+fn contain(viewers: Option<Vec<u8>>, viewer: Option<&SubjectId>) -> Result<bool, CatalogError> {
+    let (Some(viewers), Some(viewer)) = (viewers, viewer) else {
+        return Ok(false);
+    };
+    codec::viewers_contain(&viewers, viewer)
+        .map_err(|error| Failure::from(error).into_error("read a policy"))
 }

@@ -127,11 +127,20 @@ pub(super) fn event(fields: &HashMap<String, Vec<u8>>) -> Result<Event, Failure>
     )?)
 }
 
+/// The statistics of a partition: its totals by name, and its numbers of pending and retired uploads.
+pub(super) type Totals = (HashMap<String, u64>, u64, u64);
+
 /// Sums the statistics of the partitions.
-pub(super) fn sum_stats(partitions: Vec<HashMap<String, u64>>) -> Result<Stats, Failure> {
+pub(super) fn sum_stats(partitions: Vec<Totals>) -> Result<Stats, Failure> {
     let mut stats = Stats::default();
     let mut renditions: HashMap<(String, Format), (u64, u64)> = HashMap::new();
-    for (name, amount) in partitions.into_iter().flatten() {
+    let mut amounts = Vec::new();
+    for (totals, pending, retired) in partitions {
+        amounts.extend(totals);
+        stats.pending += pending;
+        stats.retired += retired;
+    }
+    for (name, amount) in amounts {
         if name == "avatars" {
             stats.avatars += amount;
             continue;
@@ -272,8 +281,8 @@ mod tests {
         let mut more = known.clone();
         more.insert("objects:small.tiff".to_owned(), 5);
         more.insert("nonsense".to_owned(), 6);
-        let stats = sum_stats(vec![more]).unwrap();
-        assert_eq!(stats, sum_stats(vec![known]).unwrap());
+        let stats = sum_stats(vec![(more, 0, 0)]).unwrap();
+        assert_eq!(stats, sum_stats(vec![(known, 0, 0)]).unwrap());
         assert_eq!((stats.avatars, stats.renditions.len()), (2, 1));
     }
 
