@@ -556,7 +556,7 @@ fn settings(config: &Config, formats: Vec<SourceFormat>) -> Settings {
         jpeg_quality: images.jpeg_quality,
         background: images.background,
         animated: images.animated,
-        keep_master: images.keep_master,
+        keep_original: images.original.is_some(),
     };
     Settings {
         recipe: Arc::new(recipe),
@@ -565,6 +565,7 @@ fn settings(config: &Config, formats: Vec<SourceFormat>) -> Settings {
         queue_timeout: config.processing.queue_timeout,
         picture_deadline: config.processing.deadline,
         audience: Access::audience(config.access.visibility),
+        original: images.original,
         retire_after: config.lifecycle.retire_after,
         upload_deadline: config.lifecycle.upload_deadline,
         orphan_grace: config.lifecycle.orphan_grace,

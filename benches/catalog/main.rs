@@ -135,6 +135,7 @@ fn record(number: u64) -> Record {
         },
         renditions: [of(Format::Webp), of(Format::Jpeg)].concat(),
         audience: Audience::Public,
+        original: None,
         master: None,
         placeholder: Placeholder {
             thumbhash: vec![7; 25],

@@ -36,7 +36,7 @@ pub fn run(data: &[u8], formats: &[SourceFormat]) {
         jpeg_quality: 50,
         background: [255; 3],
         animated: choice % 2 == 0,
-        keep_master: choice % 7 == 0,
+        keep_original: choice % 7 == 0,
     };
     let Ok(probe) = imaging::probe(data, &recipe.limits) else {
         return;
@@ -58,7 +58,7 @@ pub fn run(data: &[u8], formats: &[SourceFormat]) {
         &mut |output| {
             match output {
                 Output::Rendition(rendition, _) => assert!(rendition.width <= 96),
-                Output::Master(..) => assert!(recipe.keep_master),
+                Output::Original(..) => assert!(recipe.keep_original),
             }
             ControlFlow::Continue(())
         },

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Principal, Role};
-use crate::avatar::{Account, Audience, ObjectKey, Record, Rendition, SubjectId, Timestamp};
+use crate::avatar::{
+    Account, Audience, ObjectKey, Original, Record, Rendition, SubjectId, Timestamp,
+};
 use crate::catalog::Uploader;
 use crate::config::{Environment, SecretString, Visibility};
 use crate::storage::{Store, StoreError};
@@ -65,10 +67,11 @@ pub(crate) enum Sight {
     AsViewer(Option<SubjectId>),
 }
 
-/// The links to the renditions of a record.
+/// The links to the renditions of a record, and to its original if users may see it.
 pub(crate) struct Links<'a> {
     record: &'a Record,
     urls: Vec<String>,
+    original: Option<String>,
 }
 
 impl Links<'_> {
@@ -82,6 +85,11 @@ impl Links<'_> {
         place
             .and_then(|place| self.urls.get(place))
             .map_or("", String::as_str)
+    }
+
+    /// The link to the original; `None` if there is none that users may see.
+    pub(crate) fn original(&self) -> Option<(&Original, &str)> {
+        self.record.public_original().zip(self.original.as_deref())
     }
 }
 
@@ -173,7 +181,7 @@ impl Access {
         Ok(self.links.link_to(key, Timestamp::now()))
     }
 
-    /// The links to all renditions of a record.
+    /// The links to all images of a record.
     ///
     /// # Errors
     /// If the bucket's credentials cannot sign them.
@@ -183,7 +191,18 @@ impl Access {
             let key = ObjectKey::of_rendition(record, rendition);
             urls.push(self.link_to(&key).await?);
         }
-        Ok(Links { record, urls })
+        let original = match record.public_original() {
+            Some(original) => {
+                let key = ObjectKey::of_original(record.avatar_id, record.audience, original);
+                Some(self.link_to(&key).await?)
+            }
+            None => None,
+        };
+        Ok(Links {
+            record,
+            urls,
+            original,
+        })
     }
 
     /// Checks whether a request for an object under [`FILES_ROOT`] may read it. `parameters` are the end
@@ -301,7 +320,8 @@ fn lies_in_public(key: &ObjectKey) -> bool {
     key.audience() == Audience::Public
 }
 
-/// Whether an object is an image that is ever delivered. Manifests, masters and policies never are.
+/// Whether an object is an image that is ever delivered. Manifests, private originals and policies
+/// never are.
 fn is_rendition(key: &ObjectKey) -> bool {
     matches!(key, ObjectKey::Rendition { .. })
 }
@@ -471,7 +491,7 @@ mod tests {
         let owner = SubjectHash::of(&subject("42"));
         for hidden in [
             ObjectKey::Manifest { avatar },
-            ObjectKey::Master { avatar, format },
+            ObjectKey::PrivateOriginal { avatar, format },
             ObjectKey::Policy { owner },
         ] {
             assert_eq!(public.check_link(&hidden, None), LinkState::Forged);

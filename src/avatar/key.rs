@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{Audience, AvatarId, Format, Record, Rendition, SubjectHash, VariantName};
+use super::{
+    Audience, AvatarId, Format, Original, OriginalAccess, Record, Rendition, SubjectHash,
+    VariantName,
+};
 
 /// The key of one stored object. The key alone decides the object's path, content type, cache policy
 /// and audience; adapters do not.
@@ -37,8 +40,9 @@ pub enum ObjectKey {
         /// The upload that it describes.
         avatar: AvatarId,
     },
-    /// `private/avatars/{avatar_id}/master.{ext}`: the picture from which variants can be made again.
-    Master {
+    /// `private/avatars/{avatar_id}/master.{ext}`: an original that only the service reads. An original
+    /// that users may see is a rendition with the variant `original`, so this one has another name.
+    PrivateOriginal {
         /// The upload that it was made from.
         avatar: AvatarId,
         /// Its format.
@@ -82,7 +86,7 @@ impl ObjectKey {
         if let Some(extension) = name.strip_prefix("master.")
             && let Some(format) = Format::from_extension(extension)
         {
-            return Some(Self::Master { avatar, format });
+            return Some(Self::PrivateOriginal { avatar, format });
         }
         Self::rendition(Audience::Private, avatar, name)
     }
@@ -114,6 +118,21 @@ impl ObjectKey {
         }
     }
 
+    /// The key of the original of an avatar whose renditions have this audience.
+    pub fn of_original(avatar: AvatarId, audience: Audience, original: &Original) -> Self {
+        let Original { format, access, .. } = *original;
+        match access {
+            OriginalAccess::Private => Self::PrivateOriginal { avatar, format },
+            OriginalAccess::Public => Self::Rendition {
+                audience,
+                avatar,
+                variant: VariantName::original(),
+                format,
+                animated: false,
+            },
+        }
+    }
+
     /// The folders of all objects of one upload, each with its final slash.
     pub fn prefixes_of(avatar: AvatarId) -> [String; 2] {
         // The private folder comes first: a manifest must not outlive the objects that it names.
@@ -128,7 +147,7 @@ impl ObjectKey {
         match self {
             Self::Rendition { avatar, .. }
             | Self::Manifest { avatar }
-            | Self::Master { avatar, .. } => Some(*avatar),
+            | Self::PrivateOriginal { avatar, .. } => Some(*avatar),
             Self::Policy { .. } => None,
         }
     }
@@ -136,7 +155,9 @@ impl ObjectKey {
     /// The media type with which the object is stored and served.
     pub const fn content_type(&self) -> &'static str {
         match self {
-            Self::Rendition { format, .. } | Self::Master { format, .. } => format.content_type(),
+            Self::Rendition { format, .. } | Self::PrivateOriginal { format, .. } => {
+                format.content_type()
+            }
             Self::Manifest { .. } | Self::Policy { .. } => "application/json",
         }
     }
@@ -156,7 +177,9 @@ impl ObjectKey {
     pub const fn audience(&self) -> Audience {
         match self {
             Self::Rendition { audience, .. } => *audience,
-            Self::Manifest { .. } | Self::Master { .. } | Self::Policy { .. } => Audience::Private,
+            Self::Manifest { .. } | Self::PrivateOriginal { .. } | Self::Policy { .. } => {
+                Audience::Private
+            }
         }
     }
 }
@@ -183,7 +206,7 @@ impl fmt::Display for ObjectKey {
                 )
             }
             Self::Manifest { avatar } => write!(f, "{PRIVATE_ROOT}/{avatar}/manifest.json"),
-            Self::Master { avatar, format } => {
+            Self::PrivateOriginal { avatar, format } => {
                 write!(f, "{PRIVATE_ROOT}/{avatar}/master.{}", format.extension())
             }
             Self::Policy { owner } => write!(f, "{POLICY_ROOT}/{owner}"),
@@ -218,7 +241,7 @@ mod tests {
             },
             2 => ObjectKey::Manifest { avatar },
             3 => ObjectKey::Policy { owner },
-            _ => ObjectKey::Master { avatar, format },
+            _ => ObjectKey::PrivateOriginal { avatar, format },
         })
     }
 
@@ -245,15 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn a_private_rendition_lies_beside_the_manifest_and_is_not_the_master() {
+    fn a_private_rendition_lies_beside_the_manifest_and_is_no_private_original() {
         let id = AvatarId::from_bytes([7; 16]);
         let path = format!("private/avatars/{id}/medium.webp");
         let key = ObjectKey::parse(&path).unwrap();
         assert_eq!(key.audience(), Audience::Private);
         assert_eq!(key.to_string(), path);
         assert!(key.cache_control().starts_with("private"));
-        let master = ObjectKey::parse(&format!("private/avatars/{id}/master.png"));
-        assert!(matches!(master, Some(ObjectKey::Master { .. })));
+        let hidden = ObjectKey::parse(&format!("private/avatars/{id}/master.png"));
+        assert!(matches!(hidden, Some(ObjectKey::PrivateOriginal { .. })));
+        let shown = ObjectKey::parse(&format!("private/avatars/{id}/original.png"));
+        assert!(matches!(shown, Some(ObjectKey::Rendition { .. })));
     }
 
     #[test]

@@ -21,5 +21,7 @@ pub use ids::{AvatarId, InvalidAvatarId, InvalidSubjectId, SubjectHash, SubjectI
 pub use key::ObjectKey;
 pub(crate) use key::{POLICY_ROOT, PRIVATE_ROOT, PUBLIC_ROOT};
 pub use policy::{Lock, Policy, PolicyDocument, PolicyDocumentError};
-pub use record::{Audience, Manifest, ManifestError, Record, Version};
+pub use record::{
+    Audience, Manifest, ManifestError, Original, OriginalAccess, Record, SourceSquare, Version,
+};
 pub use time::{InvalidTimestamp, Timestamp};

@@ -59,11 +59,54 @@ pub struct Record {
     /// Whether the renditions lie under `public/` or under `private/`.
     #[serde(default, skip_serializing_if = "is_public")]
     pub audience: Audience,
-    /// The format of the private master, if there is one.
+    /// The original, if it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Original>,
+    /// The format of the private square that earlier builds kept in place of an original. New records
+    /// have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Format>,
     /// The placeholder to show until the picture has loaded.
     pub placeholder: Placeholder,
+}
+
+/// The whole picture, kept beside the renditions: uncropped, upright, in sRGB, without metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Original {
+    /// Its format.
+    pub format: Format,
+    /// Its width in pixels.
+    pub width: u32,
+    /// Its height in pixels.
+    pub height: u32,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Who may see it.
+    pub access: OriginalAccess,
+    /// The part of the upload that the renditions show, so that they can be made again.
+    pub square: SourceSquare,
+}
+
+/// Who may see an original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginalAccess {
+    /// Only the service.
+    Private,
+    /// Everybody who may see the renditions.
+    Public,
+}
+
+/// A square in pixels of the upright upload, whose size is in [`Source`]. An original may be smaller
+/// than the upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSquare {
+    /// Distance from the left edge.
+    pub x: u32,
+    /// Distance from the upper edge.
+    pub y: u32,
+    /// Its width and height.
+    pub edge: u32,
 }
 
 // A field is passed to such a function by reference.
@@ -87,6 +130,12 @@ impl Record {
     pub const fn rank(&self) -> (u64, u64, u64) {
         let version = self.version.0;
         (version / VERSION_GROUP, self.reserved_at.unix_ms(), version)
+    }
+
+    /// The original, if everybody may see it who may see the renditions.
+    pub fn public_original(&self) -> Option<&Original> {
+        let original = self.original.as_ref();
+        original.filter(|original| original.access == OriginalAccess::Public)
     }
 
     /// The still rendition of `variant` in `format`.
@@ -235,7 +284,20 @@ mod tests {
         assert_eq!(serde_json::to_string(&previous).unwrap(), PREVIOUS);
         let mut manifest = Manifest::from_json(PREVIOUS.as_bytes()).unwrap();
         manifest.record.reserved_at = Timestamp::from_unix_ms(1_800_000_000_007);
+        manifest.record.original = Some(Original {
+            format: Format::Jpeg,
+            width: 1535,
+            height: 2048,
+            bytes: 700_000,
+            access: OriginalAccess::Public,
+            square: SourceSquare {
+                x: 0,
+                y: 505,
+                edge: 3022,
+            },
+        });
         let bytes = manifest.to_json().unwrap();
+        assert_eq!(Manifest::from_json(&bytes).unwrap(), manifest);
         let read: PreviousManifest = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(read, previous);
     }

@@ -416,8 +416,18 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Suggests the nearest known key, if it is near enough.
+/// Keys of earlier builds, and what replaces them.
+const REPLACED: [(&str, &str); 1] = [(
+    "images.keep_master",
+    "images.original, which \"private\" sets to keep a private picture",
+)];
+
+/// Names the key that replaces an unknown one; otherwise suggests the nearest known key, if it is near
+/// enough.
 fn suggestion(path: &str, known: &[String]) -> String {
+    if let Some((_, by)) = REPLACED.iter().find(|(replaced, _)| *replaced == path) {
+        return format!("; it is replaced by {by}");
+    }
     let nearest = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(path, candidate), candidate))

@@ -42,7 +42,7 @@ pub use s3::{PublicAccess, S3Credentials, S3Settings};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use units::Quota;
 
-use crate::avatar::{Format, SourceFormat, VariantName};
+use crate::avatar::{Format, OriginalAccess, SourceFormat, VariantName};
 use layers::Layers;
 
 /// The text of `config.toml`: the defaults with their documentation.
@@ -143,8 +143,8 @@ pub struct Images {
     pub background: [u8; 3],
     /// Whether animated uploads get animated renditions too.
     pub animated: bool,
-    /// Whether a private master is kept.
-    pub keep_master: bool,
+    /// Who may see the originals that are kept; `None` if none are kept.
+    pub original: Option<OriginalAccess>,
 }
 
 /// The place in which pictures are processed.

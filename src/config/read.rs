@@ -16,7 +16,7 @@ use super::{
     Upload, Visibility, WhenRedisIsDown,
 };
 use super::{secret, units};
-use crate::avatar::{Format, SourceFormat};
+use crate::avatar::{Format, OriginalAccess, SourceFormat, VariantName};
 
 /// The time that a large picture on a slow connection takes. With a shorter deadline, the sweep would
 /// remove the objects of uploads that are under way.
@@ -94,7 +94,7 @@ pub(super) fn config(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config>
         if environment == Environment::Production && !bucket_signs {
             expect_url_secret(&mut read, &access);
         }
-        refuse_master(&mut read, images.as_ref());
+        refuse_private_original(&mut read, images.as_ref());
     }
     let moderation = moderation(&mut read, environment);
     let telemetry = Telemetry {
@@ -240,6 +240,14 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
     if formats.is_empty() {
         read.fault("images.formats", "is empty; give at least one format");
     }
+    if variants
+        .iter()
+        .any(|(name, _)| *name == VariantName::original())
+    {
+        let problem = "holds \"original\", which is the name of the picture that images.original \
+                       keeps; give it another name";
+        read.fault("images.variants", problem);
+    }
     if (1..formats.len()).any(|at| formats[..at].contains(&formats[at])) {
         read.fault("images.formats", "names a format twice");
     }
@@ -255,7 +263,14 @@ fn images(read: &mut Reader<'_>) -> Option<Images> {
         jpeg_quality,
         background,
         animated: read.flag("images.animated"),
-        keep_master: read.flag("images.keep_master"),
+        original: read.choice(
+            "images.original",
+            &[
+                ("none", None),
+                ("private", Some(OriginalAccess::Private)),
+                ("public", Some(OriginalAccess::Public)),
+            ],
+        ),
     })
 }
 
@@ -297,8 +312,8 @@ fn expect_url_secret(read: &mut Reader<'_>, access: &AccessSettings) {
     }
 }
 
-/// Refuses a variant whose private objects would have the name of the private master.
-fn refuse_master(read: &mut Reader<'_>, images: Option<&Images>) {
+/// Refuses a variant whose private objects would have the name of a private original.
+fn refuse_private_original(read: &mut Reader<'_>, images: Option<&Images>) {
     let variants = images
         .map(|images| &images.variants[..])
         .unwrap_or_default();
@@ -370,4 +385,40 @@ fn named<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Re
             let names: Vec<_> = all.iter().map(|item| name(*item)).collect();
             format!("holds {text:?}; give {}", names.join(", "))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Faults, load};
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Result<Config, Faults> {
+        load(None, [(name.into(), value.into())])
+    }
+
+    #[test]
+    fn an_original_is_chosen_by_name_and_the_earlier_key_names_its_successor() {
+        for (value, expected) in [
+            ("none", None),
+            ("private", Some(OriginalAccess::Private)),
+            ("public", Some(OriginalAccess::Public)),
+        ] {
+            let config = with("CAMEO_IMAGES__ORIGINAL", value).unwrap();
+            assert_eq!(config.images.original, expected);
+        }
+        for (name, value) in [
+            ("CAMEO_IMAGES__KEEP_MASTER", "true"),
+            ("CAMEO_IMAGES__ORIGINAL", "true"),
+            ("CAMEO_IMAGES__VARIANTS", "{ original = 512, medium = 256 }"),
+        ] {
+            let Faults(faults) = with(name, value).unwrap_err();
+            let [fault] = &faults[..] else {
+                panic!("{faults:?}")
+            };
+            let fault = fault.to_string();
+            assert!(fault.contains("original"), "{fault}");
+            let is_replaced = fault.contains("replaced by images.original");
+            assert_eq!(is_replaced, name.ends_with("KEEP_MASTER"), "{fault}");
+        }
+    }
 }

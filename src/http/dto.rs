@@ -25,9 +25,9 @@ pub(super) struct Avatar {
     pub version: u64,
     /// The image to show if one is enough.
     pub avatar_url: String,
-    /// The images in the primary format, by size.
+    /// The images in the primary format, by size; and the `original` if it is public.
     pub variants: BTreeMap<String, String>,
-    /// All images, in all formats and sizes.
+    /// All images, in all formats and sizes; and the original if it is public.
     pub images: Vec<Image>,
     /// A placeholder to show until an image has loaded.
     pub placeholder: PlaceholderDto,
@@ -42,7 +42,7 @@ pub(super) struct Avatar {
 /// One image of an avatar.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Image {
-    /// The size that the image was made for.
+    /// The size that the image was made for, or `original`.
     #[schema(example = "medium")]
     pub variant: String,
     /// `webp`, `jpeg` or `png`.
@@ -156,13 +156,13 @@ impl Avatar {
             .renditions
             .first()
             .map_or(Format::Webp, |first| first.format);
-        let variants = record
+        let mut variants: BTreeMap<_, _> = record
             .renditions
             .iter()
             .filter(|one| one.format == primary && !one.animated)
             .map(|one| (one.variant.to_string(), url(one)))
             .collect();
-        let images = record
+        let mut images: Vec<_> = record
             .renditions
             .iter()
             .map(|one| Image {
@@ -175,6 +175,19 @@ impl Avatar {
                 animated: one.animated,
             })
             .collect();
+        if let Some((original, url)) = links.original() {
+            let variant = VariantName::original().to_string();
+            variants.insert(variant.clone(), url.to_owned());
+            images.push(Image {
+                variant,
+                format: original.format.name().to_owned(),
+                width: original.width,
+                height: original.height,
+                bytes: original.bytes,
+                url: url.to_owned(),
+                animated: false,
+            });
+        }
         let shown = service::pick(record, size, primary).or(record.renditions.first());
         let [red, green, blue] = record.placeholder.color;
         let source = &record.source;

@@ -9,10 +9,8 @@ use std::sync::Arc;
 
 use super::wire::FileTag;
 use crate::avatar::{Format, Placeholder, Rendition, Source, SourceFormat};
-use cameo_imaging::{Limits, Output, Probe, Processed, Recipe, probe};
+use cameo_imaging::{Limits, Original, Output, Probe, Processed, Recipe, probe};
 
-/// The longest side of a master in pixels.
-const MAX_MASTER_EDGE_PX: u32 = 2048;
 /// The longest thumbhash: `ThumbHash` has 25 bytes at most.
 const MAX_THUMBHASH_BYTES: usize = 32;
 
@@ -76,12 +74,27 @@ impl Arrivals {
     /// Checks a file.
     pub(super) fn accept(&mut self, tag: FileTag, file: Vec<u8>) -> Result<Output, Fault> {
         let output = match tag {
-            FileTag::Master(format) => {
-                if !self.recipe.keep_master || format == Format::Png {
+            FileTag::Original(format) => {
+                if !self.recipe.keep_original || format == Format::Png {
                     return Err(Fault::Unwanted);
                 }
-                measure(&file, format, MAX_MASTER_EDGE_PX)?;
-                Output::Master(format, file)
+                let other = ORIGINAL_FORMATS
+                    .into_iter()
+                    .filter(|other| *other != format);
+                if other.map(FileTag::Original).any(|tag| self.has(tag)) {
+                    return Err(Fault::Twice);
+                }
+                let (width, height) = Original::size_of(self.upload.width, self.upload.height);
+                let found = measure(&file, format, width.max(height))?;
+                if (found.width, found.height, found.frames) != (width, height, 1) {
+                    return Err(Fault::Contents(format.name()));
+                }
+                let original = Original {
+                    format,
+                    width,
+                    height,
+                };
+                Output::Original(original, file)
             }
             FileTag::Rendition {
                 variant,
@@ -99,7 +112,7 @@ impl Arrivals {
                     return Err(Fault::Unwanted);
                 }
                 let found = measure(&file, format, target.edge_px)?;
-                if found.frames > 1 && !animated {
+                if found.width != found.height || found.frames > 1 && !animated {
                     return Err(Fault::Contents(format.name()));
                 }
                 let rendition = Rendition {
@@ -119,7 +132,12 @@ impl Arrivals {
         Ok(output)
     }
 
-    /// Checks that all stills, and the master if the recipe has one, have arrived.
+    /// Whether this file has arrived.
+    fn has(&self, tag: FileTag) -> bool {
+        self.arrived.contains(&tag.to_bytes())
+    }
+
+    /// Checks that all stills, and the original if the recipe keeps it, have arrived.
     pub(super) fn finish(&self, placeholder: Placeholder) -> Result<Processed, Fault> {
         let bytes = placeholder.thumbhash.len();
         if bytes > MAX_THUMBHASH_BYTES {
@@ -134,9 +152,10 @@ impl Arrivals {
                 animated: false,
             })
         });
-        let masters = [Format::Jpeg, Format::Webp].map(FileTag::Master);
-        let has = |tag: &FileTag| self.arrived.contains(&tag.to_bytes());
-        if !stills.all(|tag| has(&tag)) || self.recipe.keep_master && !masters.iter().any(has) {
+        let mut originals = ORIGINAL_FORMATS.into_iter().map(FileTag::Original);
+        let lacks_original =
+            self.recipe.keep_original && !originals.any(|original| self.has(original));
+        if !stills.all(|still| self.has(still)) || lacks_original {
             return Err(Fault::Incomplete);
         }
         Ok(Processed {
@@ -152,7 +171,10 @@ impl Arrivals {
     }
 }
 
-/// Reads the headers of a file, which is a square of at most `max_edge_px` in the format.
+/// The formats of originals.
+const ORIGINAL_FORMATS: [Format; 2] = [Format::Jpeg, Format::Webp];
+
+/// Reads the headers of a file in the format, whose sides have at most `max_edge_px`.
 fn measure(file: &[u8], format: Format, max_edge_px: u32) -> Result<Probe, Fault> {
     let source = match format {
         Format::Webp => SourceFormat::Webp,
@@ -166,7 +188,7 @@ fn measure(file: &[u8], format: Format, max_edge_px: u32) -> Result<Probe, Fault
         max_frames: u32::MAX,
     };
     let found = probe(file, &limits).ok();
-    let found = found.filter(|found| found.format == source && found.width == found.height);
+    let found = found.filter(|found| found.format == source);
     found.ok_or(Fault::Contents(format.name()))
 }
 
@@ -194,7 +216,7 @@ mod tests {
             jpeg_quality: 80,
             background: [0; 3],
             animated: false,
-            keep_master: false,
+            keep_original: false,
         }
     }
 
@@ -282,9 +304,48 @@ mod tests {
         };
         assert_eq!(refused(animated, webp(8)), Fault::Unwanted);
         assert_eq!(
-            refused(FileTag::Master(Format::Webp), webp(8)),
+            refused(FileTag::Original(Format::Webp), webp(8)),
             Fault::Unwanted
         );
+    }
+
+    #[test]
+    fn an_original_comes_once_in_the_size_of_its_upload() {
+        let with_original = || {
+            let mut arrivals = arrivals();
+            let recipe = Recipe {
+                keep_original: true,
+                ..recipe()
+            };
+            arrivals.recipe = Arc::new(recipe);
+            arrivals
+        };
+        let jpeg = FileTag::Original(Format::Jpeg);
+        for (width, height) in [(30, 30), (40, 40), (30, 40), (41, 30), (20, 15)] {
+            let other = file(width, height, Format::Jpeg);
+            let refused = with_original().accept(jpeg, other);
+            assert_eq!(refused, Err(Fault::Contents("jpeg")), "{width} × {height}");
+        }
+        let mut arrivals = with_original();
+        for (variant, edge) in [(0, 8), (1, 16)] {
+            for format in [Format::Webp, Format::Jpeg] {
+                let file = file(edge, edge, format);
+                arrivals.accept(still(variant, format), file).unwrap();
+            }
+        }
+        assert_eq!(arrivals.finish(placeholder()), Err(Fault::Incomplete));
+        let original = Original {
+            format: Format::Jpeg,
+            width: 40,
+            height: 30,
+        };
+        let bytes = file(40, 30, Format::Jpeg);
+        let accepted = arrivals.accept(jpeg, bytes.clone());
+        assert_eq!(accepted, Ok(Output::Original(original, bytes)));
+        let webp = FileTag::Original(Format::Webp);
+        let second = arrivals.accept(webp, file(40, 30, Format::Webp));
+        assert_eq!(second, Err(Fault::Twice));
+        arrivals.finish(placeholder()).unwrap();
     }
 
     #[test]

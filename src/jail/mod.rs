@@ -260,7 +260,7 @@ impl Workers {
     /// If it is called outside a tokio runtime.
     pub fn start(&self, picture: Picture) -> Result<Work, Error> {
         let recipe = &picture.recipe;
-        // The channel has room for all files (stills, animated renditions, a master), so the worker
+        // The channel has room for all files (stills, animated renditions, an original), so the worker
         // never waits for the store.
         let files = recipe.variants.len() * (recipe.formats.len() + 1) + 1;
         let (sender, outputs) = mpsc::channel(files);
@@ -421,7 +421,7 @@ mod sample {
             jpeg_quality: 80,
             background: [0; 3],
             animated: false,
-            keep_master: false,
+            keep_original: false,
         }
     }
 }

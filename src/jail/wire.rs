@@ -139,7 +139,7 @@ struct RecipeFields {
     jpeg_quality: u8,
     background: [u8; 3],
     animated: bool,
-    keep_master: bool,
+    keep_original: bool,
 }
 
 /// Maximum length of a request.
@@ -165,7 +165,7 @@ impl Request {
                 jpeg_quality: recipe.jpeg_quality,
                 background: recipe.background,
                 animated: recipe.animated,
-                keep_master: recipe.keep_master,
+                keep_original: recipe.keep_original,
             },
             crop: crop.map(|crop| [crop.x, crop.y, crop.width, crop.height]),
         }
@@ -201,7 +201,7 @@ impl Request {
             jpeg_quality: fields.jpeg_quality,
             background: fields.background,
             animated: fields.animated,
-            keep_master: fields.keep_master,
+            keep_original: fields.keep_original,
         }
     }
 
@@ -299,8 +299,8 @@ pub(super) enum FileTag {
         format: Format,
         animated: bool,
     },
-    /// The master.
-    Master(Format),
+    /// The original.
+    Original(Format),
 }
 
 impl FileTag {
@@ -316,7 +316,7 @@ impl FileTag {
                 format,
                 animated,
             } => [0, variant, number(format), animated.into()],
-            Self::Master(format) => [1, 0, number(format), 0],
+            Self::Original(format) => [1, 0, number(format), 0],
         }
     }
 
@@ -334,7 +334,7 @@ impl FileTag {
                 format,
                 animated: animated == 1,
             }),
-            (1, 0) => Some(Self::Master(format)),
+            (1, 0) => Some(Self::Original(format)),
             _ => None,
         }
     }
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn only_tags_that_a_recipe_can_have_are_read() {
         for tag in [
-            FileTag::Master(Format::Png),
+            FileTag::Original(Format::Png),
             FileTag::Rendition {
                 variant: 4,
                 format: Format::Webp,

@@ -232,7 +232,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 
 fn send_file(recipe: &Recipe, output: &Output) -> io::Result<()> {
     let (tag, file) = match output {
-        Output::Master(format, file) => (FileTag::Master(*format), file),
+        Output::Original(original, file) => (FileTag::Original(original.format), file),
         Output::Rendition(rendition, file) => {
             let variants = recipe.variants.iter();
             let variant = variants.map(|target| &target.name);
@@ -304,7 +304,7 @@ fn warm_up() {
         jpeg_quality: 80,
         background: [255; 3],
         animated: false,
-        keep_master: false,
+        keep_original: false,
     };
     let mut workspace = Workspace::new();
     for format in Format::ALL {

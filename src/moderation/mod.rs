@@ -34,6 +34,8 @@ pub(crate) enum Part {
     Still,
     /// The largest animation.
     Animation,
+    /// The original, if users will see it.
+    Original,
 }
 
 impl Part {
@@ -42,6 +44,7 @@ impl Part {
         match self {
             Self::Still => "still",
             Self::Animation => "animation",
+            Self::Original => "original",
         }
     }
 }

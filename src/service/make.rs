@@ -19,7 +19,10 @@ use tracing::warn;
 
 use super::admission::Admitted;
 use super::{Error, Service};
-use crate::avatar::{AvatarId, Format, Manifest, ObjectKey, Record, Rendition, SubjectId};
+use crate::avatar::{
+    AvatarId, Manifest, ObjectKey, Original, OriginalAccess, Record, Rendition, SourceSquare,
+    SubjectId,
+};
 use crate::catalog::{CatalogError, Reservation, SubjectLocked, Uploader};
 use crate::jail;
 use crate::telemetry::chain;
@@ -124,6 +127,7 @@ impl Service {
         let body = Arc::new(body);
         let recipe = &self.settings.recipe;
         let probe = imaging::probe_for(&picture.bytes, recipe, picture.crop)?;
+        let square = Crop::square(probe.width, probe.height, picture.crop)?;
         let worker = self.budget.worker(&account, &mut wait).await?;
         drop(slot);
         let memory = self
@@ -143,7 +147,7 @@ impl Service {
         })?;
 
         let mut reservation = None;
-        let mut master = None;
+        let mut original = None;
         let mut renditions = Vec::new();
         let mut writes = FuturesUnordered::new();
         let mut reviews = FuturesUnordered::new();
@@ -170,9 +174,26 @@ impl Service {
                             renditions.push(rendition);
                             (key, object)
                         }
-                        Output::Master(format, object) => {
-                            master = Some(format);
-                            (ObjectKey::Master { avatar, format }, object.into())
+                        Output::Original(found, object) => {
+                            let kept = Original {
+                                format: found.format,
+                                width: found.width,
+                                height: found.height,
+                                bytes: object.len() as u64,
+                                access: self.settings.original.unwrap_or(OriginalAccess::Private),
+                                square: SourceSquare {
+                                    x: square.x,
+                                    y: square.y,
+                                    edge: square.width,
+                                },
+                            };
+                            let object = Bytes::from(object);
+                            let submission =
+                                self.submission_of_original(subject, avatar, &kept, &object);
+                            reviews.extend(submission.map(|picture| self.moderate(picture)));
+                            original = Some(kept);
+                            let audience = self.settings.audience;
+                            (ObjectKey::of_original(avatar, audience, &kept), object)
                         }
                     };
                     writes.push(async move { self.store.put(&key, object).await });
@@ -199,7 +220,7 @@ impl Service {
             }
         }
         drop((writes, reviews));
-        let record = self.record(avatar, reservation, renditions, master, processed);
+        let record = self.record(avatar, reservation, renditions, original, processed);
         *traces = Traces::Manifest;
         self.write_manifest(subject, &record).await?;
         Ok(record)
@@ -241,7 +262,7 @@ impl Service {
         avatar_id: AvatarId,
         reservation: Reservation,
         mut renditions: Vec<Rendition>,
-        master: Option<Format>,
+        original: Option<Original>,
         processed: Processed,
     ) -> Record {
         let recipe = &self.settings.recipe;
@@ -268,7 +289,8 @@ impl Service {
             source,
             renditions,
             audience: self.settings.audience,
-            master,
+            original,
+            master: None,
             placeholder,
         }
     }

@@ -56,7 +56,7 @@ pub(crate) use remove::Removal;
 pub(crate) use upload::Upload;
 
 use crate::audit::AuditLog;
-use crate::avatar::{Audience, AvatarId, ObjectKey};
+use crate::avatar::{Audience, AvatarId, ObjectKey, OriginalAccess};
 use crate::catalog::Catalog;
 use crate::jail::Workers;
 use crate::storage::Store;
@@ -86,6 +86,8 @@ pub struct Settings {
     pub picture_deadline: Duration,
     /// Where new renditions are written: under `public/` or under `private/`.
     pub audience: Audience,
+    /// Who may see the originals of new avatars. It applies if the recipe keeps originals.
+    pub original: Option<OriginalAccess>,
     /// How long the objects of a replaced avatar stay.
     pub retire_after: Duration,
     /// Time until an unfinished upload expires. It is also the lease of a caller that removes objects.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use super::{Error, Service};
-use crate::avatar::{AvatarId, Format, Rendition, SubjectId};
+use crate::avatar::{AvatarId, Format, Original, OriginalAccess, Rendition, SubjectId};
 use crate::config::WhenModerationIsDown;
 use crate::moderation::{Moderator, Part, Submission, Verdict};
 use crate::telemetry::chain;
@@ -59,6 +59,24 @@ impl Service {
             avatar,
             part,
             format: rendition.format,
+            bytes: bytes.clone(),
+        })
+    }
+
+    /// The submission of a new original, if users will see it.
+    pub(super) fn submission_of_original(
+        &self,
+        subject: &SubjectId,
+        avatar: AvatarId,
+        original: &Original,
+        bytes: &Bytes,
+    ) -> Option<Submission> {
+        self.moderation.as_ref()?;
+        (original.access == OriginalAccess::Public).then(|| Submission {
+            subject: subject.clone(),
+            avatar,
+            part: Part::Original,
+            format: original.format,
             bytes: bytes.clone(),
         })
     }

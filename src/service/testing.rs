@@ -91,7 +91,7 @@ impl Parts {
             jpeg_quality: 80,
             background: [0; 3],
             animated: false,
-            keep_master: false,
+            keep_original: false,
         };
         let minute = Duration::from_mins(1);
         let settings = Settings {
@@ -101,6 +101,7 @@ impl Parts {
             queue_timeout: minute,
             picture_deadline: minute,
             audience: Audience::Public,
+            original: None,
             retire_after: Duration::from_secs(1),
             upload_deadline: minute,
             orphan_grace: Duration::from_hours(24),

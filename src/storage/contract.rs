@@ -180,7 +180,7 @@ pub(crate) async fn a_listing_has_the_objects_of_one_avatar(store: &dyn Store) {
     let one = AvatarId::from_bytes([5; 16]);
     let keys = [
         ObjectKey::Manifest { avatar: one },
-        ObjectKey::Master {
+        ObjectKey::PrivateOriginal {
             avatar: one,
             format: Format::Webp,
         },

@@ -23,6 +23,7 @@ mod maintenance;
 mod metrics;
 mod moderation;
 mod operations;
+mod originals;
 mod permissions;
 mod providers;
 mod reading;

@@ -156,3 +156,35 @@ async fn stats_prints_what_the_route_answers() {
     let answered = service.admin().get("/api/v1/stats").await.ok();
     assert_eq!(printed, answered);
 }
+
+#[tokio::test]
+async fn maintenance_knows_originals() {
+    for kept in ["public", "private"] {
+        let setting = [("CAMEO_IMAGES__ORIGINAL", kept)];
+        let service = TestService::start_fleet(&setting).await;
+        let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+        let before = service.anonymous().avatar("42").await.ok();
+        let objects = service.objects().await;
+        // The setting of the command does not matter: the record says what is kept.
+        let (code, said) = cameo(&service, &["gc", "--min-age", "0s"], &[]).await;
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(service.objects().await, objects);
+        service.backend().empty_redis();
+        let (code, said) = cameo(&service, &["rebuild"], &[]).await;
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(service.anonymous().avatar("42").await.ok(), before);
+        let (code, said) = cameo(&service, &["doctor"], &[]).await;
+        assert_eq!(code, 0, "{said}");
+
+        let id = avatar["avatar_id"].as_str().unwrap();
+        let original = match kept {
+            "public" => format!("public/avatars/{id}/original.jpg"),
+            _ => format!("private/avatars/{id}/master.jpg"),
+        };
+        assert!(objects.contains(&original), "{objects:?}");
+        service.remove_object(&original).await;
+        let (code, said) = cameo(&service, &["doctor"], &[]).await;
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(&format!("{id} lacks objects")), "{said}");
+    }
+}

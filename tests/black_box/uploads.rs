@@ -412,28 +412,3 @@ async fn an_animation_gives_stills_and_if_configured_animated_renditions() {
     moving.owner("42").delete("42").await.ok();
     assert_eq!(moving.objects().await, [""; 0]);
 }
-
-#[tokio::test]
-async fn a_master_is_kept_if_configured_and_is_not_readable() {
-    let service = TestService::start_with(&[("CAMEO_IMAGES__KEEP_MASTER", "true")]).await;
-    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
-    let id = avatar["avatar_id"].as_str().unwrap();
-    let objects = service.objects().await;
-    let master = format!("private/avatars/{id}/master.");
-    let master = objects
-        .iter()
-        .find(|key| key.starts_with(&master))
-        .expect("a master");
-    photos::assert_no_metadata(&service.read_object(master).await);
-    assert_eq!(
-        service
-            .anonymous()
-            .get(&format!("/files/{master}"))
-            .await
-            .problem()
-            .0,
-        404
-    );
-    service.owner("42").delete("42").await.ok();
-    assert_eq!(service.objects().await, [""; 0]);
-}

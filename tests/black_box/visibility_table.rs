@@ -19,6 +19,11 @@ const VIEWER: &str = "/api/v1/users/{user_id}/avatar/viewers/{viewer_id}";
 const FILE: &str = "/files/public/avatars/{avatar_id}/{file}";
 const HIDDEN_FILE: &str = "/files/private/avatars/{avatar_id}/{file}";
 
+const STATS: &str = "/api/v1/stats";
+
+/// A read whose request has a body. `lookup.rs` tests who sees what by it.
+const LOOKUP: (&str, &str) = ("POST", "/api/v1/avatars/lookup");
+
 /// The routes that change something. The table in `permissions.rs` has them.
 const CHANGES: [(&str, &str); 7] = [
     ("POST", AVATAR),
@@ -182,6 +187,10 @@ const TABLE: &[Read] = &[
                         [401, 401, 401,  403, 403,  200, 200, 200,  403, 403,  403]; 3]),
     read(VIEWERS, "/api/v1/users/42/avatar/viewers", JSON, [
                         [401, 401, 401,  403, 403,  403, 200, 200,  403, 403,  403]; 3]),
+
+    // Statistics are also for a role of their own.
+    read(STATS, "/api/v1/stats", JSON, [
+                        [401, 401, 401,  403, 403,  403, 200, 200,  403, 403,  200]; 3]),
 
     // The image of an avatar that was uploaded while avatars were public.
     file(FILE, "/files/public/avatars/PUBLIC/medium.webp", Unsigned,             [200, 404, 404]),
@@ -352,6 +361,7 @@ async fn every_reading_route_answers_every_caller_as_the_table_says() {
     }
     let mut expected: BTreeSet<Route> = CHANGES
         .iter()
+        .chain([&LOOKUP])
         .map(|(method, path)| ((*method).to_owned(), (*path).to_owned()))
         .collect();
     for read in TABLE {

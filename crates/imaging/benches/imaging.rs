@@ -266,7 +266,7 @@ fn recipe(formats: &[Format]) -> Recipe {
         jpeg_quality: 82,
         background: [255; 3],
         animated: false,
-        keep_master: false,
+        keep_original: false,
     }
 }
 

@@ -30,7 +30,7 @@ impl<'a> MemoryEstimate<'a> {
         }
     }
 
-    /// The largest possible output without animated renditions: one size, and a master of it.
+    /// The largest possible output without animated renditions: one size, and an original.
     pub(super) const fn all(header: &'a Header, request: &'a DecodeRequest) -> Self {
         Self {
             recipe: None,
@@ -45,11 +45,13 @@ impl<'a> MemoryEstimate<'a> {
         let largest = u64::from(request.edge_px).pow(2);
         // The memory of a stage is free when the next one begins.
         let decoding = header.memory_bytes(request);
-        let resizing = header.result_bytes(request) + self.resizing_bytes();
+        let resizing =
+            header.result_bytes(request) + self.resizing_bytes() + self.original_resizing_bytes();
         let thorough = largest.min(u64::from(THOROUGH_UP_TO_PX).pow(2));
         // The largest variant in two formats at once, or two variants that are encoded thoroughly.
         let encoding = (largest * self.encoder_pixel_bytes())
-            .max(thorough * 2 * token_pixel_bytes(self.recipe));
+            .max(thorough * 2 * token_pixel_bytes(self.recipe))
+            .max(self.original_encoding_bytes());
         let stills = decoding.max(resizing).max(encoding);
         stills
             .max(self.animated_bytes())
@@ -61,10 +63,42 @@ impl<'a> MemoryEstimate<'a> {
     /// Memory of resizing, beside the source: its colours weighted by alpha, the picture resized in
     /// one direction, and the result before and after it is turned upright.
     fn resizing_bytes(&self) -> u64 {
-        let decoded = u64::from(self.header.decoded_edge_px(self.request));
+        let decoded = self.header.decoded_edge_px(self.request);
         let largest = u64::from(self.request.edge_px);
         let weighed = if self.header.alpha { decoded * 4 } else { 0 };
         decoded * (weighed + largest * 4) + largest * largest * 8
+    }
+
+    /// The same for the original, which exists while the largest variant is resized.
+    fn original_resizing_bytes(&self) -> u64 {
+        let Some(original) = &self.request.original else {
+            return 0;
+        };
+        let (width, height) = self.header.decoded_size(self.request);
+        let (to_width, to_height) = (u64::from(original.size.0), u64::from(original.size.1));
+        let weighed = if self.header.alpha {
+            width * height * 4
+        } else {
+            0
+        };
+        // It is resized along the rows first, or along the columns.
+        let halfway = (to_width * height).max(width * to_height) * 4;
+        weighed + halfway + to_width * to_height * 8
+    }
+
+    /// Memory of encoding the original, beside the largest variant.
+    fn original_encoding_bytes(&self) -> u64 {
+        let Some(original) = &self.request.original else {
+            return 0;
+        };
+        let pixels = u64::from(original.size.0) * u64::from(original.size.1);
+        let thorough = if self.header.alpha {
+            pixels.min(u64::from(THOROUGH_UP_TO_PX).pow(2)) * TOKEN_PIXEL_BYTES
+        } else {
+            0
+        };
+        let encoding = (pixels * self.encoder_pixel_bytes()).max(thorough);
+        encoding + u64::from(self.request.edge_px).pow(2) * 4
     }
 
     /// Bytes per pixel of the largest size while it is encoded in two formats at once. Pictures
@@ -76,21 +110,18 @@ impl<'a> MemoryEstimate<'a> {
     /// The encoded files; all of them may exist before the first one is stored.
     fn files_bytes(&self) -> u64 {
         let edge = self.request.square.edge;
+        let original = self.request.original.map_or(0, |original| {
+            u64::from(original.size.0) * u64::from(original.size.1) * ORIGINAL_PIXEL_BYTES
+        });
         let Some(recipe) = self.recipe else {
-            let pixels = u64::from(edge).pow(2);
-            return pixels * (ANY_FILE_PIXEL_BYTES + MASTER_PIXEL_BYTES);
+            return u64::from(edge).pow(2) * ANY_FILE_PIXEL_BYTES + original;
         };
         let edges = recipe
             .variants
             .iter()
             .map(|target| target.edge_px.min(edge));
         let pixels: u64 = edges.map(|edge| u64::from(edge).pow(2)).sum();
-        let master = if recipe.keep_master {
-            u64::from(self.request.edge_px).pow(2) * MASTER_PIXEL_BYTES
-        } else {
-            0
-        };
-        pixels * file_pixel_bytes(recipe) + master
+        pixels * file_pixel_bytes(recipe) + original
     }
 
     /// Memory of animated renditions, beside the files of the stills: several copies of the canvas
@@ -139,11 +170,15 @@ const USUAL_QUALITY: u8 = 90;
 fn token_pixel_bytes(recipe: Option<&Recipe>) -> u64 {
     match recipe {
         Some(recipe) if recipe.webp_quality <= USUAL_QUALITY => 26,
-        _ => 40,
+        _ => TOKEN_PIXEL_BYTES,
     }
 }
 
-const MASTER_PIXEL_BYTES: u64 = 3;
+/// The same at the highest quality.
+const TOKEN_PIXEL_BYTES: u64 = 40;
+
+/// Bytes per pixel of the file of an original.
+const ORIGINAL_PIXEL_BYTES: u64 = 3;
 
 /// Bytes per pixel of the canvases of an animation encoder.
 const ANIMATED_PIXEL_BYTES: u64 = 16;

@@ -95,8 +95,8 @@ pub struct Recipe {
     pub background: [u8; 3],
     /// Whether animated uploads get animated renditions beside the stills.
     pub animated: bool,
-    /// Whether a master is made, from which variants can be made again.
-    pub keep_master: bool,
+    /// Whether the original is made: the whole picture, from which variants can be made again.
+    pub keep_original: bool,
 }
 
 /// A square size to make.
@@ -142,8 +142,45 @@ pub struct Probe {
 pub enum Output {
     /// A rendition and its bytes.
     Rendition(Rendition, Vec<u8>),
-    /// The master and its bytes.
-    Master(Format, Vec<u8>),
+    /// The original and its bytes.
+    Original(Original, Vec<u8>),
+}
+
+/// The whole picture: uncropped, upright, in sRGB, without metadata, at most 2048 pixels on its longer
+/// side, never enlarged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// WebP if any pixel is transparent, else JPEG.
+    pub format: Format,
+    /// Its width in pixels.
+    pub width: u32,
+    /// Its height in pixels.
+    pub height: u32,
+}
+
+impl Original {
+    /// The width and height of the original of an upright picture of this width and height.
+    pub fn size_of(width: u32, height: u32) -> (u32, u32) {
+        geometry::original_size(width, height)
+    }
+}
+
+impl Crop {
+    /// The square that becomes the avatar: the largest centred one in `crop`, or in the whole of an
+    /// upright picture of this width and height.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidCrop`] if the crop is empty or not within the picture.
+    pub fn square(width: u32, height: u32, crop: Option<Self>) -> Result<Self, Error> {
+        let geometry::Square { x, y, edge } = geometry::Square::choose(width, height, crop)?;
+        Ok(Self {
+            x,
+            y,
+            width: edge,
+            height: edge,
+        })
+    }
 }
 
 /// The result after all outputs were emitted.

@@ -294,7 +294,7 @@ mod tests {
                 jpeg_quality: 80,
                 background: [0; 3],
                 animated: false,
-                keep_master: true,
+                keep_original: true,
             }),
             crop: None,
             deadline: Duration::from_mins(1),

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::color::Conversion;
-use super::decode::{self, Chroma, Colors, DecodeRequest, Decoded, Header};
+use super::decode::{self, Chroma, Colors, DecodeRequest, Decoded, Header, OriginalRequest};
 use super::executor::{BackgroundEncode, Executor, Inline};
 use super::footprint::MemoryEstimate;
 use super::geometry::{Square, Window};
 use super::orientation::Orientation;
 use super::planes::Picture;
-use super::raster::Layout;
+use super::raster::{Layout, Raster};
 use super::sizes::Size;
 use super::{
     Control, Crop, Error, Limits, Output, Probe, Processed, Recipe, Workspace, animated, encode,
@@ -20,11 +20,8 @@ use super::{
 };
 use crate::{Format, Source};
 
-/// The longest side of a master in pixels.
-const MASTER_EDGE_PX: u32 = 2048;
-
 /// Reads the headers of a picture without decoding it. The memory estimate assumes one variant as
-/// large as the picture, in every format; [`probe_for`] is more exact.
+/// large as the picture, in every format, and an original; [`probe_for`] is more exact.
 ///
 /// # Errors
 ///
@@ -38,6 +35,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, Error> {
     let request = DecodeRequest {
         square: Square { x: 0, y: 0, edge },
         edge_px: edge,
+        original: Some(OriginalRequest::of(header.width, header.height)),
         chroma: Chroma::Whole,
     };
     Ok(describe(&header, &MemoryEstimate::all(&header, &request)))
@@ -83,15 +81,16 @@ fn describe(header: &Header, made: &MemoryEstimate<'_>) -> Probe {
 fn request(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<DecodeRequest, Error> {
     let (width, height) = header.orientation.upright_size(header.width, header.height);
     let square = Square::choose(width, height, crop)?;
-    let variants = recipe.variants.iter().map(|target| target.edge_px);
-    let master = recipe.keep_master.then_some(MASTER_EDGE_PX);
-    let largest = variants.chain(master).max().unwrap_or(1);
+    let largest = recipe.variants.iter().map(|target| target.edge_px);
+    let largest = largest.max().unwrap_or(1);
+    let original = || OriginalRequest::of(header.width, header.height);
     Ok(DecodeRequest {
         square: header
             .orientation
             .to_stored(square, header.width, header.height),
         edge_px: largest.clamp(1, square.edge),
-        chroma: if recipe.keep_master || recipe.formats.contains(&Format::Png) {
+        original: recipe.keep_original.then(original),
+        chroma: if recipe.keep_original || recipe.formats.contains(&Format::Png) {
             Chroma::Whole
         } else {
             Chroma::Halved
@@ -100,7 +99,7 @@ fn request(header: &Header, recipe: &Recipe, crop: Option<Crop>) -> Result<Decod
 }
 
 /// Makes all outputs of `recipe` from the picture in `bytes` and passes each to `emit` as soon as
-/// it is encoded: the master first, then the variants from the largest to the smallest, then
+/// it is encoded: the original first, then the variants from the largest to the smallest, then
 /// animated renditions. A variant larger than the picture has the picture's own size. The same
 /// input gives the same bytes.
 ///
@@ -156,26 +155,27 @@ pub fn process_with(
         window,
         colors,
     } = decoded;
+    let original = match &request.original {
+        Some(original) => Some(resize_original(original, &raster, window, workspace)?),
+        None => None,
+    };
+    let window = window.of_square(request.area(), square);
     let upright = workspace.resize_picture(&raster, window, header.orientation, request.edge_px)?;
     drop(raster);
-    let level = in_srgb(upright, &colors)?;
 
     let mut emit = |output| match emit(output) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Cancelled),
     };
-    if recipe.keep_master {
-        let smaller;
-        let edge = MASTER_EDGE_PX.min(square.edge);
-        let master = if level.width() > edge {
-            smaller = shrink(&level, edge, workspace)?;
-            &smaller
-        } else {
-            &level
-        };
-        let (format, bytes) = encode::encode_master(master)?;
-        emit(Output::Master(format, bytes))?;
+    if let Some(original) = original {
+        control.check()?;
+        let original = Picture::Pixels(header.orientation.apply(original));
+        let original = in_srgb(original, &colors)?.into_pixels();
+        let (original, bytes) = encode::encode_original(&original)?;
+        emit(Output::Original(original, bytes))?;
+        control.check()?;
     }
+    let level = in_srgb(upright, &colors)?;
     let mut level = Arc::new(level);
     let mut background = None;
     for (index, size) in Size::all(recipe, square.edge).into_iter().enumerate() {
@@ -221,6 +221,22 @@ pub fn process_with(
     })
 }
 
+/// Resizes the decoded picture to the size of its original. The result lies as the stored picture
+/// does. Originals need all chroma, so the decoder gives pixels and not planes.
+fn resize_original(
+    original: &OriginalRequest,
+    decoded: &Picture,
+    window: Window,
+    workspace: &mut Workspace,
+) -> Result<Raster, Error> {
+    match decoded {
+        Picture::Pixels(raster) => workspace.resize_to(raster, window, original.size),
+        Picture::Planes(_) => Err(Error::Internal {
+            reason: "an original of planes".to_owned(),
+        }),
+    }
+}
+
 /// Converts an upright picture to sRGB: RGB, RGBA if any pixel is transparent, or planes.
 fn in_srgb(upright: Picture, colors: &Colors) -> Result<Picture, Error> {
     let raster = match upright {
@@ -261,5 +277,7 @@ mod hostile;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(test)]
+mod originals;
 #[cfg(test)]
 pub(super) mod tests;

@@ -44,8 +44,24 @@ impl Workspace {
         window: Window,
         edge_px: u32,
     ) -> Result<Raster, Error> {
-        let Window { x, y, edge } = window;
-        self.resize_part(raster, [x, y, edge, edge], (edge_px, edge_px))
+        self.resize_to(raster, window, (edge_px, edge_px))
+    }
+
+    /// Resizes the part of `raster` in `window` to this width and height, as
+    /// [`resize`](Self::resize) does.
+    pub(super) fn resize_to(
+        &mut self,
+        raster: &Raster,
+        window: Window,
+        size: (u32, u32),
+    ) -> Result<Raster, Error> {
+        let Window {
+            x,
+            y,
+            width,
+            height,
+        } = window;
+        self.resize_part(raster, [x, y, width, height], size)
     }
 
     /// Resizes pixels or planes, and turns the square upright. The resulting chroma has half the
@@ -64,7 +80,10 @@ impl Workspace {
             }
             Picture::Planes(planes) => planes,
         };
-        let Window { x, y, edge } = window;
+        // The window of planes is a square.
+        let Window {
+            x, y, width: edge, ..
+        } = window;
         let luma = self.resize_plane(&planes.luma, [x, y, edge, edge], orientation, edge_px)?;
         let chroma_px = edge_px.div_ceil(2);
         // With an odd edge, the last sample is half empty.
@@ -173,11 +192,7 @@ mod tests {
             .repeat(32)
             .into_flattened();
         let raster = Raster::new(8, 8, Layout::Rgba, pixels).unwrap();
-        let window = Window {
-            x: 0.0,
-            y: 0.0,
-            edge: 8.0,
-        };
+        let window = Window::whole(8, 8);
         let small = Workspace::new().resize(&raster, window, 2).unwrap();
         for pixel in small.pixels.chunks_exact(4) {
             assert_eq!(pixel[..3], [255, 0, 0]);
@@ -197,7 +212,8 @@ mod tests {
         let window = Window {
             x: 13.5,
             y: 2.25,
-            edge: 60.5,
+            width: 60.5,
+            height: 60.5,
         };
         for number in 1..=8 {
             let orientation = Orientation::from_exif(number);
@@ -211,7 +227,9 @@ mod tests {
                 let resized = Workspace::new().resize_part(plane, part, (edge_px, edge_px));
                 orientation.apply(resized.unwrap())
             };
-            let Window { x, y, edge } = window;
+            let Window {
+                x, y, width: edge, ..
+            } = window;
             let half = [x / 2.0, y, edge / 2.0, edge];
             let expected = [
                 expect(&planes.luma, [x, y, edge, edge], 40),

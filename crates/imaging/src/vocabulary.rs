@@ -150,6 +150,11 @@ impl VariantName {
         Ok(Self(text))
     }
 
+    /// The name under which an original is listed beside the variants. No variant has it.
+    pub fn original() -> Self {
+        Self("original".to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -10,10 +10,14 @@
 //! | head | avatar id | 16 |
 //! | | version | varint |
 //! | | reservation time in Unix milliseconds | varint |
-//! | totals | names of variants and file extensions; and `/private`, to which no object refers, if the objects lie under `private/` | varint count; each a varint length and text |
+//! | totals | names of variants and file extensions; and marks, to which no object refers: `/private` if the objects lie under `private/`, `/original` if only the service reads the original | varint count; each a varint length and text |
 //! | | objects | varint count; each the index of its variant (high bit: animated), the index of its extension, and its size as a varint |
 //! | body | layout of the body | 1 |
 //! | | upload time, source, dimensions, master, placeholder | see [`Body1`] |
+//! | | the square of the original: 0 for no original, or 1 and three varints | 1, or more |
+//!
+//! An original is the last object of the totals, with the variant `original`. A body without the last
+//! field has no original.
 //!
 //! Varints are LEB128. A reader ignores bytes after the last field that it knows. So a later release
 //! can append fields to the body without a new layout, and the previous release still reads the
@@ -37,8 +41,8 @@ mod policy;
 use serde::{Deserialize, Serialize};
 
 use crate::avatar::{
-    Audience, AvatarId, Change, Event, Format, ObjectKey, Placeholder, Previous, Record, Rendition,
-    Source, SubjectId, Timestamp, VariantName, Version,
+    Audience, AvatarId, Change, Event, Format, ObjectKey, Original, OriginalAccess, Placeholder,
+    Previous, Record, Rendition, Source, SourceSquare, SubjectId, Timestamp, VariantName, Version,
 };
 
 pub(super) use policy::{
@@ -53,6 +57,8 @@ const BODY_LAYOUT: u8 = 1;
 const ANIMATED: u8 = 0x80;
 /// Marks the record of private objects among the names. It is no name of a variant.
 const PRIVATE: &str = "/private";
+/// Marks the record of an original that only the service reads. It is no name of a variant.
+const PRIVATE_ORIGINAL: &str = "/original";
 /// Replaces the record in a delete event of layout 1.
 const DELETED: u8 = 0;
 
@@ -81,8 +87,8 @@ struct Head {
     avatar_id: [u8; 16],
     version: u64,
     reserved_at_ms: u64,
-    /// Variants and extensions. Each name is written only once. The mark [`PRIVATE`] is among them if
-    /// the objects are private. A reader that does not know the mark skips it.
+    /// Variants and extensions. Each name is written only once. The marks [`PRIVATE`] and
+    /// [`PRIVATE_ORIGINAL`] may be among them. A reader that does not know a mark skips it.
     names: Vec<String>,
     /// The indices of variant and extension, and the size in bytes.
     objects: Vec<(u8, u8, u64)>,
@@ -100,6 +106,9 @@ struct Body1 {
     thumbhash: Vec<u8>,
     color: [u8; 3],
 }
+
+/// The square of an original: left, top and edge. It follows the fields of [`Body1`].
+type OriginalSquare = Option<(u32, u32, u32)>;
 
 impl Head {
     fn of(record: &Record) -> Result<Self, postcard::Error> {
@@ -122,8 +131,17 @@ impl Head {
             let animated = if rendition.animated { ANIMATED } else { 0 };
             objects.push((variant | animated, extension, rendition.bytes));
         }
+        if let Some(original) = &record.original {
+            let variant = index_of(VariantName::original().as_str())?;
+            let extension = index_of(original.format.extension())?;
+            objects.push((variant, extension, original.bytes));
+        }
         if record.audience == Audience::Private {
             names.push(PRIVATE.to_owned());
+        }
+        let access = record.original.map(|original| original.access);
+        if access == Some(OriginalAccess::Private) {
+            names.push(PRIVATE_ORIGINAL.to_owned());
         }
         Ok(Self {
             avatar_id: *record.avatar_id.as_bytes(),
@@ -134,12 +152,25 @@ impl Head {
         })
     }
 
+    fn has_mark(&self, mark: &str) -> bool {
+        self.names.iter().any(|name| name == mark)
+    }
+
     /// Where the objects lie.
     fn audience(&self) -> Audience {
-        if self.names.iter().any(|name| name == PRIVATE) {
+        if self.has_mark(PRIVATE) {
             Audience::Private
         } else {
             Audience::Public
+        }
+    }
+
+    /// Who may see the original, if there is one.
+    fn original_access(&self) -> OriginalAccess {
+        if self.has_mark(PRIVATE_ORIGINAL) {
+            OriginalAccess::Private
+        } else {
+            OriginalAccess::Public
         }
     }
 
@@ -158,6 +189,11 @@ impl Head {
     fn previous(&self, gone_at: Timestamp) -> Result<Previous, DecodeError> {
         let avatar = AvatarId::from_bytes(self.avatar_id);
         let audience = self.audience();
+        let mut objects = self.objects()?;
+        if self.original_access() == OriginalAccess::Private {
+            // Nobody has seen it.
+            objects.pop();
+        }
         let key = |(variant, format, animated, _)| ObjectKey::Rendition {
             audience,
             avatar,
@@ -168,7 +204,7 @@ impl Head {
         Ok(Previous {
             avatar_id: avatar,
             version: Version(self.version),
-            objects: self.objects()?.into_iter().map(key).collect(),
+            objects: objects.into_iter().map(key).collect(),
             gone_at,
         })
     }
@@ -189,17 +225,22 @@ fn append(record: &Record, to: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
         (width, height) if width == height => (width, 0),
         dimensions => dimensions,
     };
+    let shapes = record.renditions.iter().map(dimensions);
+    let original = record.original.as_ref();
+    let shapes = shapes.chain(original.map(|original| (original.width, original.height)));
     let body = Body1 {
         uploaded_at_ms: record.uploaded_at.unix_ms(),
         source: record.source,
-        dimensions: record.renditions.iter().map(dimensions).collect(),
+        dimensions: shapes.collect(),
         master: record.master,
         thumbhash: record.placeholder.thumbhash.clone(),
         color: record.placeholder.color,
     };
     let mut bytes = postcard::to_extend(&Head::of(record)?, to)?;
     bytes.push(BODY_LAYOUT);
-    postcard::to_extend(&body, bytes)
+    let square: OriginalSquare =
+        original.map(|original| (original.square.x, original.square.y, original.square.edge));
+    postcard::to_extend(&square, postcard::to_extend(&body, bytes)?)
 }
 
 /// The length of the record's body in bytes, with its layout number.
@@ -212,9 +253,13 @@ pub(super) fn body_length(record: &Record) -> usize {
 /// Decodes a record of layout 2 without a layout number.
 pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let (head, rest): (Head, _) = postcard::take_from_bytes(bytes)?;
-    let body: Body1 = match rest.split_first() {
-        Some((&BODY_LAYOUT, rest)) => postcard::take_from_bytes(rest)?.0,
+    let (body, rest): (Body1, _) = match rest.split_first() {
+        Some((&BODY_LAYOUT, rest)) => postcard::take_from_bytes(rest)?,
         other => return Err(DecodeError::UnknownLayout(other.map(|(first, _)| *first))),
+    };
+    let square: OriginalSquare = match rest {
+        [] => None,
+        rest => postcard::take_from_bytes(rest)?.0,
     };
     let audience = head.audience();
     let objects = head.objects()?;
@@ -231,14 +276,30 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
             animated,
         },
     );
+    let mut renditions: Vec<_> = renditions.collect();
+    let original = match square {
+        None => None,
+        Some((x, y, edge)) => {
+            let last = renditions.pop().ok_or(DecodeError::Inconsistent)?;
+            Some(Original {
+                format: last.format,
+                width: last.width,
+                height: last.height,
+                bytes: last.bytes,
+                access: head.original_access(),
+                square: SourceSquare { x, y, edge },
+            })
+        }
+    };
     Ok(Record {
         avatar_id: AvatarId::from_bytes(head.avatar_id),
         version: Version(head.version),
         reserved_at: Timestamp::from_unix_ms(head.reserved_at_ms),
         uploaded_at: Timestamp::from_unix_ms(body.uploaded_at_ms),
         source: body.source,
-        renditions: renditions.collect(),
+        renditions,
         audience,
+        original,
         master: body.master,
         placeholder: Placeholder {
             thumbhash: body.thumbhash,
@@ -302,6 +363,7 @@ fn decode_previous(bytes: &[u8]) -> Result<Record, DecodeError> {
         source: layout.source,
         renditions: renditions.ok_or(DecodeError::Inconsistent)?,
         audience: Audience::Public,
+        original: None,
         master: layout.master,
         placeholder: Placeholder {
             thumbhash: layout.thumbhash,

@@ -121,6 +121,7 @@ fn without_reservation_time(record: &Record) -> Record {
     Record {
         reserved_at: record.uploaded_at,
         audience: Audience::Public,
+        original: None,
         ..record.clone()
     }
 }
@@ -166,6 +167,26 @@ fn any_source() -> impl Strategy<Value = Source> {
         })
 }
 
+fn any_original() -> impl Strategy<Value = Original> {
+    let format = proptest::sample::select(Format::ALL.to_vec());
+    let access = [OriginalAccess::Private, OriginalAccess::Public];
+    let access = proptest::sample::select(access.to_vec());
+    let size = (any::<u32>(), 1..=u32::MAX, any::<u64>());
+    let square = (any::<u32>(), any::<u32>(), any::<u32>());
+    (format, access, size, square).prop_map(|(format, access, size, square)| Original {
+        format,
+        width: size.0,
+        height: size.1,
+        bytes: size.2,
+        access,
+        square: SourceSquare {
+            x: square.0,
+            y: square.1,
+            edge: square.2,
+        },
+    })
+}
+
 /// A time of this century, in which all releases run.
 fn any_time() -> impl Strategy<Value = Timestamp> {
     (1_700_000_000_000..4_000_000_000_000_u64).prop_map(Timestamp::from_unix_ms)
@@ -178,6 +199,7 @@ prop_compose! {
         times in (any_time(), any_time()),
         source in any_source(),
         renditions in prop::collection::vec(any_rendition(), 0..12),
+        original in proptest::option::of(any_original()),
         master in proptest::option::of(proptest::sample::select(Format::ALL.to_vec())),
         thumbhash in prop::collection::vec(any::<u8>(), 0..30),
         color: [u8; 3],
@@ -191,6 +213,7 @@ prop_compose! {
             source,
             renditions,
             audience: if is_private { Audience::Private } else { Audience::Public },
+            original,
             master,
             placeholder: Placeholder { thumbhash, color },
         }

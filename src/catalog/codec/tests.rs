@@ -1,5 +1,5 @@
 use super::*;
-use crate::catalog::contract::record;
+use crate::catalog::contract::{record, with_original};
 
 #[test]
 fn a_record_round_trips_in_few_bytes() {
@@ -69,9 +69,45 @@ fn the_record_and_the_events_of_private_objects_say_where_they_lie() {
 }
 
 #[test]
+fn a_record_with_an_original_says_who_may_see_it() {
+    for access in [OriginalAccess::Private, OriginalAccess::Public] {
+        let record = with_original(access);
+        let bytes = encode(&record).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), record);
+        for end in 0..bytes.len() {
+            let read = decode(&bytes[..end]);
+            // Without its last field, the record is one that an earlier build wrote.
+            assert!(read.is_err() || read.is_ok_and(|read| read.original.is_none()));
+        }
+        // Only objects that were seen are named in an event.
+        let at = Timestamp::from_unix_ms(1_800_000_000_000);
+        let event = encode_event(at, Some((&record, at)), None).unwrap();
+        let event = decode_event(SubjectId::new("42").unwrap(), &event).unwrap();
+        let found = event.previous.unwrap().objects;
+        let renditions = record.renditions.iter();
+        let renditions = renditions.map(|one| ObjectKey::of_rendition(&record, one));
+        let original = record.public_original();
+        let original = original
+            .map(|original| ObjectKey::of_original(record.avatar_id, record.audience, original));
+        assert_eq!(found, renditions.chain(original).collect::<Vec<_>>());
+        assert_eq!(
+            found.len(),
+            if access == OriginalAccess::Public {
+                11
+            } else {
+                10
+            }
+        );
+    }
+}
+
+#[test]
 fn truncated_records_are_refused_at_every_length() {
-    let bytes = encode_numbered(&record(1, 7)).unwrap();
-    for end in 0..bytes.len() {
+    let record = record(1, 7);
+    let bytes = encode_numbered(&record).unwrap();
+    // An earlier build did not write the last field.
+    assert_eq!(decode_numbered(&bytes[..bytes.len() - 1]).unwrap(), record);
+    for end in 0..bytes.len() - 1 {
         decode_numbered(&bytes[..end]).unwrap_err();
     }
     assert!(matches!(

@@ -23,8 +23,8 @@ use super::{
     Reservation, SubjectLocked, Uploader,
 };
 use crate::avatar::{
-    Audience, AvatarId, Format, Placeholder, Record, Rendition, Source, SourceFormat, SubjectId,
-    Timestamp, VariantName, Version,
+    Audience, AvatarId, Format, Original, OriginalAccess, Placeholder, Record, Rendition, Source,
+    SourceFormat, SourceSquare, SubjectId, Timestamp, VariantName, Version,
 };
 use crate::telemetry::Health;
 
@@ -130,6 +130,7 @@ macro_rules! contract_tests {
                 a_repeated_commit_gets_the_answer_of_the_first,
                 stats_are_the_totals_of_the_current_records,
                 stats_count_pending_and_retired_uploads,
+                an_original_is_kept_with_its_record_and_counted,
                 many_records_are_returned_in_the_order_of_the_request,
                 a_lookup_says_of_which_subjects_the_reader_is_a_viewer,
                 pages_return_every_record,
@@ -245,11 +246,31 @@ pub(crate) fn record(seed: u8, version: u64) -> Record {
         },
         renditions: [of(Format::Webp), of(Format::Jpeg)].concat(),
         audience: Audience::Public,
+        original: None,
         master: None,
         placeholder: Placeholder {
             thumbhash: vec![seed; 25],
             color: [1, 2, seed],
         },
+    }
+}
+
+/// The same record with an original.
+pub(crate) fn with_original(access: OriginalAccess) -> Record {
+    Record {
+        original: Some(Original {
+            format: Format::Jpeg,
+            width: 1535,
+            height: 2048,
+            bytes: 700_123,
+            access,
+            square: SourceSquare {
+                x: 0,
+                y: 505,
+                edge: 3022,
+            },
+        }),
+        ..record(1, 7)
     }
 }
 

@@ -5,8 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::restores::{found, restore};
 use super::{
     AGES, Bench, commit, outstanding, record, reserved, seconds, subject, sweep, uploaded,
+    with_original,
 };
-use crate::avatar::{AvatarId, Format, Policy, Record, SubjectId, Timestamp, VariantName, Version};
+use crate::avatar::{
+    AvatarId, Format, OriginalAccess, Policy, Record, SubjectId, Timestamp, VariantName, Version,
+};
 use crate::catalog::{
     Cursor, Due, Found, PolicyChange, Precondition, Replaced, Restored, Stats, Uploader,
 };
@@ -346,6 +349,32 @@ pub(crate) async fn stats_count_pending_and_retired_uploads(catalog: Bench<'_>) 
     assert_eq!(counts().await, (0, 3));
     assert_eq!(sweep(catalog, AGES).await.len(), 3);
     assert_eq!(counts().await, (0, 0));
+}
+
+pub(crate) async fn an_original_is_kept_with_its_record_and_counted(catalog: Bench<'_>) {
+    let who = subject("with-an-original");
+    let row = async || {
+        let stats = catalog.stats().await.unwrap();
+        let mut rows = stats.renditions.into_iter();
+        let row = rows.find(|row| row.variant == VariantName::original());
+        row.map(|row| (row.format, row.objects, row.bytes))
+    };
+    assert_eq!(row().await, None);
+    for access in [OriginalAccess::Private, OriginalAccess::Public] {
+        let original = with_original(access).original;
+        let record = Record {
+            original,
+            ..reserved(catalog, &who).await
+        };
+        assert_eq!(commit(catalog, &who, &record).await, Replaced::Committed);
+        assert_eq!(catalog.get(&who).await.unwrap().as_ref(), Some(&record));
+        assert_eq!(row().await, Some((Format::Jpeg, 1, 700_123)));
+    }
+    let removed = catalog.remove(&who, &Precondition::Anything, seconds(60));
+    let removed = removed.await.unwrap().unwrap().unwrap();
+    let access = removed.record.unwrap().original.unwrap().access;
+    assert_eq!(access, OriginalAccess::Public);
+    assert_eq!(row().await, None);
 }
 
 pub(crate) async fn pages_return_every_record(catalog: Bench<'_>) {

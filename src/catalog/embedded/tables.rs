@@ -8,7 +8,7 @@ use redb::{
     WriteTransaction,
 };
 
-use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, Version};
+use crate::avatar::{AvatarId, Record, SubjectId, Timestamp, VariantName, Version};
 use crate::catalog::{CatalogError, codec};
 
 /// Subject → current record, encoded by [`codec`].
@@ -350,6 +350,11 @@ pub(super) fn update_stats(
     for rendition in &record.renditions {
         let name = format!("{}.{}", rendition.variant, rendition.format.extension());
         add(&name, 1, rendition.bytes)?;
+    }
+    if let Some(original) = &record.original {
+        let extension = original.format.extension();
+        let name = format!("{}.{extension}", VariantName::original());
+        add(&name, 1, original.bytes)?;
     }
     Ok(())
 }

@@ -187,7 +187,7 @@ fn recipe() -> Arc<Recipe> {
         jpeg_quality: 80,
         background: [255; 3],
         animated: true,
-        keep_master: true,
+        keep_original: true,
     })
 }
 
@@ -311,7 +311,7 @@ async fn a_worker_makes_the_same_files_as_a_thread() {
 fn sorted(mut files: Vec<Output>) -> Vec<Output> {
     files.sort_by_key(|file| match file {
         Output::Rendition(made, _) => format!("{made:?}"),
-        Output::Master(..) => String::new(),
+        Output::Original(..) => String::new(),
     });
     files
 }

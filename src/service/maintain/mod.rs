@@ -176,14 +176,18 @@ impl Service {
 /// The keys of all objects of a complete avatar: the manifest, the kept original, the renditions.
 fn keys_of(record: &Record) -> impl Iterator<Item = ObjectKey> {
     let avatar = record.avatar_id;
+    let original = record.original.as_ref();
+    let original =
+        original.map(|original| ObjectKey::of_original(avatar, record.audience, original));
     let master = record
         .master
-        .map(|format| ObjectKey::Master { avatar, format });
+        .map(|format| ObjectKey::PrivateOriginal { avatar, format });
     let renditions = record
         .renditions
         .iter()
         .map(|rendition| ObjectKey::of_rendition(record, rendition));
     std::iter::once(ObjectKey::Manifest { avatar })
+        .chain(original)
         .chain(master)
         .chain(renditions)
 }

@@ -230,7 +230,7 @@ pub(super) fn decode(
             layout,
             pixels,
         },
-        window: Window::from(request.square),
+        window: Window::from(request.area()),
         colors: Colors::from(profile(bytes).map(<[u8]>::to_vec)),
     })
 }

@@ -103,7 +103,7 @@ pub(super) fn decode(
     }
     Ok(Decoded {
         raster: decoder.canvas.into_raster(),
-        window: Window::from(request.square),
+        window: Window::from(request.area()),
         colors: Colors::Unmarked,
     })
 }

@@ -13,7 +13,7 @@ mod webp;
 pub(super) use animation::Frame;
 
 use super::control::Control;
-use super::geometry::{Square, Window};
+use super::geometry::{Area, Square, Window, original_size};
 use super::orientation::Orientation;
 use super::planes::Picture;
 use super::raster::Raster;
@@ -52,11 +52,57 @@ pub(super) struct Memory {
 /// The part of a picture to decode, and its detail.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeRequest {
-    /// The part, in pixels of the stored picture.
+    /// The part that the variants show, in pixels of the stored picture.
     pub(super) square: Square,
-    /// The edge that the part needs after decoding, in pixels. A smaller part keeps its own size.
+    /// The edge that this part needs after decoding, in pixels. A smaller part keeps its own size.
     pub(super) edge_px: u32,
+    /// The original to make; `None` if none is made. Then only the square is decoded.
+    pub(super) original: Option<OriginalRequest>,
     pub(super) chroma: Chroma,
+}
+
+/// The original to make.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OriginalRequest {
+    /// The whole picture, as it is stored.
+    pub(super) area: Area,
+    /// The width and height that it gets. It lies as the stored picture does.
+    pub(super) size: (u32, u32),
+}
+
+impl OriginalRequest {
+    /// The original of a picture that is stored as `width` by `height`.
+    pub(super) fn of(width: u32, height: u32) -> Self {
+        Self {
+            area: Area::whole(width, height),
+            size: original_size(width, height),
+        }
+    }
+}
+
+impl DecodeRequest {
+    /// The part to decode.
+    pub(super) fn area(&self) -> Area {
+        match &self.original {
+            Some(original) => original.area,
+            None => self.square.into(),
+        }
+    }
+
+    /// The smallest sufficient scale: so many pixels of the result for so many of the stored picture.
+    pub(super) fn scale(&self) -> (u32, u32) {
+        let of_square = (self.edge_px, self.square.edge);
+        let Some(OriginalRequest { area, size }) = self.original else {
+            return of_square;
+        };
+        let of_original = (size.0.max(size.1), area.width.max(area.height));
+        let scaled = |(to, _): (u32, u32), (_, from): (u32, u32)| u64::from(to) * u64::from(from);
+        if scaled(of_square, of_original) > scaled(of_original, of_square) {
+            of_square
+        } else {
+            of_original
+        }
+    }
 }
 
 /// The required resolution of chroma.
@@ -69,21 +115,32 @@ pub(super) enum Chroma {
 }
 
 impl Header {
-    /// The edge of the requested part after decoding, in pixels.
-    pub(super) fn decoded_edge_px(&self, request: &DecodeRequest) -> u32 {
-        let edge = request.square.edge;
-        match self.format {
-            SourceFormat::Jpeg => edge * jpeg::eighths(request) / 8 + 1,
-            SourceFormat::Heic | SourceFormat::Avif => edge / heif::shrink(request) + 1,
-            _ => edge,
-        }
+    /// The length of a side of the requested part after decoding, in pixels.
+    fn decoded_px(&self, request: &DecodeRequest, side: u32) -> u64 {
+        u64::from(match self.format {
+            SourceFormat::Jpeg => side * jpeg::eighths(request) / 8 + 1,
+            SourceFormat::Heic | SourceFormat::Avif => side / heif::shrink(request) + 1,
+            _ => side,
+        })
+    }
+
+    /// The edge of the square after decoding, in pixels.
+    pub(super) fn decoded_edge_px(&self, request: &DecodeRequest) -> u64 {
+        self.decoded_px(request, request.square.edge)
+    }
+
+    /// The width and height of the requested part after decoding, in pixels.
+    pub(super) fn decoded_size(&self, request: &DecodeRequest) -> (u64, u64) {
+        let Area { width, height, .. } = request.area();
+        let decoded = |side| self.decoded_px(request, side);
+        (decoded(width), decoded(height))
     }
 
     /// Upper bound on the memory that decoding takes at its peak, its result included.
     pub(super) fn memory_bytes(&self, request: &DecodeRequest) -> u64 {
-        let decoded = u64::from(self.decoded_edge_px(request));
+        let (width, height) = self.decoded_size(request);
         let scaled_bytes = self.scaled_bytes(request);
-        let of_result = scaled_bytes.max(self.memory.pixel_bytes * decoded.pow(2));
+        let of_result = scaled_bytes.max(self.memory.pixel_bytes * width * height);
         self.memory
             .fixed_bytes
             .saturating_add(self.profile_bytes + scaled_bytes + of_result)
@@ -96,22 +153,25 @@ impl Header {
             SourceFormat::Gif | SourceFormat::Webp | SourceFormat::Bmp => {
                 u64::from(self.width) * u64::from(self.height)
             }
-            _ => u64::from(self.decoded_edge_px(request)).pow(2),
+            _ => {
+                let (width, height) = self.decoded_size(request);
+                width * height
+            }
         };
         self.profile_bytes + self.scaled_bytes(request).max(pixels * 4)
     }
 
     fn scaled_bytes(&self, request: &DecodeRequest) -> u64 {
         // Rounded up, because blocks may reach beyond the edge.
-        let decoded = u64::from(self.decoded_edge_px(request)) + 8;
-        self.memory.scaled_bytes * decoded.pow(2) / u64::from(request.square.edge).pow(2)
+        let (width, height) = self.decoded_size(request);
+        self.memory.scaled_bytes * (width + 8) * (height + 8) / request.area().pixels()
     }
 }
 
 /// The decoded picture: at least the requested part.
 pub(super) struct Decoded<P = Raster> {
     pub(super) raster: P,
-    /// The position of the requested square in the raster.
+    /// The position of the requested part in the raster.
     pub(super) window: Window,
     pub(super) colors: Colors,
 }

@@ -97,7 +97,7 @@ pub(super) fn decode(
     control: &Control,
 ) -> Result<Decoded, Error> {
     let file = open(bytes, header)?;
-    let square = request.square;
+    let area = request.area();
     let picture = match file.content() {
         Content::Still(picture) => *picture,
         Content::Animation(animation) => {
@@ -107,7 +107,7 @@ pub(super) fn decode(
                 draw(&mut canvas, &first, control)?;
                 return Ok(Decoded {
                     raster: canvas.into_raster(),
-                    window: Window::from(square),
+                    window: Window::from(area),
                     colors: colors(&file),
                 });
             }
@@ -116,20 +116,16 @@ pub(super) fn decode(
     };
     let picture = picture.ok_or(MISSING)?;
     let part = webp::Area {
-        x: square.x,
-        y: square.y,
-        width: square.edge,
-        height: square.edge,
+        x: area.x,
+        y: area.y,
+        width: area.width,
+        height: area.height,
     };
     let (layout, pixel_layout) = layouts(&picture);
     let pixels = decode_part(&picture, part, pixel_layout, control)?;
     Ok(Decoded {
-        raster: Raster::new(square.edge, square.edge, layout, pixels).ok_or(DAMAGED)?,
-        window: Window {
-            x: 0.0,
-            y: 0.0,
-            edge: square.edge.into(),
-        },
+        raster: Raster::new(area.width, area.height, layout, pixels).ok_or(DAMAGED)?,
+        window: Window::whole(area.width, area.height),
         colors: colors(&file),
     })
 }

@@ -10,7 +10,7 @@ pub(super) use webp::{Animation, THOROUGH_UP_TO_PX};
 
 use super::planes::Picture;
 use super::raster::{Layout, Raster};
-use super::{Error, Recipe};
+use super::{Error, Original, Recipe};
 use crate::Format;
 
 /// Encodes a picture that a program drew: `width × height` pixels in sRGB, three bytes each, in
@@ -76,16 +76,23 @@ pub(super) fn encode(picture: &Picture, format: Format, recipe: &Recipe) -> Resu
     }
 }
 
-/// Encodes a picture from which variants can be made again: nearly lossless, and small enough to
-/// keep.
-pub(super) fn encode_master(picture: &Picture) -> Result<(Format, Vec<u8>), Error> {
-    match picture {
-        Picture::Pixels(raster) if raster.layout == Layout::Rgba => {
-            Ok((Format::Webp, webp::encode(raster, 95)?))
-        }
-        Picture::Pixels(raster) => Ok((Format::Jpeg, jpeg::encode_full_chroma(raster, 95)?)),
-        Picture::Planes(planes) => Ok((Format::Jpeg, jpeg::encode_planes(planes, 95)?)),
-    }
+/// The quality of originals: nearly lossless, and small enough to keep.
+const ORIGINAL_QUALITY: u8 = 95;
+
+/// Encodes an original.
+pub(super) fn encode_original(raster: &Raster) -> Result<(Original, Vec<u8>), Error> {
+    let (format, bytes) = if raster.layout == Layout::Rgba {
+        (Format::Webp, webp::encode(raster, ORIGINAL_QUALITY)?)
+    } else {
+        let bytes = jpeg::encode_full_chroma(raster, ORIGINAL_QUALITY)?;
+        (Format::Jpeg, bytes)
+    };
+    let original = Original {
+        format,
+        width: raster.width,
+        height: raster.height,
+    };
+    Ok((original, bytes))
 }
 
 fn internal(encoder: &str, error: &dyn std::fmt::Display) -> Error {

@@ -58,7 +58,7 @@ fn every_fixture_gives_upright_renditions_without_its_metadata() {
     for (name, bytes) in fixtures() {
         let recipe = Recipe {
             animated: true,
-            keep_master: true,
+            keep_original: true,
             ..recipe()
         };
         let (processed, outputs) =
@@ -66,13 +66,37 @@ fn every_fixture_gives_upright_renditions_without_its_metadata() {
         let source = processed.source;
         assert!(source.height > source.width, "{name}: {source:?}");
         assert_eq!(source.animated, name.starts_with("moving"), "{name}");
+        check_original(&name, &outputs, &processed.source);
         for output in outputs {
-            let (Output::Rendition(_, bytes) | Output::Master(_, bytes)) = output;
+            let (Output::Rendition(_, bytes) | Output::Original(_, bytes)) = output;
             for part in parts_of(&bytes) {
                 assert!(NEEDED.contains(&part.as_str()), "{name} leaves {part}");
             }
         }
     }
+}
+
+/// Checks that the original shows the whole upright picture: the square in its middle is the largest
+/// rendition.
+fn check_original(name: &str, outputs: &[Output], source: &Source) {
+    let Some(Output::Original(original, bytes)) = outputs.first() else {
+        panic!("{name}: the original is not the first output")
+    };
+    let size = (original.width, original.height);
+    assert_eq!(size, (source.width, source.height), "{name}");
+    let picture = ::image::load_from_memory(bytes).unwrap();
+    assert_eq!((picture.width(), picture.height()), size, "{name}");
+    let edge = source.width;
+    let top = (source.height - edge) / 2;
+    let square = picture.crop_imm(0, top, edge, edge);
+    let rendition = png_of(outputs, edge.min(200));
+    let filter = ::image::imageops::FilterType::Lanczos3;
+    let shrunk = square.resize_exact(rendition.width, rendition.width, filter);
+    let shrunk = shrunk.to_rgba8().into_raw();
+    let (width, height) = (rendition.width, rendition.height);
+    let found = Raster::new(width, height, crate::raster::Layout::Rgba, shrunk).unwrap();
+    let difference = difference(&found, &rendition);
+    assert!(difference < 4.0, "{name}: {difference}");
 }
 
 /// The parts that a rendition may contain. None of them can hold text.
@@ -220,7 +244,7 @@ fn an_animation_has_animated_renditions_with_its_timing() {
         let mut animated = 0;
         for output in &outputs {
             let Output::Rendition(rendition, bytes) = output else {
-                panic!("no master was asked for")
+                panic!("no original was asked for")
             };
             if !rendition.animated {
                 continue;

@@ -26,7 +26,7 @@ pub(crate) fn recipe() -> Recipe {
         jpeg_quality: 82,
         background: [255, 255, 255],
         animated: false,
-        keep_master: false,
+        keep_original: false,
     }
 }
 
@@ -82,7 +82,7 @@ fn pixel(raster: &Raster, x: u32, y: u32) -> &[u8] {
 }
 
 #[track_caller]
-fn assert_close(found: &[u8], expected: &[u8]) {
+pub(super) fn assert_close(found: &[u8], expected: &[u8]) {
     assert!(
         found.len() == expected.len()
             && found.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 6),
@@ -90,10 +90,10 @@ fn assert_close(found: &[u8], expected: &[u8]) {
     );
 }
 
-const RED: [u8; 3] = [220, 30, 30];
-const GREEN: [u8; 3] = [30, 180, 30];
-const BLUE: [u8; 3] = [30, 30, 220];
-const YELLOW: [u8; 3] = [220, 220, 30];
+pub(super) const RED: [u8; 3] = [220, 30, 30];
+pub(super) const GREEN: [u8; 3] = [30, 180, 30];
+pub(super) const BLUE: [u8; 3] = [30, 30, 220];
+pub(super) const YELLOW: [u8; 3] = [220, 220, 30];
 
 /// Quarters: red and green above blue and yellow.
 fn quarters(width: usize, height: usize) -> Vec<u8> {
@@ -117,7 +117,7 @@ pub(super) fn exif(orientation: u8) -> Vec<u8> {
     exif
 }
 
-fn jpeg(width: usize, height: usize, orientation: u8) -> Vec<u8> {
+pub(super) fn jpeg(width: usize, height: usize, orientation: u8) -> Vec<u8> {
     let exif = exif(orientation);
     Encoder::new(&quarters(width, height), width, height, PixelFormat::Rgb)
         .quality(95)
@@ -149,7 +149,7 @@ fn every_variant_is_emitted_in_every_format_from_the_largest_to_the_smallest() {
                     rendition.height,
                 )
             }
-            Output::Master(..) => panic!("no master was asked for"),
+            Output::Original(..) => panic!("no original was asked for"),
         })
         .collect();
     let expected: Vec<_> = [("full", 200), ("medium", 128), ("small", 64)]
@@ -231,24 +231,14 @@ fn nothing_is_ever_enlarged() {
 }
 
 #[test]
-fn a_master_is_made_if_the_recipe_keeps_it() {
+fn no_rendition_contains_metadata_of_the_upload() {
     let recipe = Recipe {
-        keep_master: true,
+        keep_original: true,
         ..recipe()
     };
-    let (_, outputs) = run(&jpeg(640, 480, 1), &recipe, None).unwrap();
-    let Some(Output::Master(Format::Jpeg, bytes)) = outputs.first() else {
-        panic!("the master comes first")
-    };
-    let probe = probe(bytes, &recipe.limits).unwrap();
-    assert_eq!((probe.width, probe.height), (480, 480));
-}
-
-#[test]
-fn no_rendition_contains_metadata_of_the_upload() {
-    let (_, outputs) = run(&jpeg(640, 480, 6), &recipe(), None).unwrap();
+    let (_, outputs) = run(&jpeg(640, 480, 6), &recipe, None).unwrap();
     for output in outputs {
-        let (Output::Rendition(_, bytes) | Output::Master(_, bytes)) = output;
+        let (Output::Rendition(_, bytes) | Output::Original(_, bytes)) = output;
         for word in [
             &b"Exif"[..],
             b"EXIF",

@@ -18,7 +18,7 @@ use super::{Colors, DecodeRequest, Decoded, Header, HeaderError, MAX_PROFILE_BYT
 use crate::Error;
 use crate::SourceFormat;
 use crate::control::Control;
-use crate::geometry::{Square, Window};
+use crate::geometry::{Area, Window};
 use crate::orientation::Orientation;
 use crate::raster::{Layout, Raster};
 use codec::{Codec, Samples, Tiles};
@@ -316,12 +316,9 @@ fn clean(length: (u32, u32), offset: (i32, u32), coded: u32) -> Result<(u32, u32
 }
 
 /// The number of pixels, across and down, that are merged into one.
-pub(super) const fn shrink(request: &DecodeRequest) -> u32 {
-    if request.square.edge >= request.edge_px * 2 {
-        2
-    } else {
-        1
-    }
+pub(super) fn shrink(request: &DecodeRequest) -> u32 {
+    let (to, from) = request.scale();
+    if from >= to * 2 { 2 } else { 1 }
 }
 
 pub(super) fn decode(
@@ -334,21 +331,22 @@ pub(super) fn decode(
     let file = container::open(bytes).map_err(|refusal| broken(&refusal))?;
     let picture = Picture::read(&file, file.primary_id).map_err(|refusal| broken(&refusal))?;
     let codec = picture.codec;
-    let square = Square {
-        x: request.square.x + picture.shown.x,
-        y: request.square.y + picture.shown.y,
-        ..request.square
+    let area = request.area();
+    let area = Area {
+        x: area.x + picture.shown.x,
+        y: area.y + picture.shown.y,
+        ..area
     };
     let shrink = shrink(request);
-    // From the pixel in which the square begins to the one in which it ends, within the picture.
-    let span = |from: u32, length: u32| {
+    // From the pixel in which the area begins to the one in which it ends, within the picture.
+    let span = |from: u32, wanted: u32, length: u32| {
         let begin = from / shrink;
-        let end = (from + square.edge).div_ceil(shrink);
+        let end = (from + wanted).div_ceil(shrink);
         // The last pixel of an odd length is not merged.
         (begin, end.min(length / shrink).max(begin + 1) - begin)
     };
-    let (left, width) = span(square.x, picture.coded_width);
-    let (top, height) = span(square.y, picture.coded_height);
+    let (left, width) = span(area.x, area.width, picture.coded_width);
+    let (top, height) = span(area.y, area.height, picture.coded_height);
     let alpha = alpha_of(&file, &picture.items);
     let layout = if alpha.is_some() {
         Layout::Rgba
@@ -398,14 +396,21 @@ pub(super) fn decode(
     }
     let profile = profile(&file, &picture.items);
     let scale = f64::from(shrink);
-    let x = f64::from(square.x) / scale - f64::from(left);
-    let y = f64::from(square.y) / scale - f64::from(top);
-    let room = (f64::from(width) - x).min(f64::from(height) - y);
+    let x = f64::from(area.x) / scale - f64::from(left);
+    let y = f64::from(area.y) / scale - f64::from(top);
+    let (wide, high) = (
+        f64::from(area.width) / scale,
+        f64::from(area.height) / scale,
+    );
+    // Both sides lose the same part, so the proportions stay.
+    let left_over = ((f64::from(width) - x) / wide).min((f64::from(height) - y) / high);
+    let kept = left_over.min(1.0);
     Ok(Decoded {
         window: Window {
             x,
             y,
-            edge: (f64::from(square.edge) / scale).min(room),
+            width: (wide * kept).min(f64::from(width) - x),
+            height: (high * kept).min(f64::from(height) - y),
         },
         raster: patch.raster,
         colors: profile.map_or(colors.unwrap_or(Colors::Unmarked), |profile| {

@@ -12,7 +12,7 @@ mod zune;
 use super::{CONTRADICTION, Chroma, Colors, DecodeRequest, Decoded, Header, HeaderError, Memory};
 use crate::Error;
 use crate::SourceFormat;
-use crate::geometry::{Square, Window};
+use crate::geometry::{Area, Window};
 use crate::planes::{Picture, Planes};
 use crate::raster::{Layout, Raster};
 pub(super) use markers::claimed_size;
@@ -180,11 +180,10 @@ pub(super) fn decode_embedded(
     Ok(decoded.raster.pixels)
 }
 
-/// The smallest scale, in eighths, at which the square still has the requested edge.
+/// The smallest scale, in eighths, at which the part still has the requested size.
 pub(super) fn eighths(request: &DecodeRequest) -> u32 {
-    (request.edge_px * 8)
-        .div_ceil(request.square.edge)
-        .clamp(1, 8)
+    let (to, from) = request.scale();
+    (to * 8).div_ceil(from).clamp(1, 8)
 }
 
 pub(super) fn decode(
@@ -199,13 +198,13 @@ pub(super) fn decode(
     let markers = Markers::read(bytes).map_err(corrupt)?;
     debug_assert!(header.width == markers.width && header.height == markers.height);
     let colors = Colors::from(markers.icc_profile(bytes));
-    let square = request.square;
+    let area = request.area();
     let part = Part {
         eighths: eighths(request),
-        x: square.x,
-        y: square.y,
-        width: square.edge,
-        height: square.edge,
+        x: area.x,
+        y: area.y,
+        width: area.width,
+        height: area.height,
     };
     if planes_serve(&markers, request)
         && let Some(planes) =
@@ -213,7 +212,7 @@ pub(super) fn decode(
     {
         return Ok(Decoded {
             raster: Picture::Planes(planes),
-            window: window_in(square, part.eighths, 0, 0),
+            window: window_in(area, part.eighths, 0, 0),
             colors,
         });
     }
@@ -224,7 +223,7 @@ pub(super) fn decode(
         }
     }
     Ok(Decoded {
-        window: window_in(square, scaled.eighths, scaled.left, scaled.top),
+        window: window_in(area, scaled.eighths, scaled.left, scaled.top),
         raster: Picture::Pixels(scaled.raster),
         colors,
     })
@@ -244,14 +243,15 @@ fn planes_serve(markers: &Markers, request: &DecodeRequest) -> bool {
         && request.square.edge >= markers.width / 2
 }
 
-/// The position of a square in a scaled picture whose corner lies at `left` and `top`.
-fn window_in(square: Square, eighths: u32, left: u32, top: u32) -> Window {
+/// The position of an area in a scaled picture whose corner lies at `left` and `top`.
+fn window_in(area: Area, eighths: u32, left: u32, top: u32) -> Window {
     let scale = f64::from(eighths) / 8.0;
-    let whole = Window::from(square);
+    let whole = Window::from(area);
     Window {
         x: whole.x * scale - f64::from(left),
         y: whole.y * scale - f64::from(top),
-        edge: whole.edge * scale,
+        width: whole.width * scale,
+        height: whole.height * scale,
     }
 }
 
@@ -261,6 +261,7 @@ mod tests {
     use libjpeg_turbo_rs::{Encoder, PixelFormat, Subsampling};
 
     use super::*;
+    use crate::geometry::Square;
 
     fn soft_picture(width: usize, height: usize) -> Vec<u8> {
         let mut pixels = Vec::new();
@@ -339,6 +340,7 @@ mod tests {
             let request = DecodeRequest {
                 square,
                 edge_px,
+                original: None,
                 chroma,
             };
             let decoded = decode(&bytes, &header, &request).unwrap();
@@ -351,9 +353,9 @@ mod tests {
                 chroma == Chroma::Halved
             );
             let window = decoded.window;
-            assert!(window.edge >= f64::from(edge_px));
-            assert!(window.x >= 0.0 && window.x + window.edge <= f64::from(width));
-            assert!(window.y >= 0.0 && window.y + window.edge <= f64::from(height));
+            assert!(window.width >= f64::from(edge_px));
+            assert!(window.x >= 0.0 && window.x + window.width <= f64::from(width));
+            assert!(window.y >= 0.0 && window.y + window.height <= f64::from(height));
         }
     }
 
@@ -418,6 +420,7 @@ mod tests {
         let request = DecodeRequest {
             square: Square { x: 0, y: 0, edge },
             edge_px: edge,
+            original: None,
             chroma: Chroma::Halved,
         };
         let header = header(&bytes).ok().unwrap();
@@ -453,6 +456,7 @@ mod tests {
                     edge: 100,
                 },
                 edge_px: 100,
+                original: None,
                 chroma: Chroma::Halved,
             };
             let header = header(&bytes).ok().unwrap();

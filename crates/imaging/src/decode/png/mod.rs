@@ -135,11 +135,11 @@ pub(super) fn decode(
         ColorType::Rgb => Layout::Rgb,
         ColorType::Rgba | ColorType::Indexed => Layout::Rgba,
     };
-    let square = request.square;
+    let area = request.area();
     let sample_bytes = if depth == BitDepth::Sixteen { 2 } else { 1 };
     let pixel_bytes = layout.channels() * sample_bytes;
-    let columns = square.x as usize * pixel_bytes..(square.x + square.edge) as usize * pixel_bytes;
-    let mut pixels = Vec::with_capacity(Raster::len_of(square.edge, square.edge, layout));
+    let columns = area.x as usize * pixel_bytes..(area.x + area.width) as usize * pixel_bytes;
+    let mut pixels = Vec::with_capacity(Raster::len_of(area.width, area.height, layout));
     let mut keep = |row: &[u8]| {
         let row = &row[columns.clone()];
         if sample_bytes == 1 {
@@ -164,13 +164,13 @@ pub(super) fn decode(
             .map_err(|error| corrupt(&error))?;
         for row in whole
             .chunks_exact(info.line_size)
-            .skip(square.y as usize)
-            .take(square.edge as usize)
+            .skip(area.y as usize)
+            .take(area.height as usize)
         {
             keep(row);
         }
     } else {
-        // Rows below the square are decoded too: a picture is accepted only if it is complete.
+        // Rows below the area are decoded too: a picture is accepted only if it is complete.
         for y in 0..header.height {
             if y % 64 == 0 {
                 control.check()?;
@@ -183,20 +183,16 @@ pub(super) fn decode(
                         format: SourceFormat::Png,
                         reason: Cow::Borrowed("it ends before its last row"),
                     })?;
-            if (square.y..square.y + square.edge).contains(&y) {
+            if (area.y..area.y + area.height).contains(&y) {
                 keep(row.data());
             }
         }
     }
-    let raster = Raster::new(square.edge, square.edge, layout, pixels).ok_or(Error::Corrupt {
+    let raster = Raster::new(area.width, area.height, layout, pixels).ok_or(Error::Corrupt {
         format: SourceFormat::Png,
         reason: Cow::Borrowed("its parts do not fit together"),
     })?;
-    let window = Window {
-        x: 0.0,
-        y: 0.0,
-        edge: f64::from(square.edge),
-    };
+    let window = Window::whole(area.width, area.height);
     Ok(Decoded {
         raster,
         window,

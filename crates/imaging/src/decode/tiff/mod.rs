@@ -21,7 +21,7 @@ use super::{
 use crate::Error;
 use crate::SourceFormat;
 use crate::control::Control;
-use crate::geometry::{Square, Window};
+use crate::geometry::{Area, Window};
 use crate::orientation::Orientation;
 use crate::raster::{Layout, Raster};
 
@@ -102,13 +102,13 @@ pub(super) fn decode(
     let storage = Storage::read(&directory).map_err(|error| refused(&error))?;
     let profile = directory.profile().map_err(|error| refused(&error))?;
     debug_assert!((header.width, header.height) == (storage.width, storage.height));
-    let square = request.square;
+    let area = request.area();
     let layout = layout(&storage);
     let mut raster = Raster {
-        width: square.edge,
-        height: square.edge,
+        width: area.width,
+        height: area.height,
         layout,
-        pixels: vec![0; Raster::len_of(square.edge, square.edge, layout)],
+        pixels: vec![0; Raster::len_of(area.width, area.height, layout)],
     };
     let palette = palette(&storage);
     let blocks = &storage.blocks;
@@ -133,15 +133,11 @@ pub(super) fn decode(
             y,
             rows,
         };
-        block.draw(&mut raster, square);
+        block.draw(&mut raster, area);
     }
     Ok(Decoded {
         raster,
-        window: Window {
-            x: 0.0,
-            y: 0.0,
-            edge: f64::from(square.edge),
-        },
+        window: Window::whole(area.width, area.height),
         colors: Colors::from(profile.map(<[u8]>::to_vec)),
     })
 }
@@ -284,23 +280,23 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Draws the pixels that lie in `square`, of which `raster` is a picture.
-    fn draw(&self, raster: &mut Raster, square: Square) {
-        let clip = |from: u32, length: u32, start: u32| {
-            let end = (from + length).min(start + square.edge);
+    /// Draws the pixels that lie in `area`, of which `raster` is a picture.
+    fn draw(&self, raster: &mut Raster, area: Area) {
+        let clip = |from: u32, length: u32, start: u32, wanted: u32| {
+            let end = (from + length).min(start + wanted);
             from.max(start)..end
         };
-        let columns = clip(self.x, self.storage.blocks.width, square.x);
-        let rows = clip(self.y, self.rows, square.y);
+        let columns = clip(self.x, self.storage.blocks.width, area.x, area.width);
+        let rows = clip(self.y, self.rows, area.y, area.height);
         if columns.is_empty() {
             return;
         }
         let channels = raster.layout.channels();
         let stride = raster.stride();
-        let from = (columns.start - square.x) as usize * channels;
+        let from = (columns.start - area.x) as usize * channels;
         let length = columns.len() * channels;
         for y in rows {
-            let target = &mut raster.pixels[(y - square.y) as usize * stride + from..][..length];
+            let target = &mut raster.pixels[(y - area.y) as usize * stride + from..][..length];
             self.draw_row(
                 target,
                 (y - self.y) as usize,

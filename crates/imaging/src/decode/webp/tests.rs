@@ -18,6 +18,7 @@ fn request(square: Square) -> DecodeRequest {
     DecodeRequest {
         square,
         edge_px: square.edge,
+        original: None,
         chroma: Chroma::Whole,
     }
 }

@@ -71,7 +71,12 @@ fn check(case: &Case, count: usize, random: &mut fastrand::Rng) -> Vec<String> {
         }
         .max(8);
         let format = case.formats[index % case.formats.len()];
-        if let Err(how) = check_one(case, &premultiplied, crop, edge_px, format) {
+        let checked = if index % 5 == 0 {
+            check_original(case, &premultiplied, crop, edge_px)
+        } else {
+            check_one(case, &premultiplied, crop, edge_px, format)
+        };
+        if let Err(how) = checked {
             let Crop { x, y, .. } = crop;
             let name = &case.name;
             wrong.push(format!(
@@ -82,14 +87,9 @@ fn check(case: &Case, count: usize, random: &mut fastrand::Rng) -> Vec<String> {
     wrong
 }
 
-fn check_one(
-    case: &Case,
-    premultiplied: &Rgba32FImage,
-    crop: Crop,
-    edge_px: u32,
-    format: Format,
-) -> Result<(), String> {
-    let recipe = Recipe {
+/// A recipe of one variant.
+fn recipe_of(edge_px: u32, format: Format) -> Recipe {
+    Recipe {
         variants: vec![Target {
             name: VariantName::new("one").unwrap(),
             edge_px,
@@ -97,17 +97,81 @@ fn check_one(
         formats: vec![format],
         jpeg_quality: 95,
         ..recipe()
+    }
+}
+
+/// Checks an original and, beside it, a variant in PNG.
+fn check_original(
+    case: &Case,
+    premultiplied: &Rgba32FImage,
+    crop: Crop,
+    edge_px: u32,
+) -> Result<(), String> {
+    let recipe = Recipe {
+        keep_original: true,
+        ..recipe_of(edge_px, Format::Png)
     };
     let (_, outputs) = run(&case.bytes, &recipe, Some(crop)).map_err(|error| error.to_string())?;
-    let [Output::Rendition(rendition, bytes)] = outputs.as_slice() else {
+    let [Output::Original(original, bytes), rendition] = outputs.as_slice() else {
         return Err(format!("{} outputs", outputs.len()));
+    };
+    let (width, height) = (case.expected.width(), case.expected.height());
+    if (original.width, original.height) != (width, height) {
+        return Err(format!(
+            "the original has {} × {} px",
+            original.width, original.height
+        ));
+    }
+    let found = self::premultiplied(&::image::load_from_memory(bytes).unwrap());
+    if (found.width(), found.height()) != (width, height) {
+        return Err("the original has another size than it says".to_owned());
+    }
+    compare(case, found, premultiplied.clone(), original.format)
+        .map_err(|how| format!("the original: {how}"))?;
+    check_rendition(case, premultiplied, crop, edge_px, rendition)
+}
+
+fn check_one(
+    case: &Case,
+    premultiplied: &Rgba32FImage,
+    crop: Crop,
+    edge_px: u32,
+    format: Format,
+) -> Result<(), String> {
+    let recipe = recipe_of(edge_px, format);
+    let (_, outputs) = run(&case.bytes, &recipe, Some(crop)).map_err(|error| error.to_string())?;
+    let [rendition] = outputs.as_slice() else {
+        return Err(format!("{} outputs", outputs.len()));
+    };
+    check_rendition(case, premultiplied, crop, edge_px, rendition)
+}
+
+fn check_rendition(
+    case: &Case,
+    premultiplied: &Rgba32FImage,
+    crop: Crop,
+    edge_px: u32,
+    output: &Output,
+) -> Result<(), String> {
+    let Output::Rendition(rendition, bytes) = output else {
+        return Err("no rendition".to_owned());
     };
     if (rendition.width, rendition.height) != (edge_px, edge_px) {
         return Err(format!("it is {} px wide", rendition.width));
     }
-    let mut found = self::premultiplied(&::image::load_from_memory(bytes).unwrap());
+    let found = self::premultiplied(&::image::load_from_memory(bytes).unwrap());
     let part = imageops::crop_imm(premultiplied, crop.x, crop.y, crop.width, crop.height);
-    let mut expected = imageops::resize(&part.to_image(), edge_px, edge_px, FilterType::Lanczos3);
+    let expected = imageops::resize(&part.to_image(), edge_px, edge_px, FilterType::Lanczos3);
+    compare(case, found, expected, rendition.format)
+}
+
+/// Compares two premultiplied pictures of the same size.
+fn compare(
+    case: &Case,
+    mut found: Rgba32FImage,
+    mut expected: Rgba32FImage,
+    format: Format,
+) -> Result<(), String> {
     if case.any_alpha {
         for (expected, found) in expected.pixels_mut().zip(found.pixels()) {
             expected.0 = expected.0.map(|value| value * found.0[3]);
@@ -123,7 +187,7 @@ fn check_one(
         .into_iter()
         .fold(f32::INFINITY, f32::min);
     // A JPEG subsamples chroma, which matters in small pictures.
-    let coded = if format == Format::Jpeg { 3.0 } else { 0.0 };
+    let coded = if format == Format::Png { 0.0 } else { 3.0 };
     // A shift is invisible if neighbouring pixels are equal.
     let flat =
         difference(&expected, &expected, (1, 0)).min(difference(&expected, &expected, (0, 1)));

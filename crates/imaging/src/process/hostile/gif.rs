@@ -15,7 +15,7 @@ fn markup_in_a_comment_does_not_make_a_gif_a_page() {
     };
     let (_, outputs) = run(dot, &recipe, None).unwrap();
     for output in outputs {
-        let (Output::Rendition(_, bytes) | Output::Master(_, bytes)) = output;
+        let (Output::Rendition(_, bytes) | Output::Original(_, bytes)) = output;
         assert!(!bytes.windows(6).any(|window| window == b"script"));
     }
 }

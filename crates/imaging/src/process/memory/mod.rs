@@ -42,8 +42,10 @@ pub(super) enum Kind {
     Part,
     /// One small size.
     One,
-    /// The usual sizes in every format, and a master.
+    /// The usual sizes in every format, and an original.
     All,
+    /// The usual outputs, and an original.
+    Original,
     /// The usual formats, and animated renditions.
     AnimatedRenditions,
     /// Two sizes that are encoded thoroughly, at the highest quality.
@@ -78,7 +80,7 @@ impl Kind {
             jpeg_quality: if self == Self::Finest { 100 } else { 82 },
             background: [255; 3],
             animated: self == Self::AnimatedRenditions,
-            keep_master: self == Self::All,
+            keep_original: matches!(self, Self::All | Self::Original),
         }
     }
 

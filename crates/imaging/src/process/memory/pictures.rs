@@ -8,7 +8,7 @@ use png::{BitDepth, ColorType};
 
 use super::super::bitmaps::{self, LONG, STRIPS, TILES};
 use super::super::tests::recipe;
-use super::Kind::{self, All, AnimatedRenditions, Finest, One, Part, Usual};
+use super::Kind::{self, All, AnimatedRenditions, Finest, One, Original, Part, Usual};
 use crate::Format;
 use crate::encode::{self, Animation};
 use crate::planes::Picture;
@@ -18,17 +18,17 @@ type Make = fn() -> Vec<u8>;
 
 /// Pictures by name, with the outputs to make; each is made on demand.
 pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
-    ("baseline 420", &[Usual, One], || {
+    ("baseline 420", &[Original, Usual, One], || {
         jpeg(Subsampling::S420, false)
     }),
     ("baseline 444", &[Usual], || jpeg(Subsampling::S444, false)),
     ("progressive 420", &[Usual], || {
         jpeg(Subsampling::S420, true)
     }),
-    ("progressive 444", &[One, Part], || {
+    ("progressive 444", &[Original, One, Part], || {
         jpeg(Subsampling::S444, true)
     }),
-    ("inks with a large profile", &[One], inks),
+    ("inks with a large profile", &[Original, One], inks),
     ("rgba", &[All, One], || {
         png((1200, 1200), (ColorType::Rgba, BitDepth::Eight), false)
     }),
@@ -49,17 +49,17 @@ pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
     ("interlaced rgba", &[One], || {
         png((1000, 1000), (ColorType::Rgba, BitDepth::Eight), true)
     }),
-    ("interlaced sixteen", &[Usual], || {
+    ("interlaced sixteen", &[Original, Usual], || {
         png((2000, 2000), (ColorType::Rgba, BitDepth::Sixteen), true)
     }),
-    ("wide interlaced", &[One], || {
+    ("wide interlaced", &[Original, One], || {
         png((4096, 600), (ColorType::Rgb, BitDepth::Eight), true)
     }),
     ("png with a profile of zeros", &[One], profile_of_zeros),
     ("lossy", &[Usual], || {
         webp(&waves(1500, 1500, 3), 1500, Layout::Rgb)
     }),
-    ("lossy with alpha", &[Usual], || {
+    ("lossy with alpha", &[Original, Usual], || {
         webp(&noise(1000 * 1000 * 4), 1000, Layout::Rgba)
     }),
     ("lossless", &[One], || {
@@ -69,12 +69,14 @@ pub(super) const ALL: &[(&str, &[Kind], Make)] = &[
         encode::encode_lossless(&raster(noise(1000 * 1000 * 4), 1000, Layout::Rgba), 0, 0)
     }),
     ("gif", &[Usual, AnimatedRenditions], || gif((240, 240), 40)),
-    ("wide gif", &[One], || gif((4096, 900), 1)),
+    ("wide gif", &[Original, One], || gif((4096, 900), 1)),
     ("apng", &[Usual, AnimatedRenditions], apng),
     ("moving webp", &[AnimatedRenditions], moving_webp),
-    ("heic", &[Usual, Part], || heic(512, &noise(512 * 512 * 4))),
+    ("heic", &[Original, Usual, Part], || {
+        heic(512, &noise(512 * 512 * 4))
+    }),
     ("heic with much that is not needed", &[One], padded_heic),
-    ("bmp", &[Usual, Part], || bmp(24)),
+    ("bmp", &[Original, Usual, Part], || bmp(24)),
     ("bmp with alpha", &[One, Usual], || bmp(32)),
     ("tiff that is not compressed", &[Usual], || {
         tiff(1, 16, 1500)
