@@ -17,6 +17,7 @@ use crate::audit::{self, AuditFileError, AuditLog};
 use crate::auth::{FixedKeys, InvalidKeys, IssuerKeys, RemoteKeys, Verifier};
 use crate::avatar::SourceFormat;
 use crate::catalog::{self, EmbeddedCatalog, MeteredCatalog, RedisCatalog};
+use crate::command_socket::CommandSocket;
 use crate::config::{
     Catalog, Config, DeliveryMode, Environment, Isolation, Partitions, PublicAccess, SecretString,
     Storage, Visibility,
@@ -70,6 +71,8 @@ pub struct App {
     pub sweep_every: Duration,
     /// The listener of `/metrics`, if it has an address of its own.
     pub metrics: Option<TcpListener>,
+    /// The socket for commands; `None` with Redis, which commands can use at the same time.
+    pub commands: Option<CommandSocket>,
     /// Whether the program is shutting down, and when its readiness was last probed.
     pub readiness: Arc<Readiness>,
     /// The limits of the server.
@@ -168,6 +171,10 @@ impl App {
                 "the records could not be compared with the store; a sweep compares them later"
             );
         }
+        let commands = match redis {
+            Some(_) => None,
+            None => CommandSocket::listen_or_warn(&config.data_dir),
+        };
         let limiter: Option<Arc<dyn Limiter>> = match (config.limits, redis) {
             (None, _) => None,
             (Some(limits), None) => Some(Arc::new(LocalLimiter::new(limits))),
@@ -209,6 +216,7 @@ impl App {
             key_sets,
             sweep_every,
             metrics: metrics_listener,
+            commands,
             readiness,
             bounds: Bounds::of(config),
         })

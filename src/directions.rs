@@ -14,6 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["private_files", "telemetry"],
     &[
         "audit",
+        "command_socket",
         "data_folder",
         "jail",
         "outgoing",

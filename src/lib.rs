@@ -18,6 +18,7 @@
 //! | [`telemetry`] | log lines, metrics, health |
 //! | `private_files` | creates files and folders that only their owner can read |
 //! | `data_folder` | creates and probes the data folder, and keeps the generated secret in it |
+//! | `command_socket` | the socket in the data folder, through which a service executes commands |
 //! | `audit` | records who changed what: in the log, and in a file |
 //! | `waiting` | waits at startup for a bucket or Redis that does not answer yet |
 //! | `outgoing` | sends requests to other services |
@@ -82,6 +83,7 @@ pub mod auth;
 pub mod avatar;
 pub mod catalog;
 pub mod cli;
+mod command_socket;
 pub mod config;
 mod data_folder;
 pub mod defaults;

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::app;
 use crate::audit::{AuditLog, AuditRecord};
 use crate::avatar::{AvatarId, Timestamp};
+use crate::catalog::EmbeddedOpenError;
+use crate::command_socket;
 use crate::config::Config;
 use crate::http::Statistics;
 use crate::service::{DropLimit, GcOptions, Lost, Named, Rebuilt, Reprocessed, Service};
@@ -257,14 +260,26 @@ async fn gc_with(service: &Service, config: &Config, args: &GcArgs) -> anyhow::R
     Ok(sound)
 }
 
-/// Prints what `GET /api/v1/stats` answers. Needs no store.
+/// Prints what `GET /api/v1/stats` answers. If a service has the embedded catalog open, that service
+/// reads the statistics. Needs no store.
 pub(super) async fn stats(config: &Config) -> anyhow::Result<()> {
-    let stats = app::read_stats(config).await?;
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&Statistics::from(stats))?
-    );
+    let text = match app::read_stats(config).await {
+        Ok(stats) => Statistics::from(stats).to_json()?,
+        Err(error) if is_in_use(&error) => {
+            let answer = command_socket::ask(&config.data_dir, command_socket::STATS).await;
+            let unanswered = "the process that uses the catalog gives no statistics";
+            answer.context(unanswered).context(error)?
+        }
+        Err(error) => return Err(error),
+    };
+    println!("{text}");
     Ok(())
+}
+
+/// Whether another process has the embedded catalog open.
+fn is_in_use(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<EmbeddedOpenError>();
+    matches!(error, Some(EmbeddedOpenError::InUse { .. }))
 }
 
 /// Prints the records without files. Returns whether nothing is left to do.

@@ -73,6 +73,16 @@ impl From<Stats> for Statistics {
     }
 }
 
+impl Statistics {
+    /// The statistics as JSON.
+    ///
+    /// # Errors
+    /// This does not fail in practice.
+    pub(crate) fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self)
+    }
+}
+
 /// Read statistics
 ///
 /// The number and the size of the objects of all current avatars, and the numbers of uploads that are

@@ -16,8 +16,8 @@
 //!      later. An upgraded connection counts as a listener.
 //!    - Requests under way, such as uploads, are answered to the end.
 //! 3. The background tasks stop one after another, in the order in which they were started: the watch
-//!    of the catalog, then the following of changes, then the sweep at its next step, then the fetching
-//!    of keys, then the wait for SIGHUP.
+//!    of the catalog, then the following of changes, then the execution of commands, then the sweep at
+//!    its next step, then the fetching of keys, then the wait for SIGHUP.
 //! 4. The audit records that are left are written to their file.
 //! 5. The listener of `http.metrics_bind` closes, so that the last figures can be read until then.
 //!
@@ -44,13 +44,14 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use files::raise_file_limit;
 
 use crate::app::{App, Bounds};
 use crate::audit::AuditLog;
 use crate::auth::RemoteKeys;
+use crate::command_socket::{self, CommandSocket};
 use crate::http::{self, Startup};
 use crate::limits::Limiter;
 use crate::service::Service;
@@ -70,6 +71,8 @@ const METRICS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The interval at which the catalog is watched. A replica notices within twice this time that the
 /// catalog was emptied.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// The pause after a command that could not be answered.
+const COMMAND_PAUSE: Duration = Duration::from_millis(100);
 /// A load balancer that asked `/health/ready` within this time gets the announcement period.
 const PROBED_WITHIN: Duration = Duration::from_mins(1);
 /// The announcement period as a part of the drain: 5 s of 25 s.
@@ -131,6 +134,7 @@ async fn operate(
         key_sets,
         sweep_every,
         metrics,
+        commands,
         readiness,
         bounds,
     } = app;
@@ -143,6 +147,10 @@ async fn operate(
     tasks.start("watch", |stop| watch(watched, stop));
     let followed = Arc::clone(&service);
     tasks.start("changes", |stop| follow_changes(followed, stop));
+    if let Some(socket) = commands {
+        let service = Arc::clone(&service);
+        tasks.start("commands", |stop| execute_commands(socket, service, stop));
+    }
     tasks.start("sweep", |stop| {
         sweep_regularly(service, limiter, sweep_every, stop)
     });
@@ -226,6 +234,44 @@ async fn reopen_audit_file(audit: AuditLog, mut hangups: Option<Signal>, mut sto
         () = stop.requested() => {}
         () = reopen => {}
     }
+}
+
+/// Executes the commands that come through the socket, one after another, until it has to stop.
+async fn execute_commands(socket: CommandSocket, service: Arc<Service>, mut stop: Stop) {
+    let work = async {
+        loop {
+            let served = async {
+                if let Some(command) = socket.next().await? {
+                    let answer = execute(&command.name, &service).await;
+                    command.answer(answer).await?;
+                }
+                Ok::<_, std::io::Error>(())
+            };
+            if let Err(error) = served.await {
+                debug!(error = %chain(&error), "a command was not answered");
+                // The system may lack file descriptors.
+                sleep(COMMAND_PAUSE).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.requested() => {}
+        () = work => {}
+    }
+}
+
+/// Executes a command.
+///
+/// # Errors
+/// The reason for the operator who sent the command.
+async fn execute(name: &str, service: &Service) -> Result<String, String> {
+    if name != command_socket::STATS {
+        return Err(format!("this service has no command {name:?}"));
+    }
+    let stats = service.stats().await;
+    let stats = stats.map_err(|error| chain(&error).to_string())?;
+    let text = http::Statistics::from(stats).to_json();
+    text.map_err(|error| error.to_string())
 }
 
 /// Keeps the keys of identity providers up to date until it has to stop.

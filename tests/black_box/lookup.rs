@@ -232,3 +232,21 @@ async fn statistics_are_the_totals_of_the_objects_in_the_store() {
     assert_eq!(viewers.problem(), forbidden);
     assert_eq!(auditor.upload("42", picture()).await.problem(), forbidden);
 }
+
+#[tokio::test]
+async fn the_command_prints_the_statistics_while_a_service_runs() {
+    let service = TestService::start().await;
+    service.owner("42").upload("42", picture()).await.ok();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_cameo"))
+        .arg("stats")
+        .envs(service.variables())
+        .output()
+        .await
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(printed["objects"], 10);
+    assert_eq!(printed, service.admin().get(STATS).await.ok());
+}

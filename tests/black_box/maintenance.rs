@@ -146,18 +146,6 @@ async fn doctor_reports_missing_objects_wrong_credentials_and_an_unreachable_red
 }
 
 #[tokio::test]
-async fn stats_prints_what_the_route_answers() {
-    let service = TestService::start_fleet(&[]).await;
-    service.owner("42").upload("42", PORTRAIT).await.ok();
-    let (code, printed) = cameo(&service, &["stats"], &[]).await;
-    assert_eq!(code, 0, "{printed}");
-    let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!(printed["objects"], 10);
-    let answered = service.admin().get("/api/v1/stats").await.ok();
-    assert_eq!(printed, answered);
-}
-
-#[tokio::test]
 async fn maintenance_knows_originals() {
     for kept in ["public", "private"] {
         let setting = [("CAMEO_IMAGES__ORIGINAL", kept)];
