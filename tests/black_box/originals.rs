@@ -1,5 +1,6 @@
 //! Originals: the whole pictures that are kept beside the renditions.
 
+use cameo_testing::moderation::{Judgement, ModerationServer};
 use serde_json::{Value, json};
 
 use crate::support::photos::{self, PORTRAIT};
@@ -143,6 +144,41 @@ async fn an_original_of_a_private_avatar_has_a_signed_url() {
     assert_eq!(service.anonymous().get(unsigned).await.status, 404);
     service.owner("42").delete("42").await.ok();
     assert_eq!(service.objects().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_public_original_is_submitted_to_the_moderator_and_a_private_one_is_not() {
+    for (setting, is_public) in [(PUBLIC, true), (PRIVATE, false)] {
+        let server = ModerationServer::start().await;
+        let url = server.url();
+        let moderation = [
+            setting,
+            ("CAMEO_MODERATION__URL", url.as_str()),
+            (
+                "CAMEO_MODERATION__SECRETS",
+                "[\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]",
+            ),
+        ];
+        let service = TestService::start_with(&moderation).await;
+        let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
+        let asked = server.take();
+        let of_original = asked.iter().find(|request| {
+            let id = request.headers["webhook-id"].to_str().unwrap();
+            id.ends_with("-original")
+        });
+        assert_eq!(of_original.is_some(), is_public, "{setting:?}");
+        assert_eq!(asked.len(), 1 + usize::from(is_public));
+        if let Some(request) = of_original {
+            assert_eq!(request.headers["content-type"], "image/jpeg");
+            let url = avatar["variants"]["original"].as_str().unwrap();
+            assert_eq!(service.anonymous().get(url).await.body, request.body);
+        }
+        let objects = service.objects().await;
+        server.set(Judgement::Reject("no"));
+        let refused = service.owner("43").upload("43", PORTRAIT).await;
+        assert_eq!(refused.problem(), (422, "rejected".to_owned()));
+        assert_eq!(service.objects().await, objects);
+    }
 }
 
 #[tokio::test]
