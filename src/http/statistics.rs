@@ -30,7 +30,7 @@ pub(crate) struct Statistics {
     /// The number of uploads that are under way, or that failed and are not yet swept.
     #[schema(example = 0)]
     pending: u64,
-    /// The number of replaced, deleted and refused uploads whose objects are not yet swept.
+    /// The number of replaced, deleted and refused uploads that are not yet swept.
     #[schema(example = 1)]
     retired: u64,
 }

@@ -218,7 +218,16 @@ async fn statistics_are_the_totals_of_the_objects_in_the_store() {
     );
     service.owner("43").delete("43").await.ok();
     service.owner("42").delete("42").await.ok();
-    assert_eq!(read(&auditor).await.ok(), nothing);
+    let deleted = read(&auditor).await.ok();
+    assert_eq!(
+        (&deleted["avatars"], &deleted["objects"]),
+        (&json!(0), &json!(0))
+    );
+    // The objects of deleted avatars are gone, and their ids wait for the sweep.
+    assert_eq!(
+        (&deleted["pending"], &deleted["retired"]),
+        (&json!(0), &json!(3))
+    );
 
     // The role permits nothing else.
     let forbidden = (403, "forbidden".to_owned());

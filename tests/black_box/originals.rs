@@ -69,7 +69,7 @@ async fn a_public_original_is_the_whole_picture_and_has_a_url_until_the_avatar_i
             large.ok()["avatar_url"]
                 .as_str()
                 .unwrap()
-                .ends_with("/full.webp")
+                .ends_with(".webp")
         );
     }
     let stats = service.admin().get("/api/v1/stats").await.ok();
