@@ -70,7 +70,7 @@ const MANAGE: Outcomes = [UNAUTHENTICATED, FORBIDDEN, FORBIDDEN, DONE, DONE, FOR
 const CHANGE: Outcomes = [UNAUTHENTICATED, OK, FORBIDDEN, OK, OK, CSRF];
 
 /// Every route with its methods, the user in its path, and the outcomes. `me` has rows of its own.
-const TABLE: [(&str, &[&str], &str, Outcomes); 25] = [
+const TABLE: [(&str, &[&str], &str, Outcomes); 27] = [
     (AVATAR, &["GET", "HEAD"], "42", OPEN),
     (SHOWN, &["GET", "HEAD"], "42", OPEN),
     (SHOWN, &["GET", "HEAD"], "me", OPEN),
