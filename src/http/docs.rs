@@ -241,7 +241,7 @@ pub(super) fn add_codes(response: &mut Response, codes: &[Code]) {
         if !response.description.is_empty() {
             response.description.push_str(", ");
         }
-        response.description.push_str(&format!("`{name}`"));
+        response.description.extend(["`", name, "`"]);
     }
 }
 

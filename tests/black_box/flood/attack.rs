@@ -91,7 +91,7 @@ impl Attack {
             }
             Ending::HangUp(pause) => {
                 let _ = timeout(ANSWER_TIMEOUT, stream.write_all(&self.bytes)).await;
-                let mut buffer = [0; 16 << 10];
+                let mut buffer = vec![0; 16 << 10];
                 while let Ok(Ok(read @ 1..)) = timeout(pause, stream.read(&mut buffer)).await {
                     received.extend_from_slice(&buffer[..read]);
                 }

@@ -81,9 +81,10 @@ pub(super) fn lines(rng: &mut Rng, _: &Target) -> Attack {
 /// Headers that are malformed, too many, too large, or that contradict each other.
 pub(super) fn headers(rng: &mut Rng, target: &Target) -> Attack {
     let long = "x".repeat(rng.usize(1..80_000));
-    let many: String = (0..rng.usize(90..3000))
+    let many: Vec<_> = (0..rng.usize(90..3000))
         .map(|n| format!("x-{n}: {n}\r\n"))
         .collect();
+    let many = many.concat();
     let lines = match rng.u8(..22) {
         0 => String::new(),
         1 => "Host: a\r\nHost: b\r\n".to_owned(),

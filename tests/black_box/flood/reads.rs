@@ -138,7 +138,8 @@ pub(super) fn ranges(rng: &mut Rng, target: &Target) -> Attack {
             "bytes={}",
             (0..rng.usize(2..2000))
                 .map(|n| format!("{n}-,"))
-                .collect::<String>()
+                .collect::<Vec<_>>()
+                .concat()
         ),
         2 => pick(
             rng,
@@ -230,7 +231,10 @@ pub(super) fn accepts(rng: &mut Rng, target: &Target) -> Attack {
             )
         ),
         3 => format!("image/*;{}", "a=\"b\\\"c\";".repeat(rng.usize(1..3000))),
-        4 => (0..rng.usize(1..3000)).map(|n| format!("x/{n},")).collect(),
+        4 => {
+            let types: Vec<_> = (0..rng.usize(1..3000)).map(|n| format!("x/{n},")).collect();
+            types.concat()
+        }
         _ => String::from_utf8_lossy(&noise(rng, 300))
             .chars()
             .filter(|c| !c.is_control())
