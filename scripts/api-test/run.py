@@ -96,6 +96,8 @@ def service(program, settings, folder):
         CAMEO_AUTH__JWT_SECRET=SECRET,
         # A quota would refuse most of the requests.
         CAMEO_LIMITS__ENABLED="false",
+        # By default successful reads are not logged.
+        CAMEO_TELEMETRY__ACCESS_LOG="all",
         **settings,
     )
     with open(folder / "log", "wb") as log:
