@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn a_change_ends_the_entries_of_its_key_alone() {
         let generations = Generations::default();
-        let before: Vec<_> = (0..100).map(|key| generations.of(&key)).collect();
-        generations.advance(&7);
+        let before: Vec<_> = (0..100_usize).map(|key| generations.of(&key)).collect();
+        generations.advance(&7_usize);
         let changed = (0..100).filter(|key| generations.of(key) != before[*key]);
         let changed: Vec<_> = changed.collect();
         // Others share the counter by chance only.
