@@ -244,8 +244,13 @@ async fn the_fallback_of_the_limits_is_reported_while_redis_is_down() {
 #[tokio::test]
 async fn an_open_circuit_breaker_is_reported() {
     let service = TestService::start_on(Backend::fleet_with_faults().await, &[]).await;
-    let avatar = service.owner("42").upload("42", PORTRAIT).await.ok();
-    let url = avatar["avatar_url"].as_str().unwrap();
+    // Readers of one image would share a request to the store.
+    let mut urls = Vec::new();
+    for user in ["42", "43"] {
+        let avatar = service.owner(user).upload(user, PORTRAIT).await.ok();
+        let images = avatar["images"].as_array().unwrap().iter();
+        urls.extend(images.map(|image| image["url"].as_str().unwrap().to_owned()));
+    }
     let open = async || {
         let samples = Samples::of(&service.anonymous()).await;
         samples.get("cameo_store_breaker_open")
@@ -258,7 +263,7 @@ async fn an_open_circuit_breaker_is_reported() {
     ];
     let anyone = service.anonymous();
     let (grew, ()) = growth(&service, &names, async {
-        for answer in join_all((0..12).map(|_| anyone.get(url))).await {
+        for answer in join_all(urls[..12].iter().map(|url| anyone.get(url))).await {
             assert_eq!(answer.problem().0, 503);
         }
     })
