@@ -11,10 +11,11 @@ const PREVIOUS_URL_SECRET: &str = "signed its URLs before";
 const ADDRESS: &str = "jane.doe@example.com";
 const FILE_NAME: &str = "jane on holiday.png";
 
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 8] = [
     ("CAMEO_DELIVERY__ACCESS", "private"),
     ("CAMEO_DELIVERY__URL_SECRET", URL_SECRET),
     ("CAMEO_DELIVERY__PREVIOUS_URL_SECRETS", PREVIOUS_URL_SECRET),
+    ("CAMEO_IMAGES__ORIGINAL", "private"),
     ("CAMEO_AUTH__EMAIL_CLAIM", "email"),
     ("CAMEO_LIMITS__ENABLED", "true"),
     ("CAMEO_LIMITS__UPLOAD", "100/min"),

@@ -287,8 +287,9 @@ async fn fill(service: &TestService) {
 
 #[tokio::test]
 async fn no_object_is_readable_without_a_signature() {
+    let original = ("CAMEO_IMAGES__ORIGINAL", "private");
     for access in [SIGNED_IN, PRIVATE] {
-        let service = TestService::start_with(&[access]).await;
+        let service = TestService::start_with(&[access, original]).await;
         fill(&service).await;
         for key in service.objects().await {
             assert!(key.starts_with("private/"), "{key}");
