@@ -155,22 +155,7 @@ impl App {
                 "the catalog is empty, but the store holds avatars; `cameo rebuild` restores them"
             );
         }
-        if service.has_misplaced_avatars().await.unwrap_or_default() {
-            warn!(
-                "some avatars were uploaded under another delivery.access; `cameo reprocess` moves \
-                 their images"
-            );
-        }
-        let compared = async {
-            service.check_first_records().await?;
-            service.find_losses().await
-        };
-        if let Err(error) = compared.await {
-            warn!(
-                error = %chain(&error),
-                "the records could not be compared with the store; a sweep compares them later"
-            );
-        }
+        warn_about_records(&service).await;
         let commands = match redis {
             Some(_) => None,
             None => CommandSocket::listen_or_warn(&config.data_dir),
@@ -220,6 +205,26 @@ impl App {
             readiness,
             bounds: Bounds::of(config),
         })
+    }
+}
+
+/// Compares the first records with the store and the configuration, and warns of differences.
+async fn warn_about_records(service: &Service) {
+    if service.has_misplaced_avatars().await.unwrap_or_default() {
+        warn!(
+            "some avatars were uploaded under another delivery.access; `cameo reprocess` moves \
+             their images"
+        );
+    }
+    let compared = async {
+        service.check_first_records().await?;
+        service.find_losses().await
+    };
+    if let Err(error) = compared.await {
+        warn!(
+            error = %chain(&error),
+            "the records could not be compared with the store; a sweep compares them later"
+        );
     }
 }
 

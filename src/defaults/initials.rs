@@ -149,7 +149,7 @@ fn without_brackets(name: &str) -> String {
 }
 
 /// The words of a name. In "Lovelace, Ada" the text before the comma is the family name; in "Ada
-/// Lovelace, PhD" the text after it is a title.
+/// Lovelace, M.D." the text after it is a title.
 fn in_given_name_order(name: &str) -> Vec<&str> {
     let mut pieces = name
         .split([',', '،', '，'])

@@ -335,7 +335,7 @@ fn any_name_and_subject_gives_a_small_svg_quickly() {
         assert!(longest < 12 * 1024, "{name:?}");
     }
     assert!(bytes / 30_000 < 2048, "{} bytes on average", bytes / 30_000);
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     assert!(began.elapsed() < limit, "{:?} for 30,000", began.elapsed());
 }
 

@@ -331,9 +331,9 @@ impl Figure {
     /// Scales the figure to about a font size, and centres it.
     fn centered(&self, size: f32) -> Path {
         let (x, y) = self.middle();
-        let side = f32::from(EDGE);
-        let scale = self.size(size) * side / 1000.0;
-        let unit = |length: f32| (side / 2.0 + length * scale).round().clamp(0.0, side) as i16;
+        let edge = f32::from(EDGE);
+        let scale = self.size(size) * edge / 1000.0;
+        let unit = |length: f32| (edge / 2.0 + length * scale).round().clamp(0.0, edge) as i16;
         let place = |(px, py): (f32, f32)| (unit(px - x), unit(y - py));
         let mut path = Path::default();
         for step in &self.steps {

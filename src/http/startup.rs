@@ -20,8 +20,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The routes while the program starts. Its liveness is good, the other health checks say what the
 /// program waits for, and everything else is answered 503.
-pub fn starting_router(startup: Arc<Startup>) -> Router {
-    let [ready, alias, overview, refused] = [0; 4].map(|_| Arc::clone(&startup));
+pub fn starting_router(startup: &Arc<Startup>) -> Router {
+    let [ready, alias, overview, refused] = [0; 4].map(|_| Arc::clone(startup));
     let refuse = async move |request: Request| refuse_while_starting(&request, refused.waiting());
     Router::new()
         .route(

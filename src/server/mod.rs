@@ -103,7 +103,7 @@ pub async fn serve<E>(
     ready: impl FnOnce() -> Result<(), E>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), E> {
-    let routes = Routes::new(http::starting_router(startup));
+    let routes = Routes::new(http::starting_router(&startup));
     let places = Places::within_the_file_limit(bounds.max_connections);
     let accepting = Accepting::start(listener, Arc::clone(&routes), places);
     let mut shutdown = pin!(shutdown);

@@ -175,22 +175,24 @@ mod tests {
         assert_eq!(dropped.load(Ordering::Relaxed), 0);
     }
 
+    /// Counts the bytes that it slowly writes.
+    struct Count(Arc<AtomicU64>);
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(50));
+            self.0.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn the_last_lines_are_written_before_the_guard_is_gone() {
         let (messages, waiting) = sync_channel(3);
         let written = Arc::new(AtomicU64::new(0));
-        struct Count(Arc<AtomicU64>);
-        impl Write for Count {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                std::thread::sleep(Duration::from_millis(50));
-                self.0.fetch_add(bytes.len() as u64, Ordering::SeqCst);
-                Ok(bytes.len())
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let mut out = Count(Arc::clone(&written));
         std::thread::spawn(move || write_all(&waiting, &AtomicU64::new(0), &mut out));
         messages.send(Message::Line(b"last\n".to_vec())).unwrap();

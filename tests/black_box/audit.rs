@@ -490,8 +490,8 @@ async fn maintenance_records_itself_and_every_record_that_it_changes_as_the_syst
                     (&line["request_id"], &line["outcome"]),
                     (&Value::Null, &json!("done"))
                 );
-                let fields = ["action", "subject", "avatar_id"].map(|name| line[name].clone());
-                fields
+
+                ["action", "subject", "avatar_id"].map(|name| line[name].clone())
             })
             .collect();
         found

@@ -230,7 +230,7 @@ async fn a_starting_program_answers_health_checks_and_refuses_all_others() {
         .flat_map(|(path, _)| methods.each_ref().map(|method| (method, *path)))
         .map(|(method, path)| (method.to_string(), path.to_owned()))
         .collect();
-    assert_eq!(routes_of(&starting_router(Arc::clone(&startup))), expected);
+    assert_eq!(routes_of(&starting_router(&startup)), expected);
 
     let mut requests: Vec<(Method, &str, Outcome)> = Vec::new();
     for (path, outcome) in answered {

@@ -47,14 +47,14 @@ impl Service {
                     info!("events of the catalog are missing; records in memory are read again");
                 }
                 Interruption::Failed(error) => {
-                    if !has_failed {
+                    if has_failed {
+                        debug!(error = %chain(&error), "the events still cannot be followed");
+                    } else {
                         has_failed = true;
                         warn!(
                             error = %chain(&error),
                             "the events of the catalog cannot be followed"
                         );
-                    } else {
-                        debug!(error = %chain(&error), "the events still cannot be followed");
                     }
                     sleep(RETRY_INTERVAL).await;
                 }
