@@ -64,14 +64,14 @@ impl Lookup {
             let detail = format!("user_ids has {count} ids; send 1 to {MAX_USERS}");
             return Err(Problem::new(Code::MalformedRequest, detail));
         }
-        let subject = |(index, id): (usize, Value)| match id {
-            Value::String(id) => SubjectId::new(id).map_err(|invalid: InvalidSubjectId| {
-                Problem::new(Code::InvalidUserId, format!("user_ids[{index}]: {invalid}"))
-            }),
-            _ => {
+        let subject = |(index, id): (usize, Value)| {
+            let Value::String(id) = id else {
                 let detail = format!("user_ids[{index}] is no text");
-                Err(Problem::new(Code::MalformedRequest, detail))
-            }
+                return Err(Problem::new(Code::MalformedRequest, detail));
+            };
+            SubjectId::new(id).map_err(|invalid: InvalidSubjectId| {
+                Problem::new(Code::InvalidUserId, format!("user_ids[{index}]: {invalid}"))
+            })
         };
         self.user_ids.into_iter().enumerate().map(subject).collect()
     }

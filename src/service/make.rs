@@ -65,6 +65,33 @@ async fn after_all<T>(mut writes: impl Stream<Item = T> + Unpin, refusal: Error)
     refusal
 }
 
+/// The square of the upright picture that the renditions show.
+fn square_of(probe: &imaging::Probe, crop: Option<Crop>) -> Result<SourceSquare, imaging::Error> {
+    let square = Crop::square(probe.width, probe.height, crop)?;
+    Ok(SourceSquare {
+        x: square.x,
+        y: square.y,
+        edge: square.width,
+    })
+}
+
+/// Waits for the writes and the reviews that are still under way.
+async fn finish<E: Into<Error>>(
+    mut writes: impl Stream<Item = Result<(), E>> + Unpin,
+    mut reviews: impl Stream<Item = Result<(), Error>> + Unpin,
+) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            Some(written) = writes.next() => written.map_err(Into::into)?,
+            Some(reviewed) = reviews.next() => match reviewed {
+                Ok(()) => {}
+                Err(refusal) => return Err(after_all(writes, refusal).await),
+            },
+            else => return Ok(()),
+        }
+    }
+}
+
 impl Service {
     /// Makes a new avatar for the subject: probes the picture, waits for a worker, processes the
     /// picture, and stores each rendition and then the manifest. Stops when `abort` is done.
@@ -127,7 +154,7 @@ impl Service {
         let body = Arc::new(body);
         let recipe = &self.settings.recipe;
         let probe = imaging::probe_for(&picture.bytes, recipe, picture.crop)?;
-        let square = Crop::square(probe.width, probe.height, picture.crop)?;
+        let source = square_of(&probe, picture.crop)?;
         let worker = self.budget.worker(&account, &mut wait).await?;
         drop(slot);
         let memory = self
@@ -175,19 +202,17 @@ impl Service {
                             (key, object)
                         }
                         Output::Original(found, object) => {
+                            let object = Bytes::from(object);
+                            let access =
+                                self.settings.original.unwrap_or(OriginalAccess::Private);
                             let kept = Original {
                                 format: found.format,
                                 width: found.width,
                                 height: found.height,
                                 bytes: object.len() as u64,
-                                access: self.settings.original.unwrap_or(OriginalAccess::Private),
-                                square: SourceSquare {
-                                    x: square.x,
-                                    y: square.y,
-                                    edge: square.width,
-                                },
+                                access,
+                                square: source,
                             };
-                            let object = Bytes::from(object);
                             let submission =
                                 self.submission_of_original(subject, avatar, &kept, &object);
                             reviews.extend(submission.map(|picture| self.moderate(picture)));
@@ -209,17 +234,7 @@ impl Service {
         let Some(reservation) = reservation else {
             return Err(Error::Internal("a picture gave no rendition".into()));
         };
-        loop {
-            tokio::select! {
-                Some(written) = writes.next() => written?,
-                Some(reviewed) = reviews.next() => match reviewed {
-                    Ok(()) => {}
-                    Err(refusal) => return Err(after_all(writes, refusal).await),
-                },
-                else => break,
-            }
-        }
-        drop((writes, reviews));
+        finish(writes, reviews).await?;
         let record = self.record(avatar, reservation, renditions, original, processed);
         *traces = Traces::Manifest;
         self.write_manifest(subject, &record).await?;

@@ -233,8 +233,8 @@ async fn data_of_the_previous_release_is_read_and_continued() {
     let (catalog, _) = contract::embedded(folder.path());
     let record = contract::previous_record();
     assert_eq!(catalog.get(&subject).await.unwrap().as_ref(), Some(&record));
-    let state = catalog.upload_state(&subject, under_way).await.unwrap();
-    assert_eq!(state, UploadState::Expired);
+    let upload = catalog.upload_state(&subject, under_way).await.unwrap();
+    assert_eq!(upload, UploadState::Expired);
     let stats = catalog.stats().await.unwrap();
     assert_eq!((stats.pending, stats.retired), (1, 0));
     let next = AvatarId::from_bytes([8; 16]);
