@@ -395,8 +395,8 @@ async fn records_are_written_again_on_lines_of_their_own_when_a_full_disk_has_sp
     unlock().await;
     until_lines(&path, 1).await;
     let filler = program.audit().join("filler");
-    let filled = fs::write(&filler, vec![1; 128 << 10]).unwrap_err();
-    assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
+    let refused = fs::write(&filler, vec![1; 128 << 10]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
     let mut done = 0;
     while lost().await < 3 {
         unlock().await;

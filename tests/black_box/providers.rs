@@ -90,7 +90,7 @@ async fn tokens_of_keycloak_are_read() {
     role_of_another_client["resource_access"]["account"]["roles"] = json!(["avatar-service"]);
     let mut group = user.clone();
     group["groups"] = json!(["avatar-admin"]);
-    check(Shapes {
+    Box::pin(check(Shapes {
         settings: vec![
             ("CAMEO_AUTH__AUDIENCE", "avatars"),
             (
@@ -103,7 +103,7 @@ async fn tokens_of_keycloak_are_read() {
         user: (user, "9f6c1c52-0f3c-4a4c-9b70-8f4f6f1f2a11"),
         operators: vec![admin, service],
         powerless: vec![role_of_another_client, group],
-    })
+    }))
     .await;
 }
 
@@ -129,7 +129,7 @@ async fn tokens_of_auth0_are_read() {
     // The path must not be split at the dots of the name.
     let mut nested = user.clone();
     nested["https://example"] = json!({"com/roles": ["nobody"]});
-    check(Shapes {
+    Box::pin(check(Shapes {
         settings: vec![
             ("CAMEO_AUTH__AUDIENCE", "https://avatars.example.com"),
             ("CAMEO_AUTH__ROLE_CLAIMS", "https://example.com/roles"),
@@ -139,7 +139,7 @@ async fn tokens_of_auth0_are_read() {
         user: (user, "auth0|5f7c8ec7c33c6c004bbafe82"),
         operators: vec![admin, service],
         powerless: vec![without_namespace, nested],
-    })
+    }))
     .await;
 }
 
@@ -177,12 +177,12 @@ async fn tokens_of_entra_id_are_read() {
         ("CAMEO_AUTH__ADMIN_ROLES", "Avatar.Admin"),
         ("CAMEO_AUTH__SERVICE_ROLES", "Avatar.Service"),
     ];
-    check(Shapes {
+    Box::pin(check(Shapes {
         settings: settings.clone(),
         user: (user.clone(), "690222be-ff1a-4d56-abd1-7e4f7d38e474"),
         operators: vec![admin, service],
         powerless: vec![group, scope],
-    })
+    }))
     .await;
 
     // A scope of Cameo in `scp` restricts the token.

@@ -423,7 +423,7 @@ async fn reprocess_moves_images_to_where_the_setting_puts_them() {
         loop {
             let objects = service.objects().await;
             let is_moved = |key: &String| {
-                !key.ends_with(".webp") && !key.ends_with(".jpg") || key.starts_with(place)
+                key.starts_with(place) || key.contains("/subjects/") || key.contains("/manifest")
             };
             if objects.iter().all(is_moved) {
                 break;

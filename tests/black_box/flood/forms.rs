@@ -42,7 +42,7 @@ pub(super) fn forms(rng: &mut Rng, target: &Target) -> Attack {
     let mut kind = usual.to_owned();
     let body: Vec<u8> = match rng.u8(..22) {
         0 => {
-            kind = pick(rng, &TYPES).to_owned();
+            pick(rng, &TYPES).clone_into(&mut kind);
             [file, end].concat()
         }
         1 => {
