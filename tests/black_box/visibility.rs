@@ -269,7 +269,9 @@ async fn expect_refusal(url: &str, secret: &[u8]) {
         let reveals = !secret.is_empty() && body == secret;
         assert!(!reveals, "{method} {url}");
         let text = String::from_utf8_lossy(&body).into_owned();
-        assert!(!text.contains("<Key>private/"), "{url}: {text}");
+        // An error about an object may repeat its key. A list would name others.
+        let lists = secret.is_empty() && text.contains("<Key>private/");
+        assert!(!lists, "{url}: {text}");
     }
 }
 
